@@ -1,0 +1,222 @@
+"""The record: what was asked, what the model did, what it saw, how it ended; and its JSONL store.
+
+No pixels are kept. A crop is recomputed from source + region, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box, View
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One task. `image` is a path; `boxes` are the objects the question needs, in source pixels.
+
+    `answers` are accepted alternatives; with `choices`, the answer is one of them (its text or its letter).
+    """
+
+    id: str
+    image: str
+    question: str
+    answers: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Zoom:
+    """The model asks to see `box` (as written, unchecked) of the `image`-th image of the conversation."""
+
+    box: tuple[Any, ...]
+    image: int = 0
+    kind: Literal["zoom"] = "zoom"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    text: str
+    kind: Literal["answer"] = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """The text is no action; `reason` is the sentence the model reads."""
+
+    reason: str
+    kind: Literal["malformed"] = "malformed"
+
+
+Action = Zoom | Answer | Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the environment gave back: a view, or the error sentence the model reads; `note` is said beside a view."""
+
+    view: View | None = None
+    error: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of one generation: the prompt's (images included) and the completion's. None where a server does not say."""
+
+    prompt: int | None = None
+    completion: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One assistant message: its literal text, the actions in it, and one observation per zoom that was carried out."""
+
+    text: str
+    actions: tuple[Action, ...]
+    observations: tuple[Observation, ...] = ()
+    tokens: Tokens = Tokens()
+    seconds: float = 0.0
+
+
+class StopReason(StrEnum):
+    ANSWERED = "answered"
+    MAX_ZOOMS = "max_zooms"
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One sample's whole conversation. `overview` is None only when the image could not be opened."""
+
+    sample: Sample
+    overview: View | None
+    turns: tuple[Turn, ...]
+    stop: StopReason
+    answer: str | None = None
+    policy: str = ""
+    protocol_version: str = ""
+    error: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Every image the model was shown, the overview first: what `"image": k` counts."""
+        return views_of(self.overview, self.turns)
+
+    @property
+    def zooms(self) -> int:
+        return max(0, len(self.views) - 1)
+
+    @property
+    def seconds(self) -> float:
+        return sum(turn.seconds for turn in self.turns)
+
+
+def views_of(overview: View | None, turns: Iterable[Turn]) -> tuple[View, ...]:
+    """The overview and every crop of `turns`, in the order in which the model saw them."""
+    seen = [observation.view for turn in turns for observation in turn.observations]
+    return tuple(view for view in (overview, *seen) if view is not None)
+
+
+Record = TypeVar("Record", Sample, Trajectory)
+
+
+@cache
+def _adapter(kind: type) -> Any:
+    from pydantic import TypeAdapter  # a tenth of a second that `cof --help` need not pay
+
+    return TypeAdapter(kind)
+
+
+def to_json(record: Sample | Trajectory) -> str:
+    """One line of JSON, without a line break."""
+    plain = _adapter(type(record)).dump_python(record, mode="json")
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+
+
+def read_jsonl(path: str | Path, kind: type[Record]) -> Iterator[Record]:
+    """Read records of `kind`, one a line; blank lines are skipped.
+
+    A last line without its line break is an append that was cut off; it is passed over.
+
+    Raises:
+        InputError: naming file and line of what is not such a record.
+    """
+    from pydantic import ValidationError
+
+    adapter = _adapter(kind)
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield adapter.validate_json(line)
+                except ValidationError as error:
+                    if not line.endswith("\n"):
+                        return
+                    first = error.errors()[0]
+                    where = ".".join(str(part) for part in first["loc"]) or "the line"
+                    raise InputError(
+                        f"{path}, line {number} is no {kind.__name__.lower()}: {where}: {first['msg']}."
+                    ) from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text, so it is no JSONL file.") from None
+
+
+class JsonlAppender:
+    """Appends whole lines; a cut-off last line from an interrupted run is removed on opening."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_partial_line(self.path)
+        self._file = open(self.path, "ab", buffering=0)
+
+    def append(self, record: Sample | Trajectory) -> None:
+        self._file.write((to_json(record) + "\n").encode())
+
+    def __enter__(self) -> JsonlAppender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _drop_partial_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write a file whole: to a temporary name beside it, then renamed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

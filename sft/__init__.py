@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: trajectories teach a model to zoom and answer (TRL, PEFT, DeepSpeed)."""

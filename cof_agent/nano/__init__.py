@@ -1,0 +1,8 @@
+"""A small but real Qwen2.5-VL, trained here on procedural scenes and shipped with the package.
+
+`build` makes its tokenizer and a random start; `weights/` holds the trained checkpoint.
+"""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"

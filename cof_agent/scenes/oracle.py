@@ -1,0 +1,152 @@
+"""Knows where everything is: the ideal trajectory of a sample, with as many zooms as its details need, no more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cof_agent import protocol
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.geometry import Box, CoordinateSystem, View
+from cof_agent.scenes.questions import Look
+from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, Zoom, views_of
+
+LEGIBLE = 10.0  # shown pixels a detail must be high to be told
+FINDABLE = 8.0  # shown pixels a thing must be wide to be pointed at
+MARGIN = 1.25  # of the thing's side: how much of its surroundings a box takes in
+SMALLEST = 28  # shown pixels: the side of the smallest box, one grid cell
+SNAP = 4  # shown pixels: boxes lie on this raster, so that a small model has fewer numbers to learn
+
+
+def play(sample: Sample, overview: View, environment: ZoomEnvironment) -> Trajectory:
+    """The ideal trajectory of a scene sample from `overview` on.
+
+    Where even the source does not hold the detail (a scene rendered small), it zooms as long as that helps and
+    then gives the true answer; such a trajectory is no demonstration (`is_solvable` tells).
+    """
+    turns: list[Turn] = []
+    for _ in range(environment.settings.max_zooms):
+        views = views_of(overview, turns)
+        text = next_zoom(sample, views, environment)
+        if text is None:
+            break
+        actions = protocol.parse(text)
+        turns.append(Turn(text, actions, environment.step(actions, views)))
+    text = answer(sample, overview, environment)
+    turns.append(Turn(text, protocol.parse(text)))
+    return Trajectory(
+        sample,
+        overview,
+        tuple(turns),
+        StopReason.ANSWERED,
+        answer=sample.answers[0],
+        policy="oracle",
+        protocol_version=protocol.PROTOCOL_VERSION,
+    )
+
+
+def answer(sample: Sample, overview: View, environment: ZoomEnvironment) -> str:
+    """The answering turn in the wire format, with the true answer."""
+    thought = _last_thought(sample, overview, environment.settings.system)
+    return protocol.write_answer(thought, sample.answers[0])
+
+
+def looks(sample: Sample) -> tuple[Look, ...]:
+    """What must be seen, from the metadata that `write` puts there."""
+    return tuple(Look.from_dict(look) for look in sample.metadata["looks"])
+
+
+def zooms_needed(sample: Sample, overview: View, environment: ZoomEnvironment) -> int:
+    """How many zooms the ideal trajectory has; 0 where the overview suffices."""
+    return play(sample, overview, environment).zooms
+
+
+def is_solvable(trajectory: Trajectory) -> bool:
+    """Whether every detail is legible in some view of the trajectory."""
+    return all(_seen(look, trajectory.views) for look in looks(trajectory.sample))
+
+
+def _seen(look: Look, views: Sequence[View]) -> bool:
+    box = look.boxes[-1]
+    return any(view.region.coverage(box) > 0.95 and look.detail * _scale(view) >= LEGIBLE for view in views)
+
+
+def _scale(view: View) -> float:
+    return min(view.shown_size.width / view.region.width, view.shown_size.height / view.region.height)
+
+
+def next_zoom(sample: Sample, views: Sequence[View], environment: ZoomEnvironment) -> str | None:
+    """The next zooming turn in the wire format; None when it is time to answer."""
+    for look in looks(sample):
+        if _seen(look, views):
+            continue
+        number, box = _target(look, views)
+        if _gains(views[number], box, environment):
+            system = environment.settings.system
+            thought = f"{_sentence(look.name)} is too small to see."
+            return protocol.write_zoom(thought, pointing_box(views[number], box, system), number)
+    return None
+
+
+def _target(look: Look, views: Sequence[View]) -> tuple[int, Box]:
+    """The innermost box that can be pointed at, and the sharpest view to do so in; else the outermost, in the overview."""
+    order = sorted(range(len(views)), key=lambda k: _scale(views[k]), reverse=True)
+    for box in reversed(look.boxes):
+        for number in order:
+            view = views[number]
+            if view.region.coverage(box) > 0.9 and min(box.width, box.height) * _scale(view) >= FINDABLE:
+                return number, box
+    return 0, look.boxes[0]
+
+
+def _gains(view: View, box: Box, environment: ZoomEnvironment) -> bool:
+    """Whether cutting `box` shows it a quarter larger than `view` does, or more."""
+    pointing = pointing_box(view, box, CoordinateSystem.ABSOLUTE)
+    action = Zoom(tuple(pointing))
+    absolute = environment.with_system(CoordinateSystem.ABSOLUTE)
+    (observation,) = absolute.step((action,), (view,))
+    return observation.view is not None and _scale(observation.view) > 1.25 * _scale(view)
+
+
+def pointing_box(view: View, box: Box, system: CoordinateSystem) -> Box:
+    """A square around `box` on the raster of `view`, in the model's coordinates."""
+    shown = view.from_source(box, CoordinateSystem.ABSOLUTE)
+    side = max(SMALLEST, math.ceil(MARGIN * max(shown.width, shown.height) / SNAP) * SNAP)
+    cx, cy = shown.center
+    x, y = (_snap(middle - side / 2) for middle in (cx, cy))
+    x = max(0, min(x, view.shown_size.width - side))
+    y = max(0, min(y, view.shown_size.height - side))
+    snapped = Box(x, y, min(x + side, view.shown_size.width), min(y + side, view.shown_size.height))
+    if system is CoordinateSystem.ABSOLUTE:
+        return snapped
+    exact = view.from_source(view.to_source(snapped, CoordinateSystem.ABSOLUTE), system)
+    digits = 0 if system is CoordinateSystem.THOUSAND else 3
+    return Box(*(round(value, digits) for value in exact))
+
+
+def _snap(value: float) -> int:
+    return round(value / SNAP) * SNAP
+
+
+def _last_thought(sample: Sample, overview: View, system: CoordinateSystem) -> str:
+    """Where the answer is a matter of place, the places; else that it can be seen now."""
+    found = looks(sample)
+    if sample.metadata["category"] != "relative_position":
+        name = found[0].name if found else "it"
+        return f"{_sentence(name)} can be seen well."
+    points = [_point(overview, look.boxes[0], system) for look in found]
+    return f"{_sentence(found[0].name)} is at {points[0]}, {found[1].name} at {points[1]}."
+
+
+def _point(view: View, box: Box, system: CoordinateSystem) -> str:
+    x, y = view.from_source(box, CoordinateSystem.ABSOLUTE).center
+    width, height = system.extent(view.shown_size)
+    if system is CoordinateSystem.ABSOLUTE:
+        return f"[{_snap(x)}, {_snap(y)}]"
+    digits = 0 if system is CoordinateSystem.THOUSAND else 3
+    fx, fy = x / view.shown_size.width * width, y / view.shown_size.height * height
+    return f"[{round(fx, digits):g}, {round(fy, digits):g}]"
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]

@@ -1,0 +1,113 @@
+"""Puts scene samples on disk: `samples.jsonl` and one PNG a scene (`cof scenes OUT --count N`)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box, Size
+from cof_agent.scenes.draw import photograph
+from cof_agent.scenes.questions import CATEGORIES, Question, ask
+from cof_agent.scenes.scene import HARD, HELD_OUT, Scene, Style, generate
+from cof_agent.trajectory import Sample, to_json, write_atomic
+
+SPLITS = ("train", "val", "test", "hard")
+DRAWN = 3840  # source pixels of the long side; smaller sizes are resized from this
+
+
+def scene_of(split: str, seed: int, index: int, style: Style) -> tuple[Scene, Question]:
+    """The `index`-th scene of a split and its question. The split is part of the seed, so splits share none."""
+    category = CATEGORIES[index % len(CATEGORIES)]
+    for attempt in range(100):
+        key = f"{split}:{seed}:{index}:{attempt}"
+        scene = generate(key, style)
+        question = ask(scene, category, Random(f"ask:{key}"))
+        if question is not None and (split != "hard" or attempt > 20 or _is_new(question)):
+            return scene, question
+    raise InputError(f"no scene with a question of category {category} came out of a hundred; use larger objects.")
+
+
+def _is_new(question: Question) -> bool:
+    """Whether the question is about a colour and shape pair that training never shows."""
+    return any(f"{colour} {shape}" in question.text for colour, shape in HELD_OUT)
+
+
+def style_of(split: str, aspect: Size) -> Style:
+    """What the scenes of a split are drawn from, at full resolution, in the aspect ratio of `aspect`."""
+    scale = DRAWN / aspect.long_side
+    size = Size(max(1, round(aspect.width * scale)), max(1, round(aspect.height * scale)))
+    base = HARD if split == "hard" else Style()
+    return Style(size, base.count, base.side, base.pairs, base.label_lengths, base.clutter, base.signs)
+
+
+def sample_of(scene: Scene, question: Question, *, id: str, image: str, size: Size) -> Sample:
+    """The record of a question; boxes and details are in pixels of the picture as written, `size`."""
+    scale = size.width / scene.size.width
+    looks = [
+        {
+            "name": look.name,
+            "boxes": [[value * scale for value in box] for box in look.boxes],
+            "detail": look.detail * scale,
+        }
+        for look in question.looks
+    ]
+    random = Random(f"choices:{id}")
+    options = random.sample(question.options, min(3, len(question.options)))
+    choices = [question.answer, *options] if options and random.random() < 0.5 else []
+    random.shuffle(choices)
+    return Sample(
+        id=id,
+        image=image,
+        question=question.text,
+        answers=(question.answer,),
+        choices=tuple(choices),
+        boxes=tuple(Box(*look["boxes"][-1]) for look in looks),  # type: ignore[index]
+        metadata={
+            "category": question.category,
+            "kind": question.kind,
+            "objects": len(scene.items),
+            "looks": looks,
+        },
+    )
+
+
+def write_scenes(
+    output: Path,
+    *,
+    count: int,
+    seed: int,
+    size: Size,
+    split: str,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> Path:
+    """Write `count` scenes of a split and their `samples.jsonl`; returns the path of the latter.
+
+    Pictures that are there already are kept, so the same command goes on after an interruption.
+    """
+    style = style_of(split, size)
+    (output / "images").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for index in range(count):
+        scene, question = scene_of(split, seed, index, style)
+        name = f"{split}-{seed}-{index:05d}"
+        relative = f"images/{name}-{size.width}x{size.height}.png"
+        if not (output / relative).exists():
+            write_atomic(output / relative, _png(photograph(scene), size))
+        lines.append(to_json(sample_of(scene, question, id=name, image=relative, size=size)))
+        on_done(index + 1)
+    path = output / "samples.jsonl"
+    write_atomic(path, "\n".join(lines) + "\n")
+    return path
+
+
+def _png(image: Image.Image, size: Size) -> bytes:
+    if image.size != (size.width, size.height):
+        image = image.resize((size.width, size.height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

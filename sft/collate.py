@@ -1,0 +1,55 @@
+"""Makes a batch of training rows: the same template and processor as the agent's, labels on assistant turns only.
+
+TRL's own collator gives the same ids and labels (a test compares them) but finds the assistant turns by a Python
+loop over characters, which takes a quarter of the time of a training step of nano.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+
+IGNORED = -100
+
+
+@dataclass
+class AssistantCollator:
+    """Rows (`messages` with image slots, `images`) -> model inputs with `labels`, shapes [batch, longest row]."""
+
+    processor: ProcessorMixin
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        tokenizer = self.processor.tokenizer
+        texts = [self.processor.apply_chat_template(row["messages"], tokenize=False) for row in rows]
+        batch = self.processor(
+            text=texts,
+            images=[row["images"] for row in rows],
+            padding=True,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        mask = assistant_mask(batch["input_ids"], tokenizer) & batch["attention_mask"].bool()
+        # Padding stands on the right, where causal attention never looks; without a mask attention is a third faster.
+        batch["attention_mask"].fill_(1)
+        return {**batch, "labels": batch["input_ids"].masked_fill(~mask, IGNORED)}
+
+
+def assistant_mask(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
+    """True on what assistants wrote: after the header of a turn up to and with its end mark and line break.
+
+    ids: [batch, length], right-padded. The chat templates of Qwen2-VL, Qwen2.5-VL and Qwen3-VL share this frame.
+    """
+    header = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    for row, sequence in zip(mask, ids.tolist(), strict=True):
+        ends = [position for position, token in enumerate(sequence) if token == end]
+        for position in range(len(sequence) - len(header)):
+            first = position + len(header)
+            if sequence[position:first] == header:
+                stop = next((place for place in ends if place >= first), len(sequence) - 1)
+                row[first : stop + 2] = True
+    return mask

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import Source
 from cof_agent.protocol import lettered, question_text
+from cof_agent.scoring import choice_of
 from cof_agent.trajectory import Trajectory
 
 PALETTE = ("#ff4d2e", "#1677ff", "#ffb300", "#00a86b", "#a24bff", "#ff3d9a", "#00b5d8", "#8d6e3f")
@@ -75,20 +76,10 @@ def color(number: int) -> str:
     return PALETTE[(number - 1) % len(PALETTE)]
 
 
-def chosen(answer: str, choices: Sequence[str]) -> int | None:
-    """Which of `choices` an answer names outright, by its letter, its text, or both ("B. red"); None if none."""
-    said = answer.strip().strip("()").rstrip(".").casefold()
-    for index, (letter, text) in enumerate(lettered(choices)):
-        text = text.strip().rstrip(".")
-        if said in (letter.casefold(), text.casefold(), f"{letter}. {text}".casefold()):
-            return index
-    return None
-
-
 def spelled(answer: str, choices: Sequence[str]) -> str:
-    """An answer in words: the letter of a choice is followed by the choice."""
-    index = chosen(answer, choices)
-    return answer if index is None else ". ".join(lettered(choices)[index])
+    """An answer in words: a letter that stands for a choice is followed by the choice."""
+    text = choice_of(answer, choices)
+    return answer if text is None else ". ".join(lettered(choices)[choices.index(text)])
 
 
 def _strip(regions: Sequence[Box], height: int, *, long: int, gap: int) -> list[Edges]:

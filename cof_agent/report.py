@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ _TEXT_BYTES = 14_000_000
 _OVERVIEW_BYTES, _OVERVIEW_SIDE, _OVERVIEW_WEIGHT = 360_000, 1600, 4.0
 _CROP_BYTES, _CROP_SIDE, _CROP_WEIGHT = 90_000, 720, 1.0
 _MIN_SIDE = 48  # pixels; an image that must be smaller to fit is left out
+_LONGEST_TEXT, _SHORT_TEXT, _SHORTEST_TEXT = 12_000, 200, 24  # characters of one text
 _BLOCK_BYTES = 72  # what the markup around an image takes, in bytes before base64
 _MOST_TURNS, _MOST_STEPS, _MOST_VIEWS, _MOST_CHOICES = 60, 24, 100, 60
 
@@ -127,23 +129,18 @@ def _fit_record(trajectory: Trajectory, right: bool | None, pictures: _Pictures,
     """The trajectory as JSON of at most `allowance` bytes: long texts are cut ever shorter, then turns are left out."""
     views = trajectory.views[:_MOST_VIEWS]
     numbers = [pictures.add(trajectory.sample.image, view, overview=k == 0) for k, view in enumerate(views)]
-    for limit, turns in _ever_shorter():
+    limit, turns = _LONGEST_TEXT, _MOST_TURNS
+    while True:
         record = _json(_record(trajectory, right, numbers, limit, turns))
-        if len(record.encode()) <= allowance:
-            break
-    return record
-
-
-def _ever_shorter() -> Iterator[tuple[int, int]]:
-    """Limits to try in turn: characters of one text, and turns."""
-    limit, turns = 12_000, _MOST_TURNS
-    while limit > 200:
-        yield limit, turns
-        limit //= 2
-    while turns:
-        yield limit, turns
-        turns //= 2
-    yield 24, 0
+        size = len(record.encode())
+        if size <= allowance or limit < _SHORT_TEXT:
+            return record
+        if limit > _SHORT_TEXT:
+            limit = max(_SHORT_TEXT, int(limit * min(0.5, allowance / size)))
+        elif turns:
+            turns //= 2
+        else:
+            limit = _SHORTEST_TEXT
 
 
 def _record(trajectory: Trajectory, right: bool | None, numbers: list[int], limit: int, turns: int) -> dict[str, Any]:
@@ -192,16 +189,19 @@ def _view(view: View, number: int) -> dict[str, Any]:
 def _turns(turns: Iterable[Turn], limit: int) -> list[dict[str, Any]]:
     shown, next_view = [], 1
     for turn in turns:
-        steps = []
-        for action, observation in _paired(turn):
+        steps: list[dict[str, Any]] = []
+        pairs = list(_paired(turn))
+        for action, observation in pairs[:_MOST_STEPS]:
             steps.append(_step(action, observation, next_view, limit))
             next_view += observation is not None and observation.view is not None
+        unshown = [observation for _, observation in pairs[_MOST_STEPS:]]
+        next_view += sum(observation is not None and observation.view is not None for observation in unshown)
         shown.append(
             {
                 "thought": _cut(thought(turn.text), limit),
                 "text": _cut(turn.text, limit),
-                "steps": steps[:_MOST_STEPS],
-                "more": max(0, len(steps) - _MOST_STEPS),
+                "steps": steps,
+                "more": len(pairs) - len(steps),
                 "tokens": [turn.tokens.prompt, turn.tokens.completion],
                 "seconds": _finite(turn.seconds),
             }
@@ -211,13 +211,13 @@ def _turns(turns: Iterable[Turn], limit: int) -> list[dict[str, Any]]:
 
 def _paired(turn: Turn) -> Iterator[tuple[Action | None, Observation | None]]:
     """Each action with what came back for it: observations come in the order of the actions, and answers get none."""
-    waiting = list(turn.observations)
+    waiting = deque(turn.observations)
     zooms = sum(isinstance(action, Zoom) for action in turn.actions)
     # Where there are only enough for the zooms, what could not be read was answered by the next prompt alone.
     for_zooms_only = len(waiting) <= zooms
     for action in turn.actions:
         takes = isinstance(action, Zoom) or not (isinstance(action, Answer) or for_zooms_only)
-        yield action, waiting.pop(0) if takes and waiting else None
+        yield action, waiting.popleft() if takes and waiting else None
     yield from ((None, observation) for observation in waiting)
 
 

@@ -98,22 +98,28 @@
     return frame;
   }
 
-  // Numbers stand outside a corner of their box where there is room and no other number; sizes in a frame 700 pixels wide.
+  // Numbers stand outside a corner of their box where there is room and no other number. Room is judged for a frame
+  // about 700 pixels wide; the number itself hangs on the box's corner, so that it stays there at any size.
   function placeTags(frame, zones, [x0, y0, x1, y1]) {
     const unit = (x1 - x0) / 700, high = 23 * unit, taken = [];
     for (const [k, [left, top, right, bottom]] of zones) {
       const wide = (k > 9 ? 30 : 23) * unit;
-      const corners = [
-        [left, top - high], [right - wide, top - high], [left, bottom], [right - wide, bottom],
-        [left - wide, top], [right, top], [left, top], [right - wide, bottom - high],
-      ].map(([x, y]) => [x, y, x + wide, y + high]);
-      const room = corners.filter((corner) => within(corner, [x0, y0, x1, y1]));
-      const free = room.filter((corner) => !taken.some((other) => meet(corner, other)));
-      const corner = free[0] || room[0] || [x0, y0, x0 + wide, y0 + high];
-      taken.push(corner);
+      // A corner of the box, and the share of the number's width and height by which the number is moved from it.
+      const places = [
+        [left, top, 0, -1], [right, top, -1, -1], [left, bottom, 0, 0], [right, bottom, -1, 0],
+        [left, top, -1, 0], [right, top, 0, 0], [left, top, 0, 0], [right, bottom, -1, -1],
+      ].map((place) => {
+        const [x, y] = [place[0] + place[2] * wide, place[1] + place[3] * high];
+        return { place, edges: [x, y, x + wide, y + high] };
+      });
+      const room = places.filter(({ edges }) => within(edges, [x0, y0, x1, y1]));
+      const free = room.filter(({ edges }) => !taken.some((other) => meet(edges, other)));
+      const { place: [x, y, dx, dy], edges } = free[0] || room[0] || places[6];
+      taken.push(edges);
       const node = tag(k);
-      node.style.left = `${((corner[0] - x0) / (x1 - x0)) * 100}%`;
-      node.style.top = `${((corner[1] - y0) / (y1 - y0)) * 100}%`;
+      node.style.left = `${((x - x0) / (x1 - x0)) * 100}%`;
+      node.style.top = `${((y - y0) / (y1 - y0)) * 100}%`;
+      node.style.transform = `translate(${dx * 100}%, ${dy * 100}%)`;
       frame.append(node);
     }
   }
@@ -246,13 +252,13 @@
     if (step.kind === "answer") return el("p", { class: "said", dir: "auto" }, el("span", {}, "Answers"), step.text);
     const parts = [];
     if (step.kind === "malformed") parts.push(told("malformed", "Not an action", step.text));
-    const asked = step.asked ? `${step.asked} of image ${step.of}` : "";
+    const asked = step.asked ? `${step.asked} of ${step.of ? `image ${step.of}` : "the overview"}` : "";
     if (step.error && step.error !== step.text) parts.push(told("error", "Refused", step.error, asked));
     const view = record.views[step.view];
     if (view) {
       const [x0, y0, x1, y1] = view.region;
       const shown = `${x1 - x0} × ${y1 - y0} source pixels, shown at ${view.shown[0]} × ${view.shown[1]}`;
-      parts.push(el("p", { class: "fine" }, `Asked for ${asked}. ${shown}.${step.note ? ` ${step.note}` : ""}`));
+      parts.push(el("p", { class: "fine" }, `${asked}: ${shown}.${step.note ? ` ${step.note}` : ""}`));
     } else if (step.kind === "zoom" && !step.error) {
       parts.push(el("p", { class: "fine" }, `Asked for ${asked}, which was not carried out.`));
     }
@@ -260,7 +266,7 @@
   }
 
   function told(kind, title, text, code) {
-    return el("div", { class: `told ${kind}` }, el("b", {}, title), text, code ? [" ", el("code", {}, code)] : null);
+    return el("div", { class: `told ${kind}` }, el("b", {}, title), text, code ? el("code", {}, code) : null);
   }
 
   function foot(record, card) {
@@ -361,10 +367,10 @@
     const right = scored.filter((record) => record.right).length;
     const figures = [
       ["right of " + number(scored.length), scored.length ? `${((100 * right) / scored.length).toFixed(1)} %` : null],
-      ["zooms each", mean(shown.map((record) => record.zooms))],
-      ["tokens in", mean(shown.map((record) => record.tokens[0]))],
-      ["tokens out", mean(shown.map((record) => record.tokens[1]))],
-      ["seconds", mean(shown.map((record) => record.seconds))],
+      ["mean zooms", mean(shown.map((record) => record.zooms))],
+      ["mean tokens in", mean(shown.map((record) => record.tokens[0]))],
+      ["mean tokens out", mean(shown.map((record) => record.tokens[1]))],
+      ["mean seconds", mean(shown.map((record) => record.seconds))],
     ];
     document.getElementById("figures").replaceChildren(...figures.filter(([, value]) => value !== null)
       .map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));

@@ -171,12 +171,14 @@ def read_box(values: Any) -> Box:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)) or len(str(value)) > 64:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise BoxError("bbox_2d must hold four numbers and nothing else.")
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise BoxError("bbox_2d must hold four numbers and nothing else.") from None
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
     if not math.isfinite(number) or abs(number) > 1e9:
         raise BoxError("bbox_2d must hold finite numbers that lie inside the image.")
     return number
@@ -220,8 +222,12 @@ def smart_resize(size: Size, *, grid: int, min_pixels: int, max_pixels: int) -> 
     """The size at which a Qwen-VL processor shows an image: multiples of `grid`, area between the limits.
 
     The rule of the Qwen2-VL processors (transformers `smart_resize`, qwen-vl-utils `smart_resize`). They refuse
-    an aspect ratio above 200; here such an image is shown distorted to ratio 200 instead, so that a 1 x 40,000
-    strip still has a view. The result is a fixed point: a processor with the same limits changes nothing.
+    an aspect ratio above 200; here such an image is shown distorted to at most that ratio instead, so that a
+    1 x 40,000 strip still has a view. The result is a fixed point: a processor with the same limits changes
+    nothing, if the limits leave room for the grid (`max_pixels` at least four times `min_pixels`, as in practice).
+
+    Raises:
+        ValueError: if the limits contradict each other or have no room for one grid cell.
     """
     if not 0 < min_pixels <= max_pixels or max_pixels < grid * grid:
         raise ValueError(f"pixel limits must satisfy 0 < min <= max and max >= {grid * grid}")
@@ -232,10 +238,13 @@ def smart_resize(size: Size, *, grid: int, min_pixels: int, max_pixels: int) -> 
         beta = math.sqrt(width * height / max_pixels)
         w = max(grid, math.floor(width / beta / grid) * grid)
         h = max(grid, math.floor(height / beta / grid) * grid)
-        # A side held up at one grid cell can leave the area above the limit; the processor would shrink it again.
-        if w * h > max_pixels:
-            w, h = (max_pixels // h // grid * grid, h) if w > h else (w, max_pixels // w // grid * grid)
     elif w * h < min_pixels:
         beta = math.sqrt(min_pixels / (width * height))
         w, h = math.ceil(width * beta / grid) * grid, math.ceil(height * beta / grid) * grid
+    # In a thin image, rounding the short side to whole grid cells can leave the area above the limit or the ratio
+    # above 200; the processor would then shrink what it is given, or refuse it.
+    if w > h:
+        w = min(w, 200 * h, max_pixels // h // grid * grid)
+    else:
+        h = min(h, 200 * w, max_pixels // w // grid * grid)
     return Size(w, h)

@@ -156,11 +156,6 @@ def write_answer(thought: str, answer: str) -> str:
 _THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
 _TAGS = re.compile(r"</?(?:think|tool_call|answer)>")
-_WELL_FORMED = re.compile(
-    r"\s*<think>(?P<thought>.*?)</think>\s*"
-    r"(?:(?P<calls>(?:<tool_call>.*?</tool_call>\s*)+)|<answer>(?P<answer>.*?)</answer>\s*)",
-    re.DOTALL,
-)
 
 
 def thought(text: str) -> str:
@@ -171,10 +166,20 @@ def thought(text: str) -> str:
 
 def well_formed(text: str) -> bool:
     """Whether a turn has exactly the format: one thought, then calls that parse or one answer, and nothing else."""
-    match = _WELL_FORMED.fullmatch(text)
-    if match is None:
+    head, closing, rest = text.strip().partition("</think>")
+    rest = rest.strip()
+    if not (head.startswith("<think>") and closing):
         return False
-    inside = [match["thought"], match["answer"] or "", *_CALL.findall(match["calls"] or "")]
+    inside = [head.removeprefix("<think>")]
+    if rest.startswith("<answer>") and rest.endswith("</answer>"):
+        inside.append(rest.removeprefix("<answer>").removesuffix("</answer>"))
+    elif rest.endswith("</tool_call>"):
+        calls = [call.strip() for call in rest.removesuffix("</tool_call>").split("</tool_call>")]
+        if not all(call.startswith("<tool_call>") for call in calls):
+            return False
+        inside += [call.removeprefix("<tool_call>") for call in calls]
+    else:
+        return False
     if any(_TAGS.search(part) for part in inside):
         return False
     return not any(isinstance(action, Malformed) for action in parse(text))
@@ -184,7 +189,7 @@ def parse(text: str) -> tuple[Action, ...]:
     """The actions of one assistant turn, in order; never empty, never raises.
 
     - What stands inside a closed thought is no action; an unclosed thought hides only what it holds before the
-      first call or answer tag.
+      first call or answer tag. A thought whose opening tag is missing starts with the text, if an action follows it.
     - Several calls are several actions. A call that cannot be read is `Malformed` in its place.
     - With calls present, an answer in the same turn is not taken: the model has not seen what it asked for.
     - Without calls, the text of the last `<answer>` counts, up to its closing tag or the end; tags inside it go.
@@ -201,11 +206,20 @@ def parse(text: str) -> tuple[Action, ...]:
 
 
 def _outside_thought(text: str) -> str:
-    """`text` without its closed thoughts; where nothing is left to act on, the text with the tags of thinking removed."""
-    body = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
-    if "<tool_call>" in body or "<answer>" in body or "</think>" in text:
-        return body.replace("<think>", "").replace("</think>", "")
-    return text
+    """`text` without its closed thoughts and without the tags of thinking that are left over."""
+    # Not by regular expression: `<think>.*?</think>` takes quadratic time on many opening tags.
+    head, closing, tail = text.partition("</think>")
+    if closing and "<think>" not in head and ("<tool_call>" in tail or "<answer>" in tail):
+        text = tail
+    first, *pieces = text.split("<think>")
+    kept, unclosed = [first], []
+    for piece in pieces:
+        unclosed.append(piece)
+        _, closing, after = piece.partition("</think>")
+        if closing:
+            kept.append(after)
+            unclosed = []
+    return "".join(kept + unclosed).replace("</think>", "")
 
 
 def _read_call(raw: str) -> Zoom | Malformed:
@@ -256,7 +270,11 @@ def _lenient_json(raw: str) -> Any:
     return None
 
 
-_PIECES = re.compile(r"""("(?:\\.|[^"\\])*")|'((?:\\.|[^'\\])*)'|(//[^\n]*|/\*.*?\*/|\#[^\n]*)|,(?=\s*[}\]])""", re.DOTALL)
+# What is never closed runs to the end, so that no part of the text is scanned twice.
+_PIECES = re.compile(
+    r"""("(?:\\.?|[^"\\])*(?:"|\Z))|'((?:\\.?|[^'\\])*)(?:'|\Z)|(//[^\n]*|/\*.*?(?:\*/|\Z)|\#[^\n]*)|,(?=\s*[}\]])""",
+    re.DOTALL,
+)
 
 
 def _repair(text: str) -> str:

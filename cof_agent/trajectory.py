@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
@@ -135,38 +135,39 @@ Record = TypeVar("Record", Sample, Trajectory)
 
 
 @cache
-def _adapter(kind: type) -> Any:
+def _adapter(kind: str) -> Any:
     from pydantic import TypeAdapter  # a tenth of a second that `cof --help` need not pay
 
-    return TypeAdapter(kind)
+    return TypeAdapter({"Sample": Sample, "Trajectory": Trajectory}[kind])
 
 
 def to_json(record: Sample | Trajectory) -> str:
     """One line of JSON, without a line break."""
-    plain = _adapter(type(record)).dump_python(record, mode="json")
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    plain = _adapter(type(record).__name__).dump_python(record, mode="json")
+    line = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    return line.encode("utf-8", "replace").decode()  # half a surrogate pair, as a server may send it, is no UTF-8
 
 
 def read_jsonl(path: str | Path, kind: type[Record]) -> Iterator[Record]:
     """Read records of `kind`, one a line; blank lines are skipped.
 
-    A last line without its line break is an append that was cut off; it is passed over.
+    A last line that has no line break and is no record is an append that was cut off; it is passed over.
 
     Raises:
         InputError: naming file and line of what is not such a record.
     """
     from pydantic import ValidationError
 
-    adapter = _adapter(kind)
+    adapter = _adapter(kind.__name__)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:  # bytes, since a line can be cut off within a character
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
                 try:
                     yield adapter.validate_json(line)
                 except ValidationError as error:
-                    if not line.endswith("\n"):
+                    if not line.endswith(b"\n"):
                         return
                     first = error.errors()[0]
                     where = ".".join(str(part) for part in first["loc"]) or "the line"
@@ -175,36 +176,42 @@ def read_jsonl(path: str | Path, kind: type[Record]) -> Iterator[Record]:
                     ) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text, so it is no JSONL file.") from None
 
 
 class JsonlAppender:
-    """Appends whole lines; a cut-off last line from an interrupted run is removed on opening."""
+    """Appends whole lines; a cut-off last line from an interrupted run is completed or removed on opening."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_partial_line(self.path)
-        self._file = open(self.path, "ab", buffering=0)
+        _end_last_line(self.path)
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - held until `__exit__`
 
     def append(self, record: Sample | Trajectory) -> None:
         self._file.write((to_json(record) + "\n").encode())
 
-    def __enter__(self) -> JsonlAppender:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
-def _drop_partial_line(path: Path) -> None:
+def _end_last_line(path: Path) -> None:
+    """What `read_jsonl` takes for a record must stay one: only the line break is missing then."""
     if not path.exists():
         return
     with open(path, "rb+") as file:
         data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.truncate(data.rfind(b"\n") + 1)
+        if not data or data.endswith(b"\n"):
+            return
+        start = data.rfind(b"\n") + 1
+        try:
+            json.loads(data[start:])
+        except ValueError:
+            file.truncate(start)
+        else:
+            file.write(b"\n")
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:

@@ -1,0 +1,255 @@
+"""`ZoomEnvironment`: what the agent acts on. It shows an overview, cuts crops from the full-resolution source, knows no model.
+
+It keeps no trajectory: every reply derives from the sample and the views so far, so that a killed run can go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Generic, Literal, TypeVar
+
+from PIL import Image
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import (
+    Box,
+    BoxError,
+    CoordinateSystem,
+    Size,
+    View,
+    clip_to_view,
+    crop_region,
+    read_box,
+    smart_resize,
+)
+from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, Source, open_source
+from cof_agent.policy import PixelLimits
+from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Zoom
+
+CropMode = Literal["real", "blank", "shuffled"]
+
+SOURCE_CACHE_PIXELS = 32 * 3840 * 2160
+"""Decoded source pixels that are kept (4 bytes each): as many 4K images as a wide rollout has in work at a time."""
+SHOWN_CACHE_PIXELS = 64 * 1280 * 28 * 28
+"""Pixels of ready views that are kept: every turn shows all earlier views again."""
+
+_FULL_DETAIL = 0.95  # shown pixels per source pixel; rounding to the grid can take a little off 1
+_MAX_ERRORS = 4  # in one turn; a hundred unreadable calls need not fill the context with a hundred sentences
+_SHUFFLES = 32
+_MID_GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoomSettings:
+    """What the policy is shown. The defaults are the paper's: at most 6 zooms, boxes enlarged 1.5 x, crops shown at 2 x.
+
+    Raises:
+        InputError: if a value makes no sense.
+    """
+
+    system: CoordinateSystem = CoordinateSystem.ABSOLUTE
+    limits: PixelLimits = field(default_factory=PixelLimits)
+    max_zooms: int = 6
+    enlarge: float = 1.5  # of a box about its centre, before it is cut
+    min_side: int = 28  # of a crop, in source pixels
+    zoom_scale: float = 2.0  # shown pixels of a crop per source pixel, within `limits.zoom_pixels`
+    max_source_pixels: int = DEFAULT_MAX_SOURCE_PIXELS
+    crop: CropMode = "real"  # the ablations: "blank" shows grey, "shuffled" another place of the same image
+
+    def __post_init__(self) -> None:
+        cell = self.limits.grid**2
+        rules = {
+            "max_zooms must be 0 or more": self.max_zooms >= 0,
+            "enlarge must be between 1 and 100": 1 <= self.enlarge <= 100,
+            "min_side must be at least 1": self.min_side >= 1,
+            "zoom_scale must be above 0 and at most 100": 0 < self.zoom_scale <= 100,
+            "max_source_pixels must be at least 1": self.max_source_pixels >= 1,
+            'crop must be "real", "blank" or "shuffled"': self.crop in ("real", "blank", "shuffled"),
+            f"max_pixels must be at least {cell} and min_pixels": self._allows(self.limits.max_pixels),
+            f"zoom_pixels must be at least {cell} and min_pixels": self._allows(self.limits.zoom_pixels),
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise InputError(f"{rule}.")
+
+    def _allows(self, max_pixels: int) -> bool:
+        return max_pixels >= self.limits.grid**2 and 0 < self.limits.min_pixels <= max_pixels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the record."""
+        return {**asdict(self), "system": self.system.value}
+
+
+class ZoomEnvironment:
+    """Overviews, crops and the sentences about bad requests. Thread-safe; shares decoded images between calls."""
+
+    def __init__(self, settings: ZoomSettings | None = None) -> None:
+        self.settings = settings or ZoomSettings()
+        self._sources: _Recent[Source] = _Recent(SOURCE_CACHE_PIXELS)
+        self._shown: _Recent[Image.Image] = _Recent(SHOWN_CACHE_PIXELS)
+
+    def with_system(self, system: CoordinateSystem) -> ZoomEnvironment:
+        """The same environment for a policy that writes its boxes in `system`; shares the decoded images."""
+        other = ZoomEnvironment(replace(self.settings, system=system))
+        other._sources, other._shown = self._sources, self._shown
+        return other
+
+    def reset(self, sample: Sample) -> View:
+        """The overview: the whole image on the processor's grid, within `limits.max_pixels`. Decodes nothing.
+
+        Raises:
+            InputError: if the image cannot be opened.
+        """
+        return self._overview(self._source(sample.image).size)
+
+    def step(self, actions: Sequence[Action], views: Sequence[View]) -> tuple[Observation, ...]:
+        """What the actions of one turn bring; `views` are all views so far, image `k` is `views[k]`.
+
+        The i-th observation belongs to the i-th action that is no answer. Zooms are done in order until the budget
+        is spent; the first one beyond it gets a sentence that says so, those after it nothing. Likewise nothing
+        comes after the fourth error of a turn.
+        """
+        observations: list[Observation] = []
+        seen = list(views)
+        errors = 0
+        for action in actions:
+            if isinstance(action, Answer):
+                continue
+            spent = len(seen) > self.settings.max_zooms
+            observation = self._observe(action, views, seen, spent=spent)
+            observations.append(observation)
+            if observation.view is not None:
+                seen.append(observation.view)
+            errors += observation.error is not None
+            if errors == _MAX_ERRORS or (spent and isinstance(action, Zoom)):
+                break
+        return tuple(observations)
+
+    def image(self, sample: Sample, view: View) -> Image.Image:
+        """The pixels of a view of the sample's image: mode RGB at exactly `view.shown_size`, a fresh copy.
+
+        With `crop="blank"` every crop is mid-grey; with `"shuffled"` it shows a region of the same size elsewhere in
+        the image, the same one each time. The overview is always real.
+
+        Raises:
+            InputError: if the image cannot be opened or decoded, or is not the one that the view was made for.
+        """
+        key = (_identity(sample.image), sample.id, view)
+        shown = self._shown.get(key, lambda: self._pixels(sample, view), lambda image: image.width * image.height)
+        return shown.copy()
+
+    def _observe(
+        self, action: Zoom | Malformed, views: Sequence[View], seen: list[View], *, spent: bool
+    ) -> Observation:
+        if isinstance(action, Malformed):
+            return Observation(error=action.reason)
+        if spent:
+            return Observation(error="No zooms are left: answer with what you have seen.")
+        if not 0 <= action.image < len(views):
+            last = len(views) - 1
+            known = "0 is the only image of this conversation" if last == 0 else f"the images are numbered 0 to {last}"
+            return Observation(error=f"There is no image {action.image}: {known}.")
+        named = views[action.image]
+        try:
+            box = clip_to_view(read_box(action.box), named, self.settings.system)
+        except BoxError as error:
+            return Observation(error=str(error))
+        view = self._crop(named.to_source(box, self.settings.system), named.source_size)
+        return Observation(view=view, note=_no_detail(view, action.image, named, seen))
+
+    def _overview(self, size: Size) -> View:
+        limits = self.settings.limits
+        shown = smart_resize(size, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels)
+        return View(size, Box(0, 0, size.width, size.height), shown)
+
+    def _crop(self, box: Box, source: Size) -> View:
+        limits, settings = self.settings.limits, self.settings
+        region = crop_region(box, source, enlarge=settings.enlarge, min_side=settings.min_side)
+        wanted = Size(
+            max(1, round(region.width * settings.zoom_scale)), max(1, round(region.height * settings.zoom_scale))
+        )
+        shown = smart_resize(wanted, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=limits.zoom_pixels)
+        return View(source, region, shown)
+
+    def _source(self, path: str) -> Source:
+        return self._sources.get(
+            _identity(path),
+            lambda: open_source(path, max_source_pixels=self.settings.max_source_pixels),
+            lambda source: source.size.area,
+        )
+
+    def _pixels(self, sample: Sample, view: View) -> Image.Image:
+        source = self._source(sample.image)
+        if self.settings.crop == "real" or view == self._overview(source.size):
+            return source.show(view)
+        region = _elsewhere(view, sample) if self.settings.crop == "shuffled" else None
+        if region is None:
+            return Image.new("RGB", (view.shown_size.width, view.shown_size.height), _MID_GREY)
+        return source.show(View(view.source_size, region, view.shown_size))
+
+
+def _no_detail(view: View, number: int, named: View, seen: Sequence[View]) -> str | None:
+    """The note beside a crop that shows nothing new: the named view has its region as sharp, or it was shown before."""
+    if view in seen:
+        return f"This view adds no detail: it is the same as image {seen.index(view)}."
+    enclosed = named.region.coverage(view.region) == 1
+    if enclosed and (named.scale >= _FULL_DETAIL or named.scale >= view.scale):
+        return f"This view adds no detail: image {number} already shows the region as sharply."
+    return None
+
+
+def _elsewhere(view: View, sample: Sample) -> Box | None:
+    """A region as large as the view's, away from it and from the objects asked for as far as possible; None if there
+    is no other place."""
+    free_x = int(view.source_size.width - view.region.width)
+    free_y = int(view.source_size.height - view.region.height)
+    if free_x == free_y == 0:
+        return None
+    seed = hashlib.sha256(f"{sample.id}|{view.region.pixels()}".encode("utf-8", "replace")).digest()
+    rng = random.Random(int.from_bytes(seed, "big"))
+    corners = [(rng.randint(0, free_x), rng.randint(0, free_y)) for _ in range(_SHUFFLES)]
+    corners += [(x, y) for x in (0, free_x) for y in (0, free_y)]
+    places = [Box(x, y, x + view.region.width, y + view.region.height) for x, y in corners]
+    avoided = (view.region, *sample.boxes)
+    return min(places, key=lambda place: sum(place.intersection(box) for box in avoided))
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    """What tells a file from the one that replaced it under the same name; a missing file is reported on opening."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return path, 0, 0
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+Value = TypeVar("Value")
+
+
+class _Recent(Generic[Value]):
+    """The most recently used values, as many as `budget` pixels hold, and always the last one. Thread-safe."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Value], cost: Callable[[Value], int]) -> Value:
+        """The value under `key`; made outside the lock, and of two made at the same time the first one stays."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key][0]
+        made = make()
+        with self._lock:
+            entry = self._values.setdefault(key, (made, cost(made)))
+            self._values.move_to_end(key)
+            while len(self._values) > 1 and sum(held for _, held in self._values.values()) > self._budget:
+                self._values.popitem(last=False)
+            return entry[0]

@@ -148,6 +148,7 @@ def _record(trajectory: Trajectory, right: bool | None, numbers: list[int], limi
     views = views_of(trajectory.overview, shown)
     most = _MOST_CHOICES if turns else 2
     category, answer, overview = sample.metadata.get("category"), trajectory.answer, trajectory.overview
+    crop = trajectory.settings.get("crop", "real")
     return {
         "id": _cut(sample.id, min(limit, 200)),
         "file": _cut(Path(sample.image).name, min(limit, 200)),
@@ -160,6 +161,7 @@ def _record(trajectory: Trajectory, right: bool | None, numbers: list[int], limi
         "error": None if trajectory.error is None else _cut(trajectory.error, min(limit, 2000)),
         "policy": _cut(trajectory.policy, min(limit, 120)),
         "category": "" if category is None else _cut(str(category), min(limit, 80)),
+        "altered": "" if crop == "real" else _cut(str(crop), min(limit, 40)),  # an ablation: the model saw other crops
         "zooms": trajectory.zooms,
         "tokens": _tokens(trajectory.turns),
         "seconds": _finite(trajectory.seconds),
@@ -210,14 +212,10 @@ def _turns(turns: Iterable[Turn], limit: int) -> list[dict[str, Any]]:
 
 
 def _paired(turn: Turn) -> Iterator[tuple[Action | None, Observation | None]]:
-    """Each action with what came back for it: observations come in the order of the actions, and answers get none."""
+    """Each action with what came back for it: the i-th observation belongs to the i-th action that is no answer."""
     waiting = deque(turn.observations)
-    zooms = sum(isinstance(action, Zoom) for action in turn.actions)
-    # Where there are only enough for the zooms, what could not be read was answered by the next prompt alone.
-    for_zooms_only = len(waiting) <= zooms
     for action in turn.actions:
-        takes = isinstance(action, Zoom) or not (isinstance(action, Answer) or for_zooms_only)
-        yield action, waiting.popleft() if takes and waiting else None
+        yield action, waiting.popleft() if waiting and not isinstance(action, Answer) else None
     yield from ((None, observation) for observation in waiting)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,23 @@ def test_errors_and_malformed_turns_are_shown_in_their_place(image: Path, tmp_pa
     assert record["answer"] is None and record["right"] is False and record["stop"] == "max_zooms"
 
 
-def test_a_malformed_call_does_not_take_the_crop_of_the_zoom_after_it(image: Path, tmp_path: Path) -> None:
-    text = "<think>x</think><tool_call>{</tool_call>" + write_zoom("", Box(0, 0, 9, 9)).partition("</think>")[2]
-    [record] = page([trajectory(image, turn(text, Observation(view=crop(TARGET))))], tmp_path).records
-    assert [step.get("view") for step in record["turns"][0]["steps"]] == [None, 1]
+def test_each_action_stands_with_its_own_observation(image: Path, tmp_path: Path) -> None:
+    calls = write_zoom("", Box(0, 0, 9, 9)).partition("</think>")[2]
+    text = f"<think>x</think><tool_call>{{</tool_call>{calls}{calls}"
+    done = trajectory(image, turn(text, Observation(error="no JSON"), Observation(view=crop(TARGET))))
+    [record] = page([done], tmp_path).records
+    steps = record["turns"][0]["steps"]
+    assert [(step["kind"], step.get("error"), step.get("view")) for step in steps] == [
+        ("malformed", "no JSON", None),
+        ("zoom", None, 1),
+        ("zoom", None, None),
+    ]
+
+
+def test_an_ablated_run_says_that_the_model_saw_other_crops(image: Path, tmp_path: Path) -> None:
+    done = replace(trajectory(image, zoom(crop(TARGET))), settings={"crop": "blank"})
+    assert page([done], tmp_path).records[0]["altered"] == "blank"
+    assert page([trajectory(image)], tmp_path).records[0]["altered"] == ""
 
 
 def test_text_of_models_and_data_is_never_markup(image: Path, tmp_path: Path) -> None:

@@ -259,6 +259,7 @@
       const [x0, y0, x1, y1] = view.region;
       const shown = `${x1 - x0} × ${y1 - y0} source pixels, shown at ${view.shown[0]} × ${view.shown[1]}`;
       parts.push(el("p", { class: "fine" }, `${asked}: ${shown}.${step.note ? ` ${step.note}` : ""}`));
+      if (record.altered) parts.push(el("p", { class: "fine odd" }, `Not what the model saw: in this run crops were ${record.altered}.`));
     } else if (step.kind === "zoom" && !step.error) {
       parts.push(el("p", { class: "fine" }, `Asked for ${asked}, which was not carried out.`));
     }

@@ -5,15 +5,16 @@ A policy turns a conversation into the next assistant message. It knows nothing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
-
-from PIL.Image import Image
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Tokens
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,15 @@ class Sampling:
     seed: int | None = None
 
 
+GREEDY = Sampling()
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One assistant message; `truncated` when it ran into `max_tokens`."""
 
     text: str
-    tokens: Tokens = Tokens()
+    tokens: Tokens = field(default_factory=Tokens)
     truncated: bool = False
 
 
@@ -52,12 +56,59 @@ class Policy(Protocol):
     coordinates: CoordinateSystem
     limits: PixelLimits
 
-    async def generate(
-        self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling
-    ) -> Completion:
+    async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next assistant message. `images[k]` are the pixels of `{"type": "image", "view": k}`, already resized."""
         ...
 
 
 class PolicyError(RuntimeError):
-    """The policy could not answer (server gone, time-out): recorded on the trajectory, worth a retry."""
+    """The policy could not answer (server gone, time-out): recorded on the trajectory.
+
+    `transient` says whether asking again may help; only then the agent retries.
+    """
+
+    def __init__(self, message: str, *, transient: bool = True) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+Line = str | Completion | Exception
+"""One scripted assistant message; an exception is raised in its place."""
+
+
+class ScriptedPolicy:
+    """Plays given texts: assistant message `n` of a conversation is `script[n]`, or what `script(messages)` returns.
+
+    It keeps no state, so one instance serves any number of conversations at once, and one that is resumed goes on
+    with the line it had reached.
+
+    Raises (from `generate`):
+        ValueError: if the conversation has outrun the script.
+    """
+
+    def __init__(
+        self,
+        script: Sequence[Line] | Callable[[Sequence[Message]], Line],
+        *,
+        name: str = "scripted",
+        coordinates: CoordinateSystem = CoordinateSystem.ABSOLUTE,
+        limits: PixelLimits | None = None,
+    ) -> None:
+        self.script = script
+        self.name = name
+        self.coordinates = coordinates
+        self.limits = limits or PixelLimits()
+
+    async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
+        """The next line of the script; `images` and `sampling` change nothing."""
+        line = self.script(messages) if callable(self.script) else self._line(self.script, messages)
+        if isinstance(line, Exception):
+            raise line
+        return Completion(line) if isinstance(line, str) else line
+
+    @staticmethod
+    def _line(script: Sequence[Line], messages: Sequence[Message]) -> Line:
+        said = sum(message["role"] == "assistant" for message in messages)
+        if said >= len(script):
+            raise ValueError(f"the script has {len(script)} lines, but message {said + 1} was asked for")
+        return script[said]

@@ -1,0 +1,112 @@
+"""Lets many callers share one model: their requests are worked on together, step by step, in one worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Generic, Protocol, TypeVar
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Engine(Protocol[Request_contra, Result_co]):
+    """What works on a batch whose members come and go. Called from one thread only."""
+
+    capacity: int
+
+    def admit(self, request: Request_contra) -> int:
+        """Starts on a request and returns its key; what it raises reaches the caller of that request."""
+
+    def step(self) -> Mapping[int, Result_co]:
+        """Goes one step on with everything admitted; returns what is finished, and forgets it."""
+
+    def drop(self, key: int) -> None:
+        """Forgets a request whose caller has gone."""
+
+    def reset(self) -> None:
+        """Forgets everything, after an error in `step`."""
+
+
+class Batcher(Generic[Request, Result]):
+    """Feeds an engine from any number of callers, in any thread and any event loop.
+
+    Requests join the running batch as soon as there is room and leave it when they are done, so that nobody waits
+    for the slowest. An error in one request's admission reaches its caller alone, an error in a step everybody in
+    the batch. A caller that is cancelled is dropped without touching the others.
+    """
+
+    def __init__(self, engine: Engine[Request, Result]) -> None:
+        self._engine = engine
+        self._waiting: deque[tuple[Request, Future[Result]]] = deque()
+        self._active: dict[int, Future[Result]] = {}
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+
+    async def submit(self, request: Request) -> Result:
+        """The engine's result for `request`."""
+        future: Future[Result] = Future()
+        with self._changed:
+            self._waiting.append((request, future))
+            if self._worker is None:
+                # A daemon, so that Ctrl-C need not wait for answers nobody wants any more.
+                self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
+                self._worker.start()
+            self._changed.notify()
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._active:
+                    self._changed.wait()
+            self._drop_cancelled()
+            self._admit()
+            if self._active:
+                self._step()
+
+    def _drop_cancelled(self) -> None:
+        for key in [key for key, future in self._active.items() if future.cancelled()]:
+            del self._active[key]
+            self._engine.drop(key)
+
+    def _admit(self) -> None:
+        while len(self._active) < self._engine.capacity:
+            with self._changed:
+                if not self._waiting:
+                    return
+                request, future = self._waiting.popleft()
+            if future.cancelled():
+                continue
+            try:
+                self._active[self._engine.admit(request)] = future
+            except BaseException as error:  # noqa: BLE001 - a caller must never wait for a worker that has died
+                _fail(future, error)
+
+    def _step(self) -> None:
+        try:
+            finished = self._engine.step()
+        except BaseException as error:  # noqa: BLE001 - as above
+            for future in self._active.values():
+                _fail(future, error)
+            self._active.clear()
+            self._engine.reset()
+            return
+        for key, result in finished.items():
+            future = self._active.pop(key)
+            if future.set_running_or_notify_cancel():
+                future.set_result(result)
+
+
+def _fail(future: Future[Result], error: BaseException) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)

@@ -307,20 +307,16 @@ def _of_same_sample(saved: dict[str, Any], sample: Sample, thread_id: str | None
     return saved
 
 
+def made_with(context: Context) -> dict[str, Any]:
+    """The fields of `Trajectory` that say how it was made: policy, protocol_version, settings."""
+    settings = {
+        **context.environment.settings.to_dict(),
+        "sampling": asdict(context.sampling),
+        "prompt": context.prompt,
+    }
+    return {"policy": context.policy.name, "protocol_version": protocol.PROTOCOL_VERSION, "settings": settings}
+
+
 def _trajectory(now: Progress, context: Context) -> Trajectory:
     assert now.stop is not None, "the graph ended without a reason"
-    return Trajectory(
-        sample=now.sample,
-        overview=now.overview,
-        turns=now.turns,
-        stop=now.stop,
-        answer=now.answer,
-        policy=context.policy.name,
-        protocol_version=protocol.PROTOCOL_VERSION,
-        error=now.error,
-        settings={
-            **context.environment.settings.to_dict(),
-            "sampling": asdict(context.sampling),
-            "prompt": context.prompt,
-        },
-    )
+    return Trajectory(now.sample, now.overview, now.turns, now.stop, now.answer, error=now.error, **made_with(context))

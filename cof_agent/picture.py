@@ -254,6 +254,9 @@ def _verdict(trajectory: Trajectory, width: int, unit: float, font: str | None) 
     notes = [f"Truth: {truth}"] if truth else []
     if trajectory.sample.boxes:
         notes.append("Dashed: what the question is about")
+    crops = trajectory.settings.get("crop", "real")
+    if crops != "real":
+        notes.append(f"The crops that the model saw were {crops}, not these")
     if notes:
         paragraphs.append(("        ".join(notes), round(26 * unit), _QUIET, 2))
     return _paragraphs(paragraphs, width, unit, font)

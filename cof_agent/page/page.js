@@ -289,10 +289,17 @@
   const empty = { verdict: "", stop: "", category: "", zooms: "", policy: "", q: "" };
   let filters = { ...empty };
 
+  // The words of a turn that its card shows at once; searching the numbers of every box would find too much.
+  function readable(turn) {
+    const told = turn.steps.flatMap((step) => [step.text, step.error, step.note]);
+    const broken = turn.steps.some((step) => step.kind === "malformed");
+    return [broken ? turn.text : turn.thought, ...told].filter(Boolean).join("\n");
+  }
+
   function searchable(record) {
     record.words ??= [
       record.id, record.file, record.question, record.category, record.policy, record.error,
-      ...record.choices.flat(), ...record.truth.flat(), ...(record.answer || []), ...record.turns.map((turn) => turn.text),
+      ...record.choices.map(([, text]) => text), ...record.truth.map(([text]) => text), record.answer?.[0], ...record.turns.map(readable),
     ].join("\n").toLowerCase();
     return record.words;
   }
@@ -430,7 +437,7 @@
   }
 
   function goTo(card) {
-    if (!card) return;
+    if (!card || card.hidden) return;
     if (!card.classList.contains("built")) build(card);
     choose(card);
     card.focus({ preventScroll: true });

@@ -35,13 +35,15 @@ SHOWN = 448  # shown pixels of its overview
 class Plan:
     """When what happens, as fractions of the whole run.
 
-    Scenes grow from `grow_from` to `grow_to`; from `zoom_from` on, a growing part of the conversations are whole
-    trajectories with crops, up to `zoom_share`.
+    Up to `first` a canvas of a few grid cells with one object grows to one with a few, on a plain ground and with
+    nothing to read. From `grow_from` to `grow_to` it grows to the scenes of the benchmark; from `zoom_from` on, a
+    growing part of the conversations are whole trajectories with crops, up to `zoom_share`.
     """
 
-    grow_from: float = 0.10
-    grow_to: float = 0.50
-    zoom_from: float = 0.35
+    first: float = 0.20
+    grow_from: float = 0.22
+    grow_to: float = 0.60
+    zoom_from: float = 0.45
     zoom_share: float = 0.5
     tokens: int = 270  # of questions and first actions beside an overview; rows of one length waste no padding
 
@@ -55,9 +57,12 @@ def rows(plan: Plan, environment: ZoomEnvironment, *, count: int, seed: int, sta
 def row(plan: Plan, environment: ZoomEnvironment, *, progress: float, key: str) -> dict[str, Any]:
     """One conversation at `progress` (0 to 1) through the run."""
     random = Random(f"row:{key}")
+    first = min(1.0, progress / plan.first)
     growth = _ramp(progress, plan.grow_from, plan.grow_to)
-    if random.random() < 0.25:
-        growth *= random.random()  # earlier lessons are not forgotten
+    if random.random() < 0.2:  # earlier lessons are not forgotten
+        first, growth = first * random.random() ** 0.5, growth * random.random()
+    if first < 1.0 and growth == 0.0 or random.random() < 0.03:
+        return _first_lesson(key, environment, random, plan, first)
     scene = generate(key, style(growth))
     overview = overview_of(scene)
     zooming = plan.zoom_share * _ramp(progress, plan.zoom_from, plan.zoom_from + 0.25)
@@ -81,7 +86,7 @@ def style(growth: float) -> Style:
     return Style(
         size=Size(long_side, round(long_side * (0.75 + (2160 / FULL - 0.75) * growth))),
         count=(round(1 + (final.count[0] - 1) * growth), round(3 + (final.count[1] - 3) * growth)),
-        side=((280 + (low - 280) * growth) / long_side, (600 + (high - 600) * growth) / long_side),
+        side=((250 + (low - 250) * growth) / long_side, (520 + (high - 520) * growth) / long_side),
         clutter=(round(final.clutter[0] * growth), round(3 + (final.clutter[1] - 3) * growth)),
     )
 
@@ -91,6 +96,28 @@ def overview_of(scene: Scene) -> View:
     shown = Size(max(28, round(scene.size.width * SHOWN / FULL)), max(28, round(scene.size.height * SHOWN / FULL)))
     resized = smart_resize(shown, grid=28, min_pixels=28 * 28, max_pixels=SHOWN * SHOWN)
     return View(scene.size, Box(0, 0, scene.size.width, scene.size.height), resized)
+
+
+def _first_lesson(
+    key: str, environment: ZoomEnvironment, random: Random, plan: Plan, first: float
+) -> dict[str, Any]:
+    """Large objects on a small plain canvas: where each is, or what it looks like."""
+    scene = generate(key, first_style(first))
+    overview = overview_of(scene)
+    messages = _fill([], _samples(scene, random, exercises=1.0), overview, environment, plan.tokens)
+    return to_row(messages, [sketch(scene, overview.region, overview.shown_size)])
+
+
+def first_style(first: float) -> Style:
+    """From one object on a canvas of two by two cells (0) to up to four on six by four (1)."""
+    long_side = round(500 + 940 * first)
+    return Style(
+        size=Size(long_side, round(long_side * (1 - 0.3 * first))),
+        count=(1, round(1 + 3 * first)),
+        side=((190 + 60 * first) / long_side, (320 + 150 * first) / long_side),
+        clutter=(0, 0),
+        signs=0.0,
+    )
 
 
 def _first_actions(
@@ -133,33 +160,36 @@ def _without_image(message: protocol.Message) -> protocol.Message:
 
 
 def _samples(scene: Scene, random: Random, *, exercises: float, most: int = 14) -> list[Sample]:
-    """Up to `most` different questions; a share of `exercises` drills what the others need: place from looks, and back."""
-    asked: dict[str, Sample] = {}
+    """Up to `most` questions; a share of `exercises` drills what the others need: place from looks, and back.
+
+    No object is asked about twice: the first question would give away what the second should make the model look for.
+    """
+    used: set[str] = set()
+    samples: list[Sample] = []
     for _ in range(3 * most):
-        if len(asked) == most:
-            break
         if random.random() < exercises:
-            question = _show(scene, random) if random.random() < 0.67 else _inverse(scene, random)
+            question = random.choice((show, show, inverse))(scene, random)
         else:
             category = "direct_attributes" if random.random() < 0.5 else random.choice(CATEGORIES)
             question = ask(scene, category, random)
-        if question:
-            asked.setdefault(question.text, _sample(scene, question, random, choices=not asked))
-    return list(asked.values())
+        if question and len(samples) < most and used.isdisjoint(item.name for item in question.about):
+            used |= {item.name for item in question.about}
+            samples.append(_sample(scene, question, random, choices=not samples))
+    return samples
 
 
-def _show(scene: Scene, random: Random) -> Question:
+def show(scene: Scene, random: Random) -> Question | None:
     """Point at an object whether or not it can be read: place from looks."""
     item = random.choice(scene.items)
     look = Look(item.name, (item.box,), item.side)
-    return Question("direct_attributes", "show", f"Show the {item.name}.", item.name, (look,), ())
+    return Question("direct_attributes", "show", f"Show the {item.name}.", item.name, (look,), (), (item,))
 
 
-def _inverse(scene: Scene, random: Random) -> Question:
+def inverse(scene: Scene, random: Random) -> Question | None:
     """What is in this box? Looks from place."""
     item = random.choice(scene.items)
     box = oracle.pointing_box(overview_of(scene), item.box, CoordinateSystem.ABSOLUTE)
-    return Question("direct_attributes", "object", f"What is in {[int(v) for v in box]}?", item.name, (), ())
+    return Question("direct_attributes", "object", f"What is in {[int(v) for v in box]}?", item.name, (), (), (item,))
 
 
 def _sample(scene: Scene, question: Question, random: Random, *, choices: bool = True) -> Sample:

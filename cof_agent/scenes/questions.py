@@ -43,6 +43,7 @@ class Question:
     answer: str
     looks: tuple[Look, ...]
     options: tuple[str, ...]  # wrong answers that would be plausible
+    about: tuple[Item, ...] = ()
 
 
 def ask(scene: Scene, category: str, random: Random) -> Question | None:
@@ -51,7 +52,7 @@ def ask(scene: Scene, category: str, random: Random) -> Question | None:
         return _sign(scene, random)
     if category == "relative_position":
         return _relative(scene, random)
-    rare: Callable[[Scene, Random], Question | None] = random.choice((_colour, _shape))
+    rare: Callable[[Scene, Random], Question | None] = random.choice((colour, shape))
     return (rare(scene, random) if random.random() < 0.4 else None) or _label(scene, random)
 
 
@@ -66,6 +67,7 @@ def _label(scene: Scene, random: Random) -> Question:
         item.label,
         (Look(f"the {item.name}", (item.box,), item.side * LABEL_HEIGHT),),
         tuple(sorted(others - {item.label})),
+        (item,),
     )
 
 
@@ -82,6 +84,7 @@ def _sign(scene: Scene, random: Random) -> Question | None:
         item.sign,
         (Look(f"the sign on the {item.name}", (item.box, item.sign_box), item.side * SIGN_TEXT),),
         tuple(sorted(others - {item.sign})),
+        (item,),
     )
 
 
@@ -93,22 +96,24 @@ def _seen(item: Item, name: str) -> Look:
     return Look(name, (item.box,), item.side * _OUTLINE)
 
 
-def _colour(scene: Scene, random: Random) -> Question | None:
+def colour(scene: Scene, random: Random) -> Question | None:
+    """The colour of an object that is the only one of its shape."""
     item = _single(scene, random, lambda item: item.shape)
     if item is None:
         return None
-    options = tuple(colour for colour in COLOURS if colour != item.colour)
+    options = tuple(other for other in COLOURS if other != item.colour)
     text, look = f"What colour is the {item.shape}?", _seen(item, f"the {item.shape}")
-    return Question("direct_attributes", "colour", text, item.colour, (look,), options)
+    return Question("direct_attributes", "colour", text, item.colour, (look,), options, (item,))
 
 
-def _shape(scene: Scene, random: Random) -> Question | None:
+def shape(scene: Scene, random: Random) -> Question | None:
+    """The shape of an object that is the only one of its colour."""
     item = _single(scene, random, lambda item: item.colour)
     if item is None:
         return None
-    options = tuple(shape for shape in SHAPES if shape != item.shape)
+    options = tuple(other for other in SHAPES if other != item.shape)
     text, look = f"What shape is the {item.colour} object?", _seen(item, f"the {item.colour} object")
-    return Question("direct_attributes", "shape", text, item.shape, (look,), options)
+    return Question("direct_attributes", "shape", text, item.shape, (look,), options, (item,))
 
 
 def _single(scene: Scene, random: Random, key: Callable[[Item], str]) -> Item | None:
@@ -132,5 +137,5 @@ def _relative(scene: Scene, random: Random) -> Question | None:
         answer, other = words if distance < 0 else words[::-1]
         looks = tuple(_seen(item, f"the {item.name}") for item in (first, second))
         text = f"Is the {first.name} {middle} the {second.name}?"
-        return Question("relative_position", "across" if across else "down", text, answer, looks, (other,))
+        return Question("relative_position", "across" if across else "down", text, answer, looks, (other,), (first, second))
     return None

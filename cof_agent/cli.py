@@ -1,0 +1,128 @@
+"""The command line: `cof ask | eval | view | scenes`. Parsing only; each command lives in `cof_agent.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from cof_agent import __version__
+from cof_agent.errors import InputError
+
+INTERRUPTED = 130
+BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. Bad input is one sentence on stderr and code 2."""
+    options = _parser().parse_args(arguments)
+    command = importlib.import_module(f"cof_agent.commands.{options.command}")
+    try:
+        return int(command.run(options))
+    except InputError as error:
+        print(f"cof {options.command}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"\ncof {options.command}: interrupted; what was done is kept.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cof", description="Agentic visual search in large images.")
+    parser.add_argument("--version", action="version", version=f"chain-of-focus {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_ask(commands.add_parser("ask", help="ask a question about one image"))
+    _add_eval(commands.add_parser("eval", help="measure a model on a set of samples"))
+    _add_view(commands.add_parser("view", help="turn trajectories into a page to look at"))
+    _add_scenes(commands.add_parser("scenes", help="draw scenes with questions and known answers"))
+    return parser
+
+
+def _add_ask(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="path of an image of any size")
+    parser.add_argument("question", metavar="QUESTION")
+    parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="a possible answer; repeat")
+    _add_model(parser)
+    _add_agent(parser)
+    parser.add_argument("--save", metavar="DIR", help="write trajectory.jsonl, trajectory.png and report.html there")
+    parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object and nothing else")
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, metavar="DIR", help="folder with samples.jsonl, as `cof scenes` writes")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="trajectories.jsonl and summary.json go there")
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")
+    parser.add_argument("--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show")
+    parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="samples under way at once")
+    _add_model(parser)
+    _add_agent(parser)
+
+
+def _add_view(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trajectories", metavar="TRAJECTORIES.jsonl")
+    parser.add_argument("-o", "--output", default="report.html", metavar="PAGE.html")
+    parser.add_argument("--title", help="headline of the page; by default the file's name")
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N trajectories")
+
+
+def _add_scenes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output", metavar="OUT", help="folder for samples.jsonl and images/")
+    parser.add_argument("--count", type=_count, default=10, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument("--size", default="3840x2160", metavar="WxH", help="pixels; drawn at 3840 and resized")
+    parser.add_argument("--split", choices=("train", "val", "test", "hard"), default="test")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="nano", metavar="NAME", help="nano, a directory, a hub id, or a served model")
+    group.add_argument("--provider", help="LangChain provider of a served model, e.g. openai (also vLLM and SGLang)")
+    group.add_argument("--base-url", metavar="URL", help="where the model is served")
+    group.add_argument(
+        "--coordinates",
+        choices=("absolute", "thousand", "unit"),
+        help="what the model's boxes mean, where its name does not tell",
+    )
+    group.add_argument("--max-pixels", type=_count, metavar="N", help="most pixels of the overview as the model sees it")
+    group.add_argument("--zoom-pixels", type=_count, metavar="N", help="most pixels of a crop as the model sees it")
+    group.add_argument("--seed", type=int, metavar="N", help="draw answers at temperature 1 with this seed; else greedy")
+    group.add_argument("--max-tokens", type=_count, default=512, metavar="N", help="per turn")
+    group.add_argument("--system-prompt", metavar="FILE", help="replaces ours, for checkpoints trained with their own")
+
+
+def _add_agent(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("agent")
+    group.add_argument("--max-zooms", type=_whole, default=6, metavar="N")
+    group.add_argument("--enlarge", type=_factor, default=1.5, metavar="F", help="widen each box by this factor")
+    group.add_argument("--max-source-pixels", type=_count, metavar="N", help="largest image to open")
+
+
+def _count(text: str) -> int:
+    return _number(text, int, 1)
+
+
+def _whole(text: str) -> int:
+    return _number(text, int, 0)
+
+
+def _factor(text: str) -> float:
+    return _number(text, float, 1.0)
+
+
+def _number(text: str, kind: type, least: float) -> int | float:  # type: ignore[type-arg]
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not least <= value < 1e12:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+    return value  # type: ignore[no-any-return]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

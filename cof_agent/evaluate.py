@@ -1,0 +1,91 @@
+"""Numbers from trajectories: accuracy with its interval, pointing, zooms, tokens, and how runs ended."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+from cof_agent import scoring
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.scenes import oracle
+from cof_agent.trajectory import StopReason, Trajectory
+
+UNKNOWN = "unknown"
+
+
+def summarise(trajectories: Sequence[Trajectory], environment: ZoomEnvironment) -> dict[str, Any]:
+    """The summary of a run: its figures, and the same figures by category, resolution and zooms needed.
+
+    `zooms_needed` is what the oracle takes with the same settings; for pictures without an oracle it is `unknown`.
+    """
+    tables: dict[str, Callable[[Trajectory], str]] = {
+        "by_category": lambda t: str(t.sample.metadata.get("category", UNKNOWN)),
+        "by_resolution": lambda t: str(t.overview.source_size.long_side) if t.overview else UNKNOWN,
+        "by_zooms_needed": lambda t: _zooms_needed(t, environment),
+    }
+    summary = figures(trajectories)
+    for name, key in tables.items():
+        summary[name] = {row: figures(group) for row, group in _grouped(trajectories, key)}
+    return summary
+
+
+def figures(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """One row of figures. Means are over trajectories; seconds are of generation, summed over a trajectory's turns.
+
+    A question without a known answer is left out of the accuracy and counted in `unscored`; one that was not
+    answered counts as wrong.
+    """
+    scores = [score for t in trajectories if (score := scoring.accuracy(t)) is not None]
+    hits = [hit for t in trajectories if (hit := scoring.target_hits(t)) is not None]
+    stops = Counter(t.stop.value for t in trajectories)
+    return {
+        "n": len(trajectories),
+        "unscored": len(trajectories) - len(scores),
+        "accuracy": _mean(scores),
+        "accuracy_ci95": wilson(sum(scores), len(scores)),
+        "target_hit_rate": _mean(hits),
+        "mean_zooms": _mean([t.zooms for t in trajectories]),
+        "tokens_in": _mean([_tokens(t, "prompt") for t in trajectories]),
+        "tokens_out": _mean([_tokens(t, "completion") for t in trajectories]),
+        "seconds": _mean([t.seconds for t in trajectories]),
+        "malformed_rate": _mean([scoring.malformed(t) for t in trajectories]),
+        "stop_reasons": {reason.value: stops[reason.value] for reason in StopReason if stops[reason.value]},
+    }
+
+
+def wilson(right: int, n: int) -> list[float] | None:
+    """The 95 % Wilson score interval of a proportion (Wilson 1927); None for n = 0."""
+    if n == 0:
+        return None
+    z = 1.959964
+    share, spread = right / n, z * math.sqrt(right / n * (1 - right / n) / n + z * z / (4 * n * n))
+    middle, scale = share + z * z / (2 * n), 1 + z * z / n
+    return [round(max(0.0, (middle - spread) / scale), 4), round(min(1.0, (middle + spread) / scale), 4)]
+
+
+def _tokens(trajectory: Trajectory, side: str) -> int:
+    """Prompt or completion tokens over all turns; a turn of which the server said nothing counts none."""
+    return sum(getattr(turn.tokens, side) or 0 for turn in trajectory.turns)
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return round(fmean(found), 4) if found else None
+
+
+def _grouped(
+    trajectories: Sequence[Trajectory], key: Callable[[Trajectory], str]
+) -> list[tuple[str, list[Trajectory]]]:
+    groups: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        groups.setdefault(key(trajectory), []).append(trajectory)
+    return sorted(groups.items(), key=lambda item: (len(item[0]), item[0]))
+
+
+def _zooms_needed(trajectory: Trajectory, environment: ZoomEnvironment) -> str:
+    if trajectory.overview is None or "looks" not in trajectory.sample.metadata:
+        return UNKNOWN
+    return str(oracle.zooms_needed(trajectory.sample, trajectory.overview, environment))

@@ -1,0 +1,90 @@
+"""Accuracy, format and pointing of one trajectory. Evaluation and reward share these functions."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from cof_agent import protocol
+from cof_agent.geometry import Box
+from cof_agent.trajectory import Malformed, Sample, Trajectory
+
+HIT_COVERAGE = 0.5  # of the target's area that a crop must take in
+
+
+def accuracy(trajectory: Trajectory) -> bool | None:
+    """Whether the answer is right; None if the sample has no known answer. No answer is wrong."""
+    sample = trajectory.sample
+    if not sample.answers:
+        return None
+    if trajectory.answer is None:
+        return False
+    return matches(trajectory.answer, sample)
+
+
+def matches(answer: str, sample: Sample) -> bool:
+    """Whether `answer` is one of the accepted answers, up to case, spacing, punctuation around it and number format.
+
+    With choices, the letter of a choice ("B", "(B)", "B. red") stands for its text.
+    """
+    accepted = {normalise(text) for text in sample.answers}
+    if normalise(answer) in accepted:
+        return True
+    chosen = choice_of(answer, sample.choices)
+    return chosen is not None and normalise(chosen) in accepted
+
+
+_LETTER = re.compile(r"\(?([A-Za-z])(?:[).:]|\s*$)\s*(.*)", re.DOTALL)
+
+
+def choice_of(answer: str, choices: Sequence[str]) -> str | None:
+    """The choice an answer names by its text or its letter; None if it names none, or two different ones."""
+    for text in choices:
+        if normalise(answer) == normalise(text):
+            return text
+    found = _LETTER.match(answer.strip())
+    if found is None:
+        return None
+    by_letter = dict(protocol.lettered(choices)).get(found[1].upper())
+    if by_letter is None or (found[2].strip() and normalise(found[2]) != normalise(by_letter)):
+        return None
+    return by_letter
+
+
+def normalise(text: str) -> str:
+    """Unicode-folded lower case without surrounding punctuation, inner spaces single, numbers in one form."""
+    text = unicodedata.normalize("NFKC", text).casefold().strip().strip(".,;:!?\"'`()[]").strip()
+    text = re.sub(r"\s+", " ", text)
+    plain = text.replace(",", "")
+    # Leading zeros are kept apart: a label "07" is not the number 7.
+    if re.fullmatch(r"[+-]?(?:0|[1-9]\d*)\.\d+", plain):
+        return plain.rstrip("0").rstrip(".").lstrip("+")
+    return plain if re.fullmatch(r"[+-]?[1-9]\d*", plain) else text
+
+
+def well_formed(trajectory: Trajectory) -> bool:
+    """The format reward's condition: every turn has exactly the wire format, and the last one answers."""
+    turns = trajectory.turns
+    return bool(turns) and trajectory.answer is not None and all(protocol.well_formed(turn.text) for turn in turns)
+
+
+def malformed(trajectory: Trajectory) -> bool:
+    """Whether any turn held something that is no action."""
+    return any(isinstance(action, Malformed) for turn in trajectory.turns for action in turn.actions)
+
+
+def target_hits(trajectory: Trajectory) -> bool | None:
+    """Whether the crops take in every target box; None where there is no target or no zoom was made.
+
+    A target counts as taken in when one crop covers at least half of its area.
+    """
+    targets = trajectory.sample.boxes
+    crops = [view.region for view in trajectory.views[1:]]
+    if not targets or not crops:
+        return None
+    return all(_covered(target, crops) for target in targets)
+
+
+def _covered(target: Box, crops: Sequence[Box]) -> bool:
+    return any(crop.coverage(target) >= HIT_COVERAGE for crop in crops)

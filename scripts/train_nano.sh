@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Trains nano from a random start on two CPU cores (about two hours), with checkpoints; the same command goes on after
+# an interruption. The result is in outputs/nano. `--install` also puts it into the package, as bf16.
+set -euo pipefail
+. "$(dirname "$0")/environment.sh" train,api,dev
+install=no
+if [ "${1:-}" = "--install" ]; then install=yes; shift; fi
+.venv/bin/python -m sft.train --config sft/configs/nano.yaml "$@"
+if [ "$install" = yes ]; then .venv/bin/python -m cof_agent.nano.install outputs/nano; fi

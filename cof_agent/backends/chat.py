@@ -1,0 +1,218 @@
+"""Asks any chat model that LangChain's `init_chat_model` knows: vLLM, SGLang, `transformers serve`, OpenAI, ..."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem
+from cof_agent.policy import GREEDY, Completion, PixelLimits, PolicyError, Sampling
+from cof_agent.trajectory import Tokens
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, BaseMessage
+    from PIL.Image import Image
+
+    from cof_agent.protocol import Message
+
+FAMILIES = {
+    "qwen25vl": (CoordinateSystem.ABSOLUTE, 28),
+    "qwen3vl": (CoordinateSystem.THOUSAND, 32),
+    "qwen2vl": (CoordinateSystem.THOUSAND, 28),
+}
+"""Coordinates and grid by what the name of a served model contains, without its punctuation."""
+OTHERS = (CoordinateSystem.THOUSAND, 28)
+"""What a model of no known name is taken for: 0 to 1000 on both axes, whatever its resolution."""
+
+_MIN_CELLS, _OVERVIEW_CELLS, _ZOOM_CELLS = 4, 1280, 320
+_RETRY_STATUS = (408, 409, 425, 429)
+
+
+class ChatPolicy:
+    """A served chat model. Images travel as PNG data URLs at the size we gave them; tools are told of in text only."""
+
+    def __init__(
+        self,
+        model: str,
+        provider: str | None,
+        options: dict[str, Any],
+        *,
+        coordinates: CoordinateSystem,
+        limits: PixelLimits,
+    ) -> None:
+        self.name = model
+        self.coordinates = coordinates
+        self.limits = limits
+        self._provider = provider
+        self._options = options
+        self._clients: dict[Sampling, BaseChatModel] = {}
+        self._client(GREEDY)  # a missing package or key is found now
+
+    async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
+        """The next assistant message. Token counts are the server's, None where it does not say.
+
+        With a seed, sampling is as reproducible as the server makes it.
+
+        Raises:
+            PolicyError: if the server is gone, too slow, overloaded (all worth a retry) or refuses the request.
+            InputError: if it refuses the API key, or knows no such model.
+        """
+        pngs = await asyncio.to_thread(lambda: [_png(image) for image in images])
+        client = self._client(sampling)
+        extra: dict[str, Any] = {} if sampling.seed is None else {"seed": sampling.seed}
+        request = client.ainvoke([_message(message, pngs) for message in messages], **extra)
+        try:
+            reply = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request, _client_loop()))
+        except Exception as error:
+            raise _explained(error, self.name, self._where) from error
+        return _completion(reply)
+
+    def _client(self, sampling: Sampling) -> BaseChatModel:
+        """A client for these sampling parameters, which not every provider takes at each request. Seeds differ by turn."""
+        kind = replace(sampling, seed=None)
+        if kind not in self._clients:
+            options = {**self._options, "temperature": kind.temperature, "max_tokens": kind.max_tokens}
+            if kind.top_p < 1:
+                options["top_p"] = kind.top_p
+            self._clients[kind] = _init(self.name, self._provider, options)
+        return self._clients[kind]
+
+    @property
+    def _where(self) -> str:
+        return str(self._options.get("base_url") or self._provider or "the provider")
+
+
+def connect(
+    model: str,
+    *,
+    provider: str | None = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    coordinates: CoordinateSystem | None = None,
+    max_pixels: int | None = None,
+    zoom_pixels: int | None = None,
+    timeout: float = 120.0,
+) -> ChatPolicy:
+    """A policy that asks a served model.
+
+    provider: as in `init_chat_model`; with `base_url` it is "openai" by default, which is what vLLM, SGLang and
+    `transformers serve` speak. coordinates: what the model's boxes mean; by default by the family in its name
+    (`FAMILIES`, else `OTHERS`). max_pixels, zoom_pixels: area limits of the overview and of a crop in shown pixels,
+    by default 1280 and 320 grid cells; the server must allow as many, or it resizes and absolute coordinates are off.
+    timeout: seconds for one request.
+
+    Raises:
+        InputError: if a package or an API key is missing, or the provider is unknown.
+    """
+    system, grid = _family(model)
+    cell = grid * grid
+    overview = max_pixels or _OVERVIEW_CELLS * cell
+    crop = zoom_pixels or (max(overview // 4, cell) if max_pixels else _ZOOM_CELLS * cell)
+    if min(overview, crop) < cell:
+        raise InputError(f"--max-pixels and --zoom-pixels must be at least {cell}, one cell of {grid} x {grid} pixels.")
+    options: dict[str, Any] = {"timeout": timeout, "max_retries": 0}  # the agent retries, see graphs/focus.py
+    if base_url is not None:
+        provider = provider or "openai"
+        options["base_url"] = base_url
+        api_key = api_key or os.environ.get("OPENAI_API_KEY") or "none"  # most own servers ask for none
+    if api_key is not None:
+        options["api_key"] = api_key
+    return ChatPolicy(
+        model,
+        provider,
+        options,
+        coordinates=coordinates or system,
+        limits=PixelLimits(grid, min(_MIN_CELLS * cell, overview, crop), overview, crop),
+    )
+
+
+@cache
+def _client_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of all clients: LangChain shares their connections, which outlive the callers' own loops."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="chat-clients", daemon=True).start()
+    return loop
+
+
+def _family(model: str) -> tuple[CoordinateSystem, int]:
+    plain = "".join(character for character in model.lower() if character.isalnum())
+    return next((family for name, family in FAMILIES.items() if name in plain), OTHERS)
+
+
+def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChatModel:
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError:
+        raise InputError('served models need another package: pip install "chain-of-focus[api]".') from None
+    try:
+        return init_chat_model(model, model_provider=provider, **options)
+    except ImportError as error:
+        hint = 'pip install "chain-of-focus[api]"' if provider == "openai" else " ".join(str(error).split())
+        raise InputError(f"the provider {provider or model} needs another package: {hint}") from None
+    except Exception as error:  # noqa: BLE001 - what clients make of a missing key or a bad URL is not limited
+        raise InputError(f"cannot use {model} of {provider or 'an unnamed provider'}: {_sentence(error)}") from None
+
+
+def _png(image: Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _message(message: Message, pngs: Sequence[str]) -> BaseMessage:
+    from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+
+    parts = message["content"]
+    if message["role"] != "user":
+        text = "".join(part["text"] for part in parts)
+        return SystemMessage(text) if message["role"] == "system" else AIMessage(text)
+    blocks = [
+        {"type": "image", "base64": pngs[part["view"]], "mime_type": "image/png"} if part["type"] == "image" else part
+        for part in parts
+    ]
+    return HumanMessage(blocks)  # type: ignore[arg-type]
+
+
+def _completion(reply: AIMessage) -> Completion:
+    usage = reply.usage_metadata
+    tokens = Tokens(usage["input_tokens"], usage["output_tokens"]) if usage else Tokens()
+    reason = reply.response_metadata.get("finish_reason") or reply.response_metadata.get("stop_reason")
+    return Completion(str(reply.text), tokens, truncated=reason in ("length", "max_tokens", "MAX_TOKENS"))
+
+
+def _explained(error: Exception, model: str, where: str) -> Exception:
+    """What a client's error means to us; itself where it is none of the server's doing.
+
+    Clients of different providers share no exception types, but nearly all of theirs carry an HTTP status.
+    """
+    status = getattr(error, "status_code", None)
+    if status in (401, 403):
+        return InputError(f"{where} refuses the API key for {model}: {_sentence(error)}")
+    if status == 404:
+        return InputError(f"{where} knows no model {model}: {_sentence(error)}")
+    if isinstance(status, int):
+        transient = status >= 500 or status in _RETRY_STATUS
+        return PolicyError(f"{where} answered with status {status}: {_sentence(error)}", transient=transient)
+    names = " ".join(kind.__name__ for kind in type(error).__mro__)
+    if isinstance(error, TimeoutError) or "Timeout" in names:
+        return PolicyError(f"{where} did not answer in time; is the server overloaded?")
+    if isinstance(error, OSError) or "ConnectionError" in names or "TransportError" in names:
+        return PolicyError(f"cannot reach {where}: {_sentence(error)} Is the server running?")
+    return error
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    if isinstance(body := getattr(error, "body", None), dict) and "message" not in body:
+        text += f": {body.get('detail', body)}"  # a server that has its own form of error
+    text = " ".join(text.split())[:300].rstrip(".")
+    return f"{text or type(error).__name__}."

@@ -1,0 +1,47 @@
+"""Serves a checkpoint as an OpenAI-compatible server, with or without torchvision.
+
+    python -m cof_agent.backends.serve MODEL --port 8000
+
+It is `transformers serve` with our loader of processors, in the precision in which the local backend would run; all
+further options are its own (`--help` lists them). Needs `pip install "chain-of-focus[api]"`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+from cof_agent.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the server until it is stopped; returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    missing = [name for name in ("uvicorn", "fastapi", "openai") if find_spec(name) is None]
+    if missing:
+        raise InputError(f'serving needs {" and ".join(missing)}: pip install "chain-of-focus[api]".')
+    import transformers
+
+    from cof_agent.backends.local import place
+    from cof_agent.backends.processor import load_processor
+
+    # The server asks for this by name at each load; there is no option for it.
+    transformers.AutoProcessor.from_pretrained = staticmethod(load_processor)  # type: ignore[method-assign, assignment]
+    placement = place()
+    defaults = {"--device": placement.device, "--dtype": str(placement.dtype).removeprefix("torch.")}
+    for option, value in defaults.items():
+        if not any(word == option or word.startswith(f"{option}=") for word in given):
+            given = [*given, option, value]
+
+    from transformers.cli.transformers import app  # its `main` also looks for updates on the network
+
+    app(["serve", *given])
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        sys.exit(2)

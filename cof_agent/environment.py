@@ -160,7 +160,7 @@ class ZoomEnvironment:
             box = clip_to_view(read_box(action.box), named, self.settings.system)
         except BoxError as error:
             return Observation(error=str(error))
-        view = self._crop(named.to_source(box, self.settings.system), named.source_size)
+        view = self.crop_view(named.to_source(box, self.settings.system), named.source_size)
         return Observation(view=view, note=_no_detail(view, action.image, named, seen))
 
     def _overview(self, size: Size) -> View:
@@ -168,7 +168,7 @@ class ZoomEnvironment:
         shown = smart_resize(size, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels)
         return View(size, Box(0, 0, size.width, size.height), shown)
 
-    def _crop(self, box: Box, source: Size) -> View:
+    def crop_view(self, box: Box, source: Size) -> View:
         limits, settings = self.settings.limits, self.settings
         region = crop_region(box, source, enlarge=settings.enlarge, min_side=settings.min_side)
         wanted = Size(
@@ -239,6 +239,9 @@ class _Recent(Generic[Value]):
         self._budget = budget
         self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def get(self, key: Hashable, make: Callable[[], Value], cost: Callable[[Value], int]) -> Value:
         """The value under `key`; made outside the lock, and of two made at the same time the first one stays."""

@@ -146,11 +146,10 @@ def _open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
         for name in [name for name in Image.ID if name not in tried]:
             tried.add(name)
             factory, accept = Image.OPEN[name]
-            if accept is not None and not _accepted(accept(prefix)):
-                continue
-            file.seek(0)
             try:
-                return factory(file, "")
+                if accept is None or _accepted(accept(prefix)):
+                    file.seek(0)
+                    return factory(file, "")
             except (SyntaxError, IndexError, TypeError, KeyError, struct.error):
                 continue  # how a plugin says that the file is none of its own
             except Exception as error:  # noqa: BLE001 - what a broken header makes a plugin raise is not limited

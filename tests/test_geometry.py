@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import importlib.util
 import math
-import sys
-import types
-from collections.abc import Callable
 
 import pytest
+import qwen_reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as transformers_resize
 
-from cof_agent.geometry import Box, BoxError, CoordinateSystem, Size, View, clip_to_view, crop_region, read_box, smart_resize
+from cof_agent.geometry import (
+    Box,
+    BoxError,
+    CoordinateSystem,
+    Size,
+    View,
+    clip_to_view,
+    crop_region,
+    read_box,
+    smart_resize,
+)
 
 sides = st.one_of(st.integers(1, 40_000), st.integers(1, 300), st.sampled_from([1, 27, 28, 29, 32, 39_999, 40_000]))
 sizes = st.builds(Size, sides, sides)
@@ -28,7 +33,11 @@ fractions = st.floats(0, 1)
 def limits(draw: st.DrawFn) -> dict[str, int]:
     grid = draw(grids)
     low = draw(st.integers(1, 64 * grid * grid))
-    return {"grid": grid, "min_pixels": low, "max_pixels": draw(st.integers(4 * max(low, grid * grid), 16_384 * grid**2))}
+    return {
+        "grid": grid,
+        "min_pixels": low,
+        "max_pixels": draw(st.integers(4 * max(low, grid * grid), 16_384 * grid**2)),
+    }
 
 
 @st.composite
@@ -44,27 +53,6 @@ def views(draw: st.DrawFn) -> View:
         shown = smart_resize(Size(round(region.width * 2), round(region.height * 2)), **limit)
         view = View(size, region, shown)
     return view
-
-
-def qwen_resize() -> Callable[..., tuple[int, int]]:
-    """qwen-vl-utils' own; it imports torchvision, of which its image path uses nothing, so an absent one is stood in
-    for while it is imported."""
-    names = ("torchvision", "torchvision.io", "torchvision.transforms")
-    absent = importlib.util.find_spec("torchvision") is None
-    if absent:
-        for name in names:
-            module = types.ModuleType(name)
-            module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-            sys.modules[name] = module
-        sys.modules["torchvision"].io = sys.modules["torchvision.io"]  # type: ignore[attr-defined]
-        sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]  # type: ignore[attr-defined]
-        sys.modules["torchvision.transforms"].InterpolationMode = object  # type: ignore[attr-defined]
-    try:
-        return importlib.import_module("qwen_vl_utils.vision_process").smart_resize  # type: ignore[no-any-return]
-    finally:
-        if absent:
-            for name in names:
-                del sys.modules[name]
 
 
 class TestRoundTrip:
@@ -157,7 +145,9 @@ class TestClip:
         clipped = clip_to_view(Box(-50, -10, 100, 900), self.view, CoordinateSystem.ABSOLUTE)
         assert clipped == Box(0, 0, 100, 280)
 
-    @pytest.mark.parametrize("box", [Box(600, 0, 700, 100), Box(-9, -9, -1, -1), Box(560, 0, 700, 280), Box(0, -5, 9, 0)])
+    @pytest.mark.parametrize(
+        "box", [Box(600, 0, 700, 100), Box(-9, -9, -1, -1), Box(560, 0, 700, 280), Box(0, -5, 9, 0)]
+    )
     def test_a_box_outside_is_refused(self, box: Box) -> None:
         with pytest.raises(BoxError, match="^The box lies outside the image, which is 560 x 280 pixels.$"):
             clip_to_view(box, self.view, CoordinateSystem.ABSOLUTE)
@@ -223,9 +213,20 @@ class TestSmartResize:
         if settled:
             assert fixed == first
 
-    qwen = staticmethod(qwen_resize())
+    qwen = staticmethod(qwen_reference.load().smart_resize)
 
-    @pytest.mark.parametrize("size", [Size(1, 40_000), Size(40_000, 1), Size(1, 1), Size(40_000, 40_000), Size(200, 40_000)])
+    @pytest.mark.parametrize("grid", [28, 32])
+    @pytest.mark.parametrize(
+        "size", [Size(3840, 2160), Size(224, 168), Size(12_000, 12_000), Size(50, 30), Size(4032, 333)]
+    )
+    def test_agrees_on_ordinary_images(self, size: Size, grid: int) -> None:
+        ours = smart_resize(size, grid=grid, min_pixels=4 * grid**2, max_pixels=1280 * grid**2)
+        for resize in (transformers_resize, self.qwen):
+            assert resize(size.height, size.width, grid, 4 * grid**2, 1280 * grid**2) == (ours.height, ours.width)
+
+    @pytest.mark.parametrize(
+        "size", [Size(1, 40_000), Size(40_000, 1), Size(1, 1), Size(40_000, 40_000), Size(200, 40_000)]
+    )
     def test_every_shape_has_a_view(self, size: Size) -> None:
         shown = smart_resize(size, grid=28, min_pixels=3136, max_pixels=12_845_056)
         assert transformers_resize(shown.height, shown.width, 28, 3136, 12_845_056) == (shown.height, shown.width)

@@ -19,8 +19,36 @@ OTHER = CALL.replace("1, 2, 3, 4", "5, 6, 7, 8")
 ZOOM, OTHER_ZOOM = Zoom((1, 2, 3, 4)), Zoom((5, 6, 7, 8))
 
 pieces = st.sampled_from(
-    ["<think>", "</think>", "<tool_call>", "</tool_call>", "<answer>", "</answer>", CALL, '{"name":', '"arguments": {', "}"]
-    + ['"bbox_2d": [', "1, 2, 3, 4", "]", ",", "'", '"', "\\", "//", "/*", "*/", "#", "\n", "NaN", "1e999", "\u2028", "\ud800"]
+    [
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "<answer>",
+        "</answer>",
+        CALL,
+        '{"name":',
+        '"arguments": {',
+        "}",
+    ]
+    + [
+        '"bbox_2d": [',
+        "1, 2, 3, 4",
+        "]",
+        ",",
+        "'",
+        '"',
+        "\\",
+        "//",
+        "/*",
+        "*/",
+        "#",
+        "\n",
+        "NaN",
+        "1e999",
+        "\u2028",
+        "\ud800",
+    ]
 )
 anything = st.lists(st.one_of(pieces, st.text(max_size=20)), max_size=40).map("".join)
 plain_text = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"])).map(str.strip)
@@ -95,7 +123,10 @@ class TestParse:
             ("<tool_call>{}</tool_call>", "The tool call has no bbox_2d"),
             (call("[1, 2, 3, 4]"), "The tool call has no arguments."),
             (call('{"bbox_2d": "1, 2, 3, 4"}'), "The tool call has no bbox_2d"),
-            (call('{"bbox_2d": [1, 2, 3, 4]}', '"search"'), "There is no such tool; the only one is image_zoom_in_tool."),
+            (
+                call('{"bbox_2d": [1, 2, 3, 4]}', '"search"'),
+                "There is no such tool; the only one is image_zoom_in_tool.",
+            ),
             (call('{"bbox_2d": [1, 2, 3, 4]}', "[]"), "There is no such tool"),
             (call('{"bbox_2d": [1, 2, 3, 4], "image": -1}'), '"image" must be the number'),
             (call('{"bbox_2d": [1, 2, 3, 4], "image": "first"}'), '"image" must be the number'),
@@ -123,7 +154,9 @@ class TestParse:
     @given(st.data())
     @settings(deadline=None, max_examples=200)
     def test_never_raises_on_damaged_well_formed_text(self, data: st.DataObject) -> None:
-        text = data.draw(st.sampled_from([write_zoom("look", Box(1, 2, 3, 4), 1), write_answer("so", "red"), CALL + OTHER]))
+        text = data.draw(
+            st.sampled_from([write_zoom("look", Box(1, 2, 3, 4), 1), write_answer("so", "red"), CALL + OTHER])
+        )
         for _ in range(data.draw(st.integers(1, 4))):
             start = data.draw(st.integers(0, len(text)))
             end = data.draw(st.integers(start, min(len(text), start + 12)))
@@ -134,9 +167,27 @@ class TestParse:
     @pytest.mark.parametrize(
         "unit",
         ["<think>", "</think>", "<think></think>", "<think>a</think>" + CALL, "<tool_call>", "</tool_call>", "<answer>"]
-        + ["</answer>", "<tool_call></tool_call>", "<answer></answer>", '<tool_call>{"a":', "<", "[", "{", '"', "'", "\\", " "]
+        + [
+            "</answer>",
+            "<tool_call></tool_call>",
+            "<answer></answer>",
+            '<tool_call>{"a":',
+            "<",
+            "[",
+            "{",
+            '"',
+            "'",
+            "\\",
+            " ",
+        ]
         + ["/*", "//", "\n", ",", ", ", "<tool_call>{" + "'\\" * 1980 + "}", "<tool_call>{" + "/*" * 1980 + "}"]
-        + ["<tool_call>{" + '"\\' * 1980 + "}", "<tool_call>{" + "," * 3900 + "}", "<tool_call>" + "{[" * 1900 + "}", "\u0130", "\0"],
+        + [
+            "<tool_call>{" + '"\\' * 1980 + "}",
+            "<tool_call>{" + "," * 3900 + "}",
+            "<tool_call>" + "{[" * 1900 + "}",
+            "\u0130",
+            "\0",
+        ],
     )
     @pytest.mark.parametrize("around", [("", ""), ("<think></think>", "x"), ("<tool_call>{", "}</tool_call>")])
     def test_100_kb_of_garbage_takes_linear_time(self, unit: str, around: tuple[str, str]) -> None:
@@ -225,9 +276,21 @@ class TestRender:
     def test_images_are_numbered_as_the_views(self) -> None:
         trajectory = self.trajectory()
         messages = protocol.render(trajectory, system=CoordinateSystem.ABSOLUTE)
-        assert [message["role"] for message in messages] == "system user assistant user assistant user assistant".split()
+        assert [message["role"] for message in messages] == [
+            "system",
+            "user",
+            "assistant",
+            "user",
+            "assistant",
+            "user",
+            "assistant",
+        ]
         parts = [part for message in messages for part in message["content"]]
-        assert [part["view"] for part in parts if part["type"] == "image"] == list(range(len(trajectory.views))) == [0, 1, 2, 3]
+        assert (
+            [part["view"] for part in parts if part["type"] == "image"]
+            == list(range(len(trajectory.views)))
+            == [0, 1, 2, 3]
+        )
         assert messages[3]["content"] == [
             {"type": "image", "view": 1},
             {"type": "text", "text": "Image 1, 196 x 196 pixels. Note.\n"},

@@ -1,0 +1,161 @@
+"""The record and its JSONL store: what is written comes back, what was cut off is repaired, what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box, Size, View
+from cof_agent.trajectory import (
+    Answer,
+    JsonlAppender,
+    Malformed,
+    Observation,
+    Sample,
+    StopReason,
+    Tokens,
+    Trajectory,
+    Turn,
+    Zoom,
+    read_jsonl,
+    to_json,
+    views_of,
+    write_atomic,
+)
+
+OVERVIEW = View(Size(2000, 1000), Box(0, 0, 2000, 1000), Size(560, 280))
+CROP = View(Size(2000, 1000), Box(0, 0, 100, 100), Size(196, 196))
+SAMPLE = Sample("s1", "a b/標識.png", "Which?\nReally?", ("red",), ("red", "blue"), (Box(1, 2.5, 3, 4),), {"seed": 3})
+TURNS = (
+    Turn(
+        "a \u2028 b",
+        (Zoom((1, "2", None, True)), Malformed("No.")),
+        (Observation(CROP, note="n"), Observation(error="e")),
+    ),
+    Turn("c", (Answer("red"),), tokens=Tokens(700, 12), seconds=0.25),
+)
+TRAJECTORY = Trajectory(SAMPLE, OVERVIEW, TURNS, StopReason.ANSWERED, "red", "nano", "1", None, {"max_zooms": 6})
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False)
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+actions = st.one_of(
+    st.builds(Zoom, st.lists(st.one_of(values, texts), max_size=5).map(tuple), st.integers(0, 9)),
+    st.builds(Answer, texts),
+    st.builds(Malformed, texts),
+)
+turns = st.builds(Turn, texts, st.lists(actions, max_size=3).map(tuple))
+
+
+def store(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def test_a_trajectory_comes_back_equal(tmp_path: Path) -> None:
+    path = store(tmp_path / "t.jsonl", to_json(TRAJECTORY).encode(), b"\n\n", to_json(TRAJECTORY).encode(), b"\n")
+    assert list(read_jsonl(path, Trajectory)) == [TRAJECTORY, TRAJECTORY]
+
+
+@given(st.lists(turns, max_size=3).map(tuple), st.sampled_from(StopReason))
+@settings(deadline=None)
+def test_any_trajectory_is_one_line_and_comes_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, some: tuple[Turn, ...], stop: StopReason
+) -> None:
+    trajectory = Trajectory(SAMPLE, None, some, stop, error="x")
+    line = to_json(trajectory)
+    assert "\n" not in line and "\r" not in line
+    path = store(tmp_path_factory.getbasetemp() / "any.jsonl", line.encode(), b"\n")
+    assert list(read_jsonl(path, Trajectory)) == [trajectory]
+
+
+def test_half_a_surrogate_pair_does_not_stop_a_run(tmp_path: Path) -> None:
+    with JsonlAppender(tmp_path / "t.jsonl") as appender:
+        appender.append(
+            Trajectory(SAMPLE, OVERVIEW, (Turn("a\ud83d", (Answer("\ud83d"),)),), StopReason.ANSWERED, "\ud83d")
+        )
+    (read,) = read_jsonl(tmp_path / "t.jsonl", Trajectory)
+    assert read.answer == "?"
+
+
+def test_what_the_trajectory_counts() -> None:
+    assert TRAJECTORY.views == views_of(OVERVIEW, TURNS) == (OVERVIEW, CROP)
+    assert TRAJECTORY.zooms == 1 and TRAJECTORY.seconds == 0.25
+    unopened = Trajectory(SAMPLE, None, (), StopReason.ERROR, error="no such file")
+    assert unopened.views == () and unopened.zooms == 0
+
+
+class TestCutOff:
+    line = to_json(SAMPLE).encode()
+
+    @pytest.mark.parametrize("kept", range(1, len(line)))
+    def test_a_cut_off_last_line_is_passed_over_and_removed(self, tmp_path: Path, kept: int) -> None:
+        # Wherever it was cut, also in the middle of a character.
+        path = store(tmp_path / "s.jsonl", self.line, b"\n", self.line[:kept])
+        assert list(read_jsonl(path, Sample)) == [SAMPLE]
+        with JsonlAppender(path) as appender:
+            appender.append(SAMPLE)
+        assert path.read_bytes() == self.line + b"\n" + self.line + b"\n"
+
+    def test_a_line_that_lacks_only_its_break_is_kept(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "s.jsonl", self.line)
+        assert list(read_jsonl(path, Sample)) == [SAMPLE]
+        with JsonlAppender(path) as appender:
+            appender.append(SAMPLE)
+        assert list(read_jsonl(path, Sample)) == [SAMPLE, SAMPLE]
+
+    def test_appending_makes_the_folder_and_goes_on(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "s.jsonl"
+        for _ in range(2):
+            with JsonlAppender(path) as appender:
+                appender.append(SAMPLE)
+                assert path.read_bytes().endswith(b"\n")  # each line is on disk at once
+        assert list(read_jsonl(path, Sample)) == [SAMPLE, SAMPLE]
+
+
+class TestBadInput:
+    line = to_json(SAMPLE).encode() + b"\n"
+
+    @pytest.mark.parametrize(
+        ("bad", "words"),
+        [
+            (b"{nonsense\n", "Invalid JSON"),
+            (b'{"id": "x", "image": "y"}\n', "question: Field required"),
+            (b'{"id": 3, "image": "y", "question": "q"}\n', "id: Input should be a valid string"),
+            (b"[]\n", "no sample"),
+            (b'"\xff\xfe"\n', "Invalid JSON"),
+        ],
+    )
+    def test_file_and_line_are_named(self, tmp_path: Path, bad: bytes, words: str) -> None:
+        path = store(tmp_path / "s.jsonl", self.line, b"\n", bad, self.line)
+        with pytest.raises(InputError) as error:
+            list(read_jsonl(path, Sample))
+        assert str(error.value).startswith(f"{path}, line 3 is no sample: ") and words in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_a_size_of_nothing_is_named_too(self, tmp_path: Path) -> None:
+        line = to_json(TRAJECTORY).replace('"width":196', '"width":0').encode()
+        with pytest.raises(InputError, match="line 1 is no trajectory: .*at least 1 x 1"):
+            list(read_jsonl(store(tmp_path / "t.jsonl", line, b"\n"), Trajectory))
+
+    def test_a_missing_file_and_a_directory(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"cannot read .*no\.jsonl: No such file"):
+            list(read_jsonl(tmp_path / "no.jsonl", Sample))
+        with pytest.raises(InputError, match="cannot read"):
+            list(read_jsonl(tmp_path, Sample))
+
+
+def test_write_atomic_replaces_whole_files_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "summary.json"
+    write_atomic(path, "one")
+    write_atomic(path, b"tw\xc3\xb6")
+    assert path.read_text(encoding="utf-8") == "twö"
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "\ud800")
+    assert path.read_text(encoding="utf-8") == "twö"
+    assert list(path.parent.iterdir()) == [path]

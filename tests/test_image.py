@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,9 +229,8 @@ class TestModes:
     @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tif"])
     def test_first_frame_of_an_animation(self, tmp_path: Path, name: str) -> None:
         red, blue = (Image.new("RGB", (40, 30), colour) for colour in ("red", "blue"))
-        red.save(
-            tmp_path / name, save_all=True, append_images=[blue], **({"lossless": True} if name == "a.webp" else {})
-        )
+        options: dict[str, Any] = {"lossless": True} if name == "a.webp" else {}
+        red.save(tmp_path / name, save_all=True, append_images=[blue], **options)
         assert opened(tmp_path / name).getpixel((5, 5)) == (255, 0, 0)
 
 

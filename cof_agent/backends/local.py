@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ FAMILIES = {
     "qwen3_vl": CoordinateSystem.THOUSAND,
 }
 """What the boxes of each supported `model_type` mean."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 OVERVIEW_CELLS = 1280
 """The overview has at most this many grid cells (image tokens), unless asked for otherwise."""
@@ -193,6 +196,10 @@ def load(
         InputError: if there is no such checkpoint, it cannot be read, or it is of another family.
     """
     name = str(model)
+    if not (name and Path(name).is_dir()) and not _HUB_ID.fullmatch(name):
+        raise InputError(
+            f"there is no model directory {name}, and a model of the hub is named like Qwen/Qwen2.5-VL-7B-Instruct."
+        )
     placement = place(device, dtype)
     try:
         config = AutoConfig.from_pretrained(name)

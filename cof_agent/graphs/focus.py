@@ -125,7 +125,8 @@ def _context_from(options: Options) -> Context:
 
 async def look(state: Ask, runtime: Runtime[Any]) -> dict[str, Any]:
     """Opens the image and shows the overview."""
-    context, sample = await asyncio.to_thread(_context, runtime), progress(dict(state)).sample
+    sample = progress(dict(state)).sample
+    context = await asyncio.to_thread(_context, runtime)
     opened: dict[str, Any] = {"sample": plain(sample), "overview": None, "turns": []}
     try:
         overview = await asyncio.to_thread(context.environment.reset, sample)
@@ -215,7 +216,7 @@ def _worth_a_retry(error: Exception) -> bool:
     return isinstance(error, PolicyError) and error.transient
 
 
-RETRIES = RetryPolicy(initial_interval=0.5, backoff_factor=3.0, max_attempts=3, retry_on=_worth_a_retry)
+RETRIES = RetryPolicy(initial_interval=0.3, backoff_factor=4.0, max_attempts=3, jitter=False, retry_on=_worth_a_retry)
 
 
 def build(context_schema: type[Any] = Context) -> StateGraph[State, Any, Ask, State]:

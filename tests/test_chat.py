@@ -1,0 +1,185 @@
+"""Served chat models, asked over a real OpenAI-compatible server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cof_agent.backends.chat import ChatPolicy, connect
+from cof_agent.backends.local import load
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem
+from cof_agent.graphs import focus
+from cof_agent.policy import GREEDY, PolicyError, Sampling
+from cof_agent.protocol import Message
+from cof_agent.trajectory import Sample, StopReason
+
+SHORT = Sampling(max_tokens=12)
+NANO_PIXELS = 112_896  # what the served checkpoint's own processor allows
+QUESTION: list[Message] = [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`transformers serve` with a tiny checkpoint; its base URL."""
+    port = free_port()
+    command = [sys.executable, "-m", "cof_agent.backends.serve", str(checkpoint("qwen2_5_vl"))]
+    command += ["--port", str(port), "--host", "127.0.0.1", "--device", "cpu", "--dtype=float32"]
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def served(checkpoint: Callable[[str], Path], server: str) -> ChatPolicy:
+    model = str(checkpoint("qwen2_5_vl"))
+    return connect(model, base_url=server, coordinates=CoordinateSystem.ABSOLUTE, max_pixels=NANO_PIXELS)
+
+
+@pytest.mark.slow
+def test_the_agent_gets_the_same_from_the_server_as_in_process(
+    served: ChatPolicy, checkpoint: Callable[[str], Path], picture: Path
+) -> None:
+    local = load(checkpoint("qwen2_5_vl"), device="cpu", dtype="float32")
+    assert served.limits == local.limits
+    environment = ZoomEnvironment(ZoomSettings(local.coordinates, local.limits))
+    sample = Sample("shapes", str(picture), "What is there?")
+    # Two runs of the event loop: the connections of the first must not trouble the second.
+    remote = [asyncio.run(focus.run(sample, served, environment, sampling=SHORT)) for _ in range(2)]
+    here = asyncio.run(focus.run(sample, local, environment, sampling=SHORT))
+    for trajectory in remote:
+        assert [turn.text for turn in trajectory.turns] == [turn.text for turn in here.turns]
+        assert [turn.tokens for turn in trajectory.turns] == [turn.tokens for turn in here.turns]
+        assert trajectory.stop is here.stop
+
+
+@pytest.mark.slow
+def test_concurrent_requests_and_seeds(served: ChatPolicy) -> None:
+    async def both() -> list[str]:
+        sampling = Sampling(max_tokens=8, temperature=1.0, top_p=0.9, seed=5)
+        return [completion.text for completion in [await served.generate(QUESTION, [], sampling) for _ in range(2)]]
+
+    first, second = asyncio.run(both())
+    assert first == second
+
+
+@pytest.mark.slow
+def test_what_a_server_refuses(server: str) -> None:
+    with pytest.raises(PolicyError, match="status 400") as refused:
+        asyncio.run(connect("another/model", base_url=server).generate(QUESTION, [], SHORT))
+    assert not refused.value.transient
+    with pytest.raises(InputError, match="knows no model"):
+        asyncio.run(connect("x", base_url=f"{server}/nothing").generate(QUESTION, [], SHORT))
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_in_time(checkpoint: Callable[[str], Path], server: str) -> None:
+    policy = connect(str(checkpoint("qwen2_5_vl")), base_url=server, timeout=0.05)
+    with pytest.raises(PolicyError, match="did not answer in time") as late:
+        asyncio.run(policy.generate(QUESTION, [], Sampling(max_tokens=400)))
+    assert late.value.transient
+
+
+def test_a_dead_server_is_recorded_in_a_sentence(picture: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    policy = connect("Qwen/Qwen2.5-VL-7B-Instruct", base_url=url)
+    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+    trajectory = asyncio.run(focus.run(Sample("shapes", str(picture), "?"), policy, environment, sampling=GREEDY))
+    assert trajectory.stop is StopReason.ERROR
+    assert trajectory.error == f"cannot reach {url}: Connection error. Is the server running?"
+
+
+@pytest.mark.parametrize(
+    ("name", "coordinates", "grid"),
+    [
+        ("Qwen/Qwen2.5-VL-7B-Instruct", CoordinateSystem.ABSOLUTE, 28),
+        ("qwen2_5_vl-finetuned", CoordinateSystem.ABSOLUTE, 28),
+        ("Qwen/Qwen3-VL-8B-Instruct", CoordinateSystem.THOUSAND, 32),
+        ("qwen/qwen2-vl-2b", CoordinateSystem.THOUSAND, 28),
+        ("some-other-model", CoordinateSystem.THOUSAND, 28),
+    ],
+)
+def test_coordinates_follow_the_name(name: str, coordinates: CoordinateSystem, grid: int) -> None:
+    policy = connect(name, base_url="http://127.0.0.1:1/v1")
+    assert policy.coordinates is coordinates
+    assert policy.limits.grid == grid and policy.limits.max_pixels == 1280 * grid**2
+
+
+def test_coordinates_and_limits_can_be_given() -> None:
+    url = "http://127.0.0.1:1/v1"
+    policy = connect("m", base_url=url, coordinates=CoordinateSystem.UNIT, max_pixels=40_000, zoom_pixels=10_000)
+    assert policy.coordinates is CoordinateSystem.UNIT
+    assert (policy.limits.max_pixels, policy.limits.zoom_pixels) == (40_000, 10_000)
+    with pytest.raises(InputError, match="at least 784"):
+        connect("m", base_url=url, max_pixels=700)
+
+
+def test_a_missing_key_and_unknown_providers_are_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="credentials"):
+        connect("gpt-5")
+    with pytest.raises(InputError, match="Unsupported provider"):
+        connect("m", provider="nobody")
+    with pytest.raises(InputError, match="Unable to infer"):
+        connect("m")
+
+
+def test_missing_packages_are_named() -> None:
+    code = (
+        "import sys; sys.modules['langchain'] = sys.modules['langchain.chat_models'] = None\n"
+        "from cof_agent.backends.chat import connect\n"
+        "from cof_agent.errors import InputError\n"
+        "try: connect('m', base_url='http://127.0.0.1:1')\n"
+        "except InputError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert 'pip install "chain-of-focus[api]"' in done.stdout
+
+
+def test_images_travel_as_png_at_the_size_we_gave_them() -> None:
+    import base64
+    import io
+
+    from cof_agent.backends.chat import _message, _png
+
+    image = Image.effect_noise((56, 84), 50).convert("RGB")
+    message: Message = {"role": "user", "content": [{"type": "image", "view": 0}, {"type": "text", "text": "?"}]}
+    block = _message(message, [_png(image)]).content[0]
+    assert isinstance(block, dict)
+    sent = Image.open(io.BytesIO(base64.b64decode(block["base64"])))
+    assert sent.size == image.size and sent.tobytes() == image.tobytes()

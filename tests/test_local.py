@@ -1,0 +1,214 @@
+"""The local backend against transformers' own generation, alone and in company, for all three families."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+from cof_agent.backends.local import LocalPolicy, load, place
+from cof_agent.backends.processor import load_processor, prepare_images
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem
+from cof_agent.graphs import focus
+from cof_agent.policy import Completion, PixelLimits, Sampling
+from cof_agent.protocol import Message
+from cof_agent.rollout import rollout
+from cof_agent.trajectory import Sample
+
+GRIDS = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}
+SHORT = Sampling(max_tokens=12)
+Conversation = tuple[list[Message], list[Image.Image]]
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def conversation(grid: int, crops: int, seed: int) -> Conversation:
+    """A question about a noise image with some crops already seen; longer with every crop."""
+    rng = random.Random(seed)
+
+    def noise(width: int, height: int) -> Image.Image:
+        return Image.frombytes("RGB", (width * grid, height * grid), rng.randbytes(3 * width * height * grid**2))
+
+    images = [noise(7, 4), *(noise(3, 2 + crop) for crop in range(crops))]
+    question = {"role": "user", "content": [{"type": "image", "view": 0}, text("What is written there? " * (1 + seed))]}
+    messages: list[Message] = [{"role": "system", "content": [text("You answer.")]}, question]
+    for crop in range(crops):
+        messages.append({"role": "assistant", "content": [text("<think>closer</think>")]})
+        messages.append({"role": "user", "content": [{"type": "image", "view": crop + 1}, text(f"Image {crop + 1}.")]})
+    return messages, images
+
+
+def answers(policy: LocalPolicy, conversations: Sequence[Conversation], sampling: Sampling = SHORT) -> list[Completion]:
+    async def all_at_once() -> list[Completion]:
+        return await asyncio.gather(*(policy.generate(*one, sampling) for one in conversations))
+
+    return asyncio.run(all_at_once())
+
+
+@pytest.fixture(scope="module")
+def policy(checkpoint: Callable[[str], Path]) -> LocalPolicy:
+    return load(checkpoint("qwen2_5_vl"), device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("family", GRIDS)
+def test_greedy_text_and_token_counts_are_those_of_transformers(checkpoint: Callable[[str], Path], family: str) -> None:
+    directory, grid = checkpoint(family), GRIDS[family]
+    policy = load(directory, device="cpu", dtype="float32")
+    conversations = [conversation(grid, seed % 3, seed) for seed in range(6)]
+    model: Any = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32)
+    processor: Any = load_processor(str(directory))
+    expected = []
+    for messages, images in conversations:
+        plain = [
+            {
+                **message,
+                "content": [{"type": "image"} if part["type"] == "image" else part for part in message["content"]],
+            }
+            for message in messages
+        ]
+        prompt = processor.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=[prompt], images=images, return_tensors="pt")
+        length = inputs["input_ids"].shape[1]
+        new = model.generate(**inputs, max_new_tokens=SHORT.max_tokens, do_sample=False)[0, length:]
+        ended = int(new[-1]) == processor.tokenizer.eos_token_id  # one of Qwen3-VL's does
+        expected.append((processor.decode(new, skip_special_tokens=True), length, len(new), not ended))
+    for found in (answers(policy, conversations), [answers(policy, [one])[0] for one in conversations]):
+        assert [(c.text, c.tokens.prompt, c.tokens.completion, c.truncated) for c in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "coordinates"),
+    [
+        ("qwen2_vl", CoordinateSystem.THOUSAND),
+        ("qwen2_5_vl", CoordinateSystem.ABSOLUTE),
+        ("qwen3_vl", CoordinateSystem.THOUSAND),
+    ],
+)
+def test_coordinates_and_grid_follow_the_family(
+    checkpoint: Callable[[str], Path], family: str, coordinates: CoordinateSystem
+) -> None:
+    policy = load(checkpoint(family), device="cpu")
+    assert policy.coordinates is coordinates
+    assert policy.limits.grid == GRIDS[family]
+
+
+def test_limits_come_from_the_checkpoint_unless_given(checkpoint: Callable[[str], Path]) -> None:
+    directory = checkpoint("qwen2_5_vl")
+    assert load(directory).limits == PixelLimits(28, 3136, 112_896, 28_224)
+    assert load(directory, max_pixels=50_000).limits == PixelLimits(28, 3136, 50_000, 12_500)
+    assert load(directory, zoom_pixels=1_000).limits == PixelLimits(28, 1_000, 112_896, 1_000)
+    with pytest.raises(InputError, match="--max-pixels must be at least 784"):
+        load(directory, max_pixels=500)
+
+
+def test_sampling_repeats_with_its_seed_in_any_company(policy: LocalPolicy) -> None:
+    sampling = Sampling(max_tokens=12, temperature=1.0, top_p=0.9, seed=3)
+    conversations = [conversation(28, seed % 3, seed) for seed in range(5)]
+    together = answers(policy, conversations, sampling)
+    assert [answers(policy, [one], sampling)[0] for one in conversations] == together
+    other = answers(policy, conversations, Sampling(max_tokens=12, temperature=1.0, top_p=0.9, seed=4))
+    assert all(first.text != second.text for first, second in zip(together, other, strict=True))
+
+
+def test_a_tiny_top_p_is_greedy(policy: LocalPolicy) -> None:
+    one = conversation(28, 1, 0)
+    assert answers(policy, [one], Sampling(max_tokens=12, temperature=1.0, top_p=1e-6)) == answers(policy, [one])
+
+
+def test_conversations_may_ask_for_different_lengths(policy: LocalPolicy) -> None:
+    async def mixed() -> list[Completion]:
+        one = conversation(28, 1, 0)
+        return await asyncio.gather(*(policy.generate(*one, Sampling(max_tokens=n)) for n in (1, 150, 5, 300)))
+
+    found = asyncio.run(mixed())
+    assert [c.tokens.completion for c in found] == [1, 150, 5, 300] and all(c.truncated for c in found)
+    longest = found[3].text
+    assert all(longest.startswith(c.text.rstrip("\ufffd")) for c in found)
+
+
+def test_more_callers_than_rows_are_all_answered(checkpoint: Callable[[str], Path]) -> None:
+    policy = load(checkpoint("qwen2_5_vl"), device="cpu", dtype="float32", capacity=2)
+    conversations = [conversation(28, seed % 3, seed) for seed in range(7)]
+    assert answers(policy, conversations) == [answers(policy, [one])[0] for one in conversations]
+
+
+def test_a_conversation_without_images(policy: LocalPolicy) -> None:
+    found = answers(policy, [([{"role": "user", "content": [text("Is 7 the same as seven?")]}], [])])[0]
+    assert found.tokens.completion == SHORT.max_tokens
+
+
+def test_the_image_token_as_text_is_refused(policy: LocalPolicy) -> None:
+    messages, images = conversation(28, 0, 0)
+    messages[1]["content"][1]["text"] = "What does <|image_pad|> mean?"
+    with pytest.raises(InputError, match="image_pad"):
+        answers(policy, [(messages, images)])
+
+
+def test_an_image_off_the_grid_is_refused(policy: LocalPolicy) -> None:
+    messages, _ = conversation(28, 0, 0)
+    with pytest.raises(ValueError, match="not on the grid"):
+        answers(policy, [(messages, [Image.new("RGB", (100, 84))])])
+    assert prepare_images([Image.new("RGB", (56, 84))], policy.limits)[0].size == (56, 84)
+
+
+@pytest.mark.parametrize("family", GRIDS)
+def test_the_processor_would_not_resize_what_the_environment_shows(
+    checkpoint: Callable[[str], Path], picture: Path, family: str
+) -> None:
+    policy = load(checkpoint(family), device="cpu")
+    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+    sample = Sample("shapes", str(picture), "?")
+    shown = environment.image(sample, environment.reset(sample))
+    processor: Any = load_processor(str(checkpoint(family)))
+    own = processor.image_processor(images=[shown], return_tensors="pt")
+    ours = policy._picture(shown)
+    assert tuple(own["image_grid_thw"][0].tolist()) == ours.grid
+    assert torch.equal(own["pixel_values"], ours.patches)
+
+
+def test_the_agent_runs_with_a_model_in_any_company(policy: LocalPolicy, picture: Path) -> None:
+    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+    samples = [Sample(f"s{number}", str(picture), f"What is number {number}?") for number in range(6)]
+    alone = asyncio.run(focus.run(samples[2], policy, environment, sampling=SHORT))
+    together = asyncio.run(rollout(samples, policy, environment, sampling=SHORT, concurrency=6, progress=False))
+    assert [turn.text for turn in together[2].turns] == [turn.text for turn in alone.turns]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/no/such/place", "a b/c", ""])
+def test_a_directory_that_is_not_there(name: str) -> None:
+    with pytest.raises(InputError, match="there is no model directory"):
+        load(name)
+
+
+def test_directories_that_hold_no_model_of_ours(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot load the model"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(InputError, match="is a gpt2 model"):
+        load(tmp_path)
+    for file in checkpoint("qwen2_5_vl").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match="cannot load the model"):
+        load(tmp_path)
+
+
+def test_devices_and_precisions() -> None:
+    assert place("cpu", "float32").dtype is torch.float32
+    assert place("cpu").dtype in (torch.float32, torch.bfloat16)
+    with pytest.raises(InputError, match="no device 'warp'"):
+        place("warp")
+    with pytest.raises(InputError, match="no precision"):
+        place("cpu", "int8")

@@ -89,13 +89,13 @@ class Batcher(Generic[Request, Result]):
                 continue
             try:
                 self._active[self._engine.admit(request)] = future
-            except BaseException as error:  # noqa: BLE001 - a caller must never wait for a worker that has died
+            except BaseException as error:
                 _fail(future, error)
 
     def _step(self) -> None:
         try:
             finished = self._engine.step()
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:
             for future in self._active.values():
                 _fail(future, error)
             self._active.clear()

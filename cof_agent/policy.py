@@ -101,7 +101,7 @@ class ScriptedPolicy:
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next line of the script; `images` and `sampling` change nothing."""
-        line = self.script(messages) if callable(self.script) else self._line(self.script, messages)
+        line: Line = self.script(messages) if callable(self.script) else self._line(self.script, messages)
         if isinstance(line, Exception):
             raise line
         return Completion(line) if isinstance(line, str) else line
@@ -111,4 +111,5 @@ class ScriptedPolicy:
         said = sum(message["role"] == "assistant" for message in messages)
         if said >= len(script):
             raise ValueError(f"the script has {len(script)} lines, but message {said + 1} was asked for")
-        return script[said]
+        line: Line = script[said]
+        return line

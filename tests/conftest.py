@@ -50,7 +50,7 @@ def _write(family: str, directory: Path) -> None:
     tokenizer = build.build_tokenizer()
     tokenizer.chat_template = CHAT_TEMPLATE
     base = build.build_config(tokenizer)
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
         "intermediate_size": 128,
@@ -67,6 +67,7 @@ def _write(family: str, directory: Path) -> None:
     }
     torch.manual_seed(0)
     model: Any
+    vision: dict[str, Any]
     if family == "qwen2_vl":
         patch = 14
         vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}

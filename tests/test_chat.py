@@ -48,7 +48,8 @@ def server(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     try:
         deadline = time.monotonic() + 120
         while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+            running = process.poll() is None and time.monotonic() < deadline
+            assert running, log.read_text()[-2000:]
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
@@ -136,7 +137,8 @@ def test_a_dead_server_is_recorded_in_a_sentence(picture: Path) -> None:
 def test_coordinates_follow_the_name(name: str, coordinates: CoordinateSystem, grid: int) -> None:
     policy = connect(name, base_url="http://127.0.0.1:1/v1")
     assert policy.coordinates is coordinates
-    assert policy.limits.grid == grid and policy.limits.max_pixels == 1280 * grid**2
+    assert policy.limits.grid == grid
+    assert policy.limits.max_pixels == 1280 * grid**2
 
 
 def test_coordinates_and_limits_can_be_given() -> None:
@@ -182,4 +184,5 @@ def test_images_travel_as_png_at_the_size_we_gave_them() -> None:
     block = _message(message, [_png(image)]).content[0]
     assert isinstance(block, dict)
     sent = Image.open(io.BytesIO(base64.b64decode(block["base64"])))
-    assert sent.size == image.size and sent.tobytes() == image.tobytes()
+    assert sent.size == image.size
+    assert sent.tobytes() == image.tobytes()

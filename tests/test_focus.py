@@ -46,7 +46,8 @@ def test_zoom_then_answer(sample: Sample) -> None:
     assert [turn.text for turn in trajectory.turns] == [ZOOM, ANSWER]
     assert trajectory.zooms == 1
     assert (trajectory.policy, trajectory.protocol_version) == ("scripted", PROTOCOL_VERSION)
-    assert trajectory.settings["max_zooms"] == 6 and trajectory.settings["sampling"]["temperature"] == 0.0
+    assert trajectory.settings["max_zooms"] == 6
+    assert trajectory.settings["sampling"]["temperature"] == 0.0
 
 
 def test_the_record_survives_json(sample: Sample, tmp_path: Path) -> None:
@@ -58,7 +59,8 @@ def test_the_record_survives_json(sample: Sample, tmp_path: Path) -> None:
 def test_zooms_nest(sample: Sample) -> None:
     inner = write_zoom("closer still", Box(200, 200, 300, 300), image=1)
     first, second = play([ZOOM, inner, ANSWER], sample).views[1:]
-    assert second.region.width < first.region.width and first.region.coverage(second.region) == 1
+    assert second.region.width < first.region.width
+    assert first.region.coverage(second.region) == 1
 
 
 def test_several_calls_in_a_turn_are_all_done_in_order(sample: Sample) -> None:
@@ -66,20 +68,24 @@ def test_several_calls_in_a_turn_are_all_done_in_order(sample: Sample) -> None:
     other = write_zoom("", Box(400, 300, 500, 400)).partition("\n")[2]
     turn = play([f"{ZOOM}\n{other}\n{call}", ANSWER], sample).turns[0]
     views = [observation.view for observation in turn.observations]
-    assert len(views) == 3 and views[0] == views[2] != views[1]
+    assert len(views) == 3
+    assert views[0] == views[2] != views[1]
 
 
 def test_calls_beyond_the_budget_are_refused_and_the_model_is_told(sample: Sample) -> None:
     call = ZOOM.partition("\n")[2]
     trajectory = play([f"{ZOOM}\n{call}\n{call}", ANSWER], sample, max_zooms=1)
-    assert trajectory.stop is StopReason.ANSWERED and trajectory.zooms == 1
+    assert trajectory.stop is StopReason.ANSWERED
+    assert trajectory.zooms == 1
     assert "answer" in (trajectory.turns[0].observations[1].error or "")
 
 
 def test_zooming_after_being_told_ends_the_run(sample: Sample) -> None:
     trajectory = play([ZOOM, ZOOM, ZOOM], sample, max_zooms=1)
     assert trajectory.stop is StopReason.MAX_ZOOMS
-    assert trajectory.zooms == 1 and len(trajectory.turns) == 3 and trajectory.answer is None
+    assert trajectory.zooms == 1
+    assert len(trajectory.turns) == 3
+    assert trajectory.answer is None
     assert trajectory.turns[2].observations == ()
 
 
@@ -90,7 +96,8 @@ def test_one_last_answer_after_the_budget(sample: Sample) -> None:
 def test_no_zooms_at_all(sample: Sample) -> None:
     assert play([ZOOM, ANSWER], sample, max_zooms=0).answer == "7"
     trajectory = play([ZOOM, ZOOM], sample, max_zooms=0)
-    assert trajectory.stop is StopReason.MAX_ZOOMS and trajectory.views[1:] == ()
+    assert trajectory.stop is StopReason.MAX_ZOOMS
+    assert trajectory.views[1:] == ()
 
 
 def test_a_bad_box_is_answered_with_a_sentence(sample: Sample) -> None:
@@ -146,7 +153,8 @@ def test_an_image_that_is_cut_off(picture: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     path.write_bytes(picture.read_bytes()[:-1500])
     trajectory = play([ANSWER], Sample("cut", str(path), "?"))
-    assert trajectory.stop is StopReason.ERROR and trajectory.overview is None
+    assert trajectory.stop is StopReason.ERROR
+    assert trajectory.overview is None
 
 
 def test_an_image_that_goes_away_during_the_run(picture: Path, tmp_path: Path) -> None:
@@ -158,7 +166,9 @@ def test_an_image_that_goes_away_during_the_run(picture: Path, tmp_path: Path) -
         return ZOOM
 
     trajectory = play(script, Sample("gone", str(path), "?"))
-    assert trajectory.stop is StopReason.ERROR and len(trajectory.turns) == 1 and trajectory.error
+    assert trajectory.stop is StopReason.ERROR
+    assert len(trajectory.turns) == 1
+    assert trajectory.error
 
 
 def test_a_policy_that_recovers_is_asked_again(sample: Sample) -> None:
@@ -177,7 +187,8 @@ def test_a_policy_that_stays_gone_ends_the_run_with_its_sentence(
 
     trajectory = play(script, sample)
     assert (trajectory.stop, trajectory.error) == (StopReason.ERROR, "the server is gone")
-    assert len(trajectory.turns) == 1 and trajectory.zooms == 1
+    assert len(trajectory.turns) == 1
+    assert trajectory.zooms == 1
     assert len(calls) == 1 + focus.RETRIES.max_attempts
 
 
@@ -188,7 +199,8 @@ def test_what_is_not_worth_a_retry_is_not_retried(sample: Sample) -> None:
         calls.append(1)
         return PolicyError("too long", transient=False)
 
-    assert play(script, sample).stop is StopReason.ERROR and len(calls) == 1
+    assert play(script, sample).stop is StopReason.ERROR
+    assert len(calls) == 1
 
 
 def test_programming_errors_propagate(sample: Sample) -> None:
@@ -207,7 +219,8 @@ class Sleeper(ScriptedPolicy):
 def test_a_slow_policy_times_out(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     run = focus.run(sample, Sleeper([]), ZoomEnvironment(), timeout=0.05)
     trajectory = asyncio.run(run)
-    assert trajectory.stop is StopReason.ERROR and "within 0.05 seconds" in (trajectory.error or "")
+    assert trajectory.stop is StopReason.ERROR
+    assert "within 0.05 seconds" in (trajectory.error or "")
 
 
 def test_the_system_message_can_be_replaced(sample: Sample) -> None:
@@ -231,7 +244,8 @@ def test_seeds_differ_by_turn_and_sample_and_repeat(sample: Sample) -> None:
 
     for one in (sample, sample, replace(sample, id="other")):
         asyncio.run(focus.run(one, Seeded([ZOOM, ANSWER]), ZoomEnvironment(), sampling=Sampling(seed=1)))
-    assert seeds[:2] == seeds[2:4] and len(set(seeds)) == 4
+    assert seeds[:2] == seeds[2:4]
+    assert len(set(seeds)) == 4
 
 
 def test_events_tell_the_story(sample: Sample) -> None:
@@ -239,8 +253,11 @@ def test_events_tell_the_story(sample: Sample) -> None:
     play([ZOOM, ANSWER], sample, on_event=events.append)
     assert [type(event).__name__ for event in events] == ["Looked", "Spoke", "Saw", "Spoke"]
     spoke, saw = events[1], events[2]
-    assert isinstance(spoke, focus.Spoke) and spoke.thought == "closer" and spoke.number == 0
-    assert isinstance(saw, focus.Saw) and saw.observations[0].view is not None
+    assert isinstance(spoke, focus.Spoke)
+    assert spoke.thought == "closer"
+    assert spoke.number == 0
+    assert isinstance(saw, focus.Saw)
+    assert saw.observations[0].view is not None
 
 
 KILLED = """
@@ -308,8 +325,10 @@ def test_a_run_with_a_dead_server_goes_on_when_it_is_back(sample: Sample, tmp_pa
             ]
 
     broken, whole = asyncio.run(scene())
-    assert broken.stop is StopReason.ERROR and len(broken.turns) == 1
-    assert whole.stop is StopReason.ANSWERED and whole.turns[0] == broken.turns[0]
+    assert broken.stop is StopReason.ERROR
+    assert len(broken.turns) == 1
+    assert whole.stop is StopReason.ANSWERED
+    assert whole.turns[0] == broken.turns[0]
 
 
 def test_a_thread_belongs_to_one_sample(sample: Sample, tmp_path: Path) -> None:

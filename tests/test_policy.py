@@ -97,9 +97,12 @@ async def _all(batcher: Batcher[int, list[int]], requests: list[int]) -> list[li
 def test_requests_run_together_and_leave_when_done() -> None:
     batcher = Batcher(Countdown(pause=0.01))
     short, long = asyncio.run(_all(batcher, [2, 30]))
-    assert isinstance(short, list) and isinstance(long, list)
-    assert len(short) == 2 and len(long) == 30
-    assert max(long) == 2 and long[-1] == 1
+    assert isinstance(short, list)
+    assert isinstance(long, list)
+    assert len(short) == 2
+    assert len(long) == 30
+    assert max(long) == 2
+    assert long[-1] == 1
 
 
 def test_capacity_is_kept_and_the_rest_joins_as_room_appears() -> None:
@@ -112,7 +115,8 @@ def test_capacity_is_kept_and_the_rest_joins_as_room_appears() -> None:
 def test_an_error_in_admission_reaches_its_caller_alone() -> None:
     good, bad, other = asyncio.run(_all(Batcher(Countdown(pause=0.001)), [3, -1, 2]))
     assert isinstance(bad, ValueError)
-    assert isinstance(good, list) and isinstance(other, list)
+    assert isinstance(good, list)
+    assert isinstance(other, list)
 
 
 def test_an_error_in_a_step_reaches_everybody_and_the_next_batch_runs() -> None:

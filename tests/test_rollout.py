@@ -72,7 +72,8 @@ def test_results_do_not_depend_on_concurrency(samples: list[Sample], tmp_path: P
 
 
 def test_no_output_is_needed(samples: list[Sample]) -> None:
-    assert len(run(samples[:2])) == 2 and run([]) == []
+    assert len(run(samples[:2])) == 2
+    assert run([]) == []
 
 
 def test_a_second_run_asks_only_for_what_is_missing(samples: list[Sample], tmp_path: Path) -> None:
@@ -109,7 +110,9 @@ def test_one_failure_is_recorded_and_the_rest_is_done(samples: list[Sample], tmp
 
     trajectories = run([*samples[:2], *broken, *samples[3:]], ScriptedPolicy(script), output=tmp_path / "t.jsonl")
     failed = {t.sample.id: t.error for t in trajectories if t.stop is StopReason.ERROR}
-    assert set(failed) == {"s2", "s4"} and failed["s4"] == "lost" and "missing.png" in str(failed["s2"])
+    assert set(failed) == {"s2", "s4"}
+    assert failed["s4"] == "lost"
+    assert "missing.png" in str(failed["s2"])
     assert sum(t.stop is StopReason.ANSWERED for t in trajectories) == len(samples) - 2
 
 
@@ -188,7 +191,8 @@ def test_an_interrupted_run_keeps_what_it_did(picture: Path, tmp_path: Path, end
     process.send_signal(ending)
     _, said = process.communicate(timeout=30)
     kept = list(read_jsonl(output, Trajectory))
-    assert 4 <= len(kept) < 1000 and all(t.answer == t.sample.question for t in kept)
+    assert 4 <= len(kept) < 1000
+    assert all(t.answer == t.sample.question for t in kept)
     if ending is signal.SIGINT:
         assert process.returncode == 130
         assert f"interrupted: {len(kept)} of 1000 trajectories are kept in {output}" in said

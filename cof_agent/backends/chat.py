@@ -77,8 +77,8 @@ class ChatPolicy:
         return _completion(reply)
 
     def _client(self, sampling: Sampling) -> BaseChatModel:
-        """A client for these sampling parameters, which not every provider takes at each request. Seeds differ by turn."""
-        kind = replace(sampling, seed=None)
+        """A client for these sampling parameters, which not every provider takes at each request."""
+        kind = replace(sampling, seed=None)  # seeds differ by turn, and go with the request
         if kind not in self._clients:
             options = {**self._options, "temperature": kind.temperature, "max_tokens": kind.max_tokens}
             if kind.top_p < 1:
@@ -154,12 +154,13 @@ def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChat
     except ImportError:
         raise InputError('served models need another package: pip install "chain-of-focus[api]".') from None
     try:
-        return init_chat_model(model, model_provider=provider, **options)
+        client: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
     except ImportError as error:
         hint = 'pip install "chain-of-focus[api]"' if provider == "openai" else " ".join(str(error).split())
         raise InputError(f"the provider {provider or model} needs another package: {hint}") from None
-    except Exception as error:  # noqa: BLE001 - what clients make of a missing key or a bad URL is not limited
+    except Exception as error:  # what clients make of a missing key or a bad URL is not limited
         raise InputError(f"cannot use {model} of {provider or 'an unnamed provider'}: {_sentence(error)}") from None
+    return client
 
 
 def _png(image: Image) -> str:

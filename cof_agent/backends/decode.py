@@ -122,7 +122,8 @@ class Decoder:
         self._pool.prepare(longest)
         tokens = torch.tensor([[row.ids[-1]] for row in rows], device=device)
         positions = torch.tensor([[row.position] for row in rows], device=device)
-        # Always given: without a mask the model would make one. Rows end together, so a shorter one has columns of another's past, or of nothing, in front.
+        # Always given: without a mask the model would make one. Rows end together, so a shorter one has columns of
+        # another's past, or of nothing, in front.
         columns = torch.arange(longest + 1, device=device)
         mask = (columns >= longest - lengths[:, None])[:, None, None, :]
         output = model.model.language_model(
@@ -135,7 +136,8 @@ class Decoder:
         for row in rows:
             row.position += 1
             row.length += 1
-        return model.lm_head(output.last_hidden_state[:, -1])
+        logits: Tensor = model.lm_head(output.last_hidden_state[:, -1])
+        return logits
 
     def _append(self, rows: list[_Row], logits: Tensor) -> None:
         best = logits.argmax(-1).tolist()
@@ -242,7 +244,8 @@ class _FeatureCache:
         self._bytes = 0
 
     def of(self, pictures: list[Picture]) -> Any:
-        """In the form of `get_image_features`: one tensor [merged patches, width] an image, and the same a DeepStack level."""
+        """In the form of `get_image_features`: a tensor [merged patches, width] for each image, and so for each
+        DeepStack level."""
         found = [self._one(picture) for picture in pictures]
         levels = [[deep[level] for _, deep in found] for level in range(len(found[0][1]))]
         return SimpleNamespace(pooler_output=[features for features, _ in found], deepstack_features=levels)

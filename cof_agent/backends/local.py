@@ -84,7 +84,7 @@ class LocalPolicy:
             generated = await self._batcher.submit(prompt)
         except torch.OutOfMemoryError:
             raise PolicyError(
-                f"{self.name} ran out of device memory at {len(prompt.ids)} tokens; lower --max-pixels or the concurrency."
+                f"{self.name} ran out of memory at {len(prompt.ids)} tokens; lower --max-pixels or the concurrency."
             ) from None
         return Completion(
             self._tokenizer.decode(generated.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False),
@@ -180,6 +180,7 @@ def _cpu_has_bfloat16(kind: str) -> bool:
 def load(
     model: str | Path,
     *,
+    name: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
     max_pixels: int | None = None,
@@ -188,6 +189,7 @@ def load(
 ) -> LocalPolicy:
     """Loads a checkpoint from a directory or the hub.
 
+    name: how the policy is called in the record, by default as `model`.
     max_pixels: area limit of the overview in shown pixels, by default the checkpoint's own, but at most
     `OVERVIEW_CELLS` cells. zoom_pixels: that of a crop, a quarter of it by default. capacity: conversations that are
     generated for at once.
@@ -195,31 +197,32 @@ def load(
     Raises:
         InputError: if there is no such checkpoint, it cannot be read, or it is of another family.
     """
-    name = str(model)
-    if not (name and Path(name).is_dir()) and not _HUB_ID.fullmatch(name):
+    where = str(model)
+    if not (where and Path(where).is_dir()) and not _HUB_ID.fullmatch(where):
         raise InputError(
-            f"there is no model directory {name}, and a model of the hub is named like Qwen/Qwen2.5-VL-7B-Instruct."
+            f"there is no model directory {where}, and a model of the hub is named like Qwen/Qwen2.5-VL-7B-Instruct."
         )
     placement = place(device, dtype)
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(where)
         if config.model_type not in FAMILIES:
             raise InputError(
-                f"{name} is a {config.model_type} model; local models must be of the Qwen2-VL, Qwen2.5-VL or Qwen3-VL family."
+                f"{where} is a {config.model_type} model; a local model must be of the Qwen2-VL, Qwen2.5-VL or "
+                "Qwen3-VL family."
             )
-        processor: Any = load_processor(name)
-        weights: Any = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=placement.dtype)
+        processor: Any = load_processor(where)
+        weights: Any = AutoModelForImageTextToText.from_pretrained(where, config=config, dtype=placement.dtype)
     except InputError:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
-        logging.getLogger(__name__).debug("loading %s failed", name, exc_info=True)
-        raise InputError(f"cannot load the model {name}: {_first_sentence(error)}") from None
+        logging.getLogger(__name__).debug("loading %s failed", where, exc_info=True)
+        raise InputError(f"cannot load the model {where}: {_first_sentence(error)}") from None
     vision = config.vision_config
     limits = _limits(processor, vision.patch_size * vision.spatial_merge_size, max_pixels, zoom_pixels)
     return LocalPolicy(
         weights.to(placement.device).eval(),
         processor,
-        name=name,
+        name=name or where,
         coordinates=FAMILIES[config.model_type],
         limits=limits,
         capacity=capacity,

@@ -40,7 +40,8 @@ def load_processor(model: str, **options: Any) -> ProcessorMixin:
 def _chat_template(model: str, tokenizer: Any, options: dict[str, Any]) -> str | None:
     """The processor's own template, which may stand in files that the tokenizer does not read."""
     found, _ = Qwen2_5_VLProcessor.get_processor_dict(model, **options)
-    return found.get("chat_template") or tokenizer.chat_template
+    template: str | None = found.get("chat_template") or tokenizer.chat_template
+    return template
 
 
 def has_qwen_vl_utils() -> bool:

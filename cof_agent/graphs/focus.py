@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
     from PIL.Image import Image
 
+NANO = "nano"
 FRUITLESS_TURNS = 2
 """Turns in a row that may bring nothing to see before the run is given up."""
 
@@ -93,7 +94,7 @@ class Context:
 class Options:
     """The context as LangGraph Studio can offer it: plain values, from which a `Context` is made."""
 
-    model: str = "nano"
+    model: str = NANO
     max_zooms: int = 6
     max_tokens: int = 512
     temperature: float = 0.0
@@ -110,7 +111,10 @@ def _context(runtime: Runtime[Any]) -> Context:
 @lru_cache(maxsize=1)
 def _loaded(model: str) -> Policy:
     from cof_agent.backends.local import load
+    from cof_agent.nano import WEIGHTS
 
+    if model == NANO:
+        return load(WEIGHTS, name=NANO)
     return load(model)
 
 

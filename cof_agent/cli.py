@@ -54,10 +54,16 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder with samples.jsonl, as `cof scenes` writes")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="trajectories.jsonl and summary.json go there")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="folder with samples.jsonl, as `cof scenes` writes"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="trajectories.jsonl and summary.json go there"
+    )
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")
-    parser.add_argument("--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show")
+    parser.add_argument(
+        "--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show"
+    )
     parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="samples under way at once")
     _add_model(parser)
     _add_agent(parser)
@@ -88,9 +94,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         choices=("absolute", "thousand", "unit"),
         help="what the model's boxes mean, where its name does not tell",
     )
-    group.add_argument("--max-pixels", type=_count, metavar="N", help="most pixels of the overview as the model sees it")
+    group.add_argument(
+        "--max-pixels", type=_count, metavar="N", help="most pixels of the overview as the model sees it"
+    )
     group.add_argument("--zoom-pixels", type=_count, metavar="N", help="most pixels of a crop as the model sees it")
-    group.add_argument("--seed", type=int, metavar="N", help="draw answers at temperature 1 with this seed; else greedy")
+    group.add_argument(
+        "--seed", type=int, metavar="N", help="draw answers at temperature 1 with this seed; else greedy"
+    )
     group.add_argument("--max-tokens", type=_count, default=512, metavar="N", help="per turn")
     group.add_argument("--system-prompt", metavar="FILE", help="replaces ours, for checkpoints trained with their own")
 
@@ -103,25 +113,25 @@ def _add_agent(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    return _number(text, int, 1)
+    return int(_at_least(text, 1))
 
 
 def _whole(text: str) -> int:
-    return _number(text, int, 0)
+    return int(_at_least(text, 0))
 
 
 def _factor(text: str) -> float:
-    return _number(text, float, 1.0)
+    return _at_least(text, 1, whole=False)
 
 
-def _number(text: str, kind: type, least: float) -> int | float:  # type: ignore[type-arg]
+def _at_least(text: str, least: int, *, whole: bool = True) -> float:
     try:
-        value = kind(text)
+        value = int(text) if whole else float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if whole else ''}number") from None
     if not least <= value < 1e12:
         raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 if __name__ == "__main__":

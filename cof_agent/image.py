@@ -152,7 +152,7 @@ def _open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
                     return factory(file, "")
             except (SyntaxError, IndexError, TypeError, KeyError, struct.error):
                 continue  # how a plugin says that the file is none of its own
-            except Exception as error:  # noqa: BLE001 - what a broken header makes a plugin raise is not limited
+            except Exception as error:
                 _refuse_damaged(path, error)
     raise InputError(
         f"cannot open the image {path}: it is in no image format that can be read; convert it to PNG or JPEG."
@@ -176,7 +176,7 @@ def _orientation(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
         else:
             exif = image.getexif()
         value = exif.get(_ORIENTATION)
-    except Exception:  # noqa: BLE001 - broken metadata is no reason to refuse good pixels
+    except Exception:
         return 1
     return value if isinstance(value, int) and value in _TRANSPOSE else 1
 
@@ -213,7 +213,7 @@ def _decode(path: Path, size: Size, orientation: int) -> Image.Image:
             raise InputError(
                 f"cannot decode the image {path}: {size} pixels need more memory than there is; make it smaller."
             ) from None
-        except Exception as error:  # noqa: BLE001 - what a broken file makes a decoder raise is not limited
+        except Exception as error:
             _refuse_damaged(path, error)
     if orientation in _TRANSPOSE:
         pixels = pixels.transpose(_TRANSPOSE[orientation])

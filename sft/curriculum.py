@@ -48,7 +48,9 @@ class Plan:
     tokens: int = 270  # of questions and first actions beside an overview; rows of one length waste no padding
 
 
-def rows(plan: Plan, environment: ZoomEnvironment, *, count: int, seed: int, start: int = 0) -> Iterator[dict[str, Any]]:
+def rows(
+    plan: Plan, environment: ZoomEnvironment, *, count: int, seed: int, start: int = 0
+) -> Iterator[dict[str, Any]]:
     """Training rows `start` to `count`; row `i` is the same whenever and wherever it is made."""
     for index in range(start, count):
         yield row(plan, environment, progress=index / count, key=f"train:{seed}:{index}")
@@ -61,7 +63,7 @@ def row(plan: Plan, environment: ZoomEnvironment, *, progress: float, key: str) 
     growth = _ramp(progress, plan.grow_from, plan.grow_to)
     if random.random() < 0.2:  # earlier lessons are not forgotten
         first, growth = first * random.random() ** 0.5, growth * random.random()
-    if first < 1.0 and growth == 0.0 or random.random() < 0.03:
+    if (first < 1.0 and growth == 0.0) or random.random() < 0.03:
         return _first_lesson(key, environment, random, plan, first)
     scene = generate(key, style(growth))
     overview = overview_of(scene)
@@ -98,9 +100,7 @@ def overview_of(scene: Scene) -> View:
     return View(scene.size, Box(0, 0, scene.size.width, scene.size.height), resized)
 
 
-def _first_lesson(
-    key: str, environment: ZoomEnvironment, random: Random, plan: Plan, first: float
-) -> dict[str, Any]:
+def _first_lesson(key: str, environment: ZoomEnvironment, random: Random, plan: Plan, first: float) -> dict[str, Any]:
     """Large objects on a small plain canvas: where each is, or what it looks like."""
     scene = generate(key, first_style(first))
     overview = overview_of(scene)
@@ -197,9 +197,7 @@ def _sample(scene: Scene, question: Question, random: Random, *, choices: bool =
     return sample if choices else replace(sample, choices=())
 
 
-def _whole(
-    scene: Scene, overview: View, environment: ZoomEnvironment, random: Random, plan: Plan
-) -> dict[str, Any]:
+def _whole(scene: Scene, overview: View, environment: ZoomEnvironment, random: Random, plan: Plan) -> dict[str, Any]:
     """A whole trajectory with its crops, of a category drawn evenly; then further questions while there is room."""
     question = ask(scene, random.choice(CATEGORIES), random) or ask(scene, "direct_attributes", random)
     assert question is not None  # every scene has an object with a label

@@ -19,9 +19,7 @@ def to_row(messages: Sequence[Message], images: Sequence[Image]) -> dict[str, An
     order = [part["view"] for message in messages for part in message["content"] if part["type"] == "image"]
     if order != list(range(len(images))):
         raise ValueError(f"messages show the views {order}, but there are {len(images)} images")
-    plain = [
-        {"role": message["role"], "content": [_part(part) for part in message["content"]]} for message in messages
-    ]
+    plain = [{"role": message["role"], "content": [_part(part) for part in message["content"]]} for message in messages]
     return {"messages": plain, "images": list(images)}
 
 

@@ -37,7 +37,7 @@ class RunConfig:
     data: str = field(metadata={"help": "`curriculum`: endless drawn scenes, made for nano."})
     samples: int = field(default=0, metadata={"help": "Rows of the curriculum."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
-    plan: dict[str, float] = field(default_factory=dict, metadata={"help": "Fields of `sft.curriculum.Plan`."})
+    plan: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of `sft.curriculum.Plan`."})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,7 +59,7 @@ def build_trainer(config: RunConfig, training: SFTConfig) -> SFTTrainer:
     directory = config.model
     if config.model == RANDOM_NANO:
         directory = str(Path(training.output_dir) / "random-start")
-        _write_random_nano(Path(directory), training.seed)
+        write_random_nano(Path(directory), training.seed)
     model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32)
     processor = load_processor(directory)
     return SFTTrainer(
@@ -71,7 +71,7 @@ def build_trainer(config: RunConfig, training: SFTConfig) -> SFTTrainer:
     )
 
 
-def _write_random_nano(directory: Path, seed: int) -> None:
+def write_random_nano(directory: Path, seed: int) -> None:
     from trl.chat_template_utils import qwen2_5_vl_chat_template
 
     from cof_agent.nano.build import random_start
@@ -85,9 +85,7 @@ def curriculum(config: RunConfig, seed: int) -> Dataset:
     plan, environment, count = Plan(**config.plan), nano_environment(), config.samples
 
     def draw(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        made = [
-            row(plan, environment, progress=index / count, key=f"train:{seed}:{index}") for index in batch["index"]
-        ]
+        made = [row(plan, environment, progress=index / count, key=f"train:{seed}:{index}") for index in batch["index"]]
         return {key: [entry[key] for entry in made] for key in ("messages", "images")}
 
     return Dataset.from_dict({"index": list(range(count))}).with_transform(draw)

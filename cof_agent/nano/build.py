@@ -170,4 +170,3 @@ def _processor_files() -> dict[str, dict[str, Any]]:
         "preprocessor_config.json": common | {"image_processor_type": "Qwen2VLImageProcessor", "size": size},
         "video_preprocessor_config.json": common | {"video_processor_type": "Qwen2VLVideoProcessor", "size": size},
     }
-

@@ -109,8 +109,7 @@ _OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {  # in a square from -1
     "triangle": ((0, -1), (1, 0.85), (-1, 0.85)),
     "diamond": ((0, -1), (0.8, 0), (0, 1), (-0.8, 0)),
     "star": tuple(
-        ((1, 0.45)[i % 2] * math.sin(math.pi * i / 5), -(1, 0.45)[i % 2] * math.cos(math.pi * i / 5))
-        for i in range(10)
+        ((1, 0.45)[i % 2] * math.sin(math.pi * i / 5), -(1, 0.45)[i % 2] * math.cos(math.pi * i / 5)) for i in range(10)
     ),
     "cross": tuple((x / 3, y / 3) for x, y in _CROSS),
 }
@@ -120,7 +119,9 @@ def _item(draw: ImageDraw.ImageDraw, item: Item, place: _Placement) -> None:
     fill = tuple(_clamp(channel + item.tint) for channel in COLOURS[item.colour])
     radius = item.side / 2
     if item.shape == "circle":
-        draw.ellipse((*place.point(item.x - radius, item.y - radius), *place.point(item.x + radius, item.y + radius)), fill)
+        draw.ellipse(
+            (*place.point(item.x - radius, item.y - radius), *place.point(item.x + radius, item.y + radius)), fill
+        )
     else:
         cos, sin = math.cos(math.radians(item.tilt)), math.sin(math.radians(item.tilt))
         corners = [

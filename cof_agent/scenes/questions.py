@@ -137,5 +137,7 @@ def _relative(scene: Scene, random: Random) -> Question | None:
         answer, other = words if distance < 0 else words[::-1]
         looks = tuple(_seen(item, f"the {item.name}") for item in (first, second))
         text = f"Is the {first.name} {middle} the {second.name}?"
-        return Question("relative_position", "across" if across else "down", text, answer, looks, (other,), (first, second))
+        return Question(
+            "relative_position", "across" if across else "down", text, answer, looks, (other,), (first, second)
+        )
     return None

@@ -84,11 +84,14 @@ class Scene:
     items: tuple[Item, ...] = field(default=())
 
 
+FULL = Size(3840, 2160)
+
+
 @dataclass(frozen=True, slots=True)
 class Style:
     """From what scenes are drawn. Sides are fractions of the long side."""
 
-    size: Size = Size(3840, 2160)
+    size: Size = FULL
     count: tuple[int, int] = (6, 20)
     side: tuple[float, float] = (0.02, 0.08)
     pairs: tuple[tuple[str, str], ...] = SEEN
@@ -117,9 +120,7 @@ def generate(seed: str, style: Style) -> Scene:
     return Scene(style.size, seed, random.randint(*style.clutter), tuple(items))
 
 
-def _pair(
-    random: Random, items: list[Item], pairs: tuple[tuple[str, str], ...]
-) -> tuple[str, str] | None:
+def _pair(random: Random, items: list[Item], pairs: tuple[tuple[str, str], ...]) -> tuple[str, str] | None:
     """A colour and shape not yet in the scene; half of the time a look-alike of something that is."""
     taken = {(item.colour, item.shape) for item in items}
     free = [pair for pair in pairs if pair not in taken]
@@ -153,9 +154,7 @@ def _finish(random: Random, item: Item, signs: float) -> Item:
         offset = round(item.side * SIGN_OFFSET)
         sign = label(random, 2)
         sign_x, sign_y = item.x + random.choice((-offset, offset)), item.y + random.choice((-offset, offset))
-    return Item(
-        item.colour, item.shape, item.x, item.y, item.side, item.label, tint, tilt, sign, sign_x, sign_y
-    )
+    return Item(item.colour, item.shape, item.x, item.y, item.side, item.label, tint, tilt, sign, sign_x, sign_y)
 
 
 def label(random: Random, length: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -83,23 +83,23 @@ def write_scenes(
     seed: int,
     size: Size,
     split: str,
-    on_done: Callable[[int], None] = lambda done: None,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Path:
     """Write `count` scenes of a split and their `samples.jsonl`; returns the path of the latter.
 
     Pictures that are there already are kept, so the same command goes on after an interruption.
+    `progress` wraps the indices, to show how far it is.
     """
     style = style_of(split, size)
     (output / "images").mkdir(parents=True, exist_ok=True)
     lines = []
-    for index in range(count):
+    for index in progress(range(count)):
         scene, question = scene_of(split, seed, index, style)
         name = f"{split}-{seed}-{index:05d}"
         relative = f"images/{name}-{size.width}x{size.height}.png"
         if not (output / relative).exists():
             write_atomic(output / relative, _png(photograph(scene), size))
         lines.append(to_json(sample_of(scene, question, id=name, image=relative, size=size)))
-        on_done(index + 1)
     path = output / "samples.jsonl"
     write_atomic(path, "\n".join(lines) + "\n")
     return path

@@ -1,0 +1,123 @@
+"""`cof ask IMAGE QUESTION`: one question about one image, the steps as they happen."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from cof_agent import protocol, scoring
+from cof_agent.commands import common
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.errors import InputError
+from cof_agent.image import open_source
+from cof_agent.trajectory import Answer, Sample, StopReason, Trajectory, to_json, write_atomic
+
+UNANSWERED = 3
+ENDED = {
+    StopReason.MAX_ZOOMS: "the zoom budget was spent and the model still asked for more (--max-zooms raises it)",
+    StopReason.TRUNCATED: "a turn ran into --max-tokens before it came to an action",
+    StopReason.MALFORMED: "the model wrote neither a zoom nor an answer that can be read",
+}
+
+
+def run(options: argparse.Namespace) -> int:
+    prompt = common.system_prompt(options)
+    image = Path(options.image)
+    sample = Sample(image.name, str(image), options.question, choices=tuple(options.choice))
+    _check(sample, options)
+    common.warn_if_unknown_to_nano(options, image)
+    policy = common.policy(options)
+    environment = ZoomEnvironment(common.settings(options, policy))
+    steps = Console(stderr=True, quiet=True) if options.json else Console(highlight=False)
+
+    from cof_agent.graphs import focus
+
+    trajectory = asyncio.run(
+        focus.run(
+            sample,
+            policy,
+            environment,
+            sampling=common.sampling(options),
+            prompt=prompt,
+            on_event=lambda event: _show(steps, event),
+        )
+    )
+    if options.save:
+        _save(trajectory, Path(options.save), steps)
+    if options.json:
+        print(to_json(trajectory))
+    return _close(trajectory, steps)
+
+
+def _check(sample: Sample, options: argparse.Namespace) -> None:
+    """What is wrong is said before a model is loaded."""
+    if not sample.question.strip():
+        raise InputError("the question is empty.")
+    limit = {"max_source_pixels": options.max_source_pixels} if options.max_source_pixels else {}
+    open_source(sample.image, **limit)
+    if options.save and Path(options.save).exists() and not Path(options.save).is_dir():
+        raise InputError(f"--save {options.save} is a file; name a folder.")
+
+
+def _show(console: Console, event: object) -> None:
+    from cof_agent.graphs.focus import Looked, Saw, Spoke
+
+    match event:
+        case Looked(overview=view):
+            console.print(f"[dim]overview[/]  {view.source_size} shown at {view.shown_size}")
+        case Spoke(number=number, turn=turn, thought=thought):
+            console.print(Text.assemble((f"turn {number + 1}", "bold"), "    ", (thought, "italic")))
+            for action in turn.actions:
+                if isinstance(action, Answer):
+                    console.print(Text.assemble(("answer", "bold green"), "    ", action.text))
+        case Saw(observations=observations):
+            for observation in observations:
+                if observation.view is None:
+                    console.print(Text.assemble(("refused", "yellow"), "   ", observation.error or ""))
+                    continue
+                region = observation.view.region
+                corner = f"({region.x0:.0f}, {region.y0:.0f}) to ({region.x1:.0f}, {region.y1:.0f})"
+                size = f"{region.width:.0f} x {region.height:.0f}"
+                note = f"  {observation.note}" if observation.note else ""
+                console.print(
+                    f"[cyan]zoom[/]      {corner}, {size} source pixels shown at {observation.view.shown_size}{note}"
+                )
+
+
+def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
+    """trajectory.jsonl, trajectory.png (where the image could be opened) and report.html."""
+    import io
+
+    from cof_agent.picture import annotate
+    from cof_agent.report import write_page
+
+    try:
+        write_atomic(folder / "trajectory.jsonl", to_json(trajectory) + "\n")
+        names = ["trajectory.jsonl", "report.html"]
+        if trajectory.overview is not None:
+            buffer = io.BytesIO()
+            annotate(trajectory, open_source(trajectory.sample.image)).save(buffer, "PNG")
+            write_atomic(folder / "trajectory.png", buffer.getvalue())
+            names.insert(1, "trajectory.png")
+        write_page([trajectory], folder / "report.html", title=trajectory.sample.question, score=scoring.accuracy)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}.") from None
+    for name in names:
+        console.print(f"[dim]saved[/]     {folder / name}", soft_wrap=True)
+
+
+def _close(trajectory: Trajectory, console: Console) -> int:
+    if trajectory.stop is StopReason.ANSWERED:
+        choice = scoring.choice_of(trajectory.answer or "", trajectory.sample.choices)
+        if choice is not None and choice != trajectory.answer:
+            letters = {text: letter for letter, text in protocol.lettered(trajectory.sample.choices)}
+            console.print(f"[dim]choice[/]    {letters[choice]}. ", Text(choice))
+        return 0
+    reason = trajectory.error if trajectory.stop is StopReason.ERROR else ENDED[trajectory.stop]
+    print(f"cof ask: no answer: {reason}", file=sys.stderr)
+    return UNANSWERED

@@ -1,0 +1,111 @@
+"""`cof eval --data DIR -o OUT`: accuracy with its interval, pointing, zooms and tokens of a model on samples."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import shlex
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cof_agent.commands import common
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.errors import InputError
+from cof_agent.evaluate import PACKAGES, summarise
+from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.rollout import rollout
+from cof_agent.trajectory import Sample, Trajectory, read_jsonl, write_atomic
+
+NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows
+
+
+def run(options: argparse.Namespace) -> int:
+    prompt, output = common.system_prompt(options), Path(options.output)
+    samples = read_samples(Path(options.data), options.limit)
+    common.warn_if_unknown_to_nano(options, Path(samples[0].image))
+    policy = common.policy(options)
+    settings = common.settings(options, policy)
+    trajectories = asyncio.run(
+        rollout(
+            samples,
+            policy,
+            ZoomEnvironment(settings),
+            output=output / "trajectories.jsonl",
+            concurrency=options.concurrency,
+            sampling=common.sampling(options),
+            prompt=prompt,
+        )
+    )
+    judged_by = ZoomEnvironment(replace(settings, max_zooms=NEEDED_BUDGET, crop="real"))
+    summary = summarise(trajectories, judged_by) | _origin(options, trajectories[0])
+    write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    _print(summary, output)
+    return 0
+
+
+def read_samples(data: Path, limit: int | None = None) -> list[Sample]:
+    """The samples of a folder, their image paths made absolute.
+
+    Raises:
+        InputError: if there are none.
+    """
+    path = data / "samples.jsonl"
+    samples = [replace(sample, image=str(data / sample.image)) for sample in islice(read_jsonl(path, Sample), limit)]
+    if not samples:
+        raise InputError(f"{path} holds no samples.")
+    return samples
+
+
+def _origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
+    """Where the figures come from: what is needed to get them again."""
+    return {
+        "command": shlex.join(["cof", *sys.argv[1:]]),
+        "policy": first.policy,
+        "protocol_version": PROTOCOL_VERSION,
+        "settings": first.settings,
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "seed": options.seed,
+    }
+
+
+def _print(summary: dict[str, Any], output: Path) -> None:
+    table = Table(title=f"{summary['policy']} on {summary['n']} samples", title_justify="left")
+    for heading in ("", "n", "accuracy", "95 %", "hits", "zooms", "tokens in", "out", "malformed"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    _row(table, "all", summary)
+    for name in ("by_category", "by_resolution", "by_zooms_needed"):
+        table.add_section()
+        for row, figures in summary[name].items():
+            _row(table, f"{name.removeprefix('by_').replace('_', ' ')} {row}", figures)
+    console = Console()
+    console.print(table)
+    console.print("stop reasons:", ", ".join(f"{name} {n}" for name, n in summary["stop_reasons"].items()))
+    console.print(f"written: {output / 'summary.json'}, {output / 'trajectories.jsonl'}", soft_wrap=True)
+
+
+def _row(table: Table, name: str, figures: dict[str, Any]) -> None:
+    interval = figures["accuracy_ci95"]
+    table.add_row(
+        name,
+        str(figures["n"]),
+        _figure(figures["accuracy"], 3),
+        f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-",
+        _figure(figures["target_hit_rate"], 3),
+        _figure(figures["mean_zooms"], 2),
+        _figure(figures["tokens_in"], 0),
+        _figure(figures["tokens_out"], 0),
+        _figure(figures["malformed_rate"], 3),
+    )
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,40 @@
+"""`cof scenes OUT`: draws scenes with questions and known answers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import Size
+from cof_agent.scenes.write import write_scenes
+
+
+def run(options: argparse.Namespace) -> int:
+    console = Console(stderr=True)
+    path = write_scenes(
+        Path(options.output),
+        count=options.count,
+        seed=options.seed,
+        size=_size(options.size),
+        split=options.split,
+        progress=lambda indices: track(indices, "Drawing scenes", console=console, disable=not console.is_terminal),
+    )
+    print(path)
+    return 0
+
+
+def _size(text: str) -> Size:
+    found = re.fullmatch(r"(\d{2,5})x(\d{2,5})", text)
+    if found is None:
+        raise InputError(f"--size must be WIDTHxHEIGHT in pixels, such as 3840x2160, not {text!r}.")
+    size = Size(int(found[1]), int(found[2]))
+    if not 0.4 <= size.width / size.height <= 2.5 or size.long_side > 15360:
+        raise InputError(
+            f"--size {text} is out of range: at most 15360 on the long side, and at most 2.5 times as long as wide."
+        )
+    return size

@@ -1,0 +1,46 @@
+"""`cof view TRAJECTORIES.jsonl -o PAGE.html`: a page to look at what was done."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from cof_agent import scoring
+from cof_agent.errors import InputError
+from cof_agent.report import write_page
+from cof_agent.trajectory import Trajectory, read_jsonl
+
+
+def run(options: argparse.Namespace) -> int:
+    path = Path(options.trajectories)
+    trajectories = list(islice(read_jsonl(path, Trajectory), options.limit))
+    if not trajectories:
+        raise InputError(f"{path} holds no trajectories.")
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("Embedding images", total=None)
+        try:
+            write_page(
+                [_located(trajectory, path.parent) for trajectory in trajectories],
+                Path(options.output),
+                title=options.title or path.name,
+                score=scoring.accuracy,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        except OSError as error:
+            raise InputError(f"cannot write {options.output}: {error.strerror}.") from None
+    print(options.output)
+    return 0
+
+
+def _located(trajectory: Trajectory, folder: Path) -> Trajectory:
+    """A relative image path is meant from the folder of the file, where it does not exist from here."""
+    image = Path(trajectory.sample.image)
+    if image.is_absolute() or image.exists() or not (folder / image).exists():
+        return trajectory
+    return replace(trajectory, sample=replace(trajectory.sample, image=str(folder / image)))

@@ -1,0 +1,44 @@
+"""Puts a trained nano into the package, as bfloat16: `python -m cof_agent.nano.install CHECKPOINT_DIR`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+from cof_agent.errors import InputError
+from cof_agent.nano import WEIGHTS
+from cof_agent.nano.build import save
+
+LARGEST = 12_000_000  # bytes of weights that may ship
+
+
+def install(checkpoint: Path) -> None:
+    """Replace the packaged weights by `checkpoint`, whole or not at all.
+
+    Raises:
+        InputError: if there is no checkpoint, or it is too large to ship.
+    """
+    if not (checkpoint / "model.safetensors").exists():
+        raise InputError(f"{checkpoint} holds no model.safetensors; name a folder that training wrote.")
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    with tempfile.TemporaryDirectory(dir=WEIGHTS.parent) as folder:
+        fresh = Path(folder) / "weights"
+        save(model, AutoTokenizer.from_pretrained(checkpoint), fresh)
+        size = (fresh / "model.safetensors").stat().st_size
+        if size > LARGEST:
+            raise InputError(f"the weights take {size} bytes; at most {LARGEST} may ship.")
+        if WEIGHTS.exists():
+            shutil.rmtree(WEIGHTS)
+        fresh.rename(WEIGHTS)
+
+
+if __name__ == "__main__":
+    try:
+        install(Path(sys.argv[1]))
+    except InputError as error:
+        sys.exit(f"install: {error}")

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Draws a 3840 x 2160 scene, asks nano a question that cannot be answered from the overview, and shows what it did.
+set -euo pipefail
+. "$(dirname "$0")/environment.sh" ""
+out=outputs/demo
+mkdir -p "$out"
+.venv/bin/cof scenes "$out/scene" --count 3 --seed "${SEED:-5}" --split test > /dev/null
+# The third scene of a split asks what is on a sign: one zoom finds the object, a second reads the sign.
+.venv/bin/python - "$out/scene/samples.jsonl" "$out/question.env" <<'PY'
+import json, shlex, sys
+sample = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")][2]
+with open(sys.argv[2], "w", encoding="utf-8") as file:
+    for name, value in (("image", sample["image"]), ("question", sample["question"]), ("truth", sample["answers"][0])):
+        file.write(f"{name}={shlex.quote(value)}\n")
+PY
+. "$out/question.env"
+echo "$question  ($out/scene/$image)"
+echo
+.venv/bin/cof ask "$out/scene/$image" "$question" --save "$out"
+answer=$(.venv/bin/python -c 'import json, sys; print(json.loads(open(sys.argv[1], encoding="utf-8").readline())["answer"])' "$out/trajectory.jsonl")
+echo
+if [ "$answer" = "$truth" ]; then echo "Right: it says $truth."; else echo "Wrong: it says $truth."; fi

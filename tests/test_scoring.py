@@ -1,0 +1,101 @@
+"""What counts as right, and the figures of a run."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cof_agent import scoring
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.evaluate import figures, summarise, wilson
+from cof_agent.geometry import Box, Size, View
+from cof_agent.trajectory import Answer, Malformed, Observation, Sample, StopReason, Tokens, Trajectory, Turn, Zoom
+
+VIEW = View(Size(400, 300), Box(0, 0, 400, 300), Size(392, 308))
+
+
+def run(answer: str | None, sample: Sample, *turns: Turn, stop: StopReason = StopReason.ANSWERED) -> Trajectory:
+    return Trajectory(sample, VIEW, turns, stop, answer=answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "choices", "right"),
+    [
+        ("Red", "red", (), True),
+        (" red. ", "red", (), True),
+        ("red", "blue", (), False),
+        ("07", "7", (), False),  # a label, not a number
+        ("1,000", "1000", (), True),
+        ("2.50", "2.5", (), True),
+        ("B", "red", ("blue", "red"), True),
+        ("(b)", "red", ("blue", "red"), True),
+        ("B. red", "red", ("blue", "red"), True),
+        ("B. blue", "red", ("blue", "red"), False),  # letter and text disagree
+        ("A", "red", ("blue", "red"), False),
+        ("Z", "red", ("blue", "red"), False),
+        ("A", "A", ("B", "A"), True),  # the text of a choice goes before its letter
+        ("B", "A", ("B", "A"), False),
+        ("A red one", "red", ("red", "blue"), False),
+        ("ＲＥＤ", "red", (), True),
+        ("", "red", (), False),
+    ],
+)
+def test_matching(answer: str, truth: str, choices: tuple[str, ...], right: bool) -> None:
+    assert scoring.matches(answer, Sample("s", "i", "q", (truth,), choices)) is right
+
+
+@given(st.text(max_size=40), st.lists(st.text(min_size=1, max_size=8), max_size=5))
+def test_any_answer_can_be_scored(answer: str, choices: list[str]) -> None:
+    scoring.matches(answer, Sample("s", "i", "q", ("red",), tuple(choices)))
+    assert scoring.normalise(scoring.normalise(answer)) == scoring.normalise(answer)
+
+
+def test_no_answer_is_wrong_and_no_truth_is_not_scored() -> None:
+    assert scoring.accuracy(run(None, Sample("s", "i", "q", ("red",)), stop=StopReason.MAX_ZOOMS)) is False
+    assert scoring.accuracy(run("red", Sample("s", "i", "q"))) is None
+
+
+def crop(x: float) -> Observation:
+    return Observation(View(Size(400, 300), Box(x, 0, x + 100, 100), Size(112, 112)))
+
+
+def test_targets_are_hit_when_crops_cover_half_of_each() -> None:
+    sample = Sample("s", "i", "q", ("red",), boxes=(Box(0, 0, 100, 100), Box(200, 0, 300, 100)))
+    zoom = Zoom((0, 0, 1, 1))
+    assert scoring.target_hits(run("red", sample)) is None
+    assert scoring.target_hits(run("red", sample, Turn("", (zoom,), (crop(0),)))) is False
+    assert (
+        scoring.target_hits(run("red", sample, Turn("", (zoom,), (crop(0),)), Turn("", (zoom,), (crop(240),)))) is True
+    )
+    assert scoring.target_hits(run("red", sample, Turn("", (zoom, zoom), (crop(0), crop(260))))) is False
+
+
+def test_figures_count_each_thing_once() -> None:
+    known = Sample("a", "i", "q", ("red",), metadata={"category": "x"})
+    bad = Turn("?", (Malformed("no"),), (Observation(error="no"),), Tokens(10, 2), 0.5)
+    right = Turn("<think>a</think>\n<answer>red</answer>", (Answer("red"),), (), Tokens(20, 4), 0.25)
+    rows = [
+        run("red", known, right),
+        run("red", known, bad, right),
+        run("blue", known, right),
+        run("x", Sample("b", "i", "q")),
+    ]
+    made = figures(rows)
+    assert made["n"] == 4
+    assert made["unscored"] == 1
+    assert made["accuracy"] == pytest.approx(2 / 3, abs=1e-4)
+    assert made["tokens_in"] == pytest.approx((20 + 30 + 20 + 0) / 4)
+    assert made["malformed_rate"] == 0.25
+    assert made["stop_reasons"] == {"answered": 4}
+    summary = summarise(rows, ZoomEnvironment())
+    assert summary["by_category"]["x"]["n"] == 3
+    assert summary["by_zooms_needed"]["unknown"]["n"] == 4
+    assert summary["by_resolution"]["400"]["n"] == 4
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962)],  # Wilson 1927, computed by hand
+)
+def test_wilson(right: int, n: int, low: float, high: float) -> None:
+    assert wilson(right, n) == pytest.approx([low, high], abs=2e-4)
+    assert wilson(0, 0) is None

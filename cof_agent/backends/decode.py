@@ -8,7 +8,9 @@ conversations join and leave between steps.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,13 +23,18 @@ from cof_agent.policy import Sampling
 _FEATURE_BYTES = 256 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Picture:
-    """One image as the vision tower takes it. `key` names its pixels; patches: [patches, channels x time x h x w]."""
+    """One image as the vision tower takes it. `key` names its pixels; `grid` is in patches: time, height, width."""
 
     key: bytes
-    patches: Tensor
     grid: tuple[int, int, int]
+    process: Callable[[], Tensor]
+
+    @cached_property
+    def patches(self) -> Tensor:
+        """[patches, channels x time x height x width]; made when asked for, since features may be there already."""
+        return self.process()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ class Decoder:
 
     def __init__(self, model: Any, stop_ids: set[int], *, capacity: int) -> None:
         self.capacity = capacity
+        self._threads = _threads(model)
         self._model = model
         self._stop_ids = stop_ids
         self._pool = _KeyValuePool()
@@ -69,8 +77,15 @@ class Decoder:
         self._features = _FeatureCache(model)
         self._next_key = 0
 
+    def knows(self, picture: Picture) -> bool:
+        """Whether the vision tower's features of the picture are there (for now). From any thread."""
+        return picture.key in self._features
+
     @torch.inference_mode()
     def admit(self, request: Prompt) -> int:
+        if self._threads is not None:  # counts for the thread that calls, which is the batcher's
+            torch.set_num_threads(self._threads)
+            self._threads = None
         cache, logits, position = self._read(request)
         self._pool.insert(cache, max((row.length for row in self._rows), default=0))
         row = _Row(self._next_key, request.sampling, position, len(request.ids), _generator(request.sampling), [])
@@ -243,6 +258,9 @@ class _FeatureCache:
         self._kept: OrderedDict[bytes, tuple[Tensor, list[Tensor]]] = OrderedDict()
         self._bytes = 0
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._kept
+
     def of(self, pictures: list[Picture]) -> Any:
         """In the form of `get_image_features`: a tensor [merged patches, width] for each image, and so for each
         DeepStack level."""
@@ -264,6 +282,12 @@ class _FeatureCache:
         while self._bytes > _FEATURE_BYTES and len(self._kept) > 1:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
         return result
+
+
+def _threads(model: Any) -> int | None:
+    """A small model's operations are too short to share between cores, which then wait for each other more than they
+    work; with another busy program on the machine a hundred times more. None for torch's own choice."""
+    return 1 if model.device.type == "cpu" and model.num_parameters() < 50_000_000 else None
 
 
 def _size(entry: tuple[Tensor, list[Tensor]]) -> int:

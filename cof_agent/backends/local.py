@@ -9,12 +9,14 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.decode import Decoder, Generated, Picture, Prompt
 from cof_agent.backends.processor import load_processor, prepare_images
 from cof_agent.batching import Batcher
@@ -67,9 +69,8 @@ class LocalPolicy:
         self._tokenizer = processor.tokenizer
         self._image_token_id = model.config.image_token_id
         self._tokenizing = threading.Lock()  # tokenizers refuse to be called from two threads at once
-        self._batcher: Batcher[Prompt, Generated] = Batcher(
-            Decoder(model, _stop_ids(model, processor.tokenizer), capacity=capacity)
-        )
+        self._decoder = Decoder(model, _stop_ids(model, processor.tokenizer), capacity=capacity)
+        self._batcher: Batcher[Prompt, Generated] = Batcher(self._decoder)
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next assistant message; stops at `<|im_end|>`. Token counts include image tokens and the stop token.
@@ -107,21 +108,29 @@ class LocalPolicy:
             raise InputError(
                 f"a message holds the text {self._processor.image_token}, which stands for an image; remove it."
             )
-        cells = iter(len(picture.patches) // self._processor.image_processor.merge_size**2 for picture in pictures)
+        cells = iter(prod(picture.grid) // self._processor.image_processor.merge_size**2 for picture in pictures)
         expanded: list[int] = []
         for token in ids:
             expanded += [token] * next(cells) if token == self._image_token_id else [token]
         return expanded
 
     def _picture(self, image: Image) -> Picture:
-        # Without resizing, whatever limits the checkpoint's own configuration has: the size is already right.
-        found = self._processor.image_processor(images=[image], do_resize=False, return_tensors="pt")
-        time, height, width = (int(side) for side in found["image_grid_thw"][0])
         patch = self._processor.image_processor.patch_size
-        if (width * patch, height * patch) != image.size:
-            raise ValueError(f"the processor made {width} x {height} patches of an image of {image.size}")
+        grid = (1, image.height // patch, image.width // patch)
+
+        def process() -> torch.Tensor:
+            # Without resizing, whatever limits the checkpoint's own configuration has: the size is already right.
+            found = self._processor.image_processor(images=[image], do_resize=False, return_tensors="pt")
+            if tuple(found["image_grid_thw"][0].tolist()) != grid:
+                raise ValueError(f"the processor made {found['image_grid_thw']} patches of an image of {image.size}")
+            patches: torch.Tensor = found["pixel_values"]
+            return patches
+
         key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).digest()
-        return Picture(key, found["pixel_values"], (time, height, width))
+        picture = Picture(key, grid, process)
+        if not self._decoder.knows(picture):
+            _ = picture.patches  # now, in the caller's thread, rather than in the one that everybody waits for
+        return picture
 
 
 def _template_messages(messages: Sequence[Message]) -> list[Message]:
@@ -217,6 +226,8 @@ def load(
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
         logging.getLogger(__name__).debug("loading %s failed", where, exc_info=True)
         raise InputError(f"cannot load the model {where}: {_first_sentence(error)}") from None
+    if torch.device(placement.device).type == "cpu":
+        speed_up_vision(weights)
     vision = config.vision_config
     limits = _limits(processor, vision.patch_size * vision.spatial_merge_size, max_pixels, zoom_pixels)
     return LocalPolicy(

@@ -121,6 +121,25 @@ def test_sampling_repeats_with_its_seed_in_any_company(policy: LocalPolicy) -> N
     assert all(first.text != second.text for first, second in zip(together, other, strict=True))
 
 
+@pytest.mark.parametrize("family", GRIDS)
+def test_what_was_read_before_changes_no_text(checkpoint: Callable[[str], Path], family: str) -> None:
+    grid = GRIDS[family]
+    policy = load(checkpoint(family), device="cpu", dtype="float32")
+    messages, images = conversation(grid, 0, 1)
+    other_question = [messages[0], {"role": "user", "content": [messages[1]["content"][0], text("And what colour?")]}]
+    turns: list[Conversation] = [(messages, images), (other_question, images)]
+    for turn in range(3):
+        said = answers(policy, [(messages, images)])[0].text
+        crop = conversation(grid, 0, 10 + turn)[1][0]
+        shown = {"role": "user", "content": [{"type": "image", "view": len(images)}, text("Image.")]}
+        messages = [*messages, {"role": "assistant", "content": [text(said)]}, shown]
+        images = [*images, crop]
+        turns.append((messages, images))
+    again = [answers(policy, [one])[0] for one in reversed(turns)]
+    fresh = [answers(load(checkpoint(family), device="cpu", dtype="float32"), [one])[0] for one in turns]
+    assert again[::-1] == fresh
+
+
 def test_a_tiny_top_p_is_greedy(policy: LocalPolicy) -> None:
     one = conversation(28, 1, 0)
     assert answers(policy, [one], Sampling(max_tokens=12, temperature=1.0, top_p=1e-6)) == answers(policy, [one])

@@ -1,40 +1,22 @@
 """Generates text for many conversations at once with a Qwen-VL model: prompts alone, then token by token together.
 
-A prompt is long enough to keep any machine busy by itself, so each is read alone: no padding, and its numbers do not
-depend on who else is there. The tokens after it are produced for all conversations in one forward pass a step;
+A prompt is long enough to keep any machine busy by itself, so each is read alone, without padding, from where the
+conversation was read before. The tokens after it are produced for all conversations in one forward pass a step;
 conversations join and leave between steps.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from types import SimpleNamespace
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from cof_agent.backends.memory import FeatureCache, KeyValuePool, PastConversations, Picture
 from cof_agent.policy import Sampling
-
-_FEATURE_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image as the vision tower takes it. `key` names its pixels; `grid` is in patches: time, height, width."""
-
-    key: bytes
-    grid: tuple[int, int, int]
-    process: Callable[[], Tensor]
-
-    @cached_property
-    def patches(self) -> Tensor:
-        """[patches, channels x time x height x width]; made when asked for, since features may be there already."""
-        return self.process()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +39,7 @@ class Generated:
 @dataclass(slots=True)
 class _Row:
     key: int
-    sampling: Sampling
+    prompt: Prompt
     position: int  # of the next token, the same on all three rotary axes once the prompt is over
     length: int  # tokens whose keys and values are in the pool
     generator: torch.Generator | None
@@ -72,9 +54,10 @@ class Decoder:
         self._threads = _threads(model)
         self._model = model
         self._stop_ids = stop_ids
-        self._pool = _KeyValuePool()
+        self._pool = KeyValuePool()
         self._rows: list[_Row] = []
-        self._features = _FeatureCache(model)
+        self._features = FeatureCache(model)
+        self._past = PastConversations()
         self._next_key = 0
 
     def knows(self, picture: Picture) -> bool:
@@ -88,7 +71,7 @@ class Decoder:
             self._threads = None
         cache, logits, position = self._read(request)
         self._pool.insert(cache, max((row.length for row in self._rows), default=0))
-        row = _Row(self._next_key, request.sampling, position, len(request.ids), _generator(request.sampling), [])
+        row = _Row(self._next_key, request, position, len(request.ids), _generator(request.sampling), [])
         self._next_key += 1
         self._rows.append(row)
         self._append([row], logits)
@@ -110,24 +93,34 @@ class Decoder:
 
     def reset(self) -> None:
         self._rows.clear()
-        self._pool = _KeyValuePool()
+        self._pool = KeyValuePool()
 
     def _read(self, prompt: Prompt) -> tuple[DynamicCache, Tensor, int]:
         """Reads a whole prompt: its keys and values, the logits [1, vocabulary] after it, the next position."""
-        model = self._model
-        ids = torch.tensor([prompt.ids], device=model.device)
+        model, ids = self._model, torch.tensor([prompt.ids], device=self._model.device)
         grid = torch.tensor([picture.grid for picture in prompt.pictures]) if prompt.pictures else None
         kinds = (ids == model.config.image_token_id).int()
         positions, delta = model.model.get_rope_index(ids, kinds, image_grid_thw=grid)
-        cache = DynamicCache(config=model.config.get_text_config())
+        cache, known = self._past.recall(prompt.ids, prompt.pictures)
+        new = self._pictures_after(known, prompt)
         output = model.model(
-            input_ids=ids,
-            position_ids=positions,
-            past_key_values=cache,
+            input_ids=ids[:, known:],
+            position_ids=positions[:, :, known:],
+            past_key_values=cache or DynamicCache(config=model.config.get_text_config()),
             use_cache=True,
-            mm_encoder_outputs={"image": self._features.of(prompt.pictures)} if prompt.pictures else None,
+            mm_encoder_outputs={"image": self._features.of(new)} if new else None,
         )
-        return cache, model.lm_head(output.last_hidden_state[:, -1]), len(prompt.ids) + int(delta)
+        logits: Tensor = model.lm_head(output.last_hidden_state[:, -1])
+        return output.past_key_values, logits, len(prompt.ids) + int(delta)
+
+    def _pictures_after(self, known: int, prompt: Prompt) -> list[Picture]:
+        """The images whose tokens come after the first `known`."""
+        seen = prompt.ids[:known].count(self._model.config.image_token_id)
+        cell = self._model.config.vision_config.spatial_merge_size**2
+        pictures = list(prompt.pictures)
+        while seen > 0:
+            seen -= prod(pictures.pop(0).grid) // cell
+        return pictures
 
     def _logits(self) -> Tensor:
         """One forward pass over the last token of every row: logits [rows, vocabulary]."""
@@ -158,15 +151,16 @@ class Decoder:
         best = logits.argmax(-1).tolist()
         for index, row in enumerate(rows):
             sampled = row.generator is not None
-            row.ids.append(_draw(logits[index], row.sampling, row.generator) if sampled else best[index])
+            row.ids.append(_draw(logits[index], row.prompt.sampling, row.generator) if sampled else best[index])
 
     def _take_finished(self) -> dict[int, Generated]:
         finished = {}
         for index in range(len(self._rows) - 1, -1, -1):
             row = self._rows[index]
             stopped = row.ids[-1] in self._stop_ids
-            if stopped or len(row.ids) >= row.sampling.max_tokens:
+            if stopped or len(row.ids) >= row.prompt.sampling.max_tokens:
                 finished[row.key] = Generated(row.ids, stopped)
+                self._past.keep(row.prompt.ids + row.ids[:-1], row.prompt.pictures, self._pool.row(index, row.length))
                 self._remove(index)
         return finished
 
@@ -177,121 +171,10 @@ class Decoder:
         self._pool.remove(index)
 
 
-class _KeyValuePool:
-    """Keys and values of all rows, per layer [slots, heads, columns, size]; every row ends before column `_end`.
-
-    New columns are written in place: growing by concatenation would copy everything at every token. It stands in
-    for a transformers `Cache` in the forward pass of a single token.
-    """
-
-    _SPARE = 128  # columns for new tokens at each resize
-
-    def __init__(self) -> None:
-        self._layers: list[tuple[Tensor, Tensor]] = []
-        self._rows = self._slots = self._columns = self._end = self._first = 0
-
-    def insert(self, cache: DynamicCache, longest: int) -> None:
-        """Adds a row behind the others, the longest of which has `longest` tokens."""
-        length = cache.get_seq_length()
-        if self._rows == 0 and length < self._columns:
-            self._end = length
-        if length > self._end or self._end >= self._columns or self._rows == self._slots:
-            self._layers = self._layers or [(keys[:0], values[:0]) for keys, values in _layers(cache)]
-            self._resize(longest, max(longest, length))
-        for (keys, values), layer in zip(self._layers, _layers(cache), strict=True):
-            keys[self._rows, :, self._end - length : self._end] = layer[0][0]
-            values[self._rows, :, self._end - length : self._end] = layer[1][0]
-        self._rows += 1
-
-    def prepare(self, longest: int) -> None:
-        """Makes room for one more token; call before each step."""
-        if self._end >= self._columns:
-            self._resize(longest, longest)
-        self._first = self._end - longest
-        self._end += 1
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """What attention calls: takes in [rows, heads, 1, size], gives [rows, heads, longest + 1, size]."""
-        all_keys, all_values = self._layers[layer]
-        all_keys[: self._rows, :, self._end - 1] = keys[:, :, 0]
-        all_values[: self._rows, :, self._end - 1] = values[:, :, 0]
-        span = slice(self._first, self._end)
-        return all_keys[: self._rows, :, span], all_values[: self._rows, :, span]
-
-    def get_seq_length(self, layer: int = 0) -> int:
-        return self._end - 1 - self._first
-
-    def remove(self, index: int) -> None:
-        """Takes a row out; the last row takes its place."""
-        self._rows -= 1
-        if index < self._rows:
-            for keys, values in self._layers:
-                keys[index] = keys[self._rows]
-                values[index] = values[self._rows]
-
-    def _resize(self, keep: int, end: int) -> None:
-        """Moves to tensors with room; the last `keep` columns of each row stay, and rows end at column `end`."""
-        if self._rows == self._slots:
-            self._slots = max(1, 2 * self._slots)
-        self._columns = end + self._SPARE
-        self._layers = [(self._moved(keys, keep, end), self._moved(values, keep, end)) for keys, values in self._layers]
-        self._end = end
-
-    def _moved(self, old: Tensor, keep: int, end: int) -> Tensor:
-        # Zeros, since a masked column is still multiplied, by 0: rubbish there could be NaN.
-        new = old.new_zeros(self._slots, old.shape[1], self._columns, old.shape[3])
-        if self._rows and keep:
-            new[: self._rows, :, end - keep : end] = old[: self._rows, :, self._end - keep : self._end]
-        return new
-
-
-def _layers(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of each layer, [1, heads, length, size]."""
-    return [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr, misc]
-
-
-class _FeatureCache:
-    """What the vision tower makes of an image, kept for the later turns of a conversation, least recent out first."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._kept: OrderedDict[bytes, tuple[Tensor, list[Tensor]]] = OrderedDict()
-        self._bytes = 0
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._kept
-
-    def of(self, pictures: list[Picture]) -> Any:
-        """In the form of `get_image_features`: a tensor [merged patches, width] for each image, and so for each
-        DeepStack level."""
-        found = [self._one(picture) for picture in pictures]
-        levels = [[deep[level] for _, deep in found] for level in range(len(found[0][1]))]
-        return SimpleNamespace(pooler_output=[features for features, _ in found], deepstack_features=levels)
-
-    def _one(self, picture: Picture) -> tuple[Tensor, list[Tensor]]:
-        if picture.key in self._kept:
-            self._kept.move_to_end(picture.key)
-            return self._kept[picture.key]
-        # Each image alone, so that its features do not depend on the others.
-        output = self._model.get_image_features(
-            picture.patches.to(self._model.device), torch.tensor([picture.grid], device=self._model.device)
-        )
-        result = output.pooler_output[0], [level[0] for level in getattr(output, "deepstack_features", None) or []]
-        self._kept[picture.key] = result
-        self._bytes += _size(result)
-        while self._bytes > _FEATURE_BYTES and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
-        return result
-
-
 def _threads(model: Any) -> int | None:
     """A small model's operations are too short to share between cores, which then wait for each other more than they
     work; with another busy program on the machine a hundred times more. None for torch's own choice."""
     return 1 if model.device.type == "cpu" and model.num_parameters() < 50_000_000 else None
-
-
-def _size(entry: tuple[Tensor, list[Tensor]]) -> int:
-    return sum(tensor.nbytes for tensor in (entry[0], *entry[1]))
 
 
 def _generator(sampling: Sampling) -> torch.Generator | None:

@@ -17,7 +17,8 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cof_agent.backends.cpu import speed_up_vision
-from cof_agent.backends.decode import Decoder, Generated, Picture, Prompt
+from cof_agent.backends.decode import Decoder, Generated, Prompt
+from cof_agent.backends.memory import Picture
 from cof_agent.backends.processor import load_processor, prepare_images
 from cof_agent.batching import Batcher
 from cof_agent.errors import InputError
@@ -47,9 +48,9 @@ class LocalPolicy:
     """A checkpoint in memory, shared by any number of concurrent callers: their tokens are generated together.
 
     Greedy is the default, without the repetition penalty that some checkpoints' generation configs ask for. With a
-    seed, the random numbers of a message depend on nothing but that seed; the logits, to rounding (about 1e-6 of
-    their size in float32), do not depend on who else is being answered, so that a greedy or seeded text can only
-    differ between two runs of different concurrency where two tokens are tied that closely.
+    seed, the random numbers of a message depend on nothing but that seed. The logits do not depend, to rounding (about
+    1e-6 of their size in float32), on who else is being answered or on what was read before, so that a greedy or
+    seeded text can only differ between two runs where two tokens are tied that closely.
     """
 
     def __init__(

@@ -106,7 +106,7 @@ class ZoomEnvironment:
         Raises:
             InputError: if the image cannot be opened.
         """
-        return self._overview(self._source(sample.image).size)
+        return self.overview(self._source(sample.image).size)
 
     def step(self, actions: Sequence[Action], views: Sequence[View]) -> tuple[Observation, ...]:
         """What the actions of one turn bring; `views` are all views so far, image `k` is `views[k]`.
@@ -163,12 +163,14 @@ class ZoomEnvironment:
         view = self.crop_view(named.to_source(box, self.settings.system), named.source_size)
         return Observation(view=view, note=_no_detail(view, action.image, named, seen))
 
-    def _overview(self, size: Size) -> View:
+    def overview(self, size: Size) -> View:
+        """How a source of `size` pixels is shown first."""
         limits = self.settings.limits
         shown = smart_resize(size, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels)
         return View(size, Box(0, 0, size.width, size.height), shown)
 
     def crop_view(self, box: Box, source: Size) -> View:
+        """How `box` (source pixels) is shown when it is asked for: enlarged, at least `min_side`, on the grid."""
         limits, settings = self.settings.limits, self.settings
         region = crop_region(box, source, enlarge=settings.enlarge, min_side=settings.min_side)
         wanted = Size(
@@ -186,7 +188,7 @@ class ZoomEnvironment:
 
     def _pixels(self, sample: Sample, view: View) -> Image.Image:
         source = self._source(sample.image)
-        if self.settings.crop == "real" or view == self._overview(source.size):
+        if self.settings.crop == "real" or view == self.overview(source.size):
             return source.show(view)
         region = _elsewhere(view, sample) if self.settings.crop == "shuffled" else None
         if region is None:

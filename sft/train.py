@@ -19,6 +19,7 @@ from datasets import Dataset
 from transformers import AutoModelForImageTextToText
 from trl import SFTConfig, SFTTrainer, TrlParser
 
+from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.processor import load_processor
 from cof_agent.errors import InputError
 from cof_agent.protocol import PROTOCOL_VERSION
@@ -61,6 +62,8 @@ def build_trainer(config: RunConfig, training: SFTConfig) -> SFTTrainer:
         directory = str(Path(training.output_dir) / "random-start")
         write_random_nano(Path(directory), training.seed)
     model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32)
+    if training.use_cpu:
+        speed_up_vision(model)
     processor = load_processor(directory)
     return SFTTrainer(
         model=model,

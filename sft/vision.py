@@ -26,8 +26,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
+from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.geometry import Box, CoordinateSystem, View
+from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, DIGITS, LABEL_HEIGHT, LETTERS, SHAPES, SIGN_TEXT, Scene, generate
 from sft.curriculum import nano_environment, overview_of, style
@@ -35,6 +36,7 @@ from sft.train import write_random_nano
 
 CELL = 28  # shown pixels of a merged token
 CHARACTERS = DIGITS + LETTERS
+SMALL_VIEW = 3 * CELL
 SLOTS = 3  # characters that are asked for
 READABLE = 6.5  # shown pixels a character must be high to be asked for
 COLOUR_NAMES = tuple(COLOURS)
@@ -107,20 +109,27 @@ def _ask_text(targets: Targets, box: Box, text: str, height: float, columns: int
 
 
 def lesson(key: str, environment: ZoomEnvironment) -> tuple[Scene, View]:
-    """A scene and a view of it: a whole overview, a smaller canvas, or a crop as the agent would get it."""
+    """A scene and a view of it: mostly a small one of an object at any scale, else a crop as the agent would get it, a
+    smaller canvas or a whole overview. Small views give several times the outlines and letters for the same time."""
     random = Random(f"vision:{key}")
     kind = random.random()
-    dense = replace(style(1.0 if kind < 0.3 or kind > 0.6 else random.random()), count=(8, 24))
-    scene = generate(f"vision:{key}", dense)
-    overview = overview_of(scene)
-    if kind <= 0.6:
-        return scene, overview
+    growth = random.random() if 0.90 < kind <= 0.95 else 1.0
+    scene = generate(f"vision:{key}", replace(style(growth), count=(8, 24)))
+    if kind > 0.90:
+        return scene, overview_of(scene)
     item = random.choice(scene.items)
-    target = item.sign_box if item.sign and random.random() < 0.4 else item.box
-    side = max(target.width * 1.25, 28 / (overview.shown_size.width / scene.size.width) if target is item.box else 60)
-    cx, cy = (value + random.uniform(-0.2, 0.2) * side for value in target.center)
-    box = Box(cx - side / 2, cy - side / 2, cx + side / 2, cy + side / 2)
-    return scene, environment.crop_view(box, scene.size)
+    sign = bool(item.sign) and random.random() < 0.3
+    if kind > 0.80:
+        target = item.sign_box if sign else item.box
+        side = max(target.width * 1.25, 60 if sign else 240)  # the oracle's margin and smallest box
+        cx, cy = (value + random.uniform(-0.2, 0.2) * side for value in target.center)
+        return scene, environment.crop_view(Box(cx - side / 2, cy - side / 2, cx + side / 2, cy + side / 2), scene.size)
+    letters = item.side * (SIGN_TEXT if sign else LABEL_HEIGHT)
+    side = SMALL_VIEW * letters / (READABLE * 5 ** random.random())
+    cx, cy = (value + random.uniform(-0.25, 0.25) * side for value in (item.sign_box if sign else item.box).center)
+    x = min(max(0.0, cx - side / 2), scene.size.width - side)
+    y = min(max(0.0, cy - side / 2), scene.size.height - side)
+    return scene, View(scene.size, Box(x, y, x + side, y + side), Size(SMALL_VIEW, SMALL_VIEW))
 
 
 @dataclass
@@ -170,6 +179,36 @@ def accuracy_of(outputs: Tensor, targets: Targets) -> dict[str, float]:
     }
 
 
+# Where the four heads of each block look at first, in patches (down, right) from their own, and how sharply.
+GAZES = (
+    (((0, 1), (0, -1), (1, 0), (-1, 0)), 5.0),
+    (((1, 1), (1, -1), (-1, 1), (-1, -1)), 4.0),
+    (((0, 2), (0, -2), (2, 0), (-2, 0)), 3.0),
+    (((0, 0), (0, 0), (0, 0), (0, 0)), 1.0),
+)
+
+
+@torch.no_grad()
+def look_nearby(tower: nn.Module) -> None:
+    """Start the attention of each head on a neighbour of every patch, by the biases of queries and keys alone.
+
+    Under rotary positions a constant query and key give the logit sum_i cos((offset - gaze) f_i), which peaks at the
+    gaze. A tower that starts so is nearly a convolution and learns outlines at once; one that starts on uniform
+    attention learned colours only (the idea of ConViT, arXiv 2103.10697, carried over to rotary positions).
+    """
+    for block, (gazes, sharpness) in zip(tower.blocks, GAZES, strict=True):
+        head_size = block.attn.qkv.bias.numel() // 3 // len(gazes)
+        pairs = head_size // 4  # rotary pairs of each axis
+        frequencies = 10000.0 ** (-torch.arange(pairs) / pairs)
+        amplitude = (sharpness * head_size**0.5) ** 0.5 * torch.tensor([1.0] * 3 + [0.0] * (pairs - 3))
+        query, key, _ = block.attn.qkv.bias.view(3, len(gazes), head_size)
+        for head, gaze in enumerate(gazes):
+            angle = torch.cat([step * frequencies for step in gaze])
+            size = amplitude.repeat(2)
+            query[head] += torch.cat([size * angle.cos(), size * angle.sin()])
+            key[head] += torch.cat([size, torch.zeros_like(size)])
+
+
 @torch.no_grad()
 def whiten(projection: nn.Conv3d, pixels: Tensor) -> None:
     """Start the patch embedding as the whitened principal components of real patches, pixels: [patches, 1176].
@@ -194,10 +233,13 @@ def train(output: Path, *, steps: int, images: int, rate: float, seed: int) -> N
     torch.manual_seed(seed)
     write_random_nano(output, seed)
     model = AutoModelForImageTextToText.from_pretrained(output, dtype=torch.float32)
+    speed_up_vision(model)
     processor, console = AutoImageProcessor.from_pretrained(output), Console(stderr=True)
     tower, head = model.model.visual.train(), nn.Linear(model.config.text_config.hidden_size, sum(HEAD))
     parameters = [*tower.parameters(), *head.parameters()]
-    whiten(tower.patch_embed.proj, next(iter(Lessons(processor, 1, 96, seed - 1)))[0])
+    if not (output / "vision.json").exists():
+        look_nearby(tower)
+        whiten(tower.patch_embed.proj, next(iter(Lessons(processor, 1, 200, seed - 1)))[0])
     optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     started, log = time.monotonic(), []
@@ -226,8 +268,8 @@ def train(output: Path, *, steps: int, images: int, rate: float, seed: int) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--images", type=int, default=24, help="a step")
+    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--images", type=int, default=96, help="a step")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)

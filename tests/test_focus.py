@@ -374,3 +374,11 @@ def test_studio_can_open_the_graph() -> None:
     assert graph.get_input_jsonschema()["required"] == ["sample"]
     with pytest.raises(InputError, match="no sample"):
         asyncio.run(graph.ainvoke({"sample": {"image": "x.png"}}, context=focus.Options()))
+
+
+def test_studio_runs_the_graph_from_plain_values(checkpoint: Callable[[str], Path], sample: Sample) -> None:
+    start = {"sample": {"image": sample.image, "question": sample.question}}
+    context = {"model": str(checkpoint("qwen2_5_vl")), "max_tokens": 8}
+    state = asyncio.run(focus.graph.ainvoke(start, context=context))  # type: ignore[call-overload]
+    assert state["stop"] == StopReason.TRUNCATED
+    assert state["turns"][0]["tokens"]["completion"] == 8

@@ -30,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
     image = Path(options.image)
     sample = Sample(image.name, str(image), options.question, choices=tuple(options.choice))
     _check(sample, options)
-    common.warn_if_unknown_to_nano(options, image)
     policy = common.policy(options)
+    common.warn_if_unknown_to_nano(options, image)
     environment = ZoomEnvironment(common.settings(options, policy))
     steps = Console(stderr=True, quiet=True) if options.json else Console(highlight=False)
 

@@ -31,8 +31,8 @@ NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample ne
 def run(options: argparse.Namespace) -> int:
     prompt, output = common.system_prompt(options), Path(options.output)
     samples = read_samples(Path(options.data), options.limit)
-    common.warn_if_unknown_to_nano(options, Path(samples[0].image))
     policy = common.policy(options)
+    common.warn_if_unknown_to_nano(options, Path(samples[0].image))
     settings = common.settings(options, policy)
     trajectories = asyncio.run(
         rollout(

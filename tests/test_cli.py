@@ -1,0 +1,171 @@
+"""The commands as a person runs them: output, exit codes, bad input in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cof_agent.cli import main
+from cof_agent.trajectory import Trajectory, read_jsonl
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Callable[[str], Path]) -> str:
+    """A nano that has learned nothing: it babbles."""
+    return str(checkpoint("qwen2_5_vl"))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    assert main(["scenes", str(folder), "--count", "3", "--size", "448x252"]) == 0
+    return folder
+
+
+def picture(folder: Path) -> str:
+    path = folder / "grey.png"
+    Image.new("RGB", (300, 200), (90, 120, 150)).save(path)
+    return str(path)
+
+
+def test_ask_without_an_answer_says_why_and_exits_with_3(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(
+        ["ask", picture(tmp_path), "What is it?", "--model", model, "--max-tokens", "4", "--save", str(tmp_path)]
+    )
+    shown = capsys.readouterr()
+    assert code == 3
+    assert "no answer: a turn ran into --max-tokens" in shown.err
+    assert "overview" in shown.out
+    (trajectory,) = read_jsonl(tmp_path / "trajectory.jsonl", Trajectory)
+    assert trajectory.stop == "truncated"
+    assert Image.open(tmp_path / "trajectory.png").size[0] > 300
+    assert "Content-Security-Policy" in (tmp_path / "report.html").read_text()
+
+
+def test_json_is_one_object_and_nothing_else(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["ask", picture(tmp_path), "What is it?", "--model", model, "--max-tokens", "4", "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["sample"]["question"] == "What is it?"
+    assert record["turns"][0]["tokens"] == {"prompt": record["turns"][0]["tokens"]["prompt"], "completion": 4}
+
+
+def test_a_seed_gives_the_same_text_again(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for seed in ("1", "1", "2"):
+        main(["ask", picture(tmp_path), "What?", "--model", model, "--max-tokens", "12", "--json", "--seed", seed])
+        texts.append(json.loads(capsys.readouterr().out)["turns"][0]["text"])
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ask", "missing.png", "What?"], "missing.png"),
+        (["ask", __file__, "What?"], "test_cli.py"),
+        (["ask", "{picture}", " "], "the question is empty"),
+        (["ask", "{picture}", "What?", "--model", "./no-such-model"], "no-such-model"),
+        (["ask", "{picture}", "What?", "--system-prompt", "none.txt"], "none.txt"),
+        (["ask", "{picture}", "What?", "--coordinates", "unit"], "--coordinates is for served models"),
+        (["ask", "{picture}", "What?", "--max-source-pixels", "100"], "--max-source-pixels"),
+        (["ask", "{picture}", "What?", "--save", "{picture}"], "is a file"),
+        (["eval", "--data", "nowhere", "-o", "{folder}/out"], "nowhere"),
+        (["view", "none.jsonl"], "none.jsonl"),
+        (["scenes", "{folder}/s", "--size", "huge"], "WIDTHxHEIGHT"),
+        (["scenes", "{folder}/s", "--size", "4000x100"], "out of range"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_2(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"picture": picture(tmp_path), "folder": str(tmp_path)}
+    assert main([argument.format(**names) for argument in arguments]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert words in said[0]
+    assert said[0].startswith("cof ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ask"], ["ask", "a", "b", "--max-zooms", "-1"], ["scenes", "x", "--count", "many"]]
+)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_nano_says_that_it_knows_only_scenes(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["ask", picture(tmp_path), "What?", "--max-tokens", "2", "--json"])
+    said = capsys.readouterr().err.splitlines()
+    assert "nano knows only the scenes" in said[0]
+    assert "--model" in said[0]
+    main(["ask", str(scenes / "images" / "test-0-00000-448x252.png"), "What?", "--max-tokens", "2", "--json"])
+    assert "nano knows" not in capsys.readouterr().err
+
+
+def test_eval_writes_what_it_prints_and_goes_on_where_it_stopped(
+    model: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "eval",
+        "--data",
+        str(scenes),
+        "-o",
+        str(tmp_path),
+        "--model",
+        model,
+        "--max-tokens",
+        "4",
+        "--max-zooms",
+        "1",
+    ]
+    assert main([*command, "--limit", "2"]) == 0
+    first = (tmp_path / "trajectories.jsonl").read_text().splitlines()
+    assert main(command) == 0
+    assert (tmp_path / "trajectories.jsonl").read_text().splitlines()[:2] == first
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    keys = {"n", "accuracy", "accuracy_ci95", "target_hit_rate", "mean_zooms", "tokens_in", "tokens_out", "seconds"}
+    keys |= {"malformed_rate", "stop_reasons", "by_category", "by_resolution", "by_zooms_needed"}
+    assert keys | {"command", "versions", "seed"} <= set(summary)
+    assert summary["n"] == 3
+    assert set(summary["by_category"]) == {"direct_attributes", "relative_position", "nested"}
+    assert keys - {"by_category", "by_resolution", "by_zooms_needed"} <= set(summary["by_resolution"]["448"])
+    assert main(["view", str(tmp_path / "trajectories.jsonl"), "-o", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = "import sys; from cof_agent.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'transformers', 'langgraph', 'trl', 'pydantic'} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-1] == "[]"
+
+
+def test_importing_the_package_loads_no_torch() -> None:
+    code = "import sys, cof_agent, cof_agent.policy, cof_agent.environment; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cof_agent.cli", "scenes", str(tmp_path), "--count", "500", "--size", "448x252"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("images/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(2)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.strip().endswith("interrupted; what was done is kept.")
+    for path in tmp_path.glob("images/*.png"):
+        Image.open(path).load()

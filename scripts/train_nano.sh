@@ -5,5 +5,6 @@ set -euo pipefail
 . "$(dirname "$0")/environment.sh" train,api,dev
 install=no
 if [ "${1:-}" = "--install" ]; then install=yes; shift; fi
+.venv/bin/python -m sft.vision --output outputs/nano-vision
 .venv/bin/python -m sft.train --config sft/configs/nano.yaml "$@"
 if [ "$install" = yes ]; then .venv/bin/python -m cof_agent.nano.install outputs/nano; fi

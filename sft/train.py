@@ -1,7 +1,7 @@
 """Fine-tunes a Qwen-VL on zoom trajectories: `accelerate launch -m sft.train --config sft/configs/NAME.yaml [--key value ...]`.
 
-Loss falls on every assistant turn and on nothing else. The nano model is trained by the same command from a random
-start (`model: nano-random`, `data: curriculum`).
+Loss falls on every assistant turn and on nothing else. The nano model is trained by the same command, from a vision tower
+that `sft.vision` taught to see (`data: curriculum`).
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from cof_agent.trajectory import write_atomic
 from sft.collate import AssistantCollator
 from sft.curriculum import Plan, nano_environment, row
 
-RANDOM_NANO = "nano-random"
-
 
 @dataclass
 class RunConfig:
     """What is trained on what. Everything else is TRL's `SFTConfig`."""
 
-    model: str = field(metadata={"help": "Checkpoint directory, hub id, or `nano-random` for a fresh nano."})
+    model: str = field(metadata={"help": "Checkpoint directory or hub id."})
     data: str = field(metadata={"help": "`curriculum`: endless drawn scenes, made for nano."})
     samples: int = field(default=0, metadata={"help": "Rows of the curriculum."})
+    freeze_vision: bool = field(
+        default=False, metadata={"help": "Leave the vision tower and its projector as they are."}
+    )
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
     plan: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of `sft.curriculum.Plan`."})
 
@@ -56,15 +57,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def build_trainer(config: RunConfig, training: SFTConfig) -> SFTTrainer:
-    """The trainer with its model, processor and data; nothing is trained yet."""
-    directory = config.model
-    if config.model == RANDOM_NANO:
-        directory = str(Path(training.output_dir) / "random-start")
-        write_random_nano(Path(directory), training.seed)
-    model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32)
+    """The trainer with its model, processor and data; nothing is trained yet.
+
+    Raises:
+        InputError: if the model cannot be read.
+    """
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(config.model, dtype=torch.float32)
+        processor = load_processor(config.model)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the model {config.model}: {str(error).splitlines()[0]}") from None
+    if config.freeze_vision:
+        model.model.visual.requires_grad_(False)
     if training.use_cpu:
         speed_up_vision(model)
-    processor = load_processor(directory)
     return SFTTrainer(
         model=model,
         args=training,
@@ -72,15 +78,6 @@ def build_trainer(config: RunConfig, training: SFTConfig) -> SFTTrainer:
         data_collator=AssistantCollator(processor),
         train_dataset=curriculum(config, training.seed),
     )
-
-
-def write_random_nano(directory: Path, seed: int) -> None:
-    from trl.chat_template_utils import qwen2_5_vl_chat_template
-
-    from cof_agent.nano.build import random_start
-
-    if not (directory / "config.json").exists():
-        random_start(seed, directory, qwen2_5_vl_chat_template)
 
 
 def curriculum(config: RunConfig, seed: int) -> Dataset:

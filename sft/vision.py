@@ -9,6 +9,7 @@ tokens of a conversation, colours did not start within 200 steps; asked this way
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import time
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,14 +27,16 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
+from trl.chat_template_utils import qwen2_5_vl_chat_template
 
 from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.nano.build import random_start
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, DIGITS, LABEL_HEIGHT, LETTERS, SHAPES, SIGN_TEXT, Scene, generate
+from cof_agent.trajectory import write_atomic
 from sft.curriculum import nano_environment, overview_of, style
-from sft.train import write_random_nano
 
 CELL = 28  # shown pixels of a merged token
 CHARACTERS = DIGITS + LETTERS
@@ -45,7 +49,7 @@ HEAD = (1, len(COLOURS), len(SHAPES), 3, SLOTS * (len(CHARACTERS) + 1))
 
 @dataclass
 class Targets:
-    """What the tokens of some images show, one row a token: [tokens] or [tokens, ...]; -100 where nothing is asked."""
+    """What the tokens of some images show, one row a token; -100 where nothing is asked."""
 
     present: Tensor
     colour: Tensor
@@ -137,13 +141,14 @@ class Lessons(IterableDataset[tuple[Tensor, Tensor, Targets]]):
     """The batches of a run: pixel values, grids and targets; drawn in a process beside the training."""
 
     processor: Any
+    start: int
     steps: int
     images: int
     seed: int
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Targets]]:
         environment = nano_environment()
-        for step in range(self.steps):
+        for step in range(self.start, self.steps):
             pairs = [lesson(f"{self.seed}:{step}:{k}", environment) for k in range(self.images)]
             drawn = [sketch(scene, view.region, view.shown_size) for scene, view in pairs]
             pixels = self.processor(images=drawn, return_tensors="pt")
@@ -196,7 +201,7 @@ def look_nearby(tower: nn.Module) -> None:
     gaze. A tower that starts so is nearly a convolution and learns outlines at once; one that starts on uniform
     attention learned colours only (the idea of ConViT, arXiv 2103.10697, carried over to rotary positions).
     """
-    for block, (gazes, sharpness) in zip(tower.blocks, GAZES, strict=True):
+    for block, (gazes, sharpness) in zip(list(tower.blocks), GAZES, strict=True):  # type: ignore[arg-type]
         head_size = block.attn.qkv.bias.numel() // 3 // len(gazes)
         pairs = head_size // 4  # rotary pairs of each axis
         frequencies = 10000.0 ** (-torch.arange(pairs) / pairs)
@@ -229,40 +234,81 @@ def one_cycle(progress: float) -> float:
 
 
 def train(output: Path, *, steps: int, images: int, rate: float, seed: int) -> None:
-    """Pretrain the vision tower of a random nano and write the whole model to `output`."""
+    """Pretrain the vision tower of a random nano and write the whole model to `output`.
+
+    A state every `SAVE_EVERY` steps lets the same command go on after an interruption; a finished run is left as it is.
+    """
+    if (output / RECORD).exists():
+        return
     torch.manual_seed(seed)
-    write_random_nano(output, seed)
+    if not (output / "config.json").exists():
+        random_start(seed, output, qwen2_5_vl_chat_template)
     model = AutoModelForImageTextToText.from_pretrained(output, dtype=torch.float32)
     speed_up_vision(model)
-    processor, console = AutoImageProcessor.from_pretrained(output), Console(stderr=True)
+    processor = AutoImageProcessor.from_pretrained(output)
     tower, head = model.model.visual.train(), nn.Linear(model.config.text_config.hidden_size, sum(HEAD))
-    parameters = [*tower.parameters(), *head.parameters()]
-    if not (output / "vision.json").exists():
-        look_nearby(tower)
-        whiten(tower.patch_embed.proj, next(iter(Lessons(processor, 1, 200, seed - 1)))[0])
-    optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
+    look_nearby(tower)
+    whiten(tower.patch_embed.proj, next(iter(Lessons(processor, 0, 1, 200, seed - 1)))[0])
+    learner = nn.ModuleDict({"tower": tower, "head": head})
+    optimiser = torch.optim.AdamW(learner.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
-    started, log = time.monotonic(), []
-    lessons = Lessons(processor, steps, images, seed)
-    for step, (pixels, grid, targets) in enumerate(DataLoader(lessons, batch_size=None, num_workers=1)):
-        seen = tower(pixels, grid_thw=grid).pooler_output
-        outputs = head(seen)
-        parts = loss_of(outputs, targets)
-        total = torch.stack(list(parts.values())).nansum()
-        total.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+    stateful = {"learner": learner, "optimiser": optimiser, "schedule": schedule}
+    start = _restore(output / STATE, stateful)
+    progress = Report(steps, start)
+    lessons = DataLoader(Lessons(processor, start, steps, images, seed), batch_size=None, num_workers=1)
+    for step, (pixels, grid, targets) in enumerate(lessons, start + 1):
+        outputs = head(tower(pixels, grid_thw=grid).pooler_output)
+        torch.stack(list(loss_of(outputs, targets).values())).nansum().backward()
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        log.append(accuracy_of(outputs, targets))
-        if (step + 1) % 25 == 0:
-            means = {name: sum(entry[name] for entry in log[-25:]) / 25 for name in log[0]}
-            pace = (time.monotonic() - started) / (step + 1)
-            figures = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
-            console.print(f"step {step + 1}/{steps}  {figures}  {(steps - step - 1) * pace / 60:.0f} min left")
-        if (step + 1) % 250 == 0 or step + 1 == steps:
-            model.save_pretrained(output)
-            (output / "vision.json").write_text(json.dumps({"step": step + 1, **log[-1]}) + "\n")
+        progress.add(accuracy_of(outputs, targets))
+        if step % SAVE_EVERY == 0:
+            _save(output / STATE, step, stateful)
+    model.save_pretrained(output)
+    write_atomic(output / RECORD, json.dumps({"steps": steps, "images": images, "rate": rate, "seed": seed}) + "\n")
+    (output / STATE).unlink(missing_ok=True)
+
+
+SAVE_EVERY = 100
+STATE, RECORD = "vision-state.pt", "vision.json"
+
+
+def _restore(path: Path, stateful: dict[str, Any]) -> int:
+    """Load the state of an interrupted run; returns the steps it had done."""
+    if not path.exists():
+        return 0
+    saved = torch.load(path, weights_only=True)
+    for name, part in stateful.items():
+        part.load_state_dict(saved[name])
+    return int(saved["step"])
+
+
+def _save(path: Path, step: int, stateful: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save({"step": step} | {name: part.state_dict() for name, part in stateful.items()}, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+class Report:
+    """A line every 25 steps: mean accuracies since the last one, and the time that is left."""
+
+    def __init__(self, steps: int, start: int) -> None:
+        self.steps, self.start, self.done = steps, start, start
+        self.began, self.console = time.monotonic(), Console(stderr=True)
+        self.log: list[dict[str, float]] = []
+
+    def add(self, accuracy: dict[str, float]) -> None:
+        self.log.append(accuracy)
+        self.done += 1
+        if self.done % 25 and self.done != self.steps:
+            return
+        figures = "  ".join(f"{name} {fmean(entry[name] for entry in self.log):.3f}" for name in accuracy)
+        pace = (time.monotonic() - self.began) / (self.done - self.start)
+        left = (self.steps - self.done) * pace / 60
+        self.console.print(f"vision {self.done}/{self.steps}  {figures}  {left:.0f} min left")
+        self.log.clear()
 
 
 def main() -> None:

@@ -171,6 +171,7 @@ def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path) -> None:
     from sft.vision import train
 
     train(tmp_path / "vision", steps=2, images=4, rate=1e-3, seed=1)
+    assert (tmp_path / "vision" / "vision.json").exists()
     command = ["--config", "sft/configs/nano.yaml", "--model", str(tmp_path / "vision"), "--samples", "16"]
     command += ["--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "4", "--save_steps", "2"]
     main([*command, "--max_steps", "2"])

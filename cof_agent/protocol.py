@@ -94,9 +94,7 @@ def opening(sample: Sample, overview: View, *, system: CoordinateSystem, prompt:
     ]
 
 
-def observation_message(
-    observations: Sequence[Observation], first_view: int, *, system: CoordinateSystem
-) -> Message:
+def observation_message(observations: Sequence[Observation], first_view: int, *, system: CoordinateSystem) -> Message:
     """The user message that answers one assistant turn: for each zoom the crop, then its text; or the error sentence.
 
     `first_view` is the number that the first crop gets in the conversation.

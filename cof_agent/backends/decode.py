@@ -56,9 +56,13 @@ class Decoder:
         self._stop_ids = stop_ids
         self._pool = KeyValuePool()
         self._rows: list[_Row] = []
-        self._features = FeatureCache(model)
-        self._past = PastConversations()
+        self.forget()
         self._next_key = 0
+
+    def forget(self) -> None:
+        """Drops what is kept of images and past conversations. From any thread."""
+        self._features = FeatureCache(self._model)
+        self._past = PastConversations()
 
     def knows(self, picture: Picture) -> bool:
         """Whether the vision tower's features of the picture are there (for now). From any thread."""

@@ -94,6 +94,10 @@ class LocalPolicy:
             truncated=not generated.stopped,
         )
 
+    def forget(self) -> None:
+        """Drops what was read in earlier conversations, which costs time and changes no text: for fair measurements."""
+        self._decoder.forget()
+
     def _prompt(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Prompt:
         pictures = [self._picture(image) for image in prepare_images(images, self.limits)]
         text = self._processor.apply_chat_template(

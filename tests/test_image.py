@@ -409,6 +409,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platfor
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["turned.jpg", "transparent.png"])  # of each format the kind that costs most
 def test_12000_x_12000_within_2_gb(tmp_path: Path, name: str) -> None:
     if name == "turned.jpg":

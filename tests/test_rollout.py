@@ -183,7 +183,10 @@ except KeyboardInterrupt:
 def test_an_interrupted_run_keeps_what_it_did(picture: Path, tmp_path: Path, ending: signal.Signals) -> None:
     output = tmp_path / "t.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(output), str(picture)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW, str(output), str(picture)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a runner in the background ignores it
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (not output.exists() or output.read_bytes().count(b"\n") < 4):

@@ -44,6 +44,7 @@ def _write(family: str, directory: Path) -> None:
 
     from cof_agent.nano import build
 
+    torch.set_num_threads(1)  # models this small get slower with more, and far slower on a busy machine
     if family == "qwen2_5_vl":
         build.random_start(0, directory, CHAT_TEMPLATE)
         return

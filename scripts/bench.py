@@ -26,7 +26,7 @@ from PIL.Image import Image
 from transformers import AutoModelForImageTextToText
 
 from cof_agent import protocol
-from cof_agent.backends.local import load
+from cof_agent.backends.local import LocalPolicy, load
 from cof_agent.backends.processor import load_processor
 from cof_agent.commands.eval import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
@@ -87,7 +87,7 @@ def agent(count: int, repeats: int) -> None:
         write_scenes(data, count=count, seed=11, size=Size(3840, 2160), split="test")
         samples = read_samples(data)
         _commands(samples[0])
-        policy = load(WEIGHTS)
+        policy = load(WEIGHTS, name="nano")
         plain, _ = _rate(samples, SequentialTransformers(policy, WEIGHTS), 1, repeats)
         print(f"sequential transformers     {plain:6.2f} trajectories/s    1.0 x")
         for concurrency in (1, 8, 32):
@@ -117,6 +117,8 @@ def _rate(samples: list[Sample], policy: Policy, concurrency: int, repeats: int)
     best, trajectories = 0.0, []
     for _ in range(repeats):
         environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+        if isinstance(policy, LocalPolicy):
+            policy.forget()  # nothing read in an earlier run may be reused
         started = time.perf_counter()
         trajectories = asyncio.run(
             rollout(
@@ -134,6 +136,7 @@ def _shares(samples: list[Sample], policy: Any) -> None:
     what Python's own threads spend outside of both.
     """
     environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+    policy.forget()
     model, images, parsing = Clock(), Clock(), Clock()
     engine = policy._batcher._engine
     engine.step, engine.admit, policy._prompt = (model.wrap(f) for f in (engine.step, engine.admit, policy._prompt))

@@ -45,12 +45,11 @@ def policy(options: argparse.Namespace) -> Policy:
     _quiet_transformers()
     from cof_agent.backends.local import load
 
-    model: str | Path = options.model
     if options.model == NANO:
         from cof_agent.nano import WEIGHTS
 
-        model = WEIGHTS
-    return load(model, max_pixels=options.max_pixels, zoom_pixels=options.zoom_pixels)
+        return load(WEIGHTS, name=NANO, max_pixels=options.max_pixels, zoom_pixels=options.zoom_pixels)
+    return load(options.model, max_pixels=options.max_pixels, zoom_pixels=options.zoom_pixels)
 
 
 def _quiet_transformers() -> None:

@@ -80,13 +80,15 @@ def _origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
 def _print(summary: dict[str, Any], output: Path) -> None:
     table = Table(title=f"{summary['policy']} on {summary['n']} samples", title_justify="left")
     for heading in ("", "n", "accuracy", "95 %", "hits", "zooms", "tokens in", "out", "malformed"):
-        table.add_column(heading, justify="left" if not heading else "right")
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     _row(table, "all", summary)
     for name in ("by_category", "by_resolution", "by_zooms_needed"):
         table.add_section()
         for row, figures in summary[name].items():
             _row(table, f"{name.removeprefix('by_').replace('_', ' ')} {row}", figures)
     console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has no width of its own
     console.print(table)
     console.print("stop reasons:", ", ".join(f"{name} {n}" for name, n in summary["stop_reasons"].items()))
     console.print(f"written: {output / 'summary.json'}, {output / 'trajectories.jsonl'}", soft_wrap=True)

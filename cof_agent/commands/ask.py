@@ -85,7 +85,8 @@ def _show(console: Console, event: object) -> None:
                 size = f"{region.width:.0f} x {region.height:.0f}"
                 note = f"  {observation.note}" if observation.note else ""
                 console.print(
-                    f"[cyan]zoom[/]      {corner}, {size} source pixels shown at {observation.view.shown_size}{note}"
+                    f"[cyan]zoom[/]      {corner}, {size} source pixels shown at {observation.view.shown_size}{note}",
+                    soft_wrap=True,
                 )
 
 

@@ -95,6 +95,13 @@ def test_bad_input_is_one_sentence_and_2(
     assert said[0].startswith("cof ")
 
 
+def test_a_damaged_image_is_bad_input(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = Path(picture(tmp_path)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert main(["ask", str(tmp_path / "cut.png"), "What?", "--model", model]) == 2
+    assert "cut.png" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments", [["ask"], ["ask", "a", "b", "--max-zooms", "-1"], ["scenes", "x", "--count", "many"]]
 )

@@ -119,6 +119,8 @@ def _close(trajectory: Trajectory, console: Console) -> int:
             letters = {text: letter for letter, text in protocol.lettered(trajectory.sample.choices)}
             console.print(f"[dim]choice[/]    {letters[choice]}. ", Text(choice))
         return 0
+    if trajectory.overview is None:  # the header could be read, the pixels not
+        raise InputError(trajectory.error or "the image cannot be opened.")
     reason = trajectory.error if trajectory.stop is StopReason.ERROR else ENDED[trajectory.stop]
     print(f"cof ask: no answer: {reason}", file=sys.stderr)
     return UNANSWERED

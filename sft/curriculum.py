@@ -7,7 +7,6 @@ several times the signal for the price of one picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -48,16 +47,8 @@ class Plan:
     tokens: int = 270  # of questions and first actions beside an overview; rows of one length waste no padding
 
 
-def rows(
-    plan: Plan, environment: ZoomEnvironment, *, count: int, seed: int, start: int = 0
-) -> Iterator[dict[str, Any]]:
-    """Training rows `start` to `count`; row `i` is the same whenever and wherever it is made."""
-    for index in range(start, count):
-        yield row(plan, environment, progress=index / count, key=f"train:{seed}:{index}")
-
-
 def row(plan: Plan, environment: ZoomEnvironment, *, progress: float, key: str) -> dict[str, Any]:
-    """One conversation at `progress` (0 to 1) through the run."""
+    """One conversation at `progress` (0 to 1) through the run; the same for a key, whenever and wherever it is made."""
     random = Random(f"row:{key}")
     first = min(1.0, progress / plan.first)
     growth = _ramp(progress, plan.grow_from, plan.grow_to)

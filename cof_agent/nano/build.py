@@ -1,6 +1,6 @@
 """The tokenizer, the architecture and the random start of nano.
 
-What makes so small a model learn to point (measured; the README names the runs):
+Choices made for a model this small:
 - weights start at a standard deviation of 0.06, not 0.02, which is far too small at these widths;
 - heads of 64 with a rotary base of 1,000 and most frequencies given to height and width, so that the width axis
   turns noticeably over a few columns;
@@ -87,11 +87,12 @@ def _corpus() -> list[str]:
 
 def _fixed_strings() -> list[str]:
     """Literal pieces of the wire format, one token each; a bracket stays outside, for the coordinate before it to see."""
-    head, end = protocol.write_zoom("X", Box(1, 2, 3, 4)).split("X")[1].split("1, 2, 3, 4]")
+    think, call = protocol.write_zoom("X", Box(1, 2, 3, 4)).split("X")
+    head, end = call.split("1, 2, 3, 4]")
     nested = protocol.write_zoom("X", Box(1, 2, 3, 4), 5).split("4]")[1].split("5")[0]
     answer_head, answer_tail = protocol.write_answer("X", "Y").split("X")[1].split("Y")
     prompt = protocol.system_prompt(CoordinateSystem.ABSOLUTE)
-    return [prompt, "<think>", head, end, nested, answer_head, answer_tail]
+    return [prompt, think, head, end, nested, answer_head, answer_tail]
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:

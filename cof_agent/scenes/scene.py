@@ -107,8 +107,8 @@ HARD = Style(count=(14, 24), side=(0.012, 0.05), pairs=PAIRS, label_lengths=(2, 
 def generate(seed: str, style: Style) -> Scene:
     """The scene of a seed: the same on any machine.
 
-    Objects never touch. Each has a distinct colour and shape pair, except that the first one is always the
-    only one of its kind; every further one shares its colour or its shape with an earlier one half of the time.
+    Objects never touch. Each has a colour and shape pair of its own; half of the later ones share their colour or
+    their shape with an earlier one.
     """
     random = Random(f"scene:{seed}")
     items: list[Item] = []

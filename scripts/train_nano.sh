@@ -6,5 +6,6 @@ set -euo pipefail
 install=no
 if [ "${1:-}" = "--install" ]; then install=yes; shift; fi
 .venv/bin/python -m sft.vision --output outputs/nano-vision
+.venv/bin/python -m sft.ground --model outputs/nano-vision --output outputs/nano-ground
 .venv/bin/python -m sft.train --config sft/configs/nano.yaml "$@"
 if [ "$install" = yes ]; then .venv/bin/python -m cof_agent.nano.install outputs/nano; fi

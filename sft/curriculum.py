@@ -2,7 +2,7 @@
 
 A model this small that starts on cluttered scenes never begins to point; started on a few large objects it does so
 within minutes, and keeps it while the scenes grow. Several questions about one picture in one conversation give
-several times the signal for the price of one picture.
+several times the signal for the price of one picture, and a list of all that is seen ten times.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from PIL.Image import Image
-
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Box, CoordinateSystem, Size, View, smart_resize
@@ -20,10 +18,10 @@ from cof_agent.nano.build import OVERVIEW_PIXELS, ZOOM_PIXELS
 from cof_agent.policy import PixelLimits
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
-from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask
+from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask, sign_on, written_on
 from cof_agent.scenes.scene import Scene, Style, generate
 from cof_agent.scenes.write import sample_of
-from cof_agent.trajectory import Sample, Trajectory
+from cof_agent.trajectory import Sample
 from sft.dataset import to_row
 
 FULL = 3840  # source pixels of the long side of a full scene
@@ -32,36 +30,43 @@ SHOWN = 448  # shown pixels of its overview
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """When what happens, as fractions of the whole run.
+    """When what happens, as fractions of the whole run, and the mixture of conversations.
 
-    Up to `first` a canvas of a few grid cells with one object grows to one with a few, on a plain ground and with
-    nothing to read. From `grow_from` to `grow_to` it grows to the scenes of the benchmark; from `zoom_from` on, a
-    growing part of the conversations are whole trajectories with crops, up to `zoom_share`.
+    From `grow_from` to `grow_to` a small canvas with one to three large objects grows to the scenes of the benchmark.
+    From `zoom_from` on, over a fifth of the run, whole trajectories and reading come in.
     """
 
-    first: float = 0.20
-    grow_from: float = 0.22
-    grow_to: float = 0.60
-    zoom_from: float = 0.45
-    zoom_share: float = 0.5
-    tokens: int = 270  # of questions and first actions beside an overview; rows of one length waste no padding
+    grow_from: float = 0.02
+    grow_to: float = 0.12
+    zoom_from: float = 0.08
+    whole: float = 0.4  # share of conversations of whole trajectories
+    reading: float = 0.15  # share of conversations about crops alone
+    listing: float = 0.45  # share of the others that list what is seen
+    tokens: int = 270  # beside an overview; rows of one length waste no padding
 
 
 def row(plan: Plan, environment: ZoomEnvironment, *, progress: float, key: str) -> dict[str, Any]:
     """One conversation at `progress` (0 to 1) through the run; the same for a key, whenever and wherever it is made."""
     random = Random(f"row:{key}")
-    first = min(1.0, progress / plan.first)
     growth = _ramp(progress, plan.grow_from, plan.grow_to)
-    if random.random() < 0.2:  # earlier lessons are not forgotten
-        first, growth = first * random.random() ** 0.5, growth * random.random()
-    if (first < 1.0 and growth == 0.0) or random.random() < 0.03:
-        return _first_lesson(key, environment, random, plan, first)
+    if random.random() < 0.25:  # earlier lessons are not forgotten
+        growth *= random.random()
     scene = generate(key, style(growth))
-    overview = overview_of(scene)
-    zooming = plan.zoom_share * _ramp(progress, plan.zoom_from, plan.zoom_from + 0.25)
-    if random.random() < zooming:
-        return _whole(scene, overview, environment, random, plan)
-    return _first_actions(scene, overview, environment, random, plan, growth)
+    talk = _Conversation(scene, environment, plan.tokens)
+    later = _ramp(progress, plan.zoom_from, plan.zoom_from + 0.2)
+    kind = random.random()
+    if kind < later * plan.whole:
+        talk.show(overview_of(scene))
+        talk.ask(_samples(scene, random, exercises=0.0), whole=True)
+    elif kind < later * (plan.whole + plan.reading):
+        _read_crops(talk, random)
+    elif random.random() < plan.listing:
+        talk.show(overview_of(scene))
+        talk.say(LIST, _listing(scene, random))
+    else:
+        talk.show(overview_of(scene))
+        talk.ask(_samples(scene, random, exercises=0.7 - 0.45 * growth))
+    return to_row(talk.messages, [sketch(scene, view.region, view.shown_size) for view in talk.views])
 
 
 def _ramp(progress: float, low: float, high: float) -> float:
@@ -91,63 +96,104 @@ def overview_of(scene: Scene) -> View:
     return View(scene.size, Box(0, 0, scene.size.width, scene.size.height), resized)
 
 
-def _first_lesson(key: str, environment: ZoomEnvironment, random: Random, plan: Plan, first: float) -> dict[str, Any]:
-    """Large objects on a small plain canvas: where each is, or what it looks like."""
-    scene = generate(key, first_style(first))
-    overview = overview_of(scene)
-    messages = _fill([], _samples(scene, random, exercises=1.0), overview, environment, plan.tokens)
-    return to_row(messages, [sketch(scene, overview.region, overview.shown_size)])
+LIST = "List the objects."
 
 
-def first_style(first: float) -> Style:
-    """From one object on a canvas of two by two cells (0) to up to four on six by four (1)."""
-    long_side = round(500 + 940 * first)
-    return Style(
-        size=Size(long_side, round(long_side * (1 - 0.3 * first))),
-        count=(1, round(1 + 3 * first)),
-        side=((190 + 60 * first) / long_side, (320 + 150 * first) / long_side),
-        clutter=(0, 0),
-        signs=0.0,
-    )
+class _Conversation:
+    """Questions about one scene, each answered as the oracle does, as many as about `tokens` tokens hold."""
+
+    def __init__(self, scene: Scene, environment: ZoomEnvironment, tokens: int) -> None:
+        self.scene, self.environment, self.left = scene, environment, tokens
+        self.messages = [_message("system", protocol.system_prompt(environment.settings.system))]
+        self.views: list[View] = []
+        self._new: list[dict[str, Any]] = []  # the image of the next question
+
+    def show(self, view: View) -> None:
+        """Put an image before the next question."""
+        self._new = [{"type": "image", "view": len(self.views)}]
+        self.views.append(view)
+
+    def say(self, question: str, reply: str) -> None:
+        self.messages.append(_message("user", question, *self._new))
+        self.messages.append(_message("assistant", reply))
+        self._new = []
+
+    def ask(self, samples: list[Sample], *, whole: bool = False) -> bool:
+        """Answer `samples` in order: the whole way with its crops, or the first action only. False: no room is left."""
+        for sample in samples:
+            views = list(self.views)
+            messages = [_message("user", protocol.question_text(sample), *self._new)]
+            while text := self._next_zoom(sample, views):
+                messages.append(_message("assistant", text))
+                if not whole:
+                    break
+                seen = self.environment.step(protocol.parse(text), views)
+                system = self.environment.settings.system
+                messages.append(protocol.observation_message(seen, len(views), system=system))
+                views += [one.view for one in seen if one.view]
+            else:
+                messages.append(_message("assistant", oracle.answer(sample, self.views[0], self.environment)))
+            self.left -= sum(_tokens(message) for message in messages)
+            if len(self.messages) > 1 and (self.left < 0 or len(views) > self.environment.settings.max_zooms):
+                return False
+            self.messages += messages
+            self.views, self._new = views, []
+        return True
+
+    def _next_zoom(self, sample: Sample, views: list[View]) -> str | None:
+        if sample.metadata["kind"] == "show" and len(views) == len(self.views):
+            box = oracle.pointing_box(views[0], sample.boxes[0], CoordinateSystem.ABSOLUTE)
+            return protocol.write_zoom("It can be seen well.", box)
+        return oracle.next_zoom(sample, views, self.environment)
 
 
-def _first_actions(
-    scene: Scene, overview: View, environment: ZoomEnvironment, random: Random, plan: Plan, growth: float
-) -> dict[str, Any]:
-    """Several questions about one overview, each with the first thing to do about it: zoom where, or answer what."""
-    samples = _samples(scene, random, exercises=0.7 - 0.45 * growth)
-    messages = _fill([], samples, overview, environment, plan.tokens)
-    return to_row(messages, [sketch(scene, overview.region, overview.shown_size)])
+def _message(role: str, text: str, *images: dict[str, Any]) -> protocol.Message:
+    return {"role": role, "content": [*images, {"type": "text", "text": text}]}
 
 
-def _fill(
-    messages: list[protocol.Message],
-    samples: list[Sample],
-    overview: View,
-    environment: ZoomEnvironment,
-    tokens: int,
-) -> list[protocol.Message]:
-    """`messages` and after them first actions for `samples`, as many as about `tokens` tokens hold."""
-    for sample in samples:
-        opening = protocol.opening(sample, overview, system=CoordinateSystem.ABSOLUTE)
-        text = _first_action(sample, overview, environment)
-        tokens -= 20 + len(protocol.question_text(sample)) // 5 + len(protocol.thought(text)) // 4
-        if tokens < 0 and messages:
+def _tokens(message: protocol.Message) -> int:
+    """Roughly the length of a message in nano's tokens; an image is a crop."""
+    images = sum(part["type"] == "image" for part in message["content"])
+    text = message["content"][-1]["text"]
+    return 15 + 36 * images + len(protocol.thought(text) if message["role"] == "assistant" else text) // 5
+
+
+def _listing(scene: Scene, random: Random) -> str:
+    """All objects and their boxes, in any order: ten times as many places a row as questions ask for."""
+    overview, items = overview_of(scene), random.sample(scene.items, len(scene.items))
+    boxes = [oracle.pointing_box(overview, item.box, CoordinateSystem.ABSOLUTE) for item in items]
+    found = [f"{item.name} {[int(value) for value in box]}" for item, box in zip(items, boxes, strict=True)]
+    return protocol.write_answer("They can be seen well.", ", ".join(found))
+
+
+def _read_crops(talk: _Conversation, random: Random) -> None:
+    """Crops of objects and of signs, cut a little off as the model's own boxes will be, and questions about them."""
+    for item in random.sample(talk.scene.items, len(talk.scene.items)):
+        sign = bool(item.sign) and random.random() < 0.6
+        target = item.sign_box if sign and random.random() < 0.5 else item.box
+        talk.show(_crop(target, talk, random))
+        question = sign_on(talk.scene, item, random) if sign else written_on(talk.scene, item, random)
+        if not talk.ask([_sample(talk.scene, question, random, choices=random.random() < 0.2)], whole=True):
             break
-        messages = messages + (opening if not messages else [_without_image(opening[1])])
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": text}]})
-    return messages
+    if talk._new:  # shown, but without a question
+        talk.views.pop()
 
 
-def _first_action(sample: Sample, overview: View, environment: ZoomEnvironment) -> str:
-    if sample.metadata["kind"] == "show":
-        box = oracle.pointing_box(overview, sample.boxes[0], CoordinateSystem.ABSOLUTE)
-        return protocol.write_zoom("It can be seen well.", box)
-    return oracle.next_zoom(sample, (overview,), environment) or oracle.answer(sample, overview, environment)
-
-
-def _without_image(message: protocol.Message) -> protocol.Message:
-    return {**message, "content": [part for part in message["content"] if part["type"] != "image"]}
+def _crop(target: Box, talk: _Conversation, random: Random) -> View:
+    """A crop that the environment makes of a box around `target`, shifted as far as `target` stays in sight."""
+    overview = overview_of(talk.scene)
+    box = overview.from_source(target, CoordinateSystem.ABSOLUTE)
+    side = max(oracle.SMALLEST, box.width)
+    view = None
+    for reach in (0.35, 0.2, 0.1, 0.0):
+        half = side * random.choice((0.5, 0.5, 0.6))
+        cx, cy = (value + random.uniform(-reach, reach) * side for value in box.center)
+        shifted = overview.to_source(Box(cx - half, cy - half, cx + half, cy + half), CoordinateSystem.ABSOLUTE)
+        view = talk.environment.crop_view(shifted, talk.scene.size)
+        if view.region.coverage(target) > 0.97:
+            break
+    assert view is not None
+    return view
 
 
 def _samples(scene: Scene, random: Random, *, exercises: float, most: int = 14) -> list[Sample]:
@@ -161,8 +207,7 @@ def _samples(scene: Scene, random: Random, *, exercises: float, most: int = 14) 
         if random.random() < exercises:
             question = random.choice((show, show, inverse))(scene, random)
         else:
-            category = "direct_attributes" if random.random() < 0.5 else random.choice(CATEGORIES)
-            question = ask(scene, category, random)
+            question = ask(scene, random.choice(CATEGORIES), random)
         if question and len(samples) < most and used.isdisjoint(item.name for item in question.about):
             used |= {item.name for item in question.about}
             samples.append(_sample(scene, question, random, choices=not samples))
@@ -186,22 +231,6 @@ def inverse(scene: Scene, random: Random) -> Question | None:
 def _sample(scene: Scene, question: Question, random: Random, *, choices: bool = True) -> Sample:
     sample = sample_of(scene, question, id=f"{scene.seed}:{random.random()}", image="", size=scene.size)
     return sample if choices else replace(sample, choices=())
-
-
-def _whole(scene: Scene, overview: View, environment: ZoomEnvironment, random: Random, plan: Plan) -> dict[str, Any]:
-    """A whole trajectory with its crops, of a category drawn evenly; then further questions while there is room."""
-    question = ask(scene, random.choice(CATEGORIES), random) or ask(scene, "direct_attributes", random)
-    assert question is not None  # every scene has an object with a label
-    trajectory = oracle.play(_sample(scene, question, random), overview, environment)
-    messages = protocol.render(trajectory, system=CoordinateSystem.ABSOLUTE)
-    left = plan.tokens - 20 - 100 * trajectory.zooms
-    messages = _fill(messages, _samples(scene, random, exercises=0.2), overview, environment, left)
-    return to_row(messages, images(scene, trajectory))
-
-
-def images(scene: Scene, trajectory: Trajectory) -> list[Image]:
-    """The pixels of every view, painted directly."""
-    return [sketch(scene, view.region, view.shown_size) for view in trajectory.views]
 
 
 def nano_environment() -> ZoomEnvironment:

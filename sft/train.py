@@ -7,15 +7,18 @@ that `sft.vision` taught to see (`data: curriculum`).
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import get_worker_info
 from transformers import AutoModelForImageTextToText
 from trl import SFTConfig, SFTTrainer, TrlParser
 
@@ -85,10 +88,18 @@ def curriculum(config: RunConfig, seed: int) -> Dataset:
     plan, environment, count = Plan(**config.plan), nano_environment(), config.samples
 
     def draw(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        yield_to_training()
         made = [row(plan, environment, progress=index / count, key=f"train:{seed}:{index}") for index in batch["index"]]
         return {key: [entry[key] for entry in made] for key in ("messages", "images")}
 
     return Dataset.from_dict({"index": list(range(count))}).with_transform(draw)
+
+
+@cache
+def yield_to_training() -> None:
+    """Lower the priority of a data worker: a core taken from a two-threaded matrix product stalls the other one too."""
+    if get_worker_info() is not None:
+        os.nice(19)
 
 
 def _save_run_record(config: RunConfig, training: SFTConfig) -> None:

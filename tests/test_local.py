@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.local import LocalPolicy, load, place
 from cof_agent.backends.processor import load_processor, prepare_images
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
@@ -223,6 +224,30 @@ def test_directories_that_hold_no_model_of_ours(checkpoint: Callable[[str], Path
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(InputError, match="cannot load the model"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("family", GRIDS)
+@pytest.mark.parametrize("training", [False, True])
+def test_the_fast_vision_tower_is_the_stock_one(checkpoint: Callable[[str], Path], family: str, training: bool) -> None:
+    """Images of mixed sizes, some alike in a row; features, and the gradients that training takes."""
+    torch.manual_seed(3)
+    outcomes = []
+    grids = torch.tensor([[1, 6, 4], [1, 4, 4], [1, 4, 4], [1, 2, 8]])
+    patches: torch.Tensor | None = None
+    for fast in (False, True):
+        model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint(family), dtype=torch.float32)
+        if fast:
+            speed_up_vision(model)
+        size = model.model.visual.patch_embed.proj.weight[0].numel()
+        patches = torch.randn(int(grids.prod(1).sum()), size) if patches is None else patches
+        with torch.set_grad_enabled(training):
+            features = torch.cat(model.get_image_features(patches, grids).pooler_output)
+        outcomes.append([features.detach()])
+        if training:
+            features.square().sum().backward()
+            outcomes[-1] += [weight.grad for weight in model.model.visual.parameters() if weight.grad is not None]
+    for stock, ours in zip(*outcomes, strict=True):
+        assert torch.allclose(stock, ours, atol=1e-4 * float(stock.abs().max()))
 
 
 def test_devices_and_precisions() -> None:

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from cof_agent import protocol
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
-from cof_agent.scenes import oracle
+from cof_agent.scenes.scene import Item, Scene, generate
 from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, Turn, Zoom
-from sft.curriculum import Plan, images, nano_environment, overview_of, row, style
+from sft.curriculum import Plan, nano_environment, overview_of, row, style
 from sft.dataset import to_row
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
@@ -129,7 +130,7 @@ def test_every_taught_turn_is_well_formed_and_boxes_lie_in_their_view() -> None:
 
 def test_no_object_is_asked_about_twice_in_a_row() -> None:
     """What one question names, another must not make the model look for."""
-    plan, environment = Plan(zoom_share=0.0), nano_environment()
+    plan, environment = Plan(whole=0.0, reading=0.0), nano_environment()
     for index in range(30):
         made = row(plan, environment, progress=0.9, key=f"t:{index}")
         shown = [m["content"][-1]["text"] for m in made["messages"] if m["role"] == "user"]
@@ -138,30 +139,60 @@ def test_no_object_is_asked_about_twice_in_a_row() -> None:
 
 
 def test_a_full_scene_is_shown_in_training_as_the_environment_shows_it() -> None:
-    from cof_agent.scenes.scene import generate
-
     scene = generate("same", style(1.0))
-    environment = nano_environment()
-    assert overview_of(scene) == environment.overview(scene.size)
-    sample = Sample("s", "", "q", ("a",), metadata={"category": "nested", "kind": "sign", "looks": []})
-    trajectory = oracle.play(sample, overview_of(scene), environment)
-    assert [picture.size for picture in images(scene, trajectory)] == [(448, 252)]
+    assert overview_of(scene) == nano_environment().overview(scene.size)
 
 
-def test_vision_targets_lie_on_the_objects() -> None:
-    from sft.vision import CELL, lesson, targets_of
+@pytest.mark.parametrize("kind", ["text", "piece", "crop", "overview"])
+def test_vision_targets_lie_on_the_objects(kind: str) -> None:
+    """Drawn the other way round: what the patch at an object's centre is asked for is that object."""
+    from sft.vision import COLOUR_NAMES, KINDS, PATCH, lesson, merged_order, targets_of
 
     environment = nano_environment()
-    for index in range(12):
-        scene, view = lesson(str(index), environment)
+    for index in range(8):
+        scene, view = lesson(kind, str(index), environment)
         targets = targets_of(scene, view)
-        columns = view.shown_size.width // CELL
-        assert len(targets.present) == columns * view.shown_size.height // CELL
+        rows, columns = view.shown_size.height // PATCH, view.shown_size.width // PATCH
+        place = {
+            int(patch): k for k, patch in enumerate(merged_order(np.arange(rows * columns).reshape(rows, columns)))
+        }
+        assert len(targets.present) == rows * columns
         for item in scene.items:
             box = view.from_source(item.box, CoordinateSystem.ABSOLUTE)
-            x, y = (int(value // CELL) for value in box.center)
-            if box.width > 1.5 * CELL and 0 <= x < columns and 0 <= y < view.shown_size.height // CELL:
-                assert targets.present[y * columns + x] == 1
+            x, y = (int(value // PATCH) for value in box.center)
+            if not (0 <= x < columns and 0 <= y < rows) or item.sign:
+                continue
+            patch = place[y * columns + x]
+            assert targets.present[patch] == 1
+            if box.width > 2 * PATCH:  # smaller ones may share a patch
+                assert COLOUR_NAMES[targets.colour[patch]] == item.colour
+                assert KINDS[targets.kind[patch]] == item.shape
+                assert (targets.place[patch, :2].abs() <= 0.5).all()
+                assert targets.character[patch] < 0 or targets.character[patch] < 27
+
+
+def test_characters_are_asked_for_from_left_to_right() -> None:
+    from sft.vision import CHARACTERS, merged_order, targets_of
+
+    item = Item("red", "square", 500, 500, 300, "A7")
+    scene = Scene(Size(1000, 1000), "s", 0, (item,))
+    view = View(scene.size, Box(332, 332, 668, 668), Size(168, 168))
+    grid = np.empty(144, np.int64)
+    grid[merged_order(np.arange(144).reshape(12, 12))] = targets_of(scene, view).character.numpy()
+    middle = grid.reshape(12, 12)[5]
+    text = "".join(CHARACTERS[code] for code in middle if code < len(CHARACTERS))
+    assert text == "AA77"
+
+
+def test_patches_are_those_of_the_image_processor() -> None:
+    from transformers import AutoImageProcessor
+
+    from cof_agent.nano import WEIGHTS
+    from sft.vision import patches_of
+
+    image = Image.effect_noise((56, 84), 80).convert("RGB")
+    expected = AutoImageProcessor.from_pretrained(WEIGHTS)(images=[image], return_tensors="pt", do_resize=False)
+    assert (patches_of(image) - expected["pixel_values"]).abs().max() < 1e-6
 
 
 @pytest.mark.slow
@@ -170,7 +201,7 @@ def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path) -> None:
     from sft.train import main
     from sft.vision import train
 
-    train(tmp_path / "vision", steps=2, images=4, rate=1e-3, seed=1)
+    train(tmp_path / "vision", steps=2, rate=1e-3, seed=1)
     assert (tmp_path / "vision" / "vision.json").exists()
     command = ["--config", "sft/configs/nano.yaml", "--model", str(tmp_path / "vision"), "--samples", "16"]
     command += ["--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "4", "--save_steps", "2"]

@@ -32,6 +32,10 @@ SPECIAL = (
 )
 OVERVIEW_PIXELS = 448 * 252  # a 16:9 picture becomes 448 x 252: 16 x 9 cells of 28 pixels
 ZOOM_PIXELS = 168 * 168
+IMAGE_MEAN, IMAGE_STD = (
+    [0.48145466, 0.4578275, 0.40821073],
+    [0.26862954, 0.26130258, 0.27577711],
+)  # CLIP's, as in Qwen-VL
 
 # A whole coordinate only where one can stand (before a comma or a bracket); other digits and capitals alone, so that
 # a label is spelt; lower-case words with their space.
@@ -108,7 +112,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             num_key_value_heads=3,
             max_position_embeddings=8192,
             initializer_range=spread,
-            rope_parameters=dict(rope_type="default", rope_theta=1000.0, mrope_section=[0, 8, 24]),
+            rope_parameters=dict(rope_type="default", rope_theta=1000.0, mrope_section=[0, 6, 26]),
             bos_token_id=None,
             eos_token_id=ids["<|im_end|>"],
             pad_token_id=ids["<|endoftext|>"],
@@ -157,8 +161,8 @@ def _processor_files() -> dict[str, dict[str, Any]]:
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],  # CLIP's, as in every Qwen-VL
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_mean": IMAGE_MEAN,
+        "image_std": IMAGE_STD,
         "merge_size": 2,
         "patch_size": 14,
         "temporal_patch_size": 2,

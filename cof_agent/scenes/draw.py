@@ -143,7 +143,7 @@ def _sign(draw: ImageDraw.ImageDraw, item: Item, place: _Placement) -> None:
     _text(draw, item.sign, centre, height, (10, 10, 10), (250, 250, 240))
 
 
-_CAPITAL = 0.7  # height of a capital or a digit, of the font's size
+CAPITAL = 0.7  # height of a capital or a digit, of the font's size
 
 
 def _text(
@@ -156,7 +156,7 @@ def _text(
 ) -> None:
     """`text` with letters `height` pixels high; the halo keeps it apart from what lies behind a thin shape."""
     if height >= 1.5:
-        size = max(2, round(height / _CAPITAL))
+        size = max(2, round(height / CAPITAL))
         draw.text(centre, text, ink, _font(size), anchor="mm", stroke_width=height / 10, stroke_fill=halo)
 
 

@@ -11,10 +11,10 @@ from cof_agent.geometry import Box, CoordinateSystem, View
 from cof_agent.scenes.questions import Look
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, Zoom, views_of
 
-LEGIBLE = 10.0  # shown pixels a detail must be high to be told
+LEGIBLE = 14.0  # shown pixels a detail must be high to be told: a patch of the vision tower
 FINDABLE = 8.0  # shown pixels a thing must be wide to be pointed at
-MARGIN = 1.25  # of the thing's side: how much of its surroundings a box takes in
-SMALLEST = 28  # shown pixels: the side of the smallest box, one grid cell
+MARGIN = 1.0  # of the thing's side: what is cut is enlarged by the environment, which takes in its surroundings
+SMALLEST = 16  # shown pixels: the side of the smallest box
 SNAP = 4  # shown pixels: boxes lie on this raster, so that a small model has fewer numbers to learn
 
 

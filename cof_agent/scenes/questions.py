@@ -53,11 +53,12 @@ def ask(scene: Scene, category: str, random: Random) -> Question | None:
     if category == "relative_position":
         return _relative(scene, random)
     rare: Callable[[Scene, Random], Question | None] = random.choice((colour, shape))
-    return (rare(scene, random) if random.random() < 0.4 else None) or _label(scene, random)
+    question = rare(scene, random) if random.random() < 0.4 else None
+    return question or written_on(scene, random.choice(scene.items), random)
 
 
-def _label(scene: Scene, random: Random) -> Question:
-    item = random.choice(scene.items)
+def written_on(scene: Scene, item: Item, random: Random) -> Question:
+    """What is the label of `item`?"""
     others = {other.label for other in scene.items if len(other.label) == len(item.label)}
     others |= {label(random, len(item.label)) for _ in range(6)}
     return Question(
@@ -73,10 +74,12 @@ def _label(scene: Scene, random: Random) -> Question:
 
 def _sign(scene: Scene, random: Random) -> Question | None:
     signed = [item for item in scene.items if item.sign]
-    if not signed:
-        return None
-    item = random.choice(signed)
-    others = {other.sign for other in signed} | {item.label} | {label(random, 2) for _ in range(6)}
+    return sign_on(scene, random.choice(signed), random) if signed else None
+
+
+def sign_on(scene: Scene, item: Item, random: Random) -> Question:
+    """What does the sign on `item` say?"""
+    others = {other.sign for other in scene.items if other.sign} | {item.label} | {label(random, 2) for _ in range(6)}
     return Question(
         "nested",
         "sign",
@@ -88,8 +91,8 @@ def _sign(scene: Scene, random: Random) -> Question | None:
     )
 
 
-# An object is told by its outline, of which a twelfth more than its side is a fair measure of detail.
-_OUTLINE = 1.2
+# An outline is told at a lower height than a letter: a shape of 9 shown pixels can be named, a letter of 9 cannot.
+_OUTLINE = 1.6
 
 
 def _seen(item: Item, name: str) -> Look:

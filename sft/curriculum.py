@@ -1,12 +1,12 @@
-"""What nano is taught, step by step: an endless stream of drawn scenes that grow from a few large objects to the real task.
+"""What nano is taught to say: an endless stream of conversations about drawn scenes, most of them those of the benchmark.
 
-A model this small that starts on cluttered scenes never begins to point; started on a few large objects it does so
-within minutes, and keeps it while the scenes grow. Several questions about one picture in one conversation give
-several times the signal for the price of one picture, and a list of all that is seen ten times.
+Several questions about one picture in one conversation give several times the signal for the price of one picture, and
+a list of all that is seen ten times. Pointing itself is begun before, in `sft.ground`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -19,7 +19,7 @@ from cof_agent.policy import PixelLimits
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask, sign_on, written_on
-from cof_agent.scenes.scene import Scene, Style, generate
+from cof_agent.scenes.scene import Item, Scene, Style, generate
 from cof_agent.scenes.write import sample_of
 from cof_agent.trajectory import Sample
 from sft.dataset import to_row
@@ -30,47 +30,32 @@ SHOWN = 448  # shown pixels of its overview
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """When what happens, as fractions of the whole run, and the mixture of conversations.
+    """The mixture of conversations; what is left over asks several questions, each for the first action only."""
 
-    From `grow_from` to `grow_to` a small canvas with one to three large objects grows to the scenes of the benchmark.
-    From `zoom_from` on, over a fifth of the run, whole trajectories and reading come in.
-    """
-
-    grow_from: float = 0.02
-    grow_to: float = 0.12
-    zoom_from: float = 0.08
-    whole: float = 0.4  # share of conversations of whole trajectories
-    reading: float = 0.15  # share of conversations about crops alone
-    listing: float = 0.45  # share of the others that list what is seen
+    whole: float = 0.45  # whole trajectories
+    reading: float = 0.2  # about crops alone
+    listing: float = 0.15  # lists of what is seen
+    simple: float = 0.2  # share of scenes that are simpler than those of the benchmark
     tokens: int = 270  # beside an overview; rows of one length waste no padding
 
 
-def row(plan: Plan, environment: ZoomEnvironment, *, progress: float, key: str) -> dict[str, Any]:
-    """One conversation at `progress` (0 to 1) through the run; the same for a key, whenever and wherever it is made."""
+def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
+    """One conversation; the same for a key, whenever and wherever it is made."""
     random = Random(f"row:{key}")
-    growth = _ramp(progress, plan.grow_from, plan.grow_to)
-    if random.random() < 0.25:  # earlier lessons are not forgotten
-        growth *= random.random()
+    growth = random.random() if random.random() < plan.simple else 1.0
     scene = generate(key, style(growth))
     talk = _Conversation(scene, environment, plan.tokens)
-    later = _ramp(progress, plan.zoom_from, plan.zoom_from + 0.2)
     kind = random.random()
-    if kind < later * plan.whole:
-        talk.show(overview_of(scene))
-        talk.ask(_samples(scene, random, exercises=0.0), whole=True)
-    elif kind < later * (plan.whole + plan.reading):
+    if kind < plan.reading:
         _read_crops(talk, random)
-    elif random.random() < plan.listing:
-        talk.show(overview_of(scene))
-        talk.say(LIST, _listing(scene, random))
+        return talk.row()
+    talk.show(overview_of(scene))
+    if kind < plan.reading + plan.listing:
+        talk.say(LIST, listing(random.sample(scene.items, len(scene.items)), talk.views[0]))
     else:
-        talk.show(overview_of(scene))
-        talk.ask(_samples(scene, random, exercises=0.7 - 0.45 * growth))
-    return to_row(talk.messages, [sketch(scene, view.region, view.shown_size) for view in talk.views])
-
-
-def _ramp(progress: float, low: float, high: float) -> float:
-    return min(1.0, max(0.0, (progress - low) / (high - low)))
+        whole = kind < plan.reading + plan.listing + plan.whole
+        talk.ask(_samples(scene, random, exercises=0.0 if whole else 0.3), whole=whole)
+    return talk.row()
 
 
 def style(growth: float) -> Style:
@@ -112,6 +97,9 @@ class _Conversation:
         """Put an image before the next question."""
         self._new = [{"type": "image", "view": len(self.views)}]
         self.views.append(view)
+
+    def row(self) -> dict[str, Any]:
+        return to_row(self.messages, [sketch(self.scene, view.region, view.shown_size) for view in self.views])
 
     def say(self, question: str, reply: str) -> None:
         self.messages.append(_message("user", question, *self._new))
@@ -158,9 +146,8 @@ def _tokens(message: protocol.Message) -> int:
     return 15 + 36 * images + len(protocol.thought(text) if message["role"] == "assistant" else text) // 5
 
 
-def _listing(scene: Scene, random: Random) -> str:
-    """All objects and their boxes, in any order: ten times as many places a row as questions ask for."""
-    overview, items = overview_of(scene), random.sample(scene.items, len(scene.items))
+def listing(items: Sequence[Item], overview: View) -> str:
+    """Objects and their boxes, in the order given: ten times as many places a row as questions ask for."""
     boxes = [oracle.pointing_box(overview, item.box, CoordinateSystem.ABSOLUTE) for item in items]
     found = [f"{item.name} {[int(value) for value in box]}" for item, box in zip(items, boxes, strict=True)]
     return protocol.write_answer("They can be seen well.", ", ".join(found))

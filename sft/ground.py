@@ -2,11 +2,12 @@
 
 Qwen2.5-VL gives a vision token no absolute position; the language model has to work it out from rotary phases, and then
 to find the token that a name is about. Learned through the few coordinates that a conversation asks for, neither began
-within hundreds of steps. Here both are asked densely:
-- every image token, after the first two layers: your column and row, and the box, colour and shape of the object on you;
-- every name in a list behind the image: in the third layer, heads are to attend to what it names (the word-region
-  matching of grounded pretraining, put on the attention itself); after the last one, its box.
-The linear maps that answer are thrown away.
+within hundreds of steps. Here lists of objects and boxes are learned, and on the way there each step is asked densely:
+- image tokens, after the first two layers: your column and row, and the box, colour and shape of the object on you
+  (answered by linear maps that are thrown away);
+- the noun of each name, in the third layer: heads are to attend to the image tokens of what it names (the word-region
+  matching of grounded pretraining, put on the attention itself);
+- what comes before each coordinate, in the fourth layer: heads are to attend to the noun.
 """
 
 from __future__ import annotations
@@ -37,36 +38,43 @@ from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene, generate
 from cof_agent.trajectory import write_atomic
-from sft.curriculum import SHOWN, overview_of, style
+from sft.collate import assistant_mask
+from sft.curriculum import LIST, SHOWN, listing, overview_of, style
 from sft.vision import COLOUR_NAMES, Report, one_cycle, patches_of
 
 LAYERS = 2
 IMAGES = 8  # a step, all of one size
 CELL = 28  # shown pixels of an image token
 RASTER = range(0, SHOWN + oracle.SNAP, oracle.SNAP)
-NAMES = 10  # an image, drawn with replacement
-POINTING = 2  # heads of the layer above LAYERS that are to attend to what a name means
+LISTED = 12  # objects of an image at most
+HEADS = 2  # of each of the two layers above LAYERS that are told where to attend
 ASKED = ("column", "row", "x0", "y0", "x1", "y1")
 
 
 @dataclass
 class Batch:
-    """Overviews of one size: their patches and grid, what each image token [images x tokens] is asked; -100 is nothing."""
+    """Overviews of one size with lists of their objects. -100 is nothing."""
 
+    ids: Tensor  # [images, length]
+    labels: Tensor  # [images, length]: ids where an assistant speaks
+    image: slice  # where the image tokens stand
     patches: Tensor
     grid: Tensor
     numbers: Tensor  # [images x tokens, 6]: indices into RASTER, in the order of ASKED
     colour: Tensor
     shape: Tensor
-    names: list[list[str]]  # NAMES of each image
-    boxes: Tensor  # [images x NAMES, 4]: indices into RASTER
-    places: Tensor  # [images, NAMES, tokens]: on which image tokens the named object lies
+    rows: Tensor  # [objects]: the image of each listed object
+    nouns: Tensor  # [objects]: where its noun stands
+    before: Tensor  # [objects, 4]: what stands before each coordinate
+    places: Tensor  # [objects, tokens]: on which image tokens it lies
+    boxes: Tensor  # [objects, 4]: indices into RASTER
 
 
 @dataclass
 class Overviews(IterableDataset[Batch]):
     """The batches of a run, drawn in a process beside the training."""
 
+    processor: Any
     steps: int
     seed: int
 
@@ -75,19 +83,56 @@ class Overviews(IterableDataset[Batch]):
             random = Random(f"ground:{self.seed}:{step}")
             growth = min(1.0, max(0.0, random.uniform(-0.3, 1.6)))
             look = replace(style(growth), count=(3, 6) if growth < 0.2 else (10, 30))
-            scenes = [generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)]
-            views = [overview_of(scene) for scene in scenes]
-            pairs = list(zip(scenes, views, strict=True))
-            rows, columns = views[0].shown_size.height // 14, views[0].shown_size.width // 14
-            drawn = [patches_of(sketch(scene, view.region, view.shown_size)) for scene, view in pairs]
-            asked = [torch.tensor(questions(scene, view)) for scene, view in pairs]
-            numbers, colour, shape = torch.cat(asked).split((len(ASKED), 1, 1), dim=1)
-            grid = torch.tensor([(1, rows, columns)] * IMAGES)
-            named = [[random.choice(scene.items) for _ in range(NAMES)] for scene in scenes]
-            boxes = [steps_of(item, views[0]) for items in named for item in items]
-            places = torch.stack([torch.tensor([tokens_of(item, views[0]) for item in items]) for items in named])
-            names = [[item.name for item in items] for items in named]
-            yield Batch(torch.cat(drawn), grid, numbers, colour[:, 0], shape[:, 0], names, torch.tensor(boxes), places)
+            yield self._batch([generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)], random)
+
+    def _batch(self, scenes: list[Scene], random: Random) -> Batch:
+        overview, tokenizer = overview_of(scenes[0]), self.processor.tokenizer
+        listed = [random.sample(scene.items, min(LISTED, len(scene.items))) for scene in scenes]
+        drawn = [patches_of(sketch(scene, overview.region, overview.shown_size)) for scene in scenes]
+        grid = torch.tensor([(1, overview.shown_size.height // 14, overview.shown_size.width // 14)] * IMAGES)
+        tokens = int(grid[0].prod()) // 4
+        texts = [self._conversation(items, overview) for items in listed]
+        halves = [[tokenizer.encode(half, add_special_tokens=False) for half in text] for text in texts]
+        image = slice(len(halves[0][0]), len(halves[0][0]) + tokens)
+        image_token = tokenizer.convert_tokens_to_ids(self.processor.image_token)
+        whole = [torch.tensor([*head, *[image_token] * tokens, *tail]) for head, tail in halves]
+        ids = nn.utils.rnn.pad_sequence(whole, batch_first=True, padding_value=tokenizer.pad_token_id)
+        asked = [torch.tensor(questions(scene, overview)) for scene in scenes]
+        numbers, colour, shape = torch.cat(asked).split((len(ASKED), 1, 1), dim=1)
+        labels = ids.masked_fill(~assistant_mask(ids, tokenizer), -100)
+        words = Words(tokenizer)
+        coordinates = torch.isin(labels, words.numbers).nonzero().view(-1, 4, 2)  # four in a row belong to an object
+        rows, first = coordinates[:, 0, 0], coordinates[:, 0, 1]
+        is_noun = torch.isin(ids, words.nouns)
+        nouns = [int(is_noun[row, :end].nonzero().max()) for row, end in zip(rows, first, strict=True)]
+        objects = [item for items in listed for item in items]
+        return Batch(
+            ids,
+            labels,
+            image,
+            torch.cat(drawn),
+            grid,
+            numbers,
+            colour[:, 0],
+            shape[:, 0],
+            rows,
+            torch.tensor(nouns),
+            coordinates[:, :, 1] - 1,
+            torch.tensor([tokens_of(item, overview) for item in objects]),
+            torch.tensor([steps_of(item, overview) for item in objects]),
+        )
+
+    def _conversation(self, items: list[Item], overview: View) -> list[str]:
+        """What stands before and behind the image."""
+        text = [{"type": "text", "text": protocol.system_prompt(CoordinateSystem.ABSOLUTE)}]
+        asking = [{"type": "image"}, {"type": "text", "text": LIST}]
+        messages = [
+            {"role": "system", "content": text},
+            {"role": "user", "content": asking},
+            {"role": "assistant", "content": [{"type": "text", "text": listing(items, overview)}]},
+        ]
+        whole: str = self.processor.apply_chat_template(messages, tokenize=False)
+        return whole.split(self.processor.image_token)
 
 
 def questions(scene: Scene, overview: View) -> list[list[int]]:
@@ -125,31 +170,28 @@ def _step(value: float) -> int:
 
 
 class Words:
-    """The embeddings of numbers, colours and shapes, [words, width] each."""
+    """Token ids of the numbers of RASTER, of colours and shapes behind a space, and of shapes anywhere."""
 
-    def __init__(self, tokenizer: Any, embeddings: nn.Embedding) -> None:
-        def of(texts: list[str]) -> Tensor:
-            first = [tokenizer.encode(text, add_special_tokens=False)[0] for text in texts]
-            return embeddings.weight[torch.tensor(first)]
+    def __init__(self, tokenizer: Any) -> None:
+        def ids(texts: list[str]) -> Tensor:
+            return torch.tensor([tokenizer.encode(text, add_special_tokens=False)[0] for text in texts])
 
-        self.numbers = of([f"{number}," for number in RASTER])
-        self.colours = of([f" {colour}" for colour in COLOURS])
-        self.shapes = of([f" {shape}" for shape in SHAPES])
+        self.numbers = ids([f"{number}," for number in RASTER])
+        self.colours, self.shapes = ids([f" {name}" for name in COLOURS]), ids([f" {name}" for name in SHAPES])
+        self.nouns = torch.cat([self.shapes, ids(list(SHAPES))])
 
 
-class Heads(nn.Module):
-    """Hidden states of image tokens -> logits; numbers through the embeddings of their own tokens."""
+class Maps(nn.Module):
+    """States of image tokens -> logits; numbers through the embeddings of their own tokens. Colours and shapes are read
+    off as they are: an image token is to look like the words for what is on it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.numbers = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in ASKED)
-        self.found = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in ASKED[2:])
 
-    def forward(self, seen: Tensor, named: Tensor, words: Words) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Colours and shapes are read off as they are: an image token is to look like the words for what is on it."""
-        numbers = torch.stack([head(seen) @ words.numbers.T for head in self.numbers], dim=1)
-        boxes = torch.stack([head(named) @ words.numbers.T for head in self.found], dim=1)
-        return numbers, seen @ words.colours.T, seen @ words.shapes.T, boxes
+    def forward(self, seen: Tensor, words: Words, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        numbers = torch.stack([one(seen) @ embeddings[words.numbers].T for one in self.numbers], dim=1)
+        return numbers, seen @ embeddings[words.colours].T, seen @ embeddings[words.shapes].T
 
 
 @torch.no_grad()
@@ -189,27 +231,30 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
     tower.requires_grad_(False)
     look_for_alike(text)
     look_back(text)
-    heads = Heads(text.config.hidden_size)
-    learner = nn.ModuleDict({"text": text, "heads": heads})
+    maps, words = Maps(text.config.hidden_size), Words(tokenizer)
+    learner = nn.ModuleDict({"text": text, "maps": maps})
     optimiser = torch.optim.AdamW(learner.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     report = Report(steps, 0, "ground")
-    for batch in DataLoader(Overviews(steps, seed), batch_size=None, num_workers=1, prefetch_factor=4):
+    lessons = Overviews(processor, steps, seed)
+    for batch in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
         with torch.autocast("cpu", torch.bfloat16):
-            seen, named, looked = _states(model, processor, batch)
-            outputs = heads(seen, named, Words(tokenizer, text.embed_tokens))
-        numbers, colour, shape, boxes = (part.float() for part in outputs)
-        loss = F.cross_entropy(numbers.transpose(1, 2), batch.numbers) * 2
-        loss = loss + F.cross_entropy(boxes.transpose(1, 2), batch.boxes) * 2
-        on_target = (looked * batch.places[:, None]).sum(-1)  # [images, heads, names]
-        loss = loss - on_target.clamp(min=1e-6).log().mean()
+            output = _read(model, batch)
+            seen = text.norm(output.hidden_states[LAYERS])[:, batch.image].flatten(0, 1)
+            numbers, colour, shape = (part.float() for part in maps(seen, words, text.embed_tokens.weight))
+            logits = model.lm_head(output.last_hidden_state[:, :-1]).float()
+        on_object, on_noun = _looks(output.attentions, batch)
+        loss = F.cross_entropy(logits.transpose(1, 2), batch.labels[:, 1:]) * 3
+        loss = loss - on_object.clamp(min=1e-6).log().mean() - on_noun.clamp(min=1e-6).log().mean()
+        loss = loss + F.cross_entropy(numbers.transpose(1, 2), batch.numbers) * 2
         loss = loss + F.cross_entropy(colour, batch.colour) + F.cross_entropy(shape, batch.shape)
         loss.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        report.add(_accuracy(numbers.detach(), boxes.detach(), on_target.detach(), batch))
+        guessed = logits.detach()[batch.rows[:, None], batch.before][:, :, words.numbers].argmax(-1)
+        report.add(_accuracy(numbers.detach(), guessed, on_object.detach(), on_noun.detach(), batch))
     save(model, tokenizer, output)
     write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed}) + "\n")
 
@@ -217,51 +262,40 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
 RECORD = "ground.json"
 
 
-def _states(model: Any, processor: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """What the model makes of the images and NAMES names behind them, in the usual opening of a conversation.
-
-    Returns the states of the image tokens after LAYERS layers, [images x tokens, width]; those of the last token of each
-    name after all, [images x NAMES, width]; and how these attend to the image tokens, [images, POINTING, NAMES, tokens].
-    """
-    tokenizer, image_token = processor.tokenizer, model.config.image_token_id
-    opening = [
-        {"role": "system", "content": [{"type": "text", "text": protocol.system_prompt(CoordinateSystem.ABSOLUTE)}]},
-        {"role": "user", "content": [{"type": "image"}]},
-    ]
-    text = processor.apply_chat_template(opening, tokenize=False)
-    before = tokenizer.encode(text.split(processor.image_token)[0], add_special_tokens=False)
-    tokens = int(batch.grid[0].prod()) // 4
-    end = tokenizer.convert_tokens_to_ids("<|vision_end|>")
-    lists = [tokenizer.encode("".join(f" {name}" for name in names), add_special_tokens=False) for names in batch.names]
-    ids = torch.tensor([[*before, *[image_token] * tokens, end, *names] for names in lists])
-    output = model.model(
-        input_ids=ids,
+def _read(model: Any, batch: Batch) -> Any:
+    return model.model(
+        input_ids=batch.ids,
         pixel_values=batch.patches,
         image_grid_thw=batch.grid,
-        mm_token_type_ids=(ids == image_token).int(),
+        mm_token_type_ids=(batch.ids == model.config.image_token_id).int(),
         use_cache=False,
         output_hidden_states=True,
         output_attentions=True,
     )
-    image = slice(len(before), len(before) + tokens)
-    last = slice(image.stop + 2, None, 2)  # a name is two tokens, colour and shape
-    seen = model.model.language_model.norm(output.hidden_states[LAYERS])[:, image]
-    looked = output.attentions[LAYERS][:, :POINTING, last, image].float()
-    return seen.flatten(0, 1), output.last_hidden_state[:, last].flatten(0, 1), looked
 
 
-def _accuracy(numbers: Tensor, boxes: Tensor, on_target: Tensor, batch: Batch) -> dict[str, float]:
-    """Shares of columns, rows and boxes of names (all edges within 8 shown pixels) that are right; mean error of boxes
-    on image tokens in shown pixels; the attention that falls on what is named."""
+def _looks(attentions: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The attention of nouns on their objects, [objects, HEADS], and of coordinates on their nouns, [objects, HEADS, 4]."""
+    rows = batch.rows
+    of_nouns = attentions[LAYERS][rows, :HEADS, batch.nouns][:, :, batch.image].float()
+    of_numbers = attentions[LAYERS + 1][rows[:, None], :HEADS, batch.before, batch.nouns[:, None]].float()
+    return (of_nouns * batch.places[:, None]).sum(-1), of_numbers.transpose(1, 2)
+
+
+def _accuracy(numbers: Tensor, guessed: Tensor, on_object: Tensor, on_noun: Tensor, batch: Batch) -> dict[str, float]:
+    """Shares of columns and rows that are right, mean error of boxes on image tokens in shown pixels; how much attention
+    falls where it is to; and shares of corners x0 and y0 that are guessed to 8 shown pixels."""
     found, there = numbers.argmax(2), batch.shape >= 0
     right = found == batch.numbers
-    error = (found - batch.numbers)[there][:, 2:].abs().float().mean() * oracle.SNAP
+    near = (guessed - batch.boxes).abs() * oracle.SNAP <= 8
     return {
         "column": right[:, 0].float().mean().item(),
         "row": right[:, 1].float().mean().item(),
-        "box error": error.item(),
-        "attention": on_target.mean().item(),
-        "found": ((boxes.argmax(2) - batch.boxes).abs() * oracle.SNAP <= 8).all(1).float().mean().item(),
+        "box error": (found - batch.numbers)[there][:, 2:].abs().float().mean().item() * oracle.SNAP,
+        "on object": on_object.mean().item(),
+        "on noun": on_noun.mean().item(),
+        "x0": near[:, 0].float().mean().item(),
+        "y0": near[:, 1].float().mean().item(),
     }
 
 

@@ -89,7 +89,7 @@ def curriculum(config: RunConfig, seed: int) -> Dataset:
 
     def draw(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         yield_to_training()
-        made = [row(plan, environment, progress=index / count, key=f"train:{seed}:{index}") for index in batch["index"]]
+        made = [row(plan, environment, f"train:{seed}:{index}") for index in batch["index"]]
         return {key: [entry[key] for entry in made] for key in ("messages", "images")}
 
     return Dataset.from_dict({"index": list(range(count))}).with_transform(draw)

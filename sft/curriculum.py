@@ -158,17 +158,19 @@ def _read_crops(talk: _Conversation, random: Random) -> None:
     for item in random.sample(talk.scene.items, len(talk.scene.items)):
         sign = bool(item.sign) and random.random() < 0.6
         target = item.sign_box if sign and random.random() < 0.5 else item.box
-        talk.show(_crop(target, talk, random))
+        talk.show(off_centre(target, talk.scene, talk.environment, random))
         question = sign_on(talk.scene, item, random) if sign else written_on(talk.scene, item, random)
-        if not talk.ask([_sample(talk.scene, question, random, choices=random.random() < 0.2)], whole=True):
+        if not talk.ask(
+            [sample_without_image(talk.scene, question, random, choices=random.random() < 0.2)], whole=True
+        ):
             break
     if talk._new:  # shown, but without a question
         talk.views.pop()
 
 
-def _crop(target: Box, talk: _Conversation, random: Random) -> View:
+def off_centre(target: Box, scene: Scene, environment: ZoomEnvironment, random: Random) -> View:
     """A crop that the environment makes of a box around `target`, shifted as far as `target` stays in sight."""
-    overview = overview_of(talk.scene)
+    overview = overview_of(scene)
     box = overview.from_source(target, CoordinateSystem.ABSOLUTE)
     side = max(oracle.SMALLEST, box.width)
     view = None
@@ -176,7 +178,7 @@ def _crop(target: Box, talk: _Conversation, random: Random) -> View:
         half = side * random.choice((0.5, 0.5, 0.6))
         cx, cy = (value + random.uniform(-reach, reach) * side for value in box.center)
         shifted = overview.to_source(Box(cx - half, cy - half, cx + half, cy + half), CoordinateSystem.ABSOLUTE)
-        view = talk.environment.crop_view(shifted, talk.scene.size)
+        view = environment.crop_view(shifted, scene.size)
         if view.region.coverage(target) > 0.97:
             break
     assert view is not None
@@ -197,7 +199,7 @@ def _samples(scene: Scene, random: Random, *, exercises: float, most: int = 14) 
             question = ask(scene, random.choice(CATEGORIES), random)
         if question and len(samples) < most and used.isdisjoint(item.name for item in question.about):
             used |= {item.name for item in question.about}
-            samples.append(_sample(scene, question, random, choices=not samples))
+            samples.append(sample_without_image(scene, question, random, choices=not samples))
     return samples
 
 
@@ -215,7 +217,7 @@ def inverse(scene: Scene, random: Random) -> Question | None:
     return Question("direct_attributes", "object", f"What is in {[int(v) for v in box]}?", item.name, (), (), (item,))
 
 
-def _sample(scene: Scene, question: Question, random: Random, *, choices: bool = True) -> Sample:
+def sample_without_image(scene: Scene, question: Question, random: Random, *, choices: bool = True) -> Sample:
     sample = sample_of(scene, question, id=f"{scene.seed}:{random.random()}", image="", size=scene.size)
     return sample if choices else replace(sample, choices=())
 

@@ -38,8 +38,9 @@ from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene, generate
 from cof_agent.trajectory import write_atomic
+from sft import reading
 from sft.collate import assistant_mask
-from sft.curriculum import LIST, SHOWN, listing, overview_of, style
+from sft.curriculum import LIST, SHOWN, listing, nano_environment, overview_of, style
 from sft.vision import COLOUR_NAMES, Report, one_cycle, patches_of
 
 LAYERS = 2
@@ -71,21 +72,23 @@ class Batch:
 
 
 @dataclass
-class Overviews(IterableDataset[Batch]):
-    """The batches of a run, drawn in a process beside the training."""
+class Lessons(IterableDataset[tuple[Batch, reading.Reading]]):
+    """The batches of a run, of overviews and of crops, drawn in a process beside the training."""
 
     processor: Any
     steps: int
     seed: int
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[tuple[Batch, reading.Reading]]:
+        environment = nano_environment()
         for step in range(self.steps):
             random = Random(f"ground:{self.seed}:{step}")
             growth = min(1.0, max(0.0, random.uniform(-0.3, 1.6)))
             look = replace(style(growth), count=(3, 6) if growth < 0.2 else (10, 30))
-            yield self._batch([generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)], random)
+            scenes = [generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)]
+            yield self.lists(scenes, random), reading.lesson(self.processor, f"{self.seed}:{step}", environment)
 
-    def _batch(self, scenes: list[Scene], random: Random) -> Batch:
+    def lists(self, scenes: list[Scene], random: Random) -> Batch:
         overview, tokenizer = overview_of(scenes[0]), self.processor.tokenizer
         listed = [random.sample(scene.items, min(LISTED, len(scene.items))) for scene in scenes]
         drawn = [patches_of(sketch(scene, overview.region, overview.shown_size)) for scene in scenes]
@@ -236,25 +239,27 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
     optimiser = torch.optim.AdamW(learner.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     report = Report(steps, 0, "ground")
-    lessons = Overviews(processor, steps, seed)
-    for batch in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
+    lessons = Lessons(processor, steps, seed)
+    for batch, crops in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
         with torch.autocast("cpu", torch.bfloat16):
-            output = _read(model, batch)
-            seen = text.norm(output.hidden_states[LAYERS])[:, batch.image].flatten(0, 1)
+            read = _read(model, batch)
+            seen = text.norm(read.hidden_states[LAYERS])[:, batch.image].flatten(0, 1)
             numbers, colour, shape = (part.float() for part in maps(seen, words, text.embed_tokens.weight))
-            logits = model.lm_head(output.last_hidden_state[:, :-1]).float()
-        on_object, on_noun = _looks(output.attentions, batch)
+            logits = model.lm_head(read.last_hidden_state[:, :-1]).float()
+        on_object, on_noun = _looks(read.attentions, batch)
         loss = F.cross_entropy(logits.transpose(1, 2), batch.labels[:, 1:]) * 3
         loss = loss - on_object.clamp(min=1e-6).log().mean() - on_noun.clamp(min=1e-6).log().mean()
         loss = loss + F.cross_entropy(numbers.transpose(1, 2), batch.numbers) * 2
         loss = loss + F.cross_entropy(colour, batch.colour) + F.cross_entropy(shape, batch.shape)
+        loss.backward()
+        loss, reads = reading.loss_of(model, crops, LAYERS)
         loss.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
         guessed = logits.detach()[batch.rows[:, None], batch.before][:, :, words.numbers].argmax(-1)
-        report.add(_accuracy(numbers.detach(), guessed, on_object.detach(), on_noun.detach(), batch))
+        report.add(_accuracy(numbers.detach(), guessed, on_object.detach(), on_noun.detach(), batch) | reads)
     save(model, tokenizer, output)
     write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed}) + "\n")
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cof_agent import protocol
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
-from cof_agent.scenes.scene import Item, Scene, generate
+from cof_agent.scenes.scene import SHAPES, Item, Scene, generate
 from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, Turn, Zoom
 from sft.curriculum import Plan, nano_environment, overview_of, row, style
 from sft.dataset import to_row
@@ -197,15 +197,38 @@ def test_patches_are_those_of_the_image_processor() -> None:
     assert (patches_of(image) - expected["pixel_values"]).abs().max() < 1e-6
 
 
+def test_lists_say_where_nouns_coordinates_and_objects_stand(nano: Path) -> None:
+    from cof_agent.backends.processor import load_processor
+    from sft.ground import ASKED, RASTER, Lessons
+
+    processor: Any = load_processor(str(nano))
+    batch, _ = next(iter(Lessons(processor, 1, 4)))
+    words = processor.tokenizer.decode
+    assert (batch.ids[:, batch.image] == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).all()
+    assert len(batch.patches) == 4 * batch.places.shape[1] * len(batch.ids)
+    for k, image in enumerate(batch.rows):
+        ids = batch.ids[image]
+        assert words(ids[batch.nouns[k]]).strip() in SHAPES
+        written = [int(words(ids[place + 1])) for place in batch.before[k]]
+        assert written == [RASTER[step] for step in batch.boxes[k]]
+        assert (batch.labels[image][batch.before[k] + 1] == ids[batch.before[k] + 1]).all()
+        assert batch.places[k].any()
+    tokens = batch.numbers.view(len(batch.ids), -1, len(ASKED))
+    for k, image in enumerate(batch.rows):
+        mine = tokens[image][batch.places[k]][:, 2:]
+        assert (mine == batch.boxes[k]).all(1).any() or (mine >= 0).all()  # another object may share its tokens
+
+
 @pytest.mark.slow
 def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path) -> None:
-    """The whole path for a few steps: random start, vision stage, TRL, checkpoint, resume."""
+    """The whole path for a few steps: random start, vision and grounding stages, TRL, checkpoint, resume."""
+    from sft import ground, vision
     from sft.train import main
-    from sft.vision import train
 
-    train(tmp_path / "vision", steps=2, rate=1e-3, seed=1)
+    vision.train(tmp_path / "vision", steps=2, rate=1e-3, seed=1)
     assert (tmp_path / "vision" / "vision.json").exists()
-    command = ["--config", "sft/configs/nano.yaml", "--model", str(tmp_path / "vision"), "--samples", "16"]
+    ground.train(tmp_path / "vision", tmp_path / "ground", steps=2, rate=1e-3, seed=1)
+    command = ["--config", "sft/configs/nano.yaml", "--model", str(tmp_path / "ground"), "--samples", "16"]
     command += ["--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "4", "--save_steps", "2"]
     main([*command, "--max_steps", "2"])
     assert (tmp_path / "run" / "checkpoint-2").is_dir()

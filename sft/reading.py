@@ -1,0 +1,154 @@
+"""Lessons in reading for `sft.ground`: crops as the agent gets them, one question each, and where its characters stand.
+
+As with places, what conversations alone teach too slowly is asked for directly: image tokens, after the first layers, are
+to look like the words for the characters on them; and where a character is to be said, heads of the fourth layer are to
+attend to the image tokens that show it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cof_agent import protocol
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.scenes import oracle
+from cof_agent.scenes.draw import sketch
+from cof_agent.scenes.questions import sign_on, written_on
+from cof_agent.scenes.scene import LABEL_HEIGHT, SIGN_TEXT, Item, Scene, Style, generate
+from sft.collate import assistant_mask
+from sft.curriculum import off_centre, sample_without_image
+from sft.vision import CHARACTERS, READABLE, advances, patches_of
+
+CROPS = 12  # a step
+SHOWN = Size(168, 168)  # what most crops are; others are passed over, so that all have one size
+CELL = 28  # shown pixels of an image token
+HEADS = 2
+
+
+@dataclass
+class Reading:
+    """Conversations about one crop each."""
+
+    ids: Tensor  # [crops, length]
+    labels: Tensor  # [crops, length]
+    image: slice  # where the image tokens stand
+    patches: Tensor
+    grid: Tensor
+    rows: Tensor  # [characters]: the crop of each character of an answer
+    before: Tensor  # [characters]: what stands before it
+    places: Tensor  # [characters, tokens]: on which image tokens it is seen
+    shown: Tensor  # [crops x tokens, CHARACTERS]: what characters an image token shows
+    alphabet: Tensor  # [CHARACTERS]: token ids
+
+
+def lesson(processor: Any, key: str, environment: ZoomEnvironment) -> Reading:
+    """CROPS crops with questions; the same for a key."""
+    random, made, attempt = Random(f"reading:{key}"), [], 0
+    while len(made) < CROPS:
+        attempt += 1
+        scene = generate(f"reading:{key}:{attempt}", replace(Style(), count=(2, 6), label_lengths=(1, 2, 2, 3)))
+        item = random.choice(scene.items)
+        sign = bool(item.sign) and random.random() < 0.6
+        view = off_centre(item.sign_box if sign else item.box, scene, environment, random)
+        if view.shown_size == SHOWN:
+            made.append((scene, item, sign, view))
+    tokenizer = processor.tokenizer
+    halves = [_halves(*one, random, processor, environment) for one in made]
+    image = slice(len(halves[0][0]), len(halves[0][0]) + (SHOWN.width // CELL) ** 2)
+    image_ids = [tokenizer.convert_tokens_to_ids(processor.image_token)] * (image.stop - image.start)
+    whole = [torch.tensor([*head, *image_ids, *tail]) for head, tail in halves]
+    ids = nn.utils.rnn.pad_sequence(whole, batch_first=True, padding_value=tokenizer.pad_token_id)
+    labels = ids.masked_fill(~assistant_mask(ids, tokenizer), -100)
+    alphabet = torch.tensor([tokenizer.encode(character, add_special_tokens=False)[0] for character in CHARACTERS])
+    rows, positions = torch.isin(labels, alphabet).nonzero().unbind(1)
+    boxes = [box for scene, item, sign, view in made for _, box in _characters(item, sign, view)]
+    shown = torch.zeros(CROPS, len(image_ids), len(CHARACTERS))
+    for crop, (scene, _, _, view) in enumerate(made):
+        for item in scene.items:
+            for sign in (False, True)[: 1 + bool(item.sign)]:
+                for character, box in _characters(item, sign, view):
+                    if box.height >= READABLE:
+                        shown[crop, torch.tensor(_tokens(box)), CHARACTERS.index(character)] = 1
+    pixels = torch.cat([patches_of(sketch(scene, view.region, SHOWN)) for scene, _, _, view in made])
+    grid = torch.tensor([(1, SHOWN.height // 14, SHOWN.width // 14)] * CROPS)
+    places = torch.tensor([_tokens(box) for box in boxes])
+    return Reading(ids, labels, image, pixels, grid, rows, positions - 1, places, shown.flatten(0, 1), alphabet)
+
+
+def _halves(
+    scene: Scene, item: Item, sign: bool, view: View, random: Random, processor: Any, environment: ZoomEnvironment
+) -> list[list[int]]:
+    """Token ids before and behind the image."""
+    question = sign_on(scene, item, random) if sign else written_on(scene, item, random)
+    sample = sample_without_image(scene, question, random, choices=False)
+    text = protocol.system_prompt(CoordinateSystem.ABSOLUTE)
+    reply = oracle.answer(sample, view, environment)
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": text}]},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": protocol.question_text(sample)}]},
+        {"role": "assistant", "content": [{"type": "text", "text": reply}]},
+    ]
+    parts = processor.apply_chat_template(messages, tokenize=False).split(processor.image_token)
+    return [processor.tokenizer.encode(part, add_special_tokens=False) for part in parts]
+
+
+def _characters(item: Item, sign: bool, view: View) -> list[tuple[str, Box]]:
+    """The characters of a label or a sign with their boxes in shown pixels."""
+    scale = view.shown_size.height / view.region.height
+    text, box = (item.sign, item.sign_box) if sign else (item.label, item.box)
+    height = item.side * scale * (SIGN_TEXT if sign else LABEL_HEIGHT)
+    cx, cy = view.from_source(box, CoordinateSystem.ABSOLUTE).center
+    widths = [advance * height for advance in advances(text)]
+    left, found = cx - sum(widths) / 2, []
+    for character, width in zip(text, widths, strict=True):
+        found.append((character, Box(left, cy - height / 2, left + width, cy + height / 2)))
+        left += width
+    return found
+
+
+def _tokens(box: Box) -> list[bool]:
+    """The image tokens that show a fair part of `box`, row by row."""
+    count = SHOWN.width // CELL
+    cells = [
+        Box(column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL)
+        for row in range(count)
+        for column in range(count)
+    ]
+    most = max(cell.intersection(box) for cell in cells)
+    return [cell.intersection(box) > 0.4 * most > 0 for cell in cells]
+
+
+def loss_of(model: Any, batch: Reading, layers: int) -> tuple[Tensor, dict[str, float]]:
+    """The loss, and the share of characters that are right and of attention that falls on them."""
+    text = model.model.language_model
+    with torch.autocast("cpu", torch.bfloat16):
+        read = model.model(
+            input_ids=batch.ids,
+            pixel_values=batch.patches,
+            image_grid_thw=batch.grid,
+            mm_token_type_ids=(batch.ids == model.config.image_token_id).int(),
+            use_cache=False,
+            output_hidden_states=True,
+            output_attentions=True,
+        )
+        seen = text.norm(read.hidden_states[layers])[:, batch.image].flatten(0, 1)
+        said = batch.ids[batch.rows, batch.before + 1]
+        alphabet = text.embed_tokens.weight[batch.alphabet]
+        likeness = (seen @ alphabet.T).float()
+        logits = model.lm_head(read.last_hidden_state[:, :-1]).float()
+    attention = read.attentions[layers + 1][batch.rows, :HEADS, batch.before][:, :, batch.image].float()
+    on_it = (attention * batch.places[:, None]).sum(-1)
+    some = batch.shown.sum(1, keepdim=True)
+    spread = batch.shown / some.clamp(min=1)
+    loss = F.cross_entropy(logits.transpose(1, 2), batch.labels[:, 1:]) * 3
+    loss = loss - on_it.clamp(min=1e-6).log().mean()
+    loss = loss - (likeness.log_softmax(1) * spread).sum() / (some > 0).sum().clamp(min=1)
+    guessed = logits.detach()[batch.rows, batch.before].argmax(1)
+    return loss, {"read": (guessed == said).float().mean().item(), "on char": on_it.detach().mean().item()}

@@ -141,8 +141,8 @@ def _message(role: str, text: str, *images: dict[str, Any]) -> protocol.Message:
 
 def _tokens(message: protocol.Message) -> int:
     """Roughly the length of a message in nano's tokens; an image is a crop."""
-    images = sum(part["type"] == "image" for part in message["content"])
-    text = message["content"][-1]["text"]
+    images = [part["type"] for part in message["content"]].count("image")
+    text = str(message["content"][-1]["text"])
     return 15 + 36 * images + len(protocol.thought(text) if message["role"] == "assistant" else text) // 5
 
 

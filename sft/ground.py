@@ -41,14 +41,12 @@ from cof_agent.trajectory import write_atomic
 from sft import reading
 from sft.collate import assistant_mask
 from sft.curriculum import LIST, SHOWN, listing, nano_environment, overview_of, style
+from sft.reading import CELL, HEADS, LAYERS
 from sft.vision import COLOUR_NAMES, Report, one_cycle, patches_of
 
-LAYERS = 2
 IMAGES = 8  # a step, all of one size
-CELL = 28  # shown pixels of an image token
 RASTER = range(0, SHOWN + oracle.SNAP, oracle.SNAP)
 LISTED = 12  # objects of an image at most
-HEADS = 2  # of each of the two layers above LAYERS that are told where to attend
 ASKED = ("column", "row", "x0", "y0", "x1", "y1")
 
 
@@ -242,7 +240,7 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
     lessons = Lessons(processor, steps, seed)
     for batch, crops in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
         with torch.autocast("cpu", torch.bfloat16):
-            read = _read(model, batch)
+            read = reading.forward(model, batch.ids, batch.patches, batch.grid)
             seen = text.norm(read.hidden_states[LAYERS])[:, batch.image].flatten(0, 1)
             numbers, colour, shape = (part.float() for part in maps(seen, words, text.embed_tokens.weight))
             logits = model.lm_head(read.last_hidden_state[:, :-1]).float()
@@ -252,7 +250,7 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
         loss = loss + F.cross_entropy(numbers.transpose(1, 2), batch.numbers) * 2
         loss = loss + F.cross_entropy(colour, batch.colour) + F.cross_entropy(shape, batch.shape)
         loss.backward()
-        loss, reads = reading.loss_of(model, crops, LAYERS)
+        loss, reads = reading.loss_of(model, crops)
         loss.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
@@ -265,18 +263,6 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
 
 
 RECORD = "ground.json"
-
-
-def _read(model: Any, batch: Batch) -> Any:
-    return model.model(
-        input_ids=batch.ids,
-        pixel_values=batch.patches,
-        image_grid_thw=batch.grid,
-        mm_token_type_ids=(batch.ids == model.config.image_token_id).int(),
-        use_cache=False,
-        output_hidden_states=True,
-        output_attentions=True,
-    )
 
 
 def _looks(attentions: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -308,7 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=750)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)

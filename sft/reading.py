@@ -29,7 +29,8 @@ from sft.vision import CHARACTERS, READABLE, advances, patches_of
 CROPS = 12  # a step
 SHOWN = Size(168, 168)  # what most crops are; others are passed over, so that all have one size
 CELL = 28  # shown pixels of an image token
-HEADS = 2
+LAYERS = 2  # after which image tokens are to know what they show
+HEADS = 2  # of each of the two layers above that are told where to attend
 
 
 @dataclass
@@ -50,7 +51,8 @@ class Reading:
 
 def lesson(processor: Any, key: str, environment: ZoomEnvironment) -> Reading:
     """CROPS crops with questions; the same for a key."""
-    random, made, attempt = Random(f"reading:{key}"), [], 0
+    random, attempt = Random(f"reading:{key}"), 0
+    made: list[tuple[Scene, Item, bool, View]] = []
     while len(made) < CROPS:
         attempt += 1
         scene = generate(f"reading:{key}:{attempt}", replace(Style(), count=(2, 6), label_lengths=(1, 2, 2, 3)))
@@ -125,25 +127,30 @@ def _tokens(box: Box) -> list[bool]:
     return [cell.intersection(box) > 0.4 * most > 0 for cell in cells]
 
 
-def loss_of(model: Any, batch: Reading, layers: int) -> tuple[Tensor, dict[str, float]]:
+def forward(model: Any, ids: Tensor, patches: Tensor, grid: Tensor) -> Any:
+    """The model's output with all hidden states and attentions, of one image a row."""
+    return model.model(
+        input_ids=ids,
+        pixel_values=patches,
+        image_grid_thw=grid,
+        mm_token_type_ids=(ids == model.config.image_token_id).int(),
+        use_cache=False,
+        output_hidden_states=True,
+        output_attentions=True,
+    )
+
+
+def loss_of(model: Any, batch: Reading) -> tuple[Tensor, dict[str, float]]:
     """The loss, and the share of characters that are right and of attention that falls on them."""
     text = model.model.language_model
     with torch.autocast("cpu", torch.bfloat16):
-        read = model.model(
-            input_ids=batch.ids,
-            pixel_values=batch.patches,
-            image_grid_thw=batch.grid,
-            mm_token_type_ids=(batch.ids == model.config.image_token_id).int(),
-            use_cache=False,
-            output_hidden_states=True,
-            output_attentions=True,
-        )
-        seen = text.norm(read.hidden_states[layers])[:, batch.image].flatten(0, 1)
+        read = forward(model, batch.ids, batch.patches, batch.grid)
+        seen = text.norm(read.hidden_states[LAYERS])[:, batch.image].flatten(0, 1)
         said = batch.ids[batch.rows, batch.before + 1]
         alphabet = text.embed_tokens.weight[batch.alphabet]
         likeness = (seen @ alphabet.T).float()
         logits = model.lm_head(read.last_hidden_state[:, :-1]).float()
-    attention = read.attentions[layers + 1][batch.rows, :HEADS, batch.before][:, :, batch.image].float()
+    attention = read.attentions[LAYERS + 1][batch.rows, :HEADS, batch.before][:, :, batch.image].float()
     on_it = (attention * batch.places[:, None]).sum(-1)
     some = batch.shown.sum(1, keepdim=True)
     spread = batch.shown / some.clamp(min=1)

@@ -73,5 +73,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     if query.requires_grad:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+        weights: Tensor = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        return weights @ value
     return F.scaled_dot_product_attention(query.contiguous(), key.contiguous(), value.contiguous())

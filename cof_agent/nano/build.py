@@ -30,8 +30,8 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-OVERVIEW_PIXELS = 448 * 252  # a 16:9 picture becomes 448 x 252: 16 x 9 cells of 28 pixels
-ZOOM_PIXELS = 168 * 168
+OVERVIEW_PIXELS = 4 * 176 * 176  # a 16:9 picture becomes 448 x 252: 16 x 9 cells of 28 pixels
+ZOOM_PIXELS = 176 * 176  # room for rounding: a nearly square crop becomes 168 x 168, not 168 x 140
 IMAGE_MEAN, IMAGE_STD = (
     [0.48145466, 0.4578275, 0.40821073],
     [0.26862954, 0.26130258, 0.27577711],

@@ -21,12 +21,13 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.graphs import focus
+from cof_agent.nano.build import OVERVIEW_PIXELS
 from cof_agent.policy import GREEDY, PolicyError, Sampling
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, StopReason
 
 SHORT = Sampling(max_tokens=12)
-NANO_PIXELS = 112_896  # what the served checkpoint's own processor allows
+NANO_PIXELS = OVERVIEW_PIXELS
 QUESTION: list[Message] = [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}]
 
 

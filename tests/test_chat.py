@@ -27,7 +27,6 @@ from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, StopReason
 
 SHORT = Sampling(max_tokens=12)
-NANO_PIXELS = OVERVIEW_PIXELS
 QUESTION: list[Message] = [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}]
 
 
@@ -69,7 +68,7 @@ def _answers(url: str) -> bool:
 @pytest.fixture(scope="module")
 def served(checkpoint: Callable[[str], Path], server: str) -> ChatPolicy:
     model = str(checkpoint("qwen2_5_vl"))
-    return connect(model, base_url=server, coordinates=CoordinateSystem.ABSOLUTE, max_pixels=NANO_PIXELS)
+    return connect(model, base_url=server, coordinates=CoordinateSystem.ABSOLUTE, max_pixels=OVERVIEW_PIXELS)
 
 
 @pytest.mark.slow

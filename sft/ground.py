@@ -8,6 +8,7 @@ within hundreds of steps. Here lists of objects and boxes are learned, and on th
 - the noun of each name, in the third layer: heads are to attend to the image tokens of what it names (the word-region
   matching of grounded pretraining, put on the attention itself);
 - what comes before each coordinate, in the fourth layer: heads are to attend to the noun.
+The same is done for reading, see `sft.reading`. It takes a quarter of an hour; an interrupted run begins again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fine-tunes a Qwen-VL on zoom trajectories: `accelerate launch -m sft.train --config sft/configs/NAME.yaml [--key value ...]`.
 
-Loss falls on every assistant turn and on nothing else. The nano model is trained by the same command, from a vision tower
-that `sft.vision` taught to see (`data: curriculum`).
+Loss falls on every assistant turn and on nothing else. The nano model is trained by the same command, after
+`sft.vision` and `sft.ground` (`data: curriculum`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Teaches nano's vision tower to see before the language model is taught to speak: `python -m sft.vision --output DIR`.
 
-Every real VLM starts from a pretrained vision tower; nano's is pretrained here, on the same drawn scenes. Each merged
-token (28 x 28 shown pixels) is asked by a linear head, thrown away afterwards: does an object lie here, of which colour
-and shape, where is its centre, and what is written on it? Learned through the language model alone, over the few answer
-tokens of a conversation, colours did not start within 200 steps; asked this way they are there after 80 small ones.
+Every real VLM starts from a pretrained vision tower; nano's is pretrained here, on the same drawn scenes. Each patch is
+asked, through its merged token and a linear head that is thrown away: does an object or a sign lie here, of which colour
+and shape, where is its centre, which character is written here, and where is the middle of that? Learned through the
+language model alone, over the few answer tokens of a conversation, colours did not start within 200 steps.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains nano from a random start on two CPU cores (about two hours), with checkpoints; the same command goes on after
-# an interruption. The result is in outputs/nano. `--install` also puts it into the package, as bf16.
+# Trains nano from a random start on two CPU cores (two hours, by estimate). The same command goes on after an
+# interruption; only the second stage, the shortest, then begins again. The result is in outputs/nano. `--install` also puts it into the package, as bf16.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh" train,api,dev
 # Freed memory is kept for the next step; handed back and asked for again, it costs up to half of the time (glibc).

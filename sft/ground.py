@@ -8,7 +8,7 @@ within hundreds of steps. Here lists of objects and boxes are learned, and on th
 - the noun of each name, in the third layer: heads are to attend to the image tokens of what it names (the word-region
   matching of grounded pretraining, put on the attention itself);
 - what comes before each coordinate, in the fourth layer: heads are to attend to the noun.
-The same is done for reading, see `sft.reading`. It takes a quarter of an hour; an interrupted run begins again.
+The same is done for reading, see `sft.reading`. An interrupted run begins again.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def look_back(text: Any) -> None:
 
 
 def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) -> None:
-    """Train the first layers of the language model of `model_dir`; a finished run is left as it is.
+    """Train the language model of `model_dir`, its vision tower left as it is; a finished run is left as it is.
 
     Raises:
         InputError: if `model_dir` holds no model.

@@ -1,7 +1,7 @@
 """Makes a Qwen-VL vision tower fast on a CPU: three of its operations are slow there for no reason in the arithmetic.
 
 Measured on one core for an overview of 448 x 252 pixels: the patch embedding 7.0 -> 1.1 ms, attention 5.1 -> 2.0 ms a
-layer. Training 64 crops of 168 x 168 takes half the time. Results agree with the stock modules to rounding; names and
+layer. Results agree with the stock modules to rounding; names and
 shapes of the weights stay.
 """
 
@@ -68,7 +68,7 @@ def _rotated(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """[images, heads, patches, size] each -> the same shape.
 
-    Plain products where gradients are wanted: the fused kernel's backward pass takes five times as long on a CPU.
+    Plain products where gradients are wanted: the fused kernel's backward pass is the slower one on a CPU.
     Elsewhere the kernel, which is slow on interleaved heads; a copy is not.
     """
     if query.requires_grad:

@@ -13,7 +13,6 @@ The same is done for reading, see `sft.reading`. An interrupted run begins again
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -29,7 +28,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForImageTextToText
 
-from cof_agent import protocol
 from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.processor import load_processor
 from cof_agent.errors import InputError
@@ -40,10 +38,10 @@ from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene, generate
 from cof_agent.trajectory import write_atomic
 from sft import reading
-from sft.collate import assistant_mask
 from sft.curriculum import LIST, SHOWN, listing, nano_environment, overview_of, style
 from sft.reading import CELL, HEADS, LAYERS
-from sft.vision import COLOUR_NAMES, Report, one_cycle, patches_of
+from sft.stage import Report, one_cycle, options
+from sft.vision import COLOUR_NAMES, patches_of
 
 IMAGES = 8  # a step, all of one size
 RASTER = range(0, SHOWN + oracle.SNAP, oracle.SNAP)
@@ -88,21 +86,15 @@ class Lessons(IterableDataset[tuple[Batch, reading.Reading]]):
             yield self.lists(scenes, random), reading.lesson(self.processor, f"{self.seed}:{step}", environment)
 
     def lists(self, scenes: list[Scene], random: Random) -> Batch:
-        overview, tokenizer = overview_of(scenes[0]), self.processor.tokenizer
+        overview = overview_of(scenes[0])
         listed = [random.sample(scene.items, min(LISTED, len(scene.items))) for scene in scenes]
         drawn = [patches_of(sketch(scene, overview.region, overview.shown_size)) for scene in scenes]
         grid = torch.tensor([(1, overview.shown_size.height // 14, overview.shown_size.width // 14)] * IMAGES)
-        tokens = int(grid[0].prod()) // 4
-        texts = [self._conversation(items, overview) for items in listed]
-        halves = [[tokenizer.encode(half, add_special_tokens=False) for half in text] for text in texts]
-        image = slice(len(halves[0][0]), len(halves[0][0]) + tokens)
-        image_token = tokenizer.convert_tokens_to_ids(self.processor.image_token)
-        whole = [torch.tensor([*head, *[image_token] * tokens, *tail]) for head, tail in halves]
-        ids = nn.utils.rnn.pad_sequence(whole, batch_first=True, padding_value=tokenizer.pad_token_id)
+        texts = [(LIST, listing(items, overview)) for items in listed]
+        ids, labels, image = reading.encode(self.processor, texts, int(grid[0].prod()) // 4)
         asked = [torch.tensor(questions(scene, overview)) for scene in scenes]
         numbers, colour, shape = torch.cat(asked).split((len(ASKED), 1, 1), dim=1)
-        labels = ids.masked_fill(~assistant_mask(ids, tokenizer), -100)
-        words = Words(tokenizer)
+        words = Words(self.processor.tokenizer)
         coordinates = torch.isin(labels, words.numbers).nonzero().view(-1, 4, 2)  # four in a row belong to an object
         rows, first = coordinates[:, 0, 0], coordinates[:, 0, 1]
         is_noun = torch.isin(ids, words.nouns)
@@ -123,18 +115,6 @@ class Lessons(IterableDataset[tuple[Batch, reading.Reading]]):
             torch.tensor([tokens_of(item, overview) for item in objects]),
             torch.tensor([steps_of(item, overview) for item in objects]),
         )
-
-    def _conversation(self, items: list[Item], overview: View) -> list[str]:
-        """What stands before and behind the image."""
-        text = [{"type": "text", "text": protocol.system_prompt(CoordinateSystem.ABSOLUTE)}]
-        asking = [{"type": "image"}, {"type": "text", "text": LIST}]
-        messages = [
-            {"role": "system", "content": text},
-            {"role": "user", "content": asking},
-            {"role": "assistant", "content": [{"type": "text", "text": listing(items, overview)}]},
-        ]
-        whole: str = self.processor.apply_chat_template(messages, tokenize=False)
-        return whole.split(self.processor.image_token)
 
 
 def questions(scene: Scene, overview: View) -> list[list[int]]:
@@ -292,17 +272,9 @@ def _accuracy(numbers: Tensor, guessed: Tensor, on_object: Tensor, on_noun: Tens
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    given = options(__doc__, "model", "output", steps=1000, rate=2e-3)
     try:
-        train(options.model, options.output, steps=options.steps, rate=options.rate, seed=options.seed)
+        train(given.model, given.output, steps=given.steps, rate=given.rate, seed=given.seed)
     except InputError as error:
         sys.exit(f"sft.ground: {error}")
 

@@ -24,7 +24,7 @@ from cof_agent.scenes.questions import sign_on, written_on
 from cof_agent.scenes.scene import LABEL_HEIGHT, SIGN_TEXT, Item, Scene, Style, generate
 from sft.collate import assistant_mask
 from sft.curriculum import off_centre, sample_without_image
-from sft.vision import CHARACTERS, READABLE, advances, patches_of
+from sft.vision import CHARACTERS, READABLE, character_boxes, patches_of
 
 CROPS = 12  # a step
 SHOWN = Size(168, 168)  # what most crops are; others are passed over, so that all have one size
@@ -62,16 +62,12 @@ def lesson(processor: Any, key: str, environment: ZoomEnvironment) -> Reading:
         if view.shown_size == SHOWN:
             made.append((scene, item, sign, view))
     tokenizer = processor.tokenizer
-    halves = [_halves(*one, random, processor, environment) for one in made]
-    image = slice(len(halves[0][0]), len(halves[0][0]) + (SHOWN.width // CELL) ** 2)
-    image_ids = [tokenizer.convert_tokens_to_ids(processor.image_token)] * (image.stop - image.start)
-    whole = [torch.tensor([*head, *image_ids, *tail]) for head, tail in halves]
-    ids = nn.utils.rnn.pad_sequence(whole, batch_first=True, padding_value=tokenizer.pad_token_id)
-    labels = ids.masked_fill(~assistant_mask(ids, tokenizer), -100)
+    texts = [_question_and_answer(*one, random, environment) for one in made]
+    ids, labels, image = encode(processor, texts, (SHOWN.width // CELL) ** 2)
     alphabet = torch.tensor([tokenizer.encode(character, add_special_tokens=False)[0] for character in CHARACTERS])
     rows, positions = torch.isin(labels, alphabet).nonzero().unbind(1)
     boxes = [box for scene, item, sign, view in made for _, box in _characters(item, sign, view)]
-    shown = torch.zeros(CROPS, len(image_ids), len(CHARACTERS))
+    shown = torch.zeros(CROPS, image.stop - image.start, len(CHARACTERS))
     for crop, (scene, _, _, view) in enumerate(made):
         for item in scene.items:
             for sign in (False, True)[: 1 + bool(item.sign)]:
@@ -84,21 +80,32 @@ def lesson(processor: Any, key: str, environment: ZoomEnvironment) -> Reading:
     return Reading(ids, labels, image, pixels, grid, rows, positions - 1, places, shown.flatten(0, 1), alphabet)
 
 
-def _halves(
-    scene: Scene, item: Item, sign: bool, view: View, random: Random, processor: Any, environment: ZoomEnvironment
-) -> list[list[int]]:
-    """Token ids before and behind the image."""
+def _question_and_answer(
+    scene: Scene, item: Item, sign: bool, view: View, random: Random, environment: ZoomEnvironment
+) -> tuple[str, str]:
     question = sign_on(scene, item, random) if sign else written_on(scene, item, random)
     sample = sample_without_image(scene, question, random, choices=False)
-    text = protocol.system_prompt(CoordinateSystem.ABSOLUTE)
-    reply = oracle.answer(sample, view, environment)
-    messages = [
-        {"role": "system", "content": [{"type": "text", "text": text}]},
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": protocol.question_text(sample)}]},
-        {"role": "assistant", "content": [{"type": "text", "text": reply}]},
-    ]
-    parts = processor.apply_chat_template(messages, tokenize=False).split(processor.image_token)
-    return [processor.tokenizer.encode(part, add_special_tokens=False) for part in parts]
+    return protocol.question_text(sample), oracle.answer(sample, view, environment)
+
+
+def encode(processor: Any, texts: list[tuple[str, str]], tokens: int) -> tuple[Tensor, Tensor, slice]:
+    """Conversations of one question and reply each, about an image of `tokens` tokens: ids and labels [texts, longest],
+    -100 where no assistant speaks, and where the image tokens stand."""
+    tokenizer, rows = processor.tokenizer, []
+    image_ids = [tokenizer.convert_tokens_to_ids(processor.image_token)] * tokens
+    for question, reply in texts:
+        prompt = {"type": "text", "text": protocol.system_prompt(CoordinateSystem.ABSOLUTE)}
+        messages = [
+            {"role": "system", "content": [prompt]},
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
+            {"role": "assistant", "content": [{"type": "text", "text": reply}]},
+        ]
+        halves = processor.apply_chat_template(messages, tokenize=False).split(processor.image_token)
+        head, tail = (tokenizer.encode(half, add_special_tokens=False) for half in halves)
+        rows.append(torch.tensor([*head, *image_ids, *tail]))
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
+    labels = ids.masked_fill(~assistant_mask(ids, tokenizer), -100)
+    return ids, labels, slice(len(head), len(head) + tokens)
 
 
 def _characters(item: Item, sign: bool, view: View) -> list[tuple[str, Box]]:
@@ -106,13 +113,7 @@ def _characters(item: Item, sign: bool, view: View) -> list[tuple[str, Box]]:
     scale = view.shown_size.height / view.region.height
     text, box = (item.sign, item.sign_box) if sign else (item.label, item.box)
     height = item.side * scale * (SIGN_TEXT if sign else LABEL_HEIGHT)
-    cx, cy = view.from_source(box, CoordinateSystem.ABSOLUTE).center
-    widths = [advance * height for advance in advances(text)]
-    left, found = cx - sum(widths) / 2, []
-    for character, width in zip(text, widths, strict=True):
-        found.append((character, Box(left, cy - height / 2, left + width, cy + height / 2)))
-        left += width
-    return found
+    return character_boxes(text, view.from_source(box, CoordinateSystem.ABSOLUTE).center, height)
 
 
 def _tokens(box: Box) -> list[bool]:

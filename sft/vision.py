@@ -8,17 +8,14 @@ language model alone, over the few answer tokens of a conversation, colours did 
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -26,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from PIL import ImageFont
 from PIL.Image import Image
-from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
@@ -52,6 +48,7 @@ from cof_agent.scenes.scene import (
 )
 from cof_agent.trajectory import write_atomic
 from sft.curriculum import SHOWN, nano_environment, overview_of
+from sft.stage import Report, one_cycle, options
 
 PATCH = 14  # shown pixels; a merged token is 2 x 2 patches
 PIECE = 6 * PATCH  # shown pixels: the side of a small view
@@ -123,16 +120,12 @@ class _Grid:
 
     def put_text(self, centre: tuple[float, float], text: str, height: float) -> None:
         """Each character into the patches of which it covers the centre; if too small, nothing is asked there."""
-        widths = [advance * height for advance in advances(text)]
-        left, cy = centre[0] - sum(widths) / 2, centre[1]
-        for character, width in zip(text, widths, strict=True):
-            where = self._patches(Box(left, cy - height / 2, left + width, cy + height / 2), 0.0)
-            x, y = self._centres(where)
+        for character, box in character_boxes(text, centre, height):
+            where = self._patches(box, 0.0)
             self.character[where] = CHARACTERS.index(character) if height >= READABLE else UNASKED
             if height >= READABLE:
-                offsets = np.broadcast_arrays((left + width / 2 - x) / PATCH, (cy - y) / PATCH)
-                self.offset[where] = np.stack(offsets, -1)
-            left += width
+                (cx, cy), (x, y) = box.center, self._centres(where)
+                self.offset[where] = np.stack(np.broadcast_arrays((cx - x) / PATCH, (cy - y) / PATCH), -1)
 
     def _patches(self, box: Box, slack: float) -> tuple[slice, slice]:
         """Patches whose centre, widened by `slack` patches, lies in `box`; shown pixels."""
@@ -162,6 +155,16 @@ def advances(text: str) -> tuple[float, ...]:
     font = ImageFont.load_default(100)
     ends = [font.getlength(text[: k + 1]) / (100 * CAPITAL) for k in range(len(text))]
     return tuple(end - start for start, end in zip([0.0, *ends], ends, strict=False))
+
+
+def character_boxes(text: str, centre: tuple[float, float], height: float) -> list[tuple[str, Box]]:
+    """The characters of a text drawn about `centre` with capitals `height` high, and where each stands."""
+    widths = [advance * height for advance in advances(text)]
+    left, top, found = centre[0] - sum(widths) / 2, centre[1] - height / 2, []
+    for character, width in zip(text, widths, strict=True):
+        found.append((character, Box(left, top, left + width, top + height)))
+        left += width
+    return found
 
 
 # Views of a step: small ones at the scale of text, small ones at the scale of an overview, crops, overviews. Small views
@@ -314,11 +317,6 @@ def whiten(projection: nn.Conv3d, pixels: Tensor) -> None:
     projection.weight.copy_((filters.view(width, shape[0], 1, *shape[2:]) / shape[1]).expand_as(projection.weight))
 
 
-def one_cycle(progress: float) -> float:
-    """The share of the learning rate: up over the first twentieth, then down along a cosine."""
-    return min(1.0, progress / 0.05 + 0.02) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
 def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
     """Pretrain the vision tower of a random nano and write the whole model to `output`.
 
@@ -378,37 +376,9 @@ def _save(path: Path, step: int, stateful: dict[str, Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-class Report:
-    """A line every 25 steps: mean accuracies since the last one, and the time that is left."""
-
-    def __init__(self, steps: int, start: int, name: str) -> None:
-        self.name = name
-        self.steps, self.start, self.done = steps, start, start
-        self.began, self.console = time.monotonic(), Console(stderr=True)
-        self.log: list[dict[str, float]] = []
-
-    def add(self, accuracy: dict[str, float]) -> None:
-        self.log.append(accuracy)
-        self.done += 1
-        if self.done % 25 and self.done != self.steps:
-            return
-        figures = "  ".join(f"{name} {fmean(entry[name] for entry in self.log):.3f}" for name in accuracy)
-        pace = (time.monotonic() - self.began) / (self.done - self.start)
-        left = (self.steps - self.done) * pace / 60
-        self.console.print(f"{self.name} {self.done}/{self.steps}  {figures}  {left:.0f} min left")
-        self.log.clear()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4200)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    train(options.output, steps=options.steps, rate=options.rate, seed=options.seed)
+    given = options(__doc__, "output", steps=4200, rate=1.5e-3)
+    train(given.output, steps=given.steps, rate=given.rate, seed=given.seed)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""What nano's own training stages share: options, the course of the learning rate, and what a run prints."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from rich.console import Console
+
+
+def options(doc: str | None, *paths: str, steps: int, rate: float) -> argparse.Namespace:
+    """The command line of a stage: `--PATH` for each of `paths`, and numbers with their defaults. Sets the threads."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    for path in paths:
+        parser.add_argument(f"--{path}", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--rate", type=float, default=rate)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="another core draws the lessons")
+    parsed = parser.parse_args()
+    torch.set_num_threads(parsed.threads)
+    return parsed
+
+
+def one_cycle(progress: float) -> float:
+    """The share of the learning rate: up over the first twentieth, then down along a cosine."""
+    return min(1.0, progress / 0.05 + 0.02) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Report:
+    """A line every 25 steps: mean accuracies since the last one, and the time that is left."""
+
+    def __init__(self, steps: int, start: int, name: str) -> None:
+        self.name = name
+        self.steps, self.start, self.done = steps, start, start
+        self.began, self.console = time.monotonic(), Console(stderr=True)
+        self.log: list[dict[str, float]] = []
+
+    def add(self, accuracy: dict[str, float]) -> None:
+        self.log.append(accuracy)
+        self.done += 1
+        if self.done % 25 and self.done != self.steps:
+            return
+        figures = "  ".join(f"{name} {fmean(entry[name] for entry in self.log):.3f}" for name in accuracy)
+        pace = (time.monotonic() - self.began) / (self.done - self.start)
+        left = (self.steps - self.done) * pace / 60
+        self.console.print(f"{self.name} {self.done}/{self.steps}  {figures}  {left:.0f} min left")
+        self.log.clear()

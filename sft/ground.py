@@ -276,7 +276,8 @@ def main() -> None:
     try:
         train(given.model, given.output, steps=given.steps, rate=given.rate, seed=given.seed)
     except InputError as error:
-        sys.exit(f"sft.ground: {error}")
+        print(f"sft.ground: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

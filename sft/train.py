@@ -118,4 +118,5 @@ if __name__ == "__main__":
     try:
         main()
     except InputError as error:
-        sys.exit(f"sft.train: {error}")
+        print(f"sft.train: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -41,4 +41,5 @@ if __name__ == "__main__":
     try:
         install(Path(sys.argv[1]))
     except InputError as error:
-        sys.exit(f"install: {error}")
+        print(f"install: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -18,14 +18,16 @@ BAD_INPUT = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Bad input is one sentence on stderr and code 2."""
     options = _parser().parse_args(arguments)
-    command = importlib.import_module(f"cof_agent.commands.{options.command}")
     try:
-        return int(command.run(options))
+        return int(importlib.import_module(f"cof_agent.commands.{options.command}").run(options))
     except InputError as error:
         print(f"cof {options.command}: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(f"\ncof {options.command}: interrupted; what was done is kept.", file=sys.stderr)
+        # An interrupt inside exec(), as when an import makes dataclasses, is remembered by CPython as not handled and
+        # then ends the process by signal whatever we return; the next exec() that ends well makes it forget.
+        exec("")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

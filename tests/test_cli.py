@@ -164,6 +164,19 @@ def test_importing_the_package_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
+def test_ctrl_c_during_an_import_is_an_interruption_too(tmp_path: Path) -> None:
+    code = """
+import sys
+from cof_agent import cli
+def interrupted(*given): exec("raise KeyboardInterrupt")
+cli.importlib.import_module = interrupted
+sys.exit(cli.main(["scenes", "out"]))
+"""
+    (tmp_path / "started.py").write_text(code)
+    done = subprocess.run([sys.executable, "-m", "started"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (130, 2), done
+
+
 def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cof_agent.cli", "scenes", str(tmp_path), "--count", "500", "--size", "448x252"]
     process = subprocess.Popen(

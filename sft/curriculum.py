@@ -32,9 +32,9 @@ SHOWN = 448  # shown pixels of its overview
 class Plan:
     """The mixture of conversations; what is left over asks several questions, each for the first action only."""
 
-    whole: float = 0.45  # whole trajectories
+    whole: float = 0.5  # whole trajectories
     reading: float = 0.2  # about crops alone
-    listing: float = 0.15  # lists of what is seen
+    listing: float = 0.1  # lists of what is seen
     simple: float = 0.2  # share of scenes that are simpler than those of the benchmark
     tokens: int = 270  # beside an overview; rows of one length waste no padding
 
@@ -157,8 +157,9 @@ def _read_crops(talk: _Conversation, random: Random) -> None:
     """Crops of objects and of signs, cut a little off as the model's own boxes will be, and questions about them."""
     for item in random.sample(talk.scene.items, len(talk.scene.items)):
         sign = bool(item.sign) and random.random() < 0.6
-        target = item.sign_box if sign and random.random() < 0.5 else item.box
-        talk.show(off_centre(target, talk.scene, talk.environment, random))
+        overview = overview_of(talk.scene)
+        view = crop_of(item, overview, talk.environment, random, sign=sign and random.random() < 0.5)
+        talk.show(view)
         question = sign_on(talk.scene, item, random) if sign else written_on(talk.scene, item, random)
         if not talk.ask(
             [sample_without_image(talk.scene, question, random, choices=random.random() < 0.2)], whole=True
@@ -168,17 +169,23 @@ def _read_crops(talk: _Conversation, random: Random) -> None:
         talk.views.pop()
 
 
-def off_centre(target: Box, scene: Scene, environment: ZoomEnvironment, random: Random) -> View:
-    """A crop that the environment makes of a box around `target`, shifted as far as `target` stays in sight."""
-    overview = overview_of(scene)
-    box = overview.from_source(target, CoordinateSystem.ABSOLUTE)
+def crop_of(item: Item, overview: View, environment: ZoomEnvironment, random: Random, *, sign: bool) -> View:
+    """What the agent sees after it has pointed at `item` in the overview, and for its sign in the crop once more."""
+    crop = _off_centre(item.box, overview, environment, random)
+    return _off_centre(item.sign_box, crop, environment, random) if sign else crop
+
+
+def _off_centre(target: Box, seen: View, environment: ZoomEnvironment, random: Random) -> View:
+    """A crop that the environment makes of a box around `target` in the view `seen`, shifted as far as `target` stays
+    in sight."""
+    box = seen.from_source(target, CoordinateSystem.ABSOLUTE)
     side = max(oracle.SMALLEST, box.width)
     view = None
     for reach in (0.35, 0.2, 0.1, 0.0):
         half = side * random.choice((0.5, 0.5, 0.6))
         cx, cy = (value + random.uniform(-reach, reach) * side for value in box.center)
-        shifted = overview.to_source(Box(cx - half, cy - half, cx + half, cy + half), CoordinateSystem.ABSOLUTE)
-        view = environment.crop_view(shifted, scene.size)
+        shifted = seen.to_source(Box(cx - half, cy - half, cx + half, cy + half), CoordinateSystem.ABSOLUTE)
+        view = environment.crop_view(shifted, seen.source_size)
         if view.region.coverage(target) > 0.97:
             break
     assert view is not None

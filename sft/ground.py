@@ -210,16 +210,17 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
     processor = load_processor(str(model_dir))
     speed_up_vision(model)
     text, tower, tokenizer = model.model.language_model, model.model.visual, processor.tokenizer
-    tower.requires_grad_(False)
     look_for_alike(text)
     look_back(text)
     maps, words = Maps(text.config.hidden_size), Words(tokenizer)
-    learner = nn.ModuleDict({"text": text, "maps": maps})
-    optimiser = torch.optim.AdamW(learner.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
+    learner = nn.ModuleDict({"text": text, "maps": maps, "tower": tower})
+    groups = [{"params": part.parameters(), "lr": rate * (TOWER if part is tower else 1)} for part in learner.values()]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     report = Report(steps, 0, "ground")
     lessons = Lessons(processor, steps, seed)
     for batch, crops in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
+        tower.requires_grad_(False)
         with torch.autocast("cpu", torch.bfloat16):
             read = reading.forward(model, batch.ids, batch.patches, batch.grid)
             seen = text.norm(read.hidden_states[LAYERS])[:, batch.image].flatten(0, 1)
@@ -231,6 +232,7 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
         loss = loss + F.cross_entropy(numbers.transpose(1, 2), batch.numbers) * 2
         loss = loss + F.cross_entropy(colour, batch.colour) + F.cross_entropy(shape, batch.shape)
         loss.backward()
+        tower.requires_grad_(True)  # over crops alone: characters are what it knows least, and crops are small
         loss, reads = reading.loss_of(model, crops)
         loss.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -243,6 +245,7 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
     write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed}) + "\n")
 
 
+TOWER = 0.1  # of the learning rate, for the vision tower
 RECORD = "ground.json"
 
 

@@ -23,11 +23,11 @@ from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import sign_on, written_on
 from cof_agent.scenes.scene import LABEL_HEIGHT, SIGN_TEXT, Item, Scene, Style, generate
 from sft.collate import assistant_mask
-from sft.curriculum import off_centre, sample_without_image
+from sft.curriculum import crop_of, overview_of, sample_without_image
 from sft.vision import CHARACTERS, READABLE, character_boxes, patches_of
 
 CROPS = 12  # a step
-SHOWN = Size(168, 168)  # what most crops are; others are passed over, so that all have one size
+SHOWN = tuple(Size(side, side) for side in (112, 140, 168))  # what nearly all crops are; others are passed over
 CELL = 28  # shown pixels of an image token
 LAYERS = 2  # after which image tokens are to know what they show
 HEADS = 2  # of each of the two layers above that are told where to attend
@@ -56,14 +56,16 @@ def lesson(processor: Any, key: str, environment: ZoomEnvironment) -> Reading:
     while len(made) < CROPS:
         attempt += 1
         scene = generate(f"reading:{key}:{attempt}", replace(Style(), count=(2, 6), label_lengths=(1, 2, 2, 3)))
-        item = random.choice(scene.items)
-        sign = bool(item.sign) and random.random() < 0.6
-        view = off_centre(item.sign_box if sign else item.box, scene, environment, random)
-        if view.shown_size == SHOWN:
+        sign = random.random() < 0.5
+        item = random.choice([item for item in scene.items if item.sign or not sign] or scene.items)
+        sign = sign and bool(item.sign)
+        view = crop_of(item, overview_of(scene), environment, random, sign=sign)
+        size = view.shown_size
+        if size in SHOWN and size == (made[0][3].shown_size if made else size):  # all of a lesson have one size
             made.append((scene, item, sign, view))
-    tokenizer = processor.tokenizer
+    size, tokenizer = made[0][3].shown_size, processor.tokenizer
     texts = [_question_and_answer(*one, random, environment) for one in made]
-    ids, labels, image = encode(processor, texts, (SHOWN.width // CELL) ** 2)
+    ids, labels, image = encode(processor, texts, size.width * size.height // CELL**2)
     alphabet = torch.tensor([tokenizer.encode(character, add_special_tokens=False)[0] for character in CHARACTERS])
     rows, positions = torch.isin(labels, alphabet).nonzero().unbind(1)
     boxes = [box for scene, item, sign, view in made for _, box in _characters(item, sign, view)]
@@ -73,10 +75,10 @@ def lesson(processor: Any, key: str, environment: ZoomEnvironment) -> Reading:
             for sign in (False, True)[: 1 + bool(item.sign)]:
                 for character, box in _characters(item, sign, view):
                     if box.height >= READABLE:
-                        shown[crop, torch.tensor(_tokens(box)), CHARACTERS.index(character)] = 1
-    pixels = torch.cat([patches_of(sketch(scene, view.region, SHOWN)) for scene, _, _, view in made])
-    grid = torch.tensor([(1, SHOWN.height // 14, SHOWN.width // 14)] * CROPS)
-    places = torch.tensor([_tokens(box) for box in boxes])
+                        shown[crop, torch.tensor(_tokens(box, size)), CHARACTERS.index(character)] = 1
+    pixels = torch.cat([patches_of(sketch(scene, view.region, size)) for scene, _, _, view in made])
+    grid = torch.tensor([(1, size.height // 14, size.width // 14)] * CROPS)
+    places = torch.tensor([_tokens(box, size) for box in boxes])
     return Reading(ids, labels, image, pixels, grid, rows, positions - 1, places, shown.flatten(0, 1), alphabet)
 
 
@@ -116,13 +118,12 @@ def _characters(item: Item, sign: bool, view: View) -> list[tuple[str, Box]]:
     return character_boxes(text, view.from_source(box, CoordinateSystem.ABSOLUTE).center, height)
 
 
-def _tokens(box: Box) -> list[bool]:
-    """The image tokens that show a fair part of `box`, row by row."""
-    count = SHOWN.width // CELL
+def _tokens(box: Box, shown: Size) -> list[bool]:
+    """The tokens of an image of size `shown` that show a fair part of `box`, row by row."""
     cells = [
         Box(column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL)
-        for row in range(count)
-        for column in range(count)
+        for row in range(shown.height // CELL)
+        for column in range(shown.width // CELL)
     ]
     most = max(cell.intersection(box) for cell in cells)
     return [cell.intersection(box) > 0.4 * most > 0 for cell in cells]

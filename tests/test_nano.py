@@ -9,12 +9,12 @@ import pytest
 
 from cof_agent import scoring
 from cof_agent.backends.local import load
-from cof_agent.commands.eval import read_samples
 from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Size
-from cof_agent.nano import WEIGHTS
+from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.nano.install import LARGEST
 from cof_agent.rollout import rollout
+from cof_agent.samples import read_samples
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, Trajectory
@@ -30,7 +30,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 def asked(samples: list[Sample], crop: CropMode = "real") -> list[Trajectory]:
-    policy = load(WEIGHTS, name="nano", dtype="float32")
+    policy = load(NANO)
     environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits, crop=crop))
     return asyncio.run(rollout(samples, policy, environment, concurrency=8, progress=False))
 
@@ -48,7 +48,7 @@ def test_nano_answers_points_and_zooms_as_often_as_needed(samples: list[Sample])
     hits = [hit for one in trajectories if (hit := scoring.target_hits(one)) is not None]
     assert len(hits) >= SCENES / 3
     assert sum(hits) >= 0.75 * len(hits)
-    policy = load(WEIGHTS, name="nano", dtype="float32")
+    policy = load(NANO)
     environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
     needed = [oracle.zooms_needed(one.sample, environment.reset(one.sample), environment) for one in trajectories]
     assert sum(one.zooms == zooms for one, zooms in zip(trajectories, needed, strict=True)) >= 0.75 * SCENES

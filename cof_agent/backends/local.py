@@ -23,6 +23,7 @@ from cof_agent.backends.processor import load_processor, prepare_images
 from cof_agent.batching import Batcher
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
+from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Completion, PixelLimits, PolicyError, Sampling
 from cof_agent.trajectory import Tokens
 
@@ -201,7 +202,9 @@ def load(
     zoom_pixels: int | None = None,
     capacity: int = 32,
 ) -> LocalPolicy:
-    """Loads a checkpoint from a directory or the hub.
+    """Loads `nano`, or a checkpoint from a directory or the hub.
+
+    nano runs in float32 unless `dtype` says otherwise: in bfloat16 its answers would depend on who else is answered.
 
     name: how the policy is called in the record, by default as `model`.
     max_pixels: area limit of the overview in shown pixels, by default the checkpoint's own, but at most
@@ -212,6 +215,8 @@ def load(
         InputError: if there is no such checkpoint, it cannot be read, or it is of another family.
     """
     where = str(model)
+    if where == NANO:
+        where, name, dtype = str(WEIGHTS), name or NANO, dtype or "float32"
     if not (where and Path(where).is_dir()) and not _HUB_ID.fullmatch(where):
         raise InputError(
             f"there is no model directory {where}, and a model of the hub is named like Qwen/Qwen2.5-VL-7B-Instruct."

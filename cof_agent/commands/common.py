@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
+from cof_agent.nano import NANO
 from cof_agent.policy import Policy, Sampling
 
 if TYPE_CHECKING:
     from cof_agent.environment import ZoomSettings
 
-NANO = "nano"
 SCENES_ONLY = (
     "cof: nano knows only the scenes that `cof scenes` draws; for any other picture its answer means nothing "
     "(use --model with a real checkpoint, e.g. Qwen/Qwen2.5-VL-7B-Instruct)."
@@ -45,10 +45,6 @@ def policy(options: argparse.Namespace) -> Policy:
     _quiet_transformers()
     from cof_agent.backends.local import load
 
-    if options.model == NANO:
-        from cof_agent.nano import WEIGHTS
-
-        return load(WEIGHTS, name=NANO, max_pixels=options.max_pixels, zoom_pixels=options.zoom_pixels)
     return load(options.model, max_pixels=options.max_pixels, zoom_pixels=options.zoom_pixels)
 
 

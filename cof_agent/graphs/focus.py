@@ -33,6 +33,7 @@ from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.geometry import View
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
+from cof_agent.nano import NANO
 from cof_agent.policy import GREEDY, Completion, Policy, PolicyError, Sampling
 from cof_agent.trajectory import Action, Answer, Observation, Sample, StopReason, Trajectory, Turn, Zoom
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
     from PIL.Image import Image
 
-NANO = "nano"
 FRUITLESS_TURNS = 2
 """Turns in a row that may bring nothing to see before the run is given up."""
 
@@ -111,10 +111,7 @@ def _context(runtime: Runtime[Any]) -> Context:
 @lru_cache(maxsize=1)
 def _loaded(model: str) -> Policy:
     from cof_agent.backends.local import load
-    from cof_agent.nano import WEIGHTS
 
-    if model == NANO:
-        return load(WEIGHTS, name=NANO)
     return load(model)
 
 

@@ -5,4 +5,7 @@
 
 from pathlib import Path
 
+NANO = "nano"
+"""What it is called wherever a model is named."""
+
 WEIGHTS = Path(__file__).parent / "weights"

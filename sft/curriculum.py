@@ -18,7 +18,7 @@ from cof_agent.nano.build import OVERVIEW_PIXELS, ZOOM_PIXELS
 from cof_agent.policy import PixelLimits
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
-from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask, sign_on, written_on
+from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask, colour, shape, sign_on, written_on
 from cof_agent.scenes.scene import Item, Scene, Style, generate
 from cof_agent.scenes.write import sample_of
 from cof_agent.trajectory import Sample
@@ -33,8 +33,8 @@ class Plan:
     """The mixture of conversations; what is left over asks several questions, each for the first action only."""
 
     whole: float = 0.5  # whole trajectories
-    reading: float = 0.2  # about crops alone
-    listing: float = 0.1  # lists of what is seen
+    reading: float = 0.15  # about crops alone
+    listing: float = 0.05  # lists of what is seen
     simple: float = 0.2  # share of scenes that are simpler than those of the benchmark
     tokens: int = 270  # beside an overview; rows of one length waste no padding
 
@@ -54,7 +54,7 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
         talk.say(LIST, listing(random.sample(scene.items, len(scene.items)), talk.views[0]))
     else:
         whole = kind < plan.reading + plan.listing + plan.whole
-        talk.ask(_samples(scene, random, exercises=0.0 if whole else 0.3), whole=whole)
+        talk.ask(_samples(scene, random, drill=not whole), whole=whole)
     return talk.row()
 
 
@@ -192,22 +192,29 @@ def _off_centre(target: Box, seen: View, environment: ZoomEnvironment, random: R
     return view
 
 
-def _samples(scene: Scene, random: Random, *, exercises: float, most: int = 14) -> list[Sample]:
-    """Up to `most` questions; a share of `exercises` drills what the others need: place from looks, and back.
+def _samples(scene: Scene, random: Random, *, drill: bool, most: int = 14) -> list[Sample]:
+    """Up to `most` questions of the benchmark, or such as drill what is learned slowest.
 
     No object is asked about twice: the first question would give away what the second should make the model look for.
     """
     used: set[str] = set()
     samples: list[Sample] = []
     for _ in range(3 * most):
-        if random.random() < exercises:
-            question = random.choice((show, show, inverse))(scene, random)
-        else:
-            question = ask(scene, random.choice(CATEGORIES), random)
+        question = _drilled(scene, random) if drill else ask(scene, random.choice(CATEGORIES), random)
         if question and len(samples) < most and used.isdisjoint(item.name for item in question.about):
             used |= {item.name for item in question.about}
             samples.append(sample_without_image(scene, question, random, choices=not samples))
     return samples
+
+
+def _drilled(scene: Scene, random: Random) -> Question | None:
+    """Mostly what is answered at once: which of two is where, looks from place and place from looks."""
+    kind = random.random()
+    if kind < 0.4:
+        return ask(scene, "relative_position", random)
+    if kind < 0.85:
+        return random.choice((colour, shape, show, inverse))(scene, random)
+    return ask(scene, random.choice(CATEGORIES), random)
 
 
 def show(scene: Scene, random: Random) -> Question | None:

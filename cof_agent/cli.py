@@ -1,4 +1,4 @@
-"""The command line: `cof ask | eval | view | scenes`. Parsing only; each command lives in `cof_agent.commands`."""
+"""The command line: `cof ask | collect | eval | view | scenes`. Parsing only; each command lives in `cof_agent.commands`."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"chain-of-focus {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_ask(commands.add_parser("ask", help="ask a question about one image"))
+    _add_collect(commands.add_parser("collect", help="turn questions with known answers into zoom trajectories"))
     _add_eval(commands.add_parser("eval", help="measure a model on a set of samples"))
     _add_view(commands.add_parser("view", help="turn trajectories into a page to look at"))
     _add_scenes(commands.add_parser("scenes", help="draw scenes with questions and known answers"))
@@ -53,6 +54,56 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     _add_agent(parser)
     parser.add_argument("--save", metavar="DIR", help="write trajectory.jsonl, trajectory.png and report.html there")
     parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object and nothing else")
+
+
+def _add_collect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "samples", metavar="SAMPLES", help="a folder of `cof scenes`, a JSON, JSONL or Parquet file, or a dataset"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="DIR")
+    data = parser.add_argument_group("data")
+    data.add_argument("--images", metavar="DIR", help="what image paths are relative to; by default the file's folder")
+    data.add_argument(
+        "--column", action="append", default=[], metavar="NAME=COLUMN", help="a set's own column name; repeat"
+    )
+    data.add_argument("--split", default="train", help="of a dataset")
+    data.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")
+    data.add_argument(
+        "--export",
+        action="append",
+        default=[],
+        choices=("parquet", "sharegpt"),
+        help="also write a training set: Parquet for TRL, ShareGPT for LLaMA-Factory; repeat",
+    )
+    data.add_argument("--shard", default="1/1", metavar="I/N", help="only part I of N; parts need no coordinator")
+    roles = parser.add_argument_group(
+        "roles", "SPEC: nano, a directory, a hub id, or PROVIDER:MODEL for a served model"
+    )
+    roles.add_argument("--teacher", metavar="SPEC", help="plays every role that is not given")
+    roles.add_argument("--planner", metavar="SPEC", help="or `rules` (the default)")
+    roles.add_argument("--locator", metavar="SPEC", help="or `boxes`, those of the samples (the default)")
+    roles.add_argument("--describer", metavar="SPEC", help="nano by default")
+    roles.add_argument("--verifier", metavar="SPEC", help="or `rules` (the default)")
+    roles.add_argument("--summariser", metavar="SPEC", help="or `rules` (the default)")
+    roles.add_argument("--base-url", metavar="URL", help="where PROVIDER:MODEL is served")
+    roles.add_argument(
+        "--coordinates", choices=("absolute", "thousand", "unit"), help="what a served model's boxes mean"
+    )
+    roles.add_argument("--max-pixels", type=_count, metavar="N", help="most pixels of an image as the roles see it")
+    roles.add_argument("--zoom-pixels", type=_count, metavar="N", help="most pixels of a crop")
+    roles.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds for one reply")
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--resolutions",
+        default="224,336,448,672,1024,1920,2560,3840",
+        metavar="N,N,...",
+        help="long sides of overviews in pixels, one drawn for each sample",
+    )
+    search.add_argument("--glances", type=_count, default=3, metavar="K", help="times the overview must suffice")
+    search.add_argument("--attempts", type=_count, default=4, metavar="N", help="answers that may be proposed")
+    search.add_argument("--concurrency", type=_count, default=8, metavar="N", help="samples under way at once")
+    search.add_argument("--seed", type=int, metavar="N", help="of resolutions and of sampled glances; 0 by default")
+    _add_agent(parser)
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:

@@ -96,7 +96,11 @@ class ZoomEnvironment:
 
     def with_system(self, system: CoordinateSystem) -> ZoomEnvironment:
         """The same environment for a policy that writes its boxes in `system`; shares the decoded images."""
-        other = ZoomEnvironment(replace(self.settings, system=system))
+        return self.with_settings(replace(self.settings, system=system))
+
+    def with_settings(self, settings: ZoomSettings) -> ZoomEnvironment:
+        """An environment with other settings that shares the decoded images."""
+        other = ZoomEnvironment(settings)
         other._sources, other._shown = self._sources, self._shown
         return other
 
@@ -140,7 +144,7 @@ class ZoomEnvironment:
         Raises:
             InputError: if the image cannot be opened or decoded, or is not the one that the view was made for.
         """
-        key = (_identity(sample.image), sample.id, view)
+        key = (_identity(sample.image), sample.id, view, self.settings.crop)
         shown = self._shown.get(key, lambda: self._pixels(sample, view), lambda image: image.width * image.height)
         return shown.copy()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cof_agent.geometry import Box, CoordinateSystem, View
@@ -162,6 +163,11 @@ def thought(text: str) -> str:
     return (found[1] if found else _TAGS.split(text, maxsplit=1)[0]).strip()
 
 
+def without_tags(text: str) -> str:
+    """`text` as it may stand inside a tag: on one line, without the format's own tags."""
+    return " ".join(_TAGS.sub("", text).split())
+
+
 def well_formed(text: str) -> bool:
     """Whether a turn has exactly the format: one thought, then calls that parse or one answer, and nothing else."""
     head, closing, rest = text.strip().partition("</think>")
@@ -183,8 +189,21 @@ def well_formed(text: str) -> bool:
     return not any(isinstance(action, Malformed) for action in parse(text))
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call as it was written, unchecked; `name` is None where the call names no tool."""
+
+    name: Any
+    arguments: dict[str, Any]
+
+
 def parse(text: str) -> tuple[Action, ...]:
-    """The actions of one assistant turn, in order; never empty, never raises.
+    """The actions of one assistant turn that has the zoom tool, as `read` finds them; never empty, never raises."""
+    return tuple(_as_zoom(action) if isinstance(action, Call) else action for action in read(text))
+
+
+def read(text: str) -> tuple[Call | Answer | Malformed, ...]:
+    """What one assistant turn does, whatever its tools, in order; never empty, never raises.
 
     - What stands inside a closed thought is no action; an unclosed thought hides only what it holds before the
       first call or answer tag. A thought whose opening tag is missing starts with the text, if an action follows it.
@@ -220,7 +239,12 @@ def _outside_thought(text: str) -> str:
     return "".join(kept + unclosed).replace("</think>", "")
 
 
-def _read_call(raw: str) -> Zoom | Malformed:
+def json_in(text: str) -> Any:
+    """The JSON object, or list, that stands somewhere in `text`, read as leniently as a call; None without one."""
+    return _lenient_json(text.partition("</think>")[2] or text)
+
+
+def _read_call(raw: str) -> Call | Malformed:
     value = _lenient_json(raw)
     if not isinstance(value, dict):
         return Malformed('The tool call is not JSON of the form {"name": ..., "arguments": {"bbox_2d": [...]}}.')
@@ -229,8 +253,12 @@ def _read_call(raw: str) -> Zoom | Malformed:
         arguments = _lenient_json(arguments)
     if not isinstance(arguments, dict):
         return Malformed("The tool call has no arguments.")
-    name = value.get("name", TOOL_NAME)
-    if name != TOOL_NAME:
+    return Call(value.get("name"), arguments)
+
+
+def _as_zoom(call: Call) -> Zoom | Malformed:
+    arguments = call.arguments
+    if call.name not in (None, TOOL_NAME):
         return Malformed(f"There is no such tool; the only one is {TOOL_NAME}.")
     box = arguments.get("bbox_2d", arguments.get("bbox"))
     if not isinstance(box, list):
@@ -256,7 +284,8 @@ def _lenient_json(raw: str) -> Any:
     raw = raw.strip()
     if len(raw) > _MAX_CALL:
         return None
-    start, end = raw.find("{"), raw.rfind("}")
+    opening = [at for at in (raw.find("{"), raw.find("[")) if at >= 0]
+    start, end = min(opening, default=-1), max(raw.rfind("}"), raw.rfind("]"))
     if start < 0 or end < start:
         return None
     strict = raw[start : end + 1]

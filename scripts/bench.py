@@ -28,13 +28,13 @@ from transformers import AutoModelForImageTextToText
 from cof_agent import protocol
 from cof_agent.backends.local import LocalPolicy, load
 from cof_agent.backends.processor import load_processor
-from cof_agent.commands.eval import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Size
-from cof_agent.nano import WEIGHTS
+from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Completion, Policy, Sampling
 from cof_agent.protocol import Message
 from cof_agent.rollout import rollout
+from cof_agent.samples import read_samples
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, Tokens, Trajectory
 
@@ -87,7 +87,7 @@ def agent(count: int, repeats: int) -> None:
         write_scenes(data, count=count, seed=11, size=Size(3840, 2160), split="test")
         samples = read_samples(data)
         _commands(samples[0])
-        policy = load(WEIGHTS, name="nano")
+        policy = load(NANO)
         plain, _ = _rate(samples, SequentialTransformers(policy, WEIGHTS), 1, repeats)
         print(f"sequential transformers     {plain:6.2f} trajectories/s    1.0 x")
         for concurrency in (1, 8, 32):

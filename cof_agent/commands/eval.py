@@ -10,7 +10,6 @@ import shlex
 import sys
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,18 @@ from rich.table import Table
 
 from cof_agent.commands import common
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.errors import InputError
 from cof_agent.evaluate import PACKAGES, summarise
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.rollout import rollout
-from cof_agent.trajectory import Sample, Trajectory, read_jsonl, write_atomic
+from cof_agent.samples import read_samples
+from cof_agent.trajectory import Trajectory, write_atomic
 
 NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows
 
 
 def run(options: argparse.Namespace) -> int:
     prompt, output = common.system_prompt(options), Path(options.output)
-    samples = read_samples(Path(options.data), options.limit)
+    samples = read_samples(options.data, limit=options.limit)
     policy = common.policy(options)
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
     settings = common.settings(options, policy)
@@ -50,19 +49,6 @@ def run(options: argparse.Namespace) -> int:
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output)
     return 0
-
-
-def read_samples(data: Path, limit: int | None = None) -> list[Sample]:
-    """The samples of a folder, their image paths made absolute.
-
-    Raises:
-        InputError: if there are none.
-    """
-    path = data / "samples.jsonl"
-    samples = [replace(sample, image=str(data / sample.image)) for sample in islice(read_jsonl(path, Sample), limit)]
-    if not samples:
-        raise InputError(f"{path} holds no samples.")
-    return samples
 
 
 def _origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:

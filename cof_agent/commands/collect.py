@@ -1,0 +1,164 @@
+"""`cof collect SAMPLES -o DIR`: questions with known answers become verified zoom trajectories."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cof_agent import collect
+from cof_agent.collect import Shard
+from cof_agent.commands import common
+from cof_agent.environment import ZoomSettings
+from cof_agent.errors import InputError
+from cof_agent.export import EXPORTS
+from cof_agent.graphs.search import Search
+from cof_agent.nano import NANO
+from cof_agent.policy import Policy
+from cof_agent.samples import read_samples
+from cof_agent.teacher.asked import (
+    DESCRIBE,
+    AskedLocator,
+    AskedPlanner,
+    AskedSummariser,
+    AskedVerifier,
+    PolicyDescriber,
+)
+from cof_agent.teacher.roles import Cast
+from cof_agent.teacher.rules import BOXES, RULES, AnnotatedBoxes, RulePlanner, RuleSummariser, RuleVerifier
+from cof_agent.trajectory import Trajectory, read_jsonl
+
+
+def run(options: argparse.Namespace) -> int:
+    output = Path(options.output)
+    samples = read_samples(
+        options.samples,
+        images=options.images,
+        keep_images=output / "images",
+        columns=dict(_mapping(pair) for pair in options.column),
+        split=options.split,
+        limit=options.limit,
+    )
+    samples = collect.prepared(samples, _resolutions(options.resolutions), options.seed or 0)
+    search = search_of(options)
+    summary = asyncio.run(
+        collect.collect(samples, search, output, concurrency=options.concurrency, shard=_shard(options.shard))
+    )
+    _print(summary, output)
+    for name in options.export:
+        written = EXPORTS[name](read_jsonl(output / "trajectories.jsonl", Trajectory), output)
+        print(f"exported for {name}: {written}")
+    return 0
+
+
+def search_of(options: argparse.Namespace) -> Search:
+    """The search that the options describe, its models loaded.
+
+    Raises:
+        InputError: if a model cannot be loaded or reached as described.
+    """
+    cast, describer = _cast(options)
+    settings = ZoomSettings(
+        system=describer.coordinates,
+        limits=describer.limits,
+        max_zooms=options.max_zooms,
+        enlarge=options.enlarge,
+    )
+    if options.max_source_pixels:
+        settings = replace(settings, max_source_pixels=options.max_source_pixels)
+    return Search(cast, settings, options.glances, options.attempts, options.seed or 0, options.timeout)
+
+
+def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
+    @cache
+    def policy(spec: str) -> Policy:
+        return common.policy(_as_model(spec, options))
+
+    def player(role: str, default: str) -> str:
+        return getattr(options, role) or options.teacher or default
+
+    planner, locator, describer, verifier, summariser = (
+        player(role, default)
+        for role, default in (
+            ("planner", RULES),
+            ("locator", BOXES),
+            ("describer", NANO),
+            ("verifier", RULES),
+            ("summariser", RULES),
+        )
+    )
+    cast = Cast(
+        RulePlanner() if planner == RULES else AskedPlanner(policy(planner)),
+        AnnotatedBoxes() if locator == BOXES else AskedLocator(policy(locator)),
+        PolicyDescriber(policy(describer), prompt=None if describer == NANO else DESCRIBE),
+        RuleVerifier() if verifier == RULES else AskedVerifier(policy(verifier)),
+        RuleSummariser() if summariser == RULES else AskedSummariser(policy(summariser)),
+    )
+    return cast, policy(describer)
+
+
+def _as_model(spec: str, options: argparse.Namespace) -> argparse.Namespace:
+    """The options of one model: `nano`, a directory, a hub id, or `PROVIDER:MODEL` for a served one."""
+    served = re.fullmatch(r"([a-z][a-z0-9_]*):(.+)", spec)
+    provider, model = (served[1], served[2]) if served else (None, spec)
+    return argparse.Namespace(
+        model=model,
+        provider=provider,
+        base_url=options.base_url if served else None,
+        coordinates=options.coordinates if served else None,
+        max_pixels=options.max_pixels,
+        zoom_pixels=options.zoom_pixels,
+    )
+
+
+def _mapping(pair: str) -> tuple[str, str]:
+    ours, equals, theirs = pair.partition("=")
+    if not (ours and equals and theirs):
+        raise InputError(f"--column must be NAME=COLUMN, as in question=query, not {pair!r}.")
+    return ours, theirs
+
+
+def _resolutions(text: str) -> list[int]:
+    if not re.fullmatch(r"\d{2,5}(,\d{2,5})*", text):
+        raise InputError(f"--resolutions must be pixels with commas between, such as 448,1024, not {text!r}.")
+    return [int(part) for part in text.split(",")]
+
+
+def _shard(text: str) -> Shard:
+    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"--shard must be I/N with 1 <= I <= N, such as 3/8, not {text!r}.")
+    return Shard(int(found[1]), int(found[2]))
+
+
+def _print(summary: dict[str, Any], output: Path) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    table = Table(title=f"{summary['kept']} of {summary['n']} samples became trajectories", title_justify="left")
+    for heading in ("resolution", "n", "kept", "yield", "zooms"):
+        table.add_column(heading, justify="right")
+    rows = {**summary["by_resolution"], "all": summary}
+    for name, row in rows.items():
+        zooms = "-" if row["mean_zooms"] is None else f"{row['mean_zooms']:.2f}"
+        share = "-" if row["yield"] is None else f"{row['yield']:.3f}"
+        table.add_row(name, str(row["n"]), str(row["kept"]), share, zooms)
+    console.print(table)
+    cost = summary["cost_per_kept"]
+    if summary["kept"]:
+        console.print(
+            f"per kept trajectory: {cost['calls']} calls, {cost['prompt_tokens']} tokens in, "
+            f"{cost['completion_tokens']} out"
+        )
+    for reason, count in summary["rejections"].items():
+        console.print(f"rejected, {reason}: {count}")
+    if summary["left"]:
+        console.print(f"{summary['left']} samples are left, of other shards or of a run that was interrupted.")
+    console.print(f"written: {output / 'trajectories.jsonl'}, {output / 'rejected.jsonl'}", soft_wrap=True)

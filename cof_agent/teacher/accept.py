@@ -1,0 +1,123 @@
+"""What may be learned from: a collected trajectory is checked as a whole, and refused for one stated reason."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from pydantic import TypeAdapter
+
+from cof_agent import protocol, scoring
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.geometry import BoxError, CoordinateSystem, View, read_box
+from cof_agent.trajectory import Sample, Trajectory, Zoom, to_json, views_of
+
+
+class Refusal(StrEnum):
+    """Why a sample has no trajectory to learn from."""
+
+    IMAGE = "image"  # cannot be opened
+    POLICY = "policy"  # gave no answer; the same command asks again
+    NO_TRUTH = "no_truth"
+    DUPLICATE = "duplicate"
+    NO_ANSWER = "no_answer"
+    WRONG = "wrong_answer"
+    UNSUPPORTED = "unsupported"  # the crops alone do not lead to the answer
+    NO_WORDS = "no_words"
+    FORMAT = "format"
+    OUTSIDE = "box_outside"
+    REPLAY = "replay"
+    SCORE = "score"
+    REVEALS = "reveals_answer"
+    SPEAKS = "speaks_of_search"
+
+
+Refused = tuple[Refusal, str] | None
+
+
+def refusal(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
+    """The reason and the sentence why `trajectory` is not to be learned from; None if it is.
+
+    `environment` must have the settings that the student will have.
+    """
+    for check in (_format, _boxes, _replay, _score, _thoughts):
+        found = check(trajectory, environment)
+        if found:
+            return found
+    return None
+
+
+def _format(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
+    for number, turn in enumerate(trajectory.turns, 1):
+        if not protocol.well_formed(turn.text) or protocol.parse(turn.text) != turn.actions:
+            return Refusal.FORMAT, f"turn {number} does not have the wire format"
+    if TypeAdapter(Trajectory).validate_json(to_json(trajectory)) != trajectory:
+        return Refusal.FORMAT, "the record does not come back from JSON as it was"
+    return None
+
+
+def _boxes(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
+    """Nothing is clipped here: a box that reaches out of its image teaches to point wrongly."""
+    for number, turn in enumerate(trajectory.turns):
+        views = views_of(trajectory.overview, trajectory.turns[:number])
+        for action in turn.actions:
+            if isinstance(action, Zoom) and not _inside(action, views, environment.settings.system):
+                return Refusal.OUTSIDE, f"the box of turn {number + 1} does not lie in image {action.image}"
+    return None
+
+
+def _inside(action: Zoom, views: tuple[View, ...], system: CoordinateSystem) -> bool:
+    if not 0 <= action.image < len(views):
+        return False
+    width, height = system.extent(views[action.image].shown_size)
+    try:
+        box = read_box(list(action.box))
+    except BoxError:
+        return False
+    return box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+
+
+def _replay(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
+    if environment.reset(trajectory.sample) != trajectory.overview:
+        return Refusal.REPLAY, "the overview is not the one that the environment shows"
+    for number, turn in enumerate(trajectory.turns):
+        views = views_of(trajectory.overview, trajectory.turns[:number])
+        seen = environment.step(turn.actions, views)
+        if seen != turn.observations or any(observation.view is None for observation in seen):
+            return Refusal.REPLAY, f"turn {number + 1} does not bring what was recorded"
+    return None
+
+
+def _score(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
+    return None if scoring.accuracy(trajectory) else (Refusal.SCORE, "the answer does not score as right")
+
+
+_SEARCH_WORDS = re.compile(
+    r"\b(?:verif\w*|tools?|attempts?|ground[ -]truth|feedback|hints?|annotat\w*|bounding|bbox\w*|correct answer"
+    r"|right answer|true answer|previous answer|was wrong|try again|retry)\b",
+    re.IGNORECASE,
+)
+
+
+def _thoughts(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
+    thoughts = [protocol.thought(turn.text) for turn in trajectory.turns]
+    for number, text in enumerate(thoughts, 1):
+        if found := _SEARCH_WORDS.search(text):
+            return Refusal.SPEAKS, f"the thought of turn {number} speaks of {found[0]!r}"
+        if number < len(thoughts) and _reveals(text, trajectory.sample):
+            return Refusal.REVEALS, f"the thought of turn {number} says the answer before it was seen"
+    return None
+
+
+_COMMON = {"yes", "no"}  # words of any sentence
+
+
+def _reveals(thought: str, sample: Sample) -> bool:
+    """Whether a thought holds an accepted answer that the question itself does not."""
+    said, asked = (f" {_words(text)} " for text in (thought, sample.question))
+    answers = {_words(answer) for answer in sample.answers} - _COMMON - {""}
+    return any(f" {answer} " in said and f" {answer} " not in asked for answer in answers)
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", scoring.normalise(text)))

@@ -102,6 +102,8 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--glances", type=_count, default=3, metavar="K", help="times the overview must suffice")
     search.add_argument("--attempts", type=_count, default=4, metavar="N", help="answers that may be proposed")
     search.add_argument("--concurrency", type=_count, default=8, metavar="N", help="samples under way at once")
+    search.add_argument("--ray", type=_count, metavar="WORKERS", help="search on so many workers of a Ray cluster")
+    search.add_argument("--gpus", type=float, default=0.0, metavar="N", help="of each of these workers")
     search.add_argument("--seed", type=int, metavar="N", help="of resolutions and of sampled glances; 0 by default")
     _add_agent(parser)
 

@@ -148,6 +148,16 @@ def to_json(record: Sample | Trajectory) -> str:
     return line.encode("utf-8", "replace").decode()  # half a surrogate pair, as a server may send it, is no UTF-8
 
 
+def from_json(line: str | bytes, kind: type[Record]) -> Record:
+    """The record of one line of JSON.
+
+    Raises:
+        ValueError: if it is none of `kind`.
+    """
+    record: Record = _adapter(kind.__name__).validate_json(line)
+    return record
+
+
 def read_jsonl(path: str | Path, kind: type[Record]) -> Iterator[Record]:
     """Read records of `kind`, one a line; blank lines are skipped.
 

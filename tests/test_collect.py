@@ -237,3 +237,24 @@ def test_limits_of_the_reader_are_those_of_the_student(samples: list[Sample], tm
     for trajectory in kept(tmp_path):
         settings = settings_of(trajectory)
         assert isinstance(settings, ZoomSettings) and settings.limits.zoom_pixels == LIMITS.zoom_pixels
+
+
+@pytest.mark.slow
+def test_on_a_local_ray_with_two_workers(samples: list[Sample], tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    from cof_agent.cluster import collect_on_ray
+
+    gather(samples, tmp_path / "here")
+    environment = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    try:
+        for _ in range(2):  # the second time nothing is left to do
+            collect_on_ray(samples, reading, tmp_path / "ray", workers=2, concurrency=3)
+    finally:
+        ray.shutdown()
+    assert written(tmp_path / "ray") == written(tmp_path / "here")
+
+
+def reading() -> Search:
+    """Made on a worker."""
+    return Search(cast(Reader()), SETTINGS)

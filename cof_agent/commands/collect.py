@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import re
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cof_agent import collect
+from cof_agent.cluster import collect_on_ray
 from cof_agent.collect import Shard
 from cof_agent.commands import common
 from cof_agent.environment import ZoomSettings
@@ -47,10 +48,15 @@ def run(options: argparse.Namespace) -> int:
         limit=options.limit,
     )
     samples = collect.prepared(samples, _resolutions(options.resolutions), options.seed or 0)
-    search = search_of(options)
-    summary = asyncio.run(
-        collect.collect(samples, search, output, concurrency=options.concurrency, shard=_shard(options.shard))
-    )
+    shard, concurrency = _shard(options.shard), options.concurrency
+    if options.ray:
+        build = partial(search_of, options)
+        summary = collect_on_ray(
+            samples, build, output, workers=options.ray, concurrency=concurrency, gpus=options.gpus, shard=shard
+        )
+    else:
+        search = search_of(options)
+        summary = asyncio.run(collect.collect(samples, search, output, concurrency=concurrency, shard=shard))
     _print(summary, output)
     for name in options.export:
         written = EXPORTS[name](read_jsonl(output / "trajectories.jsonl", Trajectory), output)

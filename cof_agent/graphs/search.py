@@ -279,8 +279,8 @@ def _on(*ways: str) -> Any:
 def build() -> StateGraph[State, Context, State, State]:
     """The graph, not yet compiled."""
     graph = StateGraph(State, context_schema=Context)
-    for node in (look, glance, plan, act, verify, shorten, tell):
-        graph.add_node(node.__name__, node)
+    for work in (look, glance, plan, act, verify, shorten, tell):
+        graph.add_node(work.__name__, work)
     ways: dict[str, tuple[str, ...]] = {
         "look": ("glance",),
         "glance": ("plan", "tell"),
@@ -366,7 +366,7 @@ def _told(links: Sequence[Link], thoughts: Sequence[str], context: Context) -> T
 
 def _so_far(state: State, context: Context) -> Trajectory:
     environment, sample = context.environment, context.errand.sample
-    overview = (state.get("views") or [None])[0]
+    overview = next(iter(state.get("views", [])), None)
     turns, answer = [], None
     for step in state.get("steps", []):
         if isinstance(step.move, Describe) and step.view is not None:

@@ -1,8 +1,11 @@
-"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent [--samples 64]`.
+"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|collect`.
 
 `agent` prints: the time of `cof --help`; wall time and peak memory of a cold `cof ask` on a 4K scene; trajectories per
 second at concurrency 1, 8 and 32 against a plain sequential loop over transformers' `generate`; and which share of the
 time is the model, images and our own code.
+
+`collect` prints: samples per second of `cof collect` at concurrency 1, 8 and 64 against a server on loopback that takes
+half a second for each reply, and their share of the ideal: all replies' time, divided by the concurrency.
 """
 
 from __future__ import annotations
@@ -19,23 +22,28 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
-from PIL.Image import Image
+from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from cof_agent import protocol
+from cof_agent import collect, protocol
+from cof_agent.backends.chat import connect
 from cof_agent.backends.local import LocalPolicy, load
 from cof_agent.backends.processor import load_processor
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Size
+from cof_agent.graphs.search import Search
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Completion, Policy, Sampling
 from cof_agent.protocol import Message
 from cof_agent.rollout import rollout
 from cof_agent.samples import read_samples
 from cof_agent.scenes.write import write_scenes
+from cof_agent.teacher.asked import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
+from cof_agent.teacher.roles import Cast
 from cof_agent.trajectory import Sample, Tokens, Trajectory
 
 COF = str(Path(sys.executable).with_name("cof"))
@@ -49,7 +57,9 @@ class SequentialTransformers:
         self._processor = load_processor(str(directory))
         self._model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32).eval()
 
-    async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
+    async def generate(
+        self, messages: Sequence[Message], images: Sequence[Image.Image], sampling: Sampling
+    ) -> Completion:
         text = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         inputs = self._processor(text=[text], images=[list(images)], return_tensors="pt")
         with torch.inference_mode():
@@ -151,13 +161,63 @@ def _shares(samples: list[Sample], policy: Any) -> None:
     print(f"(parsing of model text {100 * parsing.seconds / total:.2f} %)")
 
 
+LATENCY = 0.5  # seconds of each reply
+TEACHER = Path(__file__).parent.parent / "tests" / "scripted_teacher.py"
+
+
+def collecting() -> None:
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    command = [sys.executable, str(TEACHER), "--latency", str(LATENCY)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    url = server.stdout.readline().strip()
+    with tempfile.TemporaryDirectory() as folder:
+        for concurrency in (1, 8, 64):
+            samples = collect.prepared(_patches(Path(folder), 4 * concurrency + 4), (224, 336, 448), 0)
+            output = Path(folder) / str(concurrency)
+            started = time.perf_counter()
+            summary = asyncio.run(
+                collect.collect(samples, _served(url), output, concurrency=concurrency, progress=False)
+            )
+            wall, calls = time.perf_counter() - started, summary["cost"]["calls"]
+            ideal = calls * LATENCY / concurrency
+            print(
+                f"concurrency {concurrency:2}: {len(samples) / wall:6.2f} samples/s, {calls / len(samples):.1f} calls a "
+                f"sample, {ideal / wall:.2f} of the ideal, {summary['kept']} of {summary['n']} kept"
+            )
+    server.terminate()
+
+
+def _served(url: str) -> Search:
+    policy = connect("qwen2.5-vl-scripted", base_url=url)
+    roles = (AskedPlanner, AskedLocator, PolicyDescriber, AskedVerifier, AskedSummariser)
+    return Search(Cast(*(role(policy) for role in roles)), ZoomSettings(policy.coordinates, policy.limits))
+
+
+def _patches(folder: Path, count: int) -> list[Sample]:
+    """Pictures with one red patch each, which the scripted teacher can find and name."""
+    random, samples = Random(count), []
+    for number in range(count):
+        side = random.randint(20, 120)
+        x, y = random.randint(0, 1280 - side), random.randint(0, 720 - side)
+        path = folder / f"{count}-{number}.png"
+        picture = Image.new("RGB", (1280, 720), (30, 90, 60))
+        picture.paste((230, 20, 20), (x, y, x + side, y + side))
+        picture.save(path)
+        samples.append(Sample(f"{count}-{number}", str(path), f"What colour is patch {number}?", ("red",)))
+    return samples
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("agent",))
+    parser.add_argument("what", choices=("agent", "collect"))
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
-    agent(options.samples, options.repeats)
+    if options.what == "agent":
+        agent(options.samples, options.repeats)
+    else:
+        collecting()
 
 
 if __name__ == "__main__":

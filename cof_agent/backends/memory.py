@@ -41,7 +41,8 @@ class KeyValuePool:
     for a transformers `Cache` in the forward pass of a single token.
     """
 
-    _SPARE = 128  # columns for new tokens at each resize
+    _SPARE = 128  # columns for new tokens at each resize, at least
+    _FEWEST = 4  # slots
 
     def __init__(self) -> None:
         self._layers: list[tuple[Tensor, Tensor]] = []
@@ -94,8 +95,8 @@ class KeyValuePool:
     def _resize(self, keep: int, end: int) -> None:
         """Moves to tensors with room; the last `keep` columns of each row stay, and rows end at column `end`."""
         if self._rows == self._slots:
-            self._slots = max(1, 2 * self._slots)
-        self._columns = end + self._SPARE
+            self._slots = max(self._FEWEST, 2 * self._slots)
+        self._columns = end + max(self._SPARE, end // 2)
         self._layers = [(self._moved(keys, keep, end), self._moved(values, keep, end)) for keys, values in self._layers]
         self._end = end
 

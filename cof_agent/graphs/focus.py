@@ -87,7 +87,7 @@ class Context:
 
     async def images(self, sample: Sample, views: tuple[View, ...]) -> list[Image]:
         """The pixels of the views; the environment keeps them, so they are no part of the state."""
-        return await asyncio.to_thread(lambda: [self.environment.image(sample, view) for view in views])
+        return await self.environment.images(sample, views)
 
 
 @dataclass(frozen=True)

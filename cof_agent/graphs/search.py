@@ -90,7 +90,7 @@ async def look(state: State, runtime: Runtime[Context]) -> State:
     errand = runtime.context.errand
     try:
         overview = await asyncio.to_thread(runtime.context.environment.reset, errand.sample)
-        await errand.pixels(overview)
+        await errand.environment.images(errand.sample, [overview])  # decoded here, so that a broken file is told of
     except InputError as error:
         return {"refused": (Refusal.IMAGE, str(error))}
     return {"views": [overview], "steps": [], "wrong": 0, "answer": None}

@@ -6,16 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, View, smart_resize
 from cof_agent.policy import GREEDY, Completion, PixelLimits, Policy, PolicyError, Sampling
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MAX_TRIES = 4  # of one request to a policy, where asking again may help
 FIRST_WAIT = 0.5  # seconds before the second try; then four times as long each time
@@ -122,10 +119,6 @@ class Errand:
     timeout: float = 600.0  # seconds for one reply
     spent: Spent = field(default_factory=Spent)
 
-    async def pixels(self, view: View) -> Image:
-        """The pixels of a view, mode RGB, at its shown size."""
-        return await asyncio.to_thread(self.environment.image, self.sample, view)
-
     async def ask(
         self, policy: Policy, messages: Sequence[Message], views: Sequence[View], sampling: Sampling = GREEDY
     ) -> Completion:
@@ -134,7 +127,7 @@ class Errand:
         Raises:
             PolicyError: if it gave none in `MAX_TRIES` tries, or says that more would not help.
         """
-        images = [await self.pixels(view) for view in views]
+        images = await self.environment.images(self.sample, views)
         wait = FIRST_WAIT
         for attempt in range(MAX_TRIES):
             try:

@@ -9,13 +9,11 @@ import asyncio
 import hashlib
 import os
 import random
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -33,6 +31,7 @@ from cof_agent.geometry import (
 )
 from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, Source, open_source
 from cof_agent.policy import PixelLimits
+from cof_agent.recent import Recent
 from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Zoom
 
 CropMode = Literal["real", "blank", "shuffled"]
@@ -94,8 +93,8 @@ class ZoomEnvironment:
 
     def __init__(self, settings: ZoomSettings | None = None) -> None:
         self.settings = settings or ZoomSettings()
-        self._sources: _Recent[Source] = _Recent(SOURCE_CACHE_PIXELS)
-        self._shown: _Recent[Image.Image] = _Recent(SHOWN_CACHE_PIXELS)
+        self._sources: Recent[Source] = Recent(SOURCE_CACHE_PIXELS)
+        self._shown: Recent[Image.Image] = Recent(SHOWN_CACHE_PIXELS)
 
     def with_system(self, system: CoordinateSystem) -> ZoomEnvironment:
         """The same environment for a policy that writes its boxes in `system`; shares the decoded images."""
@@ -251,32 +250,3 @@ def _identity(path: str) -> tuple[str, int, int]:
     except (OSError, ValueError):
         return path, 0, 0
     return path, stat.st_mtime_ns, stat.st_size
-
-
-Value = TypeVar("Value")
-
-
-class _Recent(Generic[Value]):
-    """The most recently used values, as many as `budget` pixels hold, and always the last one. Thread-safe."""
-
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-        self._lock = threading.Lock()
-        self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, key: Hashable, make: Callable[[], Value], cost: Callable[[Value], int]) -> Value:
-        """The value under `key`; made outside the lock, and of two made at the same time the first one stays."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key][0]
-        made = make()
-        with self._lock:
-            entry = self._values.setdefault(key, (made, cost(made)))
-            self._values.move_to_end(key)
-            while len(self._values) > 1 and sum(held for _, held in self._values.values()) > self._budget:
-                self._values.popitem(last=False)
-            return entry[0]

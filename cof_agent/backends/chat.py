@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import os
 import threading
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.policy import GREEDY, Completion, PixelLimits, PolicyError, Sampling
+from cof_agent.recent import Recent
 from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ OTHERS = (CoordinateSystem.THOUSAND, 28)
 """What a model of no known name is taken for: 0 to 1000 on both axes, whatever its resolution."""
 
 _MIN_CELLS, _OVERVIEW_CELLS, _ZOOM_CELLS = 4, 1280, 320
+_PNG_CHARACTERS = 256 * 2**20  # of encoded images that are kept
 _RETRY_STATUS = (408, 409, 425, 429)
 
 
@@ -55,6 +58,7 @@ class ChatPolicy:
         self._provider = provider
         self._options = options
         self._clients: dict[Sampling, BaseChatModel] = {}
+        self._pngs: Recent[str] = Recent(_PNG_CHARACTERS)
         self._client(GREEDY)  # a missing package or key is found now
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
@@ -66,7 +70,7 @@ class ChatPolicy:
             PolicyError: if the server is gone, too slow, overloaded (all worth a retry) or refuses the request.
             InputError: if it refuses the API key, or knows no such model.
         """
-        pngs = await asyncio.to_thread(lambda: [_png(image) for image in images])
+        pngs = await asyncio.to_thread(lambda: [self._png(image) for image in images])
         client = self._client(sampling)
         extra: dict[str, Any] = {} if sampling.seed is None else {"seed": sampling.seed}
         request = client.ainvoke([_message(message, pngs) for message in messages], **extra)
@@ -75,6 +79,11 @@ class ChatPolicy:
         except Exception as error:
             raise _explained(error, self.name, self._where) from error
         return _completion(reply)
+
+    def _png(self, image: Image) -> str:
+        """Made once: each turn of a conversation shows all of its earlier images again."""
+        key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).digest()
+        return self._pngs.get(key, lambda: _png(image), len)
 
     def _client(self, sampling: Sampling) -> BaseChatModel:
         """A client for these sampling parameters, which not every provider takes at each request."""

@@ -1,0 +1,36 @@
+"""A bounded memory of values that are dear to make."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Recent(Generic[Value]):
+    """The most recently used values, as many as `budget` holds of what they cost, and always the last one. Thread-safe."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: Hashable, make: Callable[[], Value], cost: Callable[[Value], int]) -> Value:
+        """The value under `key`; made outside the lock, and of two made at the same time the first one stays."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key][0]
+        made = make()
+        with self._lock:
+            entry = self._values.setdefault(key, (made, cost(made)))
+            self._values.move_to_end(key)
+            while len(self._values) > 1 and sum(held for _, held in self._values.values()) > self._budget:
+                self._values.popitem(last=False)
+            return entry[0]

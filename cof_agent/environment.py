@@ -41,7 +41,7 @@ SOURCE_CACHE_PIXELS = 32 * 3840 * 2160
 SHOWN_CACHE_PIXELS = 64 * 1280 * 28 * 28
 """Pixels of ready views that are kept: every turn shows all earlier views again."""
 
-_FULL_DETAIL = 0.95  # shown pixels per source pixel; rounding to the grid can take a little off 1
+FULL_DETAIL = 0.95  # shown pixels per source pixel; rounding to the grid can take a little off 1
 _MAX_ERRORS = 4  # in one turn; a hundred unreadable calls need not fill the context with a hundred sentences
 _SHUFFLES = 32
 _MID_GREY = (128, 128, 128)
@@ -222,7 +222,7 @@ def _no_detail(view: View, number: int, named: View, seen: Sequence[View]) -> st
     if view in seen:
         return f"This view adds no detail: it is the same as image {seen.index(view)}."
     enclosed = named.region.coverage(view.region) == 1
-    if enclosed and (named.scale >= _FULL_DETAIL or named.scale >= view.scale):
+    if enclosed and (named.scale >= FULL_DETAIL or named.scale >= view.scale):
         return f"This view adds no detail: image {number} already shows the region as sharply."
     return None
 

@@ -20,10 +20,10 @@ from langgraph.runtime import Runtime
 from typing_extensions import TypedDict
 
 from cof_agent import protocol
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.environment import FULL_DETAIL, ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View, crop_region, smart_resize
-from cof_agent.policy import GREEDY, PixelLimits, PolicyError, Sampling
+from cof_agent.policy import GREEDY, PolicyError, Sampling
 from cof_agent.teacher.accept import Refusal, refusal
 from cof_agent.teacher.roles import (
     Adjust,
@@ -105,7 +105,7 @@ async def glance(state: State, runtime: Runtime[Context]) -> State:
     suffices = await _reliable(context, whole)
     if not suffices and whole != overview:
         box = await cast.locator.locate(errand, overview, errand.sample.question)
-        part = _part(overview, box, cast.describer.limits) if box is not None else None
+        part = _part(overview, box, context) if box is not None else None
         suffices = part is not None and await _reliable(context, part)
     return {"answer": errand.sample.answers[0], "links": []} if suffices else {}
 
@@ -121,8 +121,11 @@ async def _reliable(context: Context, view: View) -> bool:
     return True
 
 
-def _part(overview: View, box: Box, limits: PixelLimits) -> View | None:
-    """The surroundings of `box` (source pixels) at the scale of the overview; None if that is all of it."""
+def _part(overview: View, box: Box, context: Context) -> View | None:
+    """The surroundings of `box` (source pixels) with no more detail than in the overview; None if that is all of it."""
+    limits = context.search.cast.describer.limits
+    if overview.scale >= FULL_DETAIL:
+        return fitted(context.environment.crop_view(box, overview.source_size), limits, crop=True)
     scale = overview.shown_size.width / overview.region.width
     least = math.ceil(PART * limits.grid / scale)
     region = crop_region(box, overview.source_size, enlarge=1.5, min_side=least)

@@ -81,7 +81,9 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     )
     roles.add_argument("--teacher", metavar="SPEC", help="plays every role that is not given")
     roles.add_argument("--planner", metavar="SPEC", help="or `rules` (the default)")
-    roles.add_argument("--locator", metavar="SPEC", help="or `boxes`, those of the samples (the default)")
+    roles.add_argument(
+        "--locator", metavar="SPEC", help="or `boxes`, those of the samples (the default), or detector:HUB_ID"
+    )
     roles.add_argument("--describer", metavar="SPEC", help="nano by default")
     roles.add_argument("--verifier", metavar="SPEC", help="or `rules` (the default)")
     roles.add_argument("--summariser", metavar="SPEC", help="or `rules` (the default)")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem
 from cof_agent.graphs import search as teacher
 from cof_agent.graphs.search import Search
@@ -267,6 +268,40 @@ class TestRoles:
         assert left is not None and left.x0 == pytest.approx(65) and left.y0 == 100
         assert adjusted(box, "nicer", size) is None
         assert adjusted(Box(0, 0, 10, 10), "left, left, left, left", size) is None
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random OWL-ViT."""
+    import torch
+    from transformers import CLIPTokenizer, OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessorPil
+
+    folder = str(tmp_path_factory.mktemp("detector"))
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": 0}
+    text = {**small, **ends, "vocab_size": len(words), "max_position_embeddings": 16}
+    vision = {**small, "image_size": 64, "patch_size": 16}
+    config = OwlViTConfig(text_config=text, vision_config=vision, projection_dim=32)
+    OwlViTForObjectDetection(config).save_pretrained(folder)
+    vocabulary = {word: number for number, word in enumerate(words)}
+    CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=16).save_pretrained(folder)
+    side = {"height": 64, "width": 64}
+    OwlViTImageProcessorPil(size=side, crop_size=side).save_pretrained(folder)
+    return folder
+
+
+def test_an_open_detector(sample: Sample, detector: str) -> None:
+    from cof_agent.teacher.detector import DetectorLocator
+
+    environment = ZoomEnvironment(SETTINGS)
+    view, errand = environment.reset(sample), roles.Errand(sample, environment)
+    box = asyncio.run(DetectorLocator(detector).locate(errand, view, "a patch"))
+    assert box is not None and view.region.coverage(box) == pytest.approx(1)
+    with pytest.raises(InputError, match="cannot load the detector"):
+        DetectorLocator(str(Path(detector) / "missing"))
 
 
 class TestAccept:

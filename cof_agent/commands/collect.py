@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -32,9 +33,11 @@ from cof_agent.teacher.asked import (
     AskedVerifier,
     PolicyDescriber,
 )
-from cof_agent.teacher.roles import Cast
+from cof_agent.teacher.roles import Cast, Locator
 from cof_agent.teacher.rules import BOXES, RULES, AnnotatedBoxes, RulePlanner, RuleSummariser, RuleVerifier
 from cof_agent.trajectory import Trajectory, read_jsonl
+
+DETECTOR = "detector:"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -102,12 +105,22 @@ def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
     )
     cast = Cast(
         RulePlanner() if planner == RULES else AskedPlanner(policy(planner)),
-        AnnotatedBoxes() if locator == BOXES else AskedLocator(policy(locator)),
+        _locator(locator, policy),
         PolicyDescriber(policy(describer), prompt=None if describer == NANO else DESCRIBE),
         RuleVerifier() if verifier == RULES else AskedVerifier(policy(verifier)),
         RuleSummariser() if summariser == RULES else AskedSummariser(policy(summariser)),
     )
     return cast, policy(describer)
+
+
+def _locator(spec: str, policy: Callable[[str], Policy]) -> Locator:
+    if spec == BOXES:
+        return AnnotatedBoxes()
+    if spec.startswith(DETECTOR):
+        from cof_agent.teacher.detector import DetectorLocator
+
+        return DetectorLocator(spec.removeprefix(DETECTOR))
+    return AskedLocator(policy(spec))
 
 
 def _as_model(spec: str, options: argparse.Namespace) -> argparse.Namespace:

@@ -33,6 +33,8 @@ COLUMNS = {
 }
 """What the columns of a set may be called, first found first taken; a mapping given by name replaces these."""
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
 
 def read_samples(
     spec: str | Path,
@@ -58,6 +60,8 @@ def read_samples(
         folder = Path(images) if images else ours.parent
     else:
         _check_columns(columns or {})
+        if not path.exists() and not _HUB_ID.fullmatch(str(spec)):
+            raise InputError(f"there is no file or folder {spec}, and a dataset of the hub is named like owner/name.")
         rows = _json_rows(path) if path.suffix in (".json", ".jsonl") else _dataset_rows(str(spec), split)
         read = _samples(rows, str(spec), columns or {}, Path(keep_images) if keep_images else None)
         folder = Path(images) if images else (path if path.is_dir() else path.parent)

@@ -82,6 +82,7 @@ def overview_of(scene: Scene) -> View:
 
 
 LIST = "List the objects."
+WEIGHTS = (3, 2, 4)  # of CATEGORIES in whole trajectories: those that take two zooms teach most
 
 
 class _Conversation:
@@ -200,7 +201,7 @@ def _samples(scene: Scene, random: Random, *, drill: bool, most: int = 14) -> li
     used: set[str] = set()
     samples: list[Sample] = []
     for _ in range(3 * most):
-        question = _drilled(scene, random) if drill else ask(scene, random.choice(CATEGORIES), random)
+        question = _drilled(scene, random) if drill else ask(scene, random.choices(CATEGORIES, WEIGHTS)[0], random)
         if question and len(samples) < most and used.isdisjoint(item.name for item in question.about):
             used |= {item.name for item in question.about}
             samples.append(sample_without_image(scene, question, random, choices=not samples))

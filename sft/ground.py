@@ -8,7 +8,7 @@ within hundreds of steps. Here lists of objects and boxes are learned, and on th
 - the noun of each name, in the third layer: heads are to attend to the image tokens of what it names (the word-region
   matching of grounded pretraining, put on the attention itself);
 - what comes before each coordinate, in the fourth layer: heads are to attend to the noun.
-The same is done for reading, see `sft.reading`. An interrupted run begins again.
+The same is done for reading, see `sft.reading`, and for pointing inside crops, see `sft.closer`. An interrupted run begins again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene, generate
 from cof_agent.trajectory import write_atomic
-from sft import reading
+from sft import closer, reading
 from sft.curriculum import LIST, SHOWN, listing, nano_environment, overview_of, style
 from sft.reading import CELL, HEADS, LAYERS
 from sft.stage import Report, one_cycle, options
@@ -69,21 +69,26 @@ class Batch:
 
 
 @dataclass
-class Lessons(IterableDataset[tuple[Batch, reading.Reading]]):
-    """The batches of a run, of overviews and of crops, drawn in a process beside the training."""
+class Lessons(IterableDataset[tuple[Batch, closer.Pointing, reading.Reading]]):
+    """The batches of a run, drawn in a process beside the training."""
 
     processor: Any
     steps: int
     seed: int
 
-    def __iter__(self) -> Iterator[tuple[Batch, reading.Reading]]:
+    def __iter__(self) -> Iterator[tuple[Batch, closer.Pointing, reading.Reading]]:
         environment = nano_environment()
         for step in range(self.steps):
             random = Random(f"ground:{self.seed}:{step}")
             growth = min(1.0, max(0.0, random.uniform(-0.3, 1.6)))
             look = replace(style(growth), count=(3, 6) if growth < 0.2 else (10, 30))
             scenes = [generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)]
-            yield self.lists(scenes, random), reading.lesson(self.processor, f"{self.seed}:{step}", environment)
+            key = f"{self.seed}:{step}"
+            yield (
+                self.lists(scenes, random),
+                closer.lesson(self.processor, key, environment),
+                reading.lesson(self.processor, key, environment),
+            )
 
     def lists(self, scenes: list[Scene], random: Random) -> Batch:
         overview = overview_of(scenes[0])
@@ -219,7 +224,7 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     report = Report(steps, 0, "ground")
     lessons = Lessons(processor, steps, seed)
-    for batch, crops in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
+    for batch, signs, crops in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
         tower.requires_grad_(False)
         with torch.autocast("cpu", torch.bfloat16):
             read = reading.forward(model, batch.ids, batch.patches, batch.grid)
@@ -232,6 +237,8 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
         loss = loss + F.cross_entropy(numbers.transpose(1, 2), batch.numbers) * 2
         loss = loss + F.cross_entropy(colour, batch.colour) + F.cross_entropy(shape, batch.shape)
         loss.backward()
+        loss, points = closer.loss_of(model, signs)
+        loss.backward()
         tower.requires_grad_(True)  # over crops alone: characters are what it knows least, and crops are small
         loss, reads = reading.loss_of(model, crops)
         loss.backward()
@@ -240,7 +247,7 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
         schedule.step()
         optimiser.zero_grad()
         guessed = logits.detach()[batch.rows[:, None], batch.before][:, :, words.numbers].argmax(-1)
-        report.add(_accuracy(numbers.detach(), guessed, on_object.detach(), on_noun.detach(), batch) | reads)
+        report.add(_accuracy(numbers.detach(), guessed, on_object.detach(), on_noun.detach(), batch) | points | reads)
     save(model, tokenizer, output)
     write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed}) + "\n")
 

@@ -75,10 +75,10 @@ def lesson(processor: Any, key: str, environment: ZoomEnvironment) -> Reading:
             for sign in (False, True)[: 1 + bool(item.sign)]:
                 for character, box in _characters(item, sign, view):
                     if box.height >= READABLE:
-                        shown[crop, torch.tensor(_tokens(box, size)), CHARACTERS.index(character)] = 1
+                        shown[crop, torch.tensor(tokens_in(box, size)), CHARACTERS.index(character)] = 1
     pixels = torch.cat([patches_of(sketch(scene, view.region, size)) for scene, _, _, view in made])
     grid = torch.tensor([(1, size.height // 14, size.width // 14)] * CROPS)
-    places = torch.tensor([_tokens(box, size) for box in boxes])
+    places = torch.tensor([tokens_in(box, size) for box in boxes])
     return Reading(ids, labels, image, pixels, grid, rows, positions - 1, places, shown.flatten(0, 1), alphabet)
 
 
@@ -118,7 +118,7 @@ def _characters(item: Item, sign: bool, view: View) -> list[tuple[str, Box]]:
     return character_boxes(text, view.from_source(box, CoordinateSystem.ABSOLUTE).center, height)
 
 
-def _tokens(box: Box, shown: Size) -> list[bool]:
+def tokens_in(box: Box, shown: Size) -> list[bool]:
     """The tokens of an image of size `shown` that show a fair part of `box`, row by row."""
     cells = [
         Box(column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL)

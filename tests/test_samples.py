@@ -108,7 +108,7 @@ def test_what_cannot_be_read(tmp_path: Path, rows: list[object], sentence: str) 
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="there is no file or folder"):
         read_samples(tmp_path / "missing.json")
     (tmp_path / "broken.json").write_text("[{")
     with pytest.raises(InputError, match="neither JSON nor JSONL"):

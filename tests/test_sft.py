@@ -202,7 +202,7 @@ def test_lists_say_where_nouns_coordinates_and_objects_stand(nano: Path) -> None
     from sft.ground import ASKED, RASTER, Lessons
 
     processor: Any = load_processor(str(nano))
-    batch, _ = next(iter(Lessons(processor, 1, 4)))
+    batch, *_ = next(iter(Lessons(processor, 1, 4)))
     words = processor.tokenizer.decode
     assert (batch.ids[:, batch.image] == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).all()
     assert len(batch.patches) == 4 * batch.places.shape[1] * len(batch.ids)
@@ -217,6 +217,30 @@ def test_lists_say_where_nouns_coordinates_and_objects_stand(nano: Path) -> None
     for k, image in enumerate(batch.rows):
         mine = tokens[image][batch.places[k]][:, 2:]
         assert (mine == batch.boxes[k]).all(1).any() or (mine >= 0).all()  # another object may share its tokens
+
+
+def test_lessons_in_pointing_say_where_the_sign_is(nano: Path) -> None:
+    from cof_agent.backends.processor import load_processor
+    from sft import closer
+    from sft.curriculum import nano_environment
+
+    processor: Any = load_processor(str(nano))
+    batch = closer.lesson(processor, "key", nano_environment())
+    ids, decode = batch.inputs["input_ids"], processor.tokenizer.decode
+    image = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    for row in range(closer.CONVERSATIONS):
+        assert decode(ids[row, batch.nouns[row]]) == " sign"
+        crop = batch.crops[row][batch.crops[row] >= 0]
+        assert (ids[row, crop] == image).all() and (ids[row, : int(crop[0]) - 1] == image).any()
+        assert (batch.labels[row, batch.before[row] + 1] != -100).all()
+        # The box that is asked for covers the tokens on which the sign is said to be.
+        grid = batch.inputs["image_grid_thw"][2 * row + 1]
+        columns = int(grid[2]) // 2
+        x0, y0, x1, y1 = (int(decode(ids[row, at + 1])) for at in batch.before[row])
+        for place in batch.places[row].nonzero().flatten().tolist():
+            x, y = place % columns * 28, place // columns * 28
+            assert x < x1 and x + 28 > x0 and y < y1 and y + 28 > y0
+        assert batch.places[row].any()
 
 
 @pytest.mark.slow

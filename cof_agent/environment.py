@@ -36,7 +36,7 @@ from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample,
 
 CropMode = Literal["real", "blank", "shuffled"]
 
-SOURCE_CACHE_PIXELS = 32 * 3840 * 2160
+SOURCE_CACHE_PIXELS = 40 * 3840 * 2160
 """Decoded source pixels that are kept (4 bytes each): as many 4K images as a wide rollout has in work at a time."""
 SHOWN_CACHE_PIXELS = 64 * 1280 * 28 * 28
 """Pixels of ready views that are kept: every turn shows all earlier views again."""
@@ -151,8 +151,8 @@ class ZoomEnvironment:
         return shown.copy()
 
     async def images(self, sample: Sample, views: Sequence[View]) -> list[Image.Image]:
-        """`image` of each view, in the threads that all environments share: one core fewer than there are, so that a
-        model on the same machine is not kept waiting by the decoding of what it will be asked next.
+        """`image` of each view, in the threads that all environments share, as many as there are cores: more would
+        take a model on the same machine more of its time than they save.
 
         Raises:
             InputError: as `image`.
@@ -214,7 +214,7 @@ class ZoomEnvironment:
 
 @cache
 def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="images")
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="images")
 
 
 def _no_detail(view: View, number: int, named: View, seen: Sequence[View]) -> str | None:

@@ -49,7 +49,7 @@ def conversation(trajectory: Trajectory, environment: ZoomEnvironment) -> tuple[
     pngs = []
     for view in trajectory.views:
         buffer = io.BytesIO()
-        own.image(trajectory.sample, view).save(buffer, "PNG", compress_level=3)
+        own.image(trajectory.sample, view).save(buffer, "PNG", compress_level=1)
         pngs.append(buffer.getvalue())
     return protocol.render(trajectory, system=settings.system), pngs
 
@@ -155,8 +155,16 @@ def _batches(trajectories: Iterable[Trajectory]) -> Iterator[list[Trajectory]]:
         yield batch
 
 
-EXPORTS: dict[str, Callable[[Iterable[Trajectory], Path], Any]] = {
-    "parquet": lambda trajectories, output: to_parquet(trajectories, output / "train.parquet"),
-    "sharegpt": lambda trajectories, output: to_sharegpt(trajectories, output / "sharegpt"),
-}
-"""What `cof collect --export` writes into its folder."""
+def _parquet(trajectories: Iterable[Trajectory], output: Path) -> str:
+    path = output / "train.parquet"
+    return f"exported: {to_parquet(trajectories, path)} rows in {path}"
+
+
+def _sharegpt(trajectories: Iterable[Trajectory], output: Path) -> str:
+    rows, left_out = to_sharegpt(trajectories, output / "sharegpt")
+    but = f"; left out, since their text holds {IMAGE}: {', '.join(left_out)}" if left_out else ""
+    return f"exported: {rows} rows in {output / 'sharegpt'}{but}"
+
+
+EXPORTS: dict[str, Callable[[Iterable[Trajectory], Path], str]] = {"parquet": _parquet, "sharegpt": _sharegpt}
+"""What `cof collect --export` writes into its folder; each says in a sentence what it wrote."""

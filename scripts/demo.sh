@@ -19,4 +19,4 @@ echo
 .venv/bin/cof ask "$out/scene/$image" "$question" --save "$out"
 answer=$(.venv/bin/python -c 'import json, sys; print(json.loads(open(sys.argv[1], encoding="utf-8").readline())["answer"])' "$out/trajectory.jsonl")
 echo
-if [ "$answer" = "$truth" ]; then echo "Right: it says $truth."; else echo "Wrong: it says $truth."; fi
+if [ "$answer" = "$truth" ]; then echo "Right: the sign says $truth."; else echo "Wrong: the sign says $truth."; fi

@@ -44,17 +44,17 @@ def test_the_weights_are_small() -> None:
 def test_nano_answers_points_and_zooms_as_often_as_needed(samples: list[Sample]) -> None:
     """Well below its measured rates (see the README), so that only a real fault fails here."""
     trajectories = asked(samples)
-    assert sum(bool(scoring.accuracy(one)) for one in trajectories) >= 0.3 * SCENES
+    assert sum(bool(scoring.accuracy(one)) for one in trajectories) >= 0.8 * SCENES
     hits = [hit for one in trajectories if (hit := scoring.target_hits(one)) is not None]
     assert len(hits) >= SCENES / 3
-    assert sum(hits) >= 0.75 * len(hits)
+    assert sum(hits) >= 0.85 * len(hits)
     policy = load(NANO)
     environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
     needed = [oracle.zooms_needed(one.sample, environment.reset(one.sample), environment) for one in trajectories]
-    assert sum(one.zooms == zooms for one, zooms in zip(trajectories, needed, strict=True)) >= 0.75 * SCENES
+    assert sum(one.zooms == zooms for one, zooms in zip(trajectories, needed, strict=True)) >= 0.9 * SCENES
 
 
 @pytest.mark.slow
 def test_nano_needs_what_the_crops_show(samples: list[Sample]) -> None:
     blank = [one for one in asked(samples, "blank") if one.zooms]
-    assert sum(bool(scoring.accuracy(one)) for one in blank) <= 0.2 * len(blank)
+    assert sum(bool(scoring.accuracy(one)) for one in blank) <= 0.1 * len(blank)

@@ -228,19 +228,19 @@ def test_lessons_in_pointing_say_where_the_sign_is(nano: Path) -> None:
     batch = closer.lesson(processor, "key", nano_environment())
     ids, decode = batch.inputs["input_ids"], processor.tokenizer.decode
     image = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    for row in range(closer.CONVERSATIONS):
-        assert decode(ids[row, batch.nouns[row]]) == " sign"
-        crop = batch.crops[row][batch.crops[row] >= 0]
-        assert (ids[row, crop] == image).all() and (ids[row, : int(crop[0]) - 1] == image).any()
-        assert (batch.labels[row, batch.before[row] + 1] != -100).all()
+    for k in range(closer.CONVERSATIONS):
+        assert decode(ids[k, batch.nouns[k]]) == " sign"
+        crop = batch.crops[k][batch.crops[k] >= 0]
+        assert (ids[k, crop] == image).all() and (ids[k, : int(crop[0]) - 1] == image).any()
+        assert (batch.labels[k, batch.before[k] + 1] != -100).all()
         # The box that is asked for covers the tokens on which the sign is said to be.
-        grid = batch.inputs["image_grid_thw"][2 * row + 1]
+        grid = batch.inputs["image_grid_thw"][2 * k + 1]
         columns = int(grid[2]) // 2
-        x0, y0, x1, y1 = (int(decode(ids[row, at + 1])) for at in batch.before[row])
-        for place in batch.places[row].nonzero().flatten().tolist():
+        x0, y0, x1, y1 = (int(decode(ids[k, at + 1])) for at in batch.before[k])
+        for place in batch.places[k].nonzero().flatten().tolist():
             x, y = place % columns * 28, place // columns * 28
             assert x < x1 and x + 28 > x0 and y < y1 and y + 28 > y0
-        assert batch.places[row].any()
+        assert batch.places[k].any()
 
 
 @pytest.mark.slow

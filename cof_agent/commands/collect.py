@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from cof_agent import collect
@@ -61,9 +62,11 @@ def run(options: argparse.Namespace) -> int:
         search = search_of(options)
         summary = asyncio.run(collect.collect(samples, search, output, concurrency=concurrency, shard=shard))
     _print(summary, output)
+    console = Console(stderr=True)
     for name in options.export:
-        written = EXPORTS[name](read_jsonl(output / "trajectories.jsonl", Trajectory), output)
-        print(f"exported for {name}: {written}")
+        kept = read_jsonl(output / "trajectories.jsonl", Trajectory)
+        shown = track(kept, f"Exporting {name}", summary["kept"], console=console, disable=not console.is_terminal)
+        print(EXPORTS[name](shown, output))
     return 0
 
 

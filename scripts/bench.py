@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -115,11 +114,19 @@ def _commands(sample: Sample) -> None:
     print(f"cold cof ask on a 4K scene  {wall:6.2f} s, peak {peak / 1024:.0f} MiB")
 
 
+_MEASURE = """
+import resource, subprocess, sys, time
+started = time.perf_counter()
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def _wall(command: list[str]) -> tuple[float, int]:
-    """Wall seconds and peak memory in KiB of the largest child so far."""
-    started = time.perf_counter()
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    """Wall seconds and peak memory in KiB. Started from a small process: a child's peak begins with its parent's."""
+    measured = subprocess.run([sys.executable, "-c", _MEASURE, *command], check=True, capture_output=True, text=True)
+    seconds, peak = measured.stdout.split()
+    return float(seconds), int(peak)
 
 
 def _rate(samples: list[Sample], policy: Policy, concurrency: int, repeats: int) -> tuple[float, list[Trajectory]]:

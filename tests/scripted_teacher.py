@@ -35,10 +35,10 @@ def reply_to(messages: list[dict[str, Any]]) -> str:
     if system.startswith("You answer a question about a large image"):
         return _plan(messages, asked)
     if asked.startswith("Find the following"):
-        box = _red_box(_images(messages)[-1])
+        box = _red_box(_last_image(messages))
         return json.dumps({"bbox_2d": box})
     if system.startswith("You are shown parts"):
-        red = _red(_images(messages)[-1])
+        red = _red(_last_image(messages))
         return f"<answer>{'red' if red.sum() >= LEAST else 'unclear'}</answer>"
     if system.startswith("You compare"):
         return "<answer>tighten</answer>"
@@ -75,7 +75,7 @@ def _text(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-def _images(messages: list[dict[str, Any]]) -> list[Image.Image]:
+def _last_image(messages: list[dict[str, Any]]) -> Image.Image:
     urls = [
         part["image_url"]["url"]
         for message in messages
@@ -83,11 +83,11 @@ def _images(messages: list[dict[str, Any]]) -> list[Image.Image]:
         for part in message["content"]
         if part["type"] == "image_url"
     ]
-    return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB") for url in urls]
+    return Image.open(io.BytesIO(base64.b64decode(urls[-1].partition(",")[2]))).convert("RGB")
 
 
 def _red(image: Image.Image) -> Any:
-    pixels = np.asarray(image, float)
+    pixels = np.asarray(image)
     return (pixels[..., 0] > 110) & (pixels[..., 1] < 80)
 
 

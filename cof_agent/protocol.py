@@ -241,7 +241,9 @@ def _outside_thought(text: str) -> str:
 
 def json_in(text: str) -> Any:
     """The JSON object, or list, that stands somewhere in `text`, read as leniently as a call; None without one."""
-    return _lenient_json(text.partition("</think>")[2] or text)
+    text = text.partition("</think>")[2] or text
+    found = _lenient_json(text)
+    return _lenient_json(text, "[]") if found is None else found
 
 
 def _read_call(raw: str) -> Call | Malformed:
@@ -279,13 +281,14 @@ def _plain(value: Any) -> Any:
 _MAX_CALL = 4_000  # characters; a real call has about 100
 
 
-def _lenient_json(raw: str) -> Any:
-    """JSON as models write it: comments, trailing commas and single quotes are forgiven. None if unreadable."""
+def _lenient_json(raw: str, brackets: str = "{}") -> Any:
+    """JSON as models write it: comments, trailing commas and single quotes are forgiven. None if unreadable.
+
+    Taken is what stands from the first of the opening `brackets` to the last of the closing ones."""
     raw = raw.strip()
     if len(raw) > _MAX_CALL:
         return None
-    opening = [at for at in (raw.find("{"), raw.find("[")) if at >= 0]
-    start, end = min(opening, default=-1), max(raw.rfind("}"), raw.rfind("]"))
+    start, end = raw.find(brackets[0]), raw.rfind(brackets[1])
     if start < 0 or end < start:
         return None
     strict = raw[start : end + 1]

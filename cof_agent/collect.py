@@ -24,9 +24,6 @@ from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.teacher.accept import Refusal
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json, write_atomic
 
-RESOLUTIONS = (224, 336, 448, 672, 1024, 1920, 2560, 3840)
-"""Shown pixels of the overview's long side, as in the paper's table by resolution."""
-
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -145,9 +142,9 @@ def write_results(samples: Sequence[Sample], output: Path, made_with: dict[str, 
     found: dict[str, Trajectory] = {}
     for path in sorted(output.glob("journal-*.jsonl")):
         found |= {trajectory.sample.id: trajectory for trajectory in read_jsonl(path, Trajectory)}
+    by_id = {sample.id: sample for sample in samples}
     for id, (reason, sentence) in refused_unseen(samples).items():
-        sample = next(sample for sample in samples if sample.id == id)
-        found[id] = Trajectory(sample, None, (), StopReason.ERROR, error=f"{reason.value}: {sentence}")
+        found[id] = Trajectory(by_id[id], None, (), StopReason.ERROR, error=f"{reason.value}: {sentence}")
     done = [found[sample.id] for sample in samples if sample.id in found]
     kept = [trajectory for trajectory in done if trajectory.error is None]
     rejected = [trajectory for trajectory in done if trajectory.error is not None]

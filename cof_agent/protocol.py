@@ -147,6 +147,10 @@ def write_zoom(thought: str, box: Box, image: int = 0) -> str:
     return f"<think>{thought}</think>\n<tool_call>\n{call}\n</tool_call>"
 
 
+THOUGHT, CALL, ANSWER = "<think>{}</think>", "<tool_call>{}</tool_call>", "<answer>{}</answer>"
+"""How a thought, a call and an answer are marked, for prompts that explain it."""
+
+
 def write_answer(thought: str, answer: str) -> str:
     """A well-formed assistant turn that answers."""
     return f"<think>{thought}</think>\n<answer>{answer}</answer>"

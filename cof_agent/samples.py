@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -55,7 +56,7 @@ def read_samples(
     """
     path = Path(spec)
     ours = path / "samples.jsonl" if path.is_dir() else path
-    if ours.name == "samples.jsonl" and (path.is_dir() is False or ours.exists()):
+    if ours.name == "samples.jsonl" and (ours.exists() or not path.is_dir()):
         read: Iterable[Sample] = read_jsonl(ours, Sample)
         folder = Path(images) if images else ours.parent
     else:
@@ -103,6 +104,7 @@ def _dataset_rows(spec: str, split: str) -> Iterator[Any]:
         else:
             loaded = datasets.load_dataset(spec, split=split)
     except Exception as error:  # what a broken file or a missing set makes the loaders raise is not limited
+        logging.getLogger(__name__).debug("loading %s failed", spec, exc_info=True)
         raise InputError(f"cannot load the dataset {spec}: {' '.join(str(error).split())[:300]}") from None
     for name, feature in loaded.features.items():
         if isinstance(feature, datasets.Image):

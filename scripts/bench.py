@@ -180,7 +180,7 @@ def collecting() -> None:
     url = server.stdout.readline().strip()
     with tempfile.TemporaryDirectory() as folder:
         for concurrency in (1, 8, 64):
-            samples = collect.prepared(_patches(Path(folder), 8 * concurrency), (224, 336, 448), 0)
+            samples = collect.prepared(_patches(Path(folder), 4 * concurrency + 4), (224, 336, 448), 0)
             output = Path(folder) / str(concurrency)
             started = time.perf_counter()
             summary = asyncio.run(

@@ -137,6 +137,10 @@ class TestParse:
         (action,) = parse(text)
         assert isinstance(action, Malformed) and action.reason.startswith(reason)
 
+    def test_a_call_in_a_list(self) -> None:
+        call = '<tool_call>[{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 2, 3, 4]}}]</tool_call>'
+        assert protocol.parse(call) == (Zoom((1, 2, 3, 4)),)
+
     def test_a_bad_call_keeps_its_place(self) -> None:
         first, second, third = parse(f"{CALL}<tool_call>?</tool_call>{OTHER}")
         assert (first, third) == (ZOOM, OTHER_ZOOM) and isinstance(second, Malformed)

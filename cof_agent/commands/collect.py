@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from cof_agent import collect
 from cof_agent.cluster import collect_on_ray
 from cof_agent.collect import Shard
 from cof_agent.commands import common
-from cof_agent.environment import ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.export import EXPORTS
 from cof_agent.graphs.search import Search
@@ -77,15 +75,9 @@ def search_of(options: argparse.Namespace) -> Search:
         InputError: if a model cannot be loaded or reached as described.
     """
     cast, describer = _cast(options)
-    settings = ZoomSettings(
-        system=describer.coordinates,
-        limits=describer.limits,
-        max_zooms=options.max_zooms,
-        enlarge=options.enlarge,
+    return Search(
+        cast, common.settings(options, describer), options.glances, options.attempts, options.seed or 0, options.timeout
     )
-    if options.max_source_pixels:
-        settings = replace(settings, max_source_pixels=options.max_source_pixels)
-    return Search(cast, settings, options.glances, options.attempts, options.seed or 0, options.timeout)
 
 
 def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:

@@ -31,6 +31,8 @@ from cof_agent.teacher.roles import (
 from cof_agent.teacher.rules import ADJUSTMENTS
 from cof_agent.trajectory import Answer, Malformed
 
+_answer = protocol.ANSWER.format
+_FORM = '{"name": ..., "arguments": ...}'
 _PLAN = f"""You answer a question about a large image of which you see a small overview. You cannot look closer yourself, \
 but you can ask for it, one call a turn:
 <tools>
@@ -41,8 +43,8 @@ but you can ask for it, one call a turn:
 locate gives the box of an object. describe cuts a box out of the original as a new image with a number of its own, and \
 says what is seen there. adjust gives a box that is {ADJUSTMENTS}. "image" is the number of the image that the box \
 refers to: 0 is the overview.
-Think inside <think></think>, then write one <tool_call>{{"name": ..., "arguments": ...}}</tool_call>, or, when you know it, \
-<answer>the answer</answer>."""
+Think inside {protocol.THOUGHT.format("")}, then write one {protocol.CALL.format(_FORM)}, or, when you know it, \
+{_answer("the answer")}."""
 
 _LOCATE = """Find the following in the image: {what}
 Reply with JSON and nothing else: {{"bbox_2d": [x1, y1, x2, y2]}}, {words}. If it is not there: {{"bbox_2d": null}}"""
@@ -52,14 +54,14 @@ _WORDS = {
     CoordinateSystem.UNIT: "from 0 to 1 on both axes",
 }
 
-DESCRIBE = """You are shown parts of a large image and a question. Answer it from what you see, as briefly as possible: a \
-word, a number, a name. Write <answer>your answer</answer>. If it is too small, cut off or not to be seen, write \
-<answer>unclear</answer>; never guess."""
+DESCRIBE = f"""You are shown parts of a large image and a question. Answer it from what you see, as briefly as possible: a \
+word, a number, a name. Write {_answer("your answer")}. If it is too small, cut off or not to be seen, write \
+{_answer("unclear")}; never guess."""
 _UNCLEAR = "unclear"
 
-_JUDGE = """You compare an answer with the true one. Write <answer>right</answer> if they mean the same. Otherwise say what \
-would help to see better, as one of these words and no other: <answer>enlarge</answer> (the box is cut off), \
-<answer>tighten</answer> (too much around it), <answer>move</answer> (a little beside it), <answer>elsewhere</answer> \
+_JUDGE = f"""You compare an answer with the true one. Write {_answer("right")} if they mean the same. Otherwise say what \
+would help to see better, as one of these words and no other: {_answer("enlarge")} (the box is cut off), \
+{_answer("tighten")} (too much around it), {_answer("move")} (a little beside it), {_answer("elsewhere")} \
 (another place)."""
 _RIGHT = "right"
 

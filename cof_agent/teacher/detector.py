@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ class DetectorLocator:
         try:
             self._detect: Any = pipeline("zero-shot-object-detection", model=model)
         except Exception as error:  # what a missing or unfit checkpoint makes the loaders raise is not limited
+            logging.getLogger(__name__).debug("loading %s failed", model, exc_info=True)
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"cannot load the detector {model}: {reason}") from None
 

@@ -23,7 +23,7 @@ from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import sign_on
 from cof_agent.scenes.scene import Item, Style, generate
-from cof_agent.trajectory import Sample
+from cof_agent.trajectory import Sample, Turn
 from sft.collate import AssistantCollator
 from sft.curriculum import SHOWN, overview_of, sample_without_image
 from sft.dataset import to_row
@@ -91,10 +91,10 @@ def _messages(
     sample: Sample, texts: list[str], views: list[View], environment: ZoomEnvironment
 ) -> list[protocol.Message]:
     system = CoordinateSystem.ABSOLUTE
-    seen = environment.step(protocol.parse(texts[0]), views[:1])
-    first, second = ({"role": "assistant", "content": [{"type": "text", "text": text}]} for text in texts)
-    opening = protocol.opening(sample, views[0], system=system)
-    return [*opening, first, protocol.observation_message(seen, 1, system=system), second]
+    first, second = (Turn(text, protocol.parse(text)) for text in texts)
+    first = replace(first, observations=environment.step(first.actions, views[:1]))
+    turns = protocol.render_turns([first, second], first_view=1, system=system)
+    return protocol.opening(sample, views[0], system=system) + turns
 
 
 def _batch(processor: Any, rows: list[dict[str, Any]], places: list[list[bool]]) -> Pointing:

@@ -89,12 +89,16 @@ class ZoomSettings:
 
 
 class ZoomEnvironment:
-    """Overviews, crops and the sentences about bad requests. Thread-safe; shares decoded images between calls."""
+    """Overviews, crops and the sentences about bad requests. Thread-safe; shares decoded images between calls.
 
-    def __init__(self, settings: ZoomSettings | None = None) -> None:
+    source_cache: decoded source pixels that are kept. Where each sample is read once and done with, as in training, the
+    last image is all that helps; 0 keeps that one.
+    """
+
+    def __init__(self, settings: ZoomSettings | None = None, *, source_cache: int = SOURCE_CACHE_PIXELS) -> None:
         self.settings = settings or ZoomSettings()
-        self._sources: Recent[Source] = Recent(SOURCE_CACHE_PIXELS)
-        self._shown: Recent[Image.Image] = Recent(SHOWN_CACHE_PIXELS)
+        self._sources: Recent[Source] = Recent(source_cache)
+        self._shown: Recent[Image.Image] = Recent(min(source_cache, SHOWN_CACHE_PIXELS))
 
     def with_system(self, system: CoordinateSystem) -> ZoomEnvironment:
         """The same environment for a policy that writes its boxes in `system`; shares the decoded images."""

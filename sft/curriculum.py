@@ -22,7 +22,7 @@ from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask, colour, 
 from cof_agent.scenes.scene import Item, Scene, Style, generate
 from cof_agent.scenes.write import sample_of
 from cof_agent.trajectory import Sample
-from sft.dataset import to_row
+from sft.dataset import Outline, to_row
 
 FULL = 3840  # source pixels of the long side of a full scene
 SHOWN = 448  # shown pixels of its overview
@@ -56,6 +56,27 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
         whole = kind < plan.reading + plan.listing + plan.whole
         talk.ask(_samples(scene, random, drill=not whole), whole=whole)
     return talk.row()
+
+
+class CurriculumRows:
+    """The first `count` rows of the stream of a seed (see `sft.dataset.Rows`)."""
+
+    def __init__(self, plan: Plan, seed: int, count: int) -> None:
+        self._plan, self._seed, self._count = plan, seed, count
+        self._environment = nano_environment()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def name(self, index: int) -> str:
+        return f"train:{self._seed}:{index}"
+
+    def outline(self, index: int) -> Outline:
+        made = self.row(index)
+        return Outline(made["messages"], [Size(*image.size) for image in made["images"]])
+
+    def row(self, index: int) -> dict[str, Any]:
+        return row(self._plan, self._environment, self.name(index))
 
 
 def style(growth: float) -> Style:

@@ -1,17 +1,33 @@
-"""Turns conversations in the wire format into TRL's columns: `messages` with image slots, and `images`."""
+"""What is trained on: conversations with their images, from trajectories, Parquet, a hub dataset, or nano's curriculum.
+
+Every source gives an outline of each sample (its words and the sizes of its images), from which it is measured, and the
+sample itself, which is decoded when a batch needs it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-from PIL.Image import Image
+from PIL import Image
 
+from cof_agent import protocol, scoring
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.errors import InputError
+from cof_agent.export import settings_of
+from cof_agent.geometry import Size
 from cof_agent.protocol import Message
+from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
+from sft.frame import Frame, Unfit, reframe
+
+ROLES = ("system", "user", "assistant")
 
 
-def to_row(messages: Sequence[Message], images: Sequence[Image]) -> dict[str, Any]:
-    """One training row. `images[k]` are the pixels of view `k`, sized as the model sees them.
+def to_row(messages: Sequence[Message], images: Sequence[Image.Image]) -> dict[str, Any]:
+    """One training row, TRL's columns: `messages` with image slots, and `images`, sized as the model sees them.
 
     Raises:
         ValueError: if the messages do not show each image once, in order; TRL fills slots by position.
@@ -19,9 +35,204 @@ def to_row(messages: Sequence[Message], images: Sequence[Image]) -> dict[str, An
     order = [part["view"] for message in messages for part in message["content"] if part["type"] == "image"]
     if order != list(range(len(images))):
         raise ValueError(f"messages show the views {order}, but there are {len(images)} images")
-    plain = [{"role": message["role"], "content": [_part(part) for part in message["content"]]} for message in messages]
-    return {"messages": plain, "images": list(images)}
+    return {"messages": _plain(messages), "images": list(images)}
+
+
+def _plain(messages: Sequence[Message]) -> list[Message]:
+    return [{"role": message["role"], "content": [_part(part) for part in message["content"]]} for message in messages]
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
     return {"type": "image"} if part["type"] == "image" else {"type": "text", "text": part["text"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A sample without pixels: messages with image slots, and the sizes of the images in shown pixels."""
+
+    messages: list[Message]
+    sizes: list[Size]
+
+
+class Rows(Protocol):
+    """A source of samples, by position."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """How the sample is called in the list of what was left out."""
+
+    def outline(self, index: int) -> Outline:
+        """Decodes no image where that can be helped.
+
+        Raises:
+            Unfit: if the sample cannot be trained on.
+        """
+
+    def row(self, index: int) -> dict[str, Any]:
+        """`messages` and `images` (PIL, RGB)."""
+
+
+class TrajectoryRows:
+    """Trajectories as the agent had them: the same words, and its views cut again from the source images.
+
+    One that did not end in an answer, or in a wrong one, is no example and is unfit.
+    """
+
+    def __init__(self, trajectories: Sequence[Trajectory], frame: Frame) -> None:
+        self._trajectories, self._frame = trajectories, frame
+        self._environment = ZoomEnvironment(source_cache=0)
+
+    def __len__(self) -> int:
+        return len(self._trajectories)
+
+    def name(self, index: int) -> str:
+        return self._trajectories[index].sample.id
+
+    def outline(self, index: int) -> Outline:
+        trajectory = self._trajectories[index]
+        if trajectory.error is not None:
+            raise Unfit(f"it was rejected: {trajectory.error}")
+        if trajectory.stop is not StopReason.ANSWERED:
+            raise Unfit(f"it ended without an answer ({trajectory.stop.value})")
+        if scoring.accuracy(trajectory) is False:
+            raise Unfit("its answer is wrong")
+        try:
+            trajectory = reframe(trajectory, self._frame, self._environment)
+            size = self._environment.reset(trajectory.sample).source_size
+        except InputError as error:
+            raise Unfit(str(error).rstrip(".")) from None
+        if size != trajectory.views[0].source_size:
+            raise Unfit(f"its image is {size} pixels, but was {trajectory.views[0].source_size} when it was recorded")
+        return Outline(self._messages(trajectory), [view.shown_size for view in trajectory.views])
+
+    def row(self, index: int) -> dict[str, Any]:
+        trajectory = reframe(self._trajectories[index], self._frame, self._environment)
+        environment = self._environment.with_settings(settings_of(trajectory))
+        images = [environment.image(trajectory.sample, view) for view in trajectory.views]
+        return {"messages": self._messages(trajectory), "images": images}
+
+    def _messages(self, trajectory: Trajectory) -> list[Message]:
+        prompt = trajectory.settings.get("prompt")
+        return _plain(protocol.render(trajectory, system=self._frame.system, prompt=prompt))
+
+
+class TableRows:
+    """Rows of a dataset with the columns `messages` and `images`, as `cof collect --export parquet` writes them."""
+
+    def __init__(self, table: Any, spec: str) -> None:
+        self._table, self._spec = table, spec
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def name(self, index: int) -> str:
+        found = self._table[index].get("id")
+        return str(index) if found is None else str(found)
+
+    def outline(self, index: int) -> Outline:
+        entry = self._table[index]
+        messages = _checked(entry["messages"])
+        slots = sum(part["type"] == "image" for message in messages for part in message["content"])
+        files = entry["images"] or []
+        if slots != len(files):
+            raise Unfit(f"its messages show {slots} images, but it lists {len(files)}")
+        sizes = []
+        for number, file in enumerate(files):
+            with _opened(file, number) as image:
+                sizes.append(Size(*image.size))
+        return Outline(messages, sizes)
+
+    def row(self, index: int) -> dict[str, Any]:
+        entry = self._table[index]
+        images = []
+        for number, file in enumerate(entry["images"] or []):
+            with _opened(file, number) as image:
+                images.append(image.convert("RGB"))
+        return {"messages": _checked(entry["messages"]), "images": images}
+
+
+def _checked(messages: Any) -> list[Message]:
+    """Messages with content in parts.
+
+    Raises:
+        Unfit: if they are no conversation of system, user and assistant in text and images.
+    """
+    if not isinstance(messages, list) or not messages:
+        raise Unfit("it has no messages")
+    return [_checked_message(message) for message in messages]
+
+
+def _checked_message(message: Any) -> Message:
+    role = message.get("role") if isinstance(message, dict) else None
+    if role not in ROLES:
+        raise Unfit(f"a message of it has the role {role!r}; what is shown back to the model must be a user's")
+    content = message.get("content")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(parts, list) or not all(
+        isinstance(part, dict) and (part.get("type") == "image" or isinstance(part.get("text"), str)) for part in parts
+    ):
+        raise Unfit("a message of it is neither text nor a list of texts and images")
+    return {"role": role, "content": [_part(part) for part in parts]}
+
+
+def _opened(file: Any, number: int) -> Image.Image:
+    """The image of a cell: the file's bytes, or its path.
+
+    Raises:
+        Unfit: if there is no such image, or it cannot be read.
+    """
+    try:
+        held = file.get("bytes") if isinstance(file, dict) else None
+        path = file.get("path") if isinstance(file, dict) else file
+        return Image.open(io.BytesIO(held) if held else str(path or ""))
+    except (OSError, TypeError, ValueError, Image.DecompressionBombError):
+        raise Unfit(f"its image {number} is missing or cannot be read") from None
+
+
+def read_rows(spec: str, frame: Frame, *, split: str = "train", limit: int | None = None) -> Rows:
+    """The samples of `spec`: a JSONL file of trajectories or the folder of one, a Parquet file, or a dataset.
+
+    limit: at most so many, the first ones.
+
+    Raises:
+        InputError: if there are none, or a dataset has other columns.
+    """
+    path = Path(spec)
+    ours = path / "trajectories.jsonl" if path.is_dir() else path
+    if ours.suffix == ".jsonl" and ours.exists():
+        trajectories = list(_first(read_jsonl(ours, Trajectory), limit))
+        rows: Rows = TrajectoryRows(trajectories, frame)
+    else:
+        rows = TableRows(_table(spec, split, limit), spec)
+    if not len(rows):
+        raise InputError(f"{spec} holds nothing to train on.")
+    return rows
+
+
+def _first(records: Iterator[Trajectory], limit: int | None) -> Iterator[Trajectory]:
+    for number, record in enumerate(records):
+        if number == limit:
+            return
+        yield record
+
+
+def _table(spec: str, split: str, limit: int | None) -> Any:
+    import datasets
+
+    path = Path(spec)
+    if path.suffix in (".jsonl", ".json", ".parquet") and not path.exists():
+        raise InputError(f"there is no file {spec} to train on.")
+    try:
+        if path.is_file():
+            table = datasets.load_dataset("parquet", data_files=spec, split=split)
+        else:
+            table = datasets.load_dataset(spec, split=split)
+    except Exception as error:  # what a broken file or a missing set makes the loaders raise is not limited
+        raise InputError(f"cannot load the dataset {spec}: {' '.join(str(error).split())[:300]}") from None
+    missing = {"messages", "images"} - set(table.column_names)
+    if missing:
+        columns = ", ".join(table.column_names)
+        raise InputError(f"{spec} has no column {sorted(missing)[0]!r} (its columns are {columns}); rename its own.")
+    table = table.cast_column("images", datasets.List(datasets.Image(decode=False)))
+    return table.select(range(min(limit, len(table)))) if limit else table

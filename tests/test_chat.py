@@ -183,6 +183,8 @@ def test_images_travel_as_png_at_the_size_we_gave_them() -> None:
     message: Message = {"role": "user", "content": [{"type": "image", "view": 0}, {"type": "text", "text": "?"}]}
     block = _message(message, [_png(image)]).content[0]
     assert isinstance(block, dict)
-    sent = Image.open(io.BytesIO(base64.b64decode(block["base64"])))
+    head, _, data = block["image_url"]["url"].partition(",")
+    assert head == "data:image/png;base64"
+    sent = Image.open(io.BytesIO(base64.b64decode(data)))
     assert sent.size == image.size
     assert sent.tobytes() == image.tobytes()

@@ -297,9 +297,8 @@ class TestImages:
         with pytest.raises(InputError, match="raise --max-source-pixels"):
             strict.reset(Sample("s", str(tmp_path / "a.png"), "?"))
 
-    def test_decoded_images_are_kept_within_bounds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("cof_agent.environment.SOURCE_CACHE_PIXELS", 3 * 300 * 200)
-        environment = ZoomEnvironment(SETTINGS)
+    def test_decoded_images_are_kept_within_bounds(self, tmp_path: Path) -> None:
+        environment = ZoomEnvironment(SETTINGS, source_cache=3 * 300 * 200)
         names = [str(tmp_path / f"{number}.png") for number in range(9)]
         for name in names:
             Image.new("RGB", (300, 200)).save(name)

@@ -175,18 +175,18 @@ def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChat
 def _png(image: Image) -> str:
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
-    return base64.b64encode(file.getvalue()).decode()
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _message(message: Message, pngs: Sequence[str]) -> BaseMessage:
+def _message(message: Message, urls: Sequence[str]) -> BaseMessage:
     from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
     parts = message["content"]
-    if message["role"] != "user":
-        text = "".join(part["text"] for part in parts)
-        return SystemMessage(text) if message["role"] == "system" else AIMessage(text)
+    if all(part["type"] == "text" for part in parts):  # as one string, which the clients pass on as it is
+        kinds: dict[str, type[BaseMessage]] = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
+        return kinds[message["role"]](content="".join(part["text"] for part in parts))
     blocks = [
-        {"type": "image", "base64": pngs[part["view"]], "mime_type": "image/png"} if part["type"] == "image" else part
+        {"type": "image_url", "image_url": {"url": urls[part["view"]]}} if part["type"] == "image" else part
         for part in parts
     ]
     return HumanMessage(blocks)  # type: ignore[arg-type]

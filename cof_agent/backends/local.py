@@ -238,16 +238,32 @@ def load(
         raise InputError(f"cannot load the model {where}: {_first_sentence(error)}") from None
     if torch.device(placement.device).type == "cpu":
         speed_up_vision(weights)
-    vision = config.vision_config
-    limits = _limits(processor, vision.patch_size * vision.spatial_merge_size, max_pixels, zoom_pixels)
-    return LocalPolicy(
+    return around(
         weights.to(placement.device).eval(),
         processor,
         name=name or where,
-        coordinates=FAMILIES[config.model_type],
-        limits=limits,
+        max_pixels=max_pixels,
+        zoom_pixels=zoom_pixels,
         capacity=capacity,
     )
+
+
+def around(
+    model: Any,
+    processor: Any,
+    *,
+    name: str,
+    max_pixels: int | None = None,
+    zoom_pixels: int | None = None,
+    capacity: int = 32,
+) -> LocalPolicy:
+    """A policy of a model that is in memory already, as while it is trained; for the rest see `load`."""
+    config = model.config
+    limits = _limits(
+        processor, config.vision_config.patch_size * config.vision_config.spatial_merge_size, max_pixels, zoom_pixels
+    )
+    coordinates = FAMILIES[config.model_type]
+    return LocalPolicy(model, processor, name=name, coordinates=coordinates, limits=limits, capacity=capacity)
 
 
 def _limits(processor: Any, grid: int, max_pixels: int | None, zoom_pixels: int | None) -> PixelLimits:

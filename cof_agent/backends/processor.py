@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin, Qwen2_5_VLProcessor
+from transformers.utils import cached_file
+
+from cof_agent.trajectory import write_atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cof_agent.policy import PixelLimits
+
+FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+"""What a stock `AutoProcessor` reads beside the tokenizer; not every checkpoint has all of them."""
 
 
 class ImageOnlyProcessor(Qwen2_5_VLProcessor):
@@ -21,7 +29,33 @@ class ImageOnlyProcessor(Qwen2_5_VLProcessor):
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        self.files: dict[str, dict[str, Any]] = {}
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> list[str]:
+        """Writes the files of the checkpoint that it was loaded from, video part included, so that a stock
+        `AutoProcessor` elsewhere loads them; the sizes of images are this processor's."""
+        directory = Path(save_directory)
+        self.tokenizer.chat_template = self.chat_template
+        self.tokenizer._set_processor_class(None)  # else our own name is kept, which no stock loader knows
+        self.tokenizer.init_kwargs.pop("processor_class", None)
+        self.tokenizer.save_pretrained(directory)
+        for name, content in self.files.items():
+            _write_json(directory / name, _with_size(content, dict(self.image_processor.size), name))
+        return [str(directory / name) for name in self.files]
+
+
+def _with_size(content: dict[str, Any], size: dict[str, Any], name: str) -> dict[str, Any]:
+    """A processor file with the limits of images in it; those of videos stay."""
+    if "image_processor" in content:
+        return content | {"image_processor": content["image_processor"] | {"size": size}}
+    if name != "preprocessor_config.json":
+        return content
+    return {key: value for key, value in content.items() if key not in ("min_pixels", "max_pixels")} | {"size": size}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_processor(model: str, **options: Any) -> ProcessorMixin:
@@ -34,7 +68,19 @@ def load_processor(model: str, **options: Any) -> ProcessorMixin:
         return AutoProcessor.from_pretrained(model, **options)
     tokenizer = AutoTokenizer.from_pretrained(model, **options)
     images = AutoImageProcessor.from_pretrained(model, **options)
-    return ImageOnlyProcessor(images, tokenizer, chat_template=_chat_template(model, tokenizer, options))
+    processor = ImageOnlyProcessor(images, tokenizer, chat_template=_chat_template(model, tokenizer, options))
+    processor.files = _files(model)
+    return processor
+
+
+def _files(model: str) -> dict[str, dict[str, Any]]:
+    found = {
+        name: cached_file(
+            model, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+        )
+        for name in FILES
+    }
+    return {name: json.loads(Path(path).read_text("utf-8")) for name, path in found.items() if path}
 
 
 def _chat_template(model: str, tokenizer: Any, options: dict[str, Any]) -> str | None:

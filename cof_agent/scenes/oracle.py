@@ -42,6 +42,7 @@ def play(sample: Sample, overview: View, environment: ZoomEnvironment) -> Trajec
         answer=sample.answers[0],
         policy="oracle",
         protocol_version=protocol.PROTOCOL_VERSION,
+        settings=environment.settings.to_dict(),
     )
 
 

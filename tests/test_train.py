@@ -1,0 +1,269 @@
+"""SFT from trajectories: what is read, measured, left out and trained, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cof_agent.backends.processor import load_processor
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.errors import InputError
+from cof_agent.export import to_parquet
+from cof_agent.geometry import CoordinateSystem, Size
+from cof_agent.policy import PixelLimits
+from cof_agent.samples import read_samples
+from cof_agent.scenes import oracle
+from cof_agent.scenes.write import write_scenes
+from cof_agent.trajectory import StopReason, Trajectory, Zoom, to_json
+from sft.collate import IGNORED, AssistantCollator
+from sft.dataset import Rows, TableRows, TrajectoryRows, read_rows
+from sft.frame import Frame, Unfit, reframe
+from sft.measure import measure
+
+SETTINGS = ZoomSettings(CoordinateSystem.ABSOLUTE, PixelLimits(28, 3136, 123904, 168 * 168))
+QWEN25 = Frame(CoordinateSystem.ABSOLUTE, 28, 3136, 123904)
+QWEN3 = Frame(CoordinateSystem.THOUSAND, 32, 4096, 144 * 64 * 64)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, count=12, seed=5, size=Size(1600, 900), split="train")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examples(scenes: Path) -> list[Trajectory]:
+    environment = ZoomEnvironment(SETTINGS)
+    samples = read_samples(scenes)
+    made = [oracle.play(sample, environment.reset(sample), environment) for sample in samples]
+    assert {trajectory.zooms for trajectory in made} >= {0, 1, 2}
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(examples: list[Trajectory], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `cof collect --export parquet` leaves it."""
+    path = tmp_path_factory.mktemp("collected")
+    (path / "trajectories.jsonl").write_text("".join(to_json(one) + "\n" for one in examples))
+    to_parquet(examples, path / "train.parquet")
+    return path
+
+
+def pixels(row: dict[str, Any]) -> list[tuple[tuple[int, int], bytes]]:
+    return [(image.size, image.tobytes()) for image in row["images"]]
+
+
+def test_trajectories_and_parquet_are_the_same_rows(folder: Path, examples: list[Trajectory]) -> None:
+    ours, table = read_rows(str(folder), QWEN25), read_rows(str(folder / "train.parquet"), QWEN25)
+    assert isinstance(ours, TrajectoryRows)
+    assert isinstance(table, TableRows)
+    assert len(ours) == len(table) == len(examples)
+    environment = ZoomEnvironment(SETTINGS)
+    for index, example in enumerate(examples):
+        first, second = ours.row(index), table.row(index)
+        assert first["messages"] == second["messages"]
+        assert pixels(first) == pixels(second)
+        shown = [environment.image(example.sample, view) for view in example.views]  # what the agent would be shown
+        assert pixels(first) == [(image.size, image.tobytes()) for image in shown]
+        assert ours.outline(index) == table.outline(index)
+        assert [image.size for image in first["images"]] == [(s.width, s.height) for s in ours.outline(index).sizes]
+
+
+def test_measures_are_what_the_collator_makes(folder: Path, checkpoint: Callable[[str], Path]) -> None:
+    processor: Any = load_processor(str(checkpoint("qwen2_5_vl")))
+    rows = read_rows(str(folder), QWEN25)
+    measured = measure(rows, processor, QWEN25, None)
+    assert len(measured.kept) == len(rows)
+    for one in measured.kept:
+        batch = AssistantCollator(processor)([rows.row(one.index)])
+        assert batch["input_ids"].shape[1] == one.tokens
+        assert (batch["input_ids"] == processor.image_token_id).sum() == one.image_tokens
+        assert (batch["labels"] != IGNORED).sum() == one.trained
+        assert len(batch["image_grid_thw"]) == one.images
+
+
+def test_a_trajectory_of_one_family_teaches_another(examples: list[Trajectory]) -> None:
+    environment = ZoomEnvironment()
+    for example in examples:
+        there = reframe(example, QWEN3, environment)
+        assert [view.shown_size.width % 32 for view in there.views] == [0] * len(example.views)
+        assert len(there.views) == len(example.views)
+        for old, new in zip(example.views, there.views, strict=True):
+            assert old.region.intersection(new.region) > 0.8 * max(old.region.area, new.region.area)
+        for turn in there.turns:
+            for action in turn.actions:
+                if isinstance(action, Zoom):
+                    assert all(0 <= value <= 1000 for value in action.box)
+        settings = ZoomSettings(QWEN3.system, PixelLimits(**there.settings["limits"]))
+        agent = ZoomEnvironment(settings)  # the agent of that family sees the same after the same words
+        seen = [agent.reset(example.sample)]
+        for turn in there.turns:
+            found = agent.step(turn.actions, seen)
+            assert found == turn.observations
+            seen += [one.view for one in found if one.view is not None]
+        back = reframe(there, QWEN25, environment)
+        assert [turn.text for turn in reframe(back, QWEN25, environment).turns] == [turn.text for turn in back.turns]
+
+
+def test_a_trajectory_of_the_same_frame_is_not_touched(examples: list[Trajectory]) -> None:
+    assert all(reframe(example, QWEN25, ZoomEnvironment()) is example for example in examples)
+
+
+def test_what_cannot_be_rewritten_is_unfit(examples: list[Trajectory]) -> None:
+    zoomed = next(example for example in examples if example.zooms)
+    turn = replace(zoomed.turns[0], text="Look there. " + zoomed.turns[0].text)
+    with pytest.raises(Unfit, match="not one thought and one action"):
+        reframe(replace(zoomed, turns=(turn, *zoomed.turns[1:])), QWEN3, ZoomEnvironment())
+
+
+def left_out(rows: Rows, processor: Any, frame: Frame = QWEN25, most: int | None = None) -> str:
+    measured = measure(rows, processor, frame, most)
+    assert not measured.kept
+    return next(iter(measured.left_out.values()))
+
+
+def test_trajectories_that_are_no_examples_are_left_out_with_the_reason(
+    examples: list[Trajectory], checkpoint: Callable[[str], Path]
+) -> None:
+    processor = load_processor(str(checkpoint("qwen2_5_vl")))
+    one = examples[0]
+    cases = {
+        "its answer is wrong": replace(one, answer="nothing of the kind"),
+        "it ended without an answer (max_zooms)": replace(one, stop=StopReason.MAX_ZOOMS, answer=None),
+        "it was rejected: no-truth": replace(one, error="no-truth"),
+    }
+    for reason, trajectory in cases.items():
+        assert left_out(TrajectoryRows([trajectory], QWEN25), processor) == reason
+    gone = replace(one, sample=replace(one.sample, image="gone.png"))
+    assert "cannot open the image gone.png" in left_out(TrajectoryRows([gone], QWEN25), processor)
+    assert "more than max_length 40" in left_out(TrajectoryRows([one], QWEN25), processor, most=40)
+
+
+def cell(image: Image.Image, path: Path) -> dict[str, Any]:
+    image.save(path)
+    return {"bytes": None, "path": str(path)}
+
+
+def test_rows_of_a_table_that_do_not_fit_are_left_out_with_the_reason(
+    tmp_path: Path, checkpoint: Callable[[str], Path]
+) -> None:
+    processor = load_processor(str(checkpoint("qwen2_5_vl")))
+    good = cell(Image.new("RGB", (112, 84)), tmp_path / "good.png")
+    odd = cell(Image.new("RGB", (100, 90)), tmp_path / "odd.png")
+    ask = {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What?"}]}
+    say = {"role": "assistant", "content": [{"type": "text", "text": "That."}]}
+    text = {"role": "user", "content": "What is written?"}
+    cases = {
+        "its messages show 1 images, but it lists 2": ([ask, say], [good, good]),
+        "its messages show 0 images, but it lists 1": ([text, say], [good]),
+        "its image 0 is missing or cannot be read": ([ask, say], [{"bytes": None, "path": str(tmp_path / "no.png")}]),
+        "its image 0 is 100 x 90 pixels": ([ask, say], [odd]),
+        "nothing in it was written by an assistant": ([ask], [good]),
+        "a message of it has the role 'tool'": ([ask, {"role": "tool", "content": "x"}, say], [good]),
+        "it has no messages": ([], []),
+    }
+    for reason, (messages, images) in cases.items():
+        rows = TableRows([{"messages": messages, "images": images}], "set")
+        assert left_out(rows, processor).startswith(reason)
+    rows = TableRows([{"messages": [ask, say], "images": [good]}], "set")
+    assert measure(rows, processor, QWEN25, None).kept[0].image_tokens == 12
+
+
+def run(arguments: dict[str, Any]) -> None:
+    from sft.train import main
+
+    given = {"use_cpu": "true", "report_to": "none"} | arguments
+    main([text for key, value in given.items() for text in (f"--{key}", str(value))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"learning_rat": 1}, "no setting learning_rat; is learning_rate meant"),
+        ({"config": "nowhere.yaml"}, "cannot read the config nowhere.yaml"),
+        ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
+        ({"data": "nowhere.jsonl"}, "there is no file nowhere.jsonl"),
+        ({"data": ""}, "say what to train on"),
+        ({"model_name_or_path": "nowhere"}, "cannot read the model nowhere"),
+        ({"eval_strategy": "steps"}, "eval_strategy needs samples"),
+        ({"packing": "true"}, "packing and padding_free"),
+        ({"data": "curriculum"}, "how many rows"),
+    ],
+)
+def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    arguments = {"model_name_or_path": "nano", "data": str(folder), "output_dir": str(tmp_path / "run"), "samples": 0}
+    with pytest.raises(InputError, match=sentence) as caught:
+        run(arguments | changes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_column_and_an_adapter_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "set.parquet"
+    parquet.write_table(arrow.table({"messages": ["x"], "pictures": ["y"]}), path)
+    with pytest.raises(InputError, match="no column 'images' .its columns are messages, pictures"):
+        read_rows(str(path), QWEN25)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="is an adapter; fold it into its model first: cof merge"):
+        run({"model_name_or_path": adapter, "data": folder, "output_dir": tmp_path / "run"})
+
+
+SHORT: dict[str, Any] = {
+    "model_name_or_path": "nano",
+    "per_device_train_batch_size": 2,
+    "learning_rate": 1e-4,
+    "warmup_steps": 0,
+    "logging_steps": 1,
+    "threads": 1,
+    "bf16": "false",
+    "gradient_checkpointing": "false",
+}
+
+
+def losses(output: Path) -> list[float]:
+    checkpoints = sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    state = json.loads((checkpoints[-1] / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+@pytest.mark.slow
+def test_training_is_looked_at_by_the_agent_and_leaves_a_whole_folder(
+    folder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    evaluation = {"eval_data": scenes, "eval_samples": 3, "eval_strategy": "steps", "eval_steps": 2}
+    best = {"metric_for_best_model": "accuracy", "save_steps": 2}
+    run(
+        SHORT
+        | evaluation
+        | best
+        | {"data": folder, "output_dir": output, "max_steps": 4, "lr_scheduler_type": "linear"}
+    )
+    assert len(losses(output)) == 4
+    assert len((output / "eval" / "step-4.jsonl").read_text().splitlines()) == 3
+    state = json.loads((output / "checkpoint-4" / "trainer_state.json").read_text())
+    found = [entry for entry in state["log_history"] if "eval_accuracy" in entry]
+    assert [entry["step"] for entry in found] == [2, 4]
+    assert {"eval_zooms", "eval_malformed", "eval_answered"} <= set(found[0])
+    assert state["best_metric"] == max(entry["eval_accuracy"] for entry in found)
+    recorded = json.loads((output / "run.json").read_text())
+    assert recorded["run"]["data"] == str(folder)
+    card = (output / "README.md").read_text()
+    assert "12 samples" in card
+    assert "| 4 | " in card
+    from cof_agent.backends.local import load
+
+    assert load(output).coordinates is CoordinateSystem.ABSOLUTE
+    assert json.loads((output / "preprocessor_config.json").read_text())["processor_class"] == "Qwen2_5_VLProcessor"

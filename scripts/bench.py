@@ -1,230 +1,30 @@
-"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|collect`.
-
-`agent` prints: the time of `cof --help`; wall time and peak memory of a cold `cof ask` on a 4K scene; trajectories per
-second at concurrency 1, 8 and 32 against a plain sequential loop over transformers' `generate`; and which share of the
-time is the model, images and our own code.
-
-`collect` prints: samples per second of `cof collect` at concurrency 1, 8 and 64 against a server on loopback that takes
-half a second for each reply, and their share of the ideal: all replies' time, divided by the concurrency.
-"""
+"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|collect|sft`."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import platform
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from random import Random
-from typing import Any
+from importlib.metadata import version
 
-import torch
-from PIL import Image
-from transformers import AutoModelForImageTextToText
-
-from cof_agent import collect, protocol
-from cof_agent.backends.chat import connect
-from cof_agent.backends.local import LocalPolicy, load
-from cof_agent.backends.processor import load_processor
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.geometry import Size
-from cof_agent.graphs.search import Search
-from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.policy import Completion, Policy, Sampling
-from cof_agent.protocol import Message
-from cof_agent.rollout import rollout
-from cof_agent.samples import read_samples
-from cof_agent.scenes.write import write_scenes
-from cof_agent.teacher.asked import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
-from cof_agent.teacher.roles import Cast
-from cof_agent.trajectory import Sample, Tokens, Trajectory
-
-COF = str(Path(sys.executable).with_name("cof"))
-
-
-class SequentialTransformers:
-    """The plain alternative: stock `generate` on one conversation at a time, everything read again each turn."""
-
-    def __init__(self, like: Policy, directory: Path) -> None:
-        self.name, self.coordinates, self.limits = "sequential transformers", like.coordinates, like.limits
-        self._processor = load_processor(str(directory))
-        self._model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32).eval()
-
-    async def generate(
-        self, messages: Sequence[Message], images: Sequence[Image.Image], sampling: Sampling
-    ) -> Completion:
-        text = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        inputs = self._processor(text=[text], images=[list(images)], return_tensors="pt")
-        with torch.inference_mode():
-            ids = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False)
-        new = ids[0, inputs["input_ids"].shape[1] :]
-        spoken = self._processor.tokenizer.decode(new, skip_special_tokens=True)
-        return Completion(spoken, Tokens(inputs["input_ids"].shape[1], len(new)))
-
-
-class Clock:
-    """CPU seconds, over all threads, spent inside wrapped calls."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._lock = threading.Lock()
-
-    def wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any, **options: Any) -> Any:
-            started = time.thread_time()
-            try:
-                return call(*arguments, **options)
-            finally:
-                with self._lock:
-                    self.seconds += time.thread_time() - started
-
-        return timed
-
-
-def agent(count: int, repeats: int) -> None:
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder)
-        write_scenes(data, count=count, seed=11, size=Size(3840, 2160), split="test")
-        samples = read_samples(data)
-        _commands(samples[0])
-        policy = load(NANO)
-        plain, _ = _rate(samples, SequentialTransformers(policy, WEIGHTS), 1, repeats)
-        print(f"sequential transformers     {plain:6.2f} trajectories/s    1.0 x")
-        for concurrency in (1, 8, 32):
-            rate, trajectories = _rate(samples, policy, concurrency, repeats)
-            print(f"cof, concurrency {concurrency:2}         {rate:6.2f} trajectories/s  {rate / plain:5.1f} x")
-        turns = sum(len(trajectory.turns) for trajectory in trajectories)
-        print(f"({turns / count:.1f} turns and {sum(t.zooms for t in trajectories) / count:.1f} zooms a trajectory)")
-        _shares(samples, policy)
-
-
-def _commands(sample: Sample) -> None:
-    helping = min(_wall([COF, "--help"])[0] for _ in range(3))
-    print(f"cof --help                  {helping:6.2f} s")
-    wall, peak = _wall([COF, "ask", sample.image, sample.question])
-    print(f"cold cof ask on a 4K scene  {wall:6.2f} s, peak {peak / 1024:.0f} MiB")
-
-
-_MEASURE = """
-import resource, subprocess, sys, time
-started = time.perf_counter()
-subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
-
-
-def _wall(command: list[str]) -> tuple[float, int]:
-    """Wall seconds and peak memory in KiB. Started from a small process: a child's peak begins with its parent's."""
-    measured = subprocess.run([sys.executable, "-c", _MEASURE, *command], check=True, capture_output=True, text=True)
-    seconds, peak = measured.stdout.split()
-    return float(seconds), int(peak)
-
-
-def _rate(samples: list[Sample], policy: Policy, concurrency: int, repeats: int) -> tuple[float, list[Trajectory]]:
-    """Trajectories per second, the best of `repeats`; sources are decoded anew each time."""
-    best, trajectories = 0.0, []
-    for _ in range(repeats):
-        environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-        if isinstance(policy, LocalPolicy):
-            policy.forget()  # nothing read in an earlier run may be reused
-        started = time.perf_counter()
-        trajectories = asyncio.run(
-            rollout(
-                samples, policy, environment, concurrency=concurrency, sampling=Sampling(max_tokens=96), progress=False
-            )
-        )
-        best = max(best, len(samples) / (time.perf_counter() - started))
-    return best, trajectories
-
-
-def _shares(samples: list[Sample], policy: Any) -> None:
-    """CPU time at concurrency 32: the model with its tokenizer and pixel normalisation, image work, and the rest.
-
-    Model threads that torch starts itself are not on the clocks of the calls; the rest of the process is measured by
-    what Python's own threads spend outside of both.
-    """
-    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-    policy.forget()
-    model, images, parsing = Clock(), Clock(), Clock()
-    engine = policy._batcher._engine
-    engine.step, engine.admit, policy._prompt = (model.wrap(f) for f in (engine.step, engine.admit, policy._prompt))
-    environment.image = images.wrap(environment.image)  # type: ignore[method-assign]
-    protocol.parse = parsing.wrap(protocol.parse)
-    before = time.process_time()
-    asyncio.run(rollout(samples, policy, environment, concurrency=32, sampling=Sampling(max_tokens=96), progress=False))
-    total = time.process_time() - before
-    own = max(0.0, total - model.seconds - images.seconds)
-    shares = {"model": model.seconds, "image": images.seconds, "own code, LangGraph included": own}
-    print("CPU time at 32: " + ", ".join(f"{name} {100 * part / total:.1f} %" for name, part in shares.items()))
-    print(f"(parsing of model text {100 * parsing.seconds / total:.2f} %)")
-
-
-LATENCY = 0.5  # seconds of each reply
-TEACHER = Path(__file__).parent.parent / "tests" / "scripted_teacher.py"
-
-
-def collecting() -> None:
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    command = [sys.executable, str(TEACHER), "--latency", str(LATENCY)]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    url = server.stdout.readline().strip()
-    with tempfile.TemporaryDirectory() as folder:
-        for concurrency in (1, 8, 64):
-            samples = collect.prepared(_patches(Path(folder), 4 * concurrency + 4), (224, 336, 448), 0)
-            output = Path(folder) / str(concurrency)
-            started = time.perf_counter()
-            summary = asyncio.run(
-                collect.collect(samples, _served(url), output, concurrency=concurrency, progress=False)
-            )
-            wall, calls = time.perf_counter() - started, summary["cost"]["calls"]
-            ideal = calls * LATENCY / concurrency
-            print(
-                f"concurrency {concurrency:2}: {len(samples) / wall:6.2f} samples/s, {calls / len(samples):.1f} calls a "
-                f"sample, {ideal / wall:.2f} of the ideal, {summary['kept']} of {summary['n']} kept"
-            )
-    server.terminate()
-
-
-def _served(url: str) -> Search:
-    policy = connect("qwen2.5-vl-scripted", base_url=url)
-    roles = (AskedPlanner, AskedLocator, PolicyDescriber, AskedVerifier, AskedSummariser)
-    return Search(Cast(*(role(policy) for role in roles)), ZoomSettings(policy.coordinates, policy.limits))
-
-
-def _patches(folder: Path, count: int) -> list[Sample]:
-    """Pictures with one red patch each, which the scripted teacher can find and name."""
-    random, samples = Random(count), []
-    for number in range(count):
-        side = random.randint(20, 120)
-        x, y = random.randint(0, 1280 - side), random.randint(0, 720 - side)
-        path = folder / f"{count}-{number}.png"
-        picture = Image.new("RGB", (1280, 720), (30, 90, 60))
-        picture.paste((230, 20, 20), (x, y, x + side, y + side))
-        picture.save(path)
-        samples.append(Sample(f"{count}-{number}", str(path), f"What colour is patch {number}?", ("red",)))
-    return samples
+from benches import agent, collect, sft
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("agent", "collect"))
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
+    parser.add_argument("what", choices=("agent", "collect", "sft"))
+    parser.add_argument("--samples", type=int, default=64, help="agent: scenes")
+    parser.add_argument("--repeats", type=int, default=1, help="agent: the best of so many runs counts")
+    parser.add_argument("--steps", type=int, default=500, help="sft: steps of the run whose memory is watched")
     options = parser.parse_args()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
     if options.what == "agent":
-        agent(options.samples, options.repeats)
+        agent.run(options.samples, options.repeats)
+    elif options.what == "collect":
+        collect.run()
     else:
-        collecting()
+        sft.run(options.steps)
 
 
 if __name__ == "__main__":

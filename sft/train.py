@@ -19,6 +19,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from rich.console import Console
 from torch.utils.data import get_worker_info
+from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForImageTextToText
 from trl.trainer.utils import get_quantization_config
 
@@ -219,5 +220,7 @@ if __name__ == "__main__":
     try:
         main()
     except InputError as error:
-        print(f"sft.train: {error}", file=sys.stderr)
+        for bar in list(tqdm._instances):
+            bar.close()  # now, rather than after the sentence
+        print(f"\nsft.train: {error}", file=sys.stderr)
         sys.exit(2)

@@ -47,6 +47,9 @@ class ZoomSFTTrainer(SFTTrainer):
 
     def __init__(self, *arguments: Any, agent: AgentEvaluation | None, record: dict[str, Any], **options: Any) -> None:
         super().__init__(*arguments, **options)
+        # The loss is the mean over all trained tokens of a step, however many processes and accumulation steps share
+        # it. Qwen's classes say that they cannot be told that number, but the loss is TRL's, which takes it.
+        self.model_accepts_loss_kwargs = True
         self._agent, self._record = agent, record
         self._policy: LocalPolicy | None = None
         if agent is not None and self.is_fsdp_enabled:
@@ -120,9 +123,28 @@ class ZoomSFTTrainer(SFTTrainer):
         directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except Exception as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise _unwritable(directory, error) from error
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The weights of a checkpoint, by `from_pretrained`, which knows the names that they are saved under.
+
+        The Trainer of transformers 5.23 takes the file's names as they are, finds none of them in a Qwen-VL model, says
+        so in a warning, and goes on from the weights that the run began with.
+        """
+        model = self.model if model is None else model
+        if hasattr(model, "get_base_model") or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        if hasattr(self.model, "get_base_model") or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_best_model()
+        elif self.state.best_model_checkpoint is not None:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As TRL's.

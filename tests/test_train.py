@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -267,3 +272,79 @@ def test_training_is_looked_at_by_the_agent_and_leaves_a_whole_folder(
 
     assert load(output).coordinates is CoordinateSystem.ABSOLUTE
     assert json.loads((output / "preprocessor_config.json").read_text())["processor_class"] == "Qwen2_5_VLProcessor"
+
+
+def command(arguments: dict[str, Any]) -> list[str]:
+    given = {"use_cpu": "true", "report_to": "none"} | arguments
+    return ["-m", "sft.train", *(text for key, value in given.items() for text in (f"--{key}", str(value)))]
+
+
+def quiet() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_the_same_losses(folder: Path, tmp_path: Path) -> None:
+    arguments = SHORT | {"data": folder, "max_steps": 6, "save_steps": 2}
+    run(arguments | {"output_dir": tmp_path / "whole"})
+    started = command(arguments | {"output_dir": tmp_path / "killed"})
+    process = subprocess.Popen(
+        [sys.executable, *started], env=quiet(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not (tmp_path / "killed" / "checkpoint-2" / "trainer_state.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    half = tmp_path / "killed" / "checkpoint-99"  # as a kill in the middle of saving leaves it
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    run(arguments | {"output_dir": tmp_path / "killed"})
+    shutil.rmtree(half)
+    assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+    assert len(losses(tmp_path / "whole")) == 6
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(folder: Path, tmp_path: Path) -> None:
+    arguments = SHORT | {"data": folder, "max_steps": 2, "save_steps": 1, "output_dir": tmp_path / "run"}
+    limited = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))\n"
+        "sys.argv = ['sft.train', *sys.argv[1:]]\n"
+        "runpy.run_module('sft.train', run_name='__main__')\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", limited, *command(arguments)[2:]], env=quiet(), capture_output=True, text=True
+    )
+    assert found.returncode == 2, found.stderr
+    assert "Traceback" not in found.stderr
+    last = found.stderr.strip().splitlines()[-1]
+    assert last.startswith("sft.train: cannot write the checkpoint")
+    assert "File too large" in last
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def on_two(arguments: dict[str, Any], port: int) -> None:
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    found = subprocess.run([sys.executable, *launch, *command(arguments)], env=quiet(), capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_two_processes_train_as_one_does(folder: Path, tmp_path: Path, kind: str) -> None:
+    """DDP, ZeRO-2 and ZeRO-3: the same losses to 1e-3 for twenty steps."""
+    steps = {"max_steps": 20, "save_steps": 20, "learning_rate": 1e-4}
+    adapter = {"use_peft": "true", "lora_r": 8, "lora_dropout": 0.0, "freeze_vision": "true"} if kind == "lora" else {}
+    arguments = SHORT | steps | adapter | {"data": folder}
+    run(arguments | {"per_device_train_batch_size": 4, "output_dir": tmp_path / "one"})
+    expected = losses(tmp_path / "one")
+    assert len(expected) == 20
+    ways: dict[str, dict[str, Any]] = {
+        "ddp": {},
+        **{f"zero{k}": {"deepspeed": f"sft/configs/deepspeed/zero{k}.json"} for k in (2, 3)},
+    }
+    for port, (name, way) in enumerate(ways.items(), 29600 + 10 * (kind == "lora")):
+        on_two(arguments | way | {"output_dir": tmp_path / name}, port)
+        assert losses(tmp_path / name) == pytest.approx(expected, abs=1e-3), name

@@ -1,0 +1,70 @@
+"""The teacher against the ideal: a server on loopback that takes half a second for each reply.
+
+Prints samples per second of `cof collect` at concurrency 1, 8 and 64, and their share of the ideal: all replies' time,
+divided by the concurrency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+from cof_agent import collect
+from cof_agent.backends.chat import connect
+from cof_agent.environment import ZoomSettings
+from cof_agent.graphs.search import Search
+from cof_agent.teacher.asked import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
+from cof_agent.teacher.roles import Cast
+from cof_agent.trajectory import Sample
+
+LATENCY = 0.5  # seconds of each reply
+TEACHER = Path(__file__).parents[2] / "tests" / "scripted_teacher.py"
+
+
+def run() -> None:
+    command = [sys.executable, str(TEACHER), "--latency", str(LATENCY)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    url = server.stdout.readline().strip()
+    with tempfile.TemporaryDirectory() as folder:
+        for concurrency in (1, 8, 64):
+            samples = collect.prepared(_patches(Path(folder), 4 * concurrency + 4), (224, 336, 448), 0)
+            output = Path(folder) / str(concurrency)
+            started = time.perf_counter()
+            summary = asyncio.run(
+                collect.collect(samples, _served(url), output, concurrency=concurrency, progress=False)
+            )
+            wall, calls = time.perf_counter() - started, summary["cost"]["calls"]
+            ideal = calls * LATENCY / concurrency
+            print(
+                f"concurrency {concurrency:2}: {len(samples) / wall:6.2f} samples/s, {calls / len(samples):.1f} calls a "
+                f"sample, {ideal / wall:.2f} of the ideal, {summary['kept']} of {summary['n']} kept"
+            )
+    server.terminate()
+
+
+def _served(url: str) -> Search:
+    policy = connect("qwen2.5-vl-scripted", base_url=url)
+    roles = (AskedPlanner, AskedLocator, PolicyDescriber, AskedVerifier, AskedSummariser)
+    return Search(Cast(*(role(policy) for role in roles)), ZoomSettings(policy.coordinates, policy.limits))
+
+
+def _patches(folder: Path, count: int) -> list[Sample]:
+    """Pictures with one red patch each, which the scripted teacher can find and name."""
+    random, samples = Random(count), []
+    for number in range(count):
+        side = random.randint(20, 120)
+        x, y = random.randint(0, 1280 - side), random.randint(0, 720 - side)
+        path = folder / f"{count}-{number}.png"
+        picture = Image.new("RGB", (1280, 720), (30, 90, 60))
+        picture.paste((230, 20, 20), (x, y, x + side, y + side))
+        picture.save(path)
+        samples.append(Sample(f"{count}-{number}", str(path), f"What colour is patch {number}?", ("red",)))
+    return samples

@@ -1,4 +1,7 @@
-"""The command line: `cof ask | collect | eval | view | scenes`. Parsing only; each command lives in `cof_agent.commands`."""
+"""The command line: `cof ask | collect | eval | view | scenes | sft | merge`.
+
+Parsing only; each command lives in `cof_agent.commands`.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ BAD_INPUT = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Bad input is one sentence on stderr and code 2."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     try:
         return int(importlib.import_module(f"cof_agent.commands.{options.command}").run(options))
     except InputError as error:
         print(f"cof {options.command}: {error}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"\ncof {options.command}: interrupted; what was done is kept.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\ncof {options.command}: interrupted; {str(interrupt) or 'what was done is kept'}.", file=sys.stderr)
         # An interrupt inside exec(), as when an import makes dataclasses, is remembered by CPython as not handled and
         # then ends the process by signal whatever we return; the next exec() that ends well makes it forget.
         exec("")
@@ -32,6 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "sft":
+        options.training = rest[1:] if rest[:1] == ["--"] else rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_eval(commands.add_parser("eval", help="measure a model on a set of samples"))
     _add_view(commands.add_parser("view", help="turn trajectories into a page to look at"))
     _add_scenes(commands.add_parser("scenes", help="draw scenes with questions and known answers"))
+    _add_sft(commands.add_parser("sft", help="fine-tune a model on zoom trajectories", allow_abbrev=False))
+    _add_merge(commands.add_parser("merge", help="fold a LoRA adapter into its model"))
     return parser
 
 
@@ -139,6 +154,29 @@ def _add_scenes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--size", default="3840x2160", metavar="WxH", help="pixels; drawn at 3840 and resized")
     parser.add_argument("--split", choices=("train", "val", "test", "hard"), default="test")
+
+
+def _add_sft(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "cof sft [--processes N] [--accelerate FILE] --config NAME.yaml [--key value ...]"
+    parser.description = (
+        "Runs sft.train, in several processes where there are several GPUs. All other options go to it as they are: "
+        "--config names a YAML file, --key value overrides a key of it, and `cof sft -- --help` lists the keys."
+    )
+    parser.add_argument("--processes", type=_count, metavar="N", help="one for each GPU by default")
+    parser.add_argument("--accelerate", metavar="FILE", help="as `accelerate config` writes: DeepSpeed, FSDP, machines")
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("adapter", metavar="ADAPTER", help="folder of a LoRA adapter, as `cof sft` and PEFT write")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="a new folder for the whole model")
+    parser.add_argument(
+        "--model",
+        metavar="BASE",
+        help="directory or hub id of the model that was adapted; by default what ADAPTER says",
+    )
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float16", "float32"), help="of the weights; the base's own by default"
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

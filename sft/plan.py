@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +20,8 @@ import torch
 from peft import get_peft_model
 from rich.console import Console
 from rich.table import Table
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import AutoModelForImageTextToText
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from cof_agent.errors import InputError
 from sft import measure
@@ -143,6 +145,8 @@ def show(settings: Settings) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(_configuration_table(settings))
     console.print(_parts_table(parts))
+    if settings.model.use_peft and not settings.run.freeze_projector:
+        console.print("PEFT keeps the projector twice: as it was, and as it is trained.")
     console.print(_run_table(settings, data))
     if (checkpoint := last_whole_checkpoint(Path(settings.training.output_dir))) is not None:
         console.print(f"It would go on from {checkpoint}.")
@@ -192,10 +196,8 @@ def _built(config: Any, settings: Settings, sharding: Sharding) -> Any:
 
     asked = settings.model.dtype
     dtype = (config.dtype or torch.float32) if asked in ("auto", None) else getattr(torch, asked)
-    # `AutoModel.from_config` would under ZeRO-3 divide the weights among processes, which a dry run need not have.
-    kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
-    with torch.device("meta"):
-        model: Any = kind(config).to(dtype)
+    with _undivided(settings.training), torch.device("meta"):
+        model: Any = AutoModelForImageTextToText.from_config(config).to(dtype)
         freeze(model, settings)
         if not settings.model.use_peft:
             return model
@@ -205,6 +207,17 @@ def _built(config: Any, settings: Settings, sharding: Sharding) -> Any:
             return get_peft_model(model, lora(settings), autocast_adapter_dtype=not alike)
         except (TypeError, ValueError) as error:
             raise InputError(f"LoRA cannot be put on the model: {' '.join(str(error).split())[:300]}") from None
+
+
+@contextmanager
+def _undivided(training: Any) -> Iterator[None]:
+    """Under ZeRO-3 transformers divides the weights of a new model among the processes; a dry run need not have any."""
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if training.deepspeed_plugin is not None:
+            set_hf_deepspeed_config(training.deepspeed_plugin.hf_ds_config)
 
 
 def _sizes(model: Any, settings: Settings, sharding: Sharding) -> Iterator[tuple[str, int, bool, float]]:
@@ -244,14 +257,12 @@ def weighed(parameters: Iterable[tuple[str, int, bool, float]]) -> list[Part]:
 
 def _parts_table(parts: Sequence[Part]) -> Table:
     total, trained = sum(part.weights for part in parts), sum(part.trained for part in parts)
-    made = Table(title="Parameters", title_justify="left", show_footer=True, caption_justify="left")
+    made = Table(title="Parameters", title_justify="left", show_footer=True)
     made.add_column("part", "in all")
     for heading, footer in (("in all", f"{total:,}"), ("trained", f"{trained:,}"), ("share", f"{trained / total:.1%}")):
         made.add_column(heading, footer, justify="right")
     for part in parts:
         made.add_row(part.name, f"{part.weights:,}", f"{part.trained:,}", f"{part.trained / part.weights:.1%}")
-    if any(part.name == ADAPTERS for part in parts) and any(part.name == PROJECTOR and part.trained for part in parts):
-        made.caption = "PEFT keeps the projector twice: as it was, and as it is trained."
     return made
 
 
@@ -296,7 +307,8 @@ def _run_table(settings: Settings, data: Data) -> Table:
     made.add_row("samples", f"{data.samples:,}")
     made.add_row("tokens", f"{about}{data.tokens:,}; the longest sample {about}{data.longest.tokens:,}")
     made.add_row("images", f"{about}{data.images:,}")
-    product = f"{size} a device x {training.world_size} processes x {training.gradient_accumulation_steps} accumulated"
+    processes = f"{training.world_size} process{'es' * (training.world_size > 1)}"
+    product = f"{size} a device x {processes} x {training.gradient_accumulation_steps} accumulated"
     made.add_row("samples a step", f"{steps.batch:,} = {product}")
     made.add_row("steps", f"{steps.total:,}: {steps.total / steps.epoch:.2f} epochs of {steps.epoch:,}")
     made.add_row("of them warm-up", f"{training.get_warmup_steps(steps.total):,}")
@@ -412,7 +424,7 @@ def staying(parts: Sequence[Part], sharding: Sharding) -> list[Row]:
     """What one process holds throughout the run, and how it is reckoned."""
     found, trained = memory(parts, sharding), sum(part.trained for part in parts)
     held, gradients = (_gib(sum(sizes)) for sizes in zip(*((p.bytes, p.trained_bytes) for p in parts), strict=True))
-    share = [f" / {sharding.processes} processes" if sharding.stage >= stage else "" for stage in (3, 2, 1)]
+    share = [f" / {sharding.processes}" if sharding.stage >= stage else "" for stage in (3, 2, 1)]
     on_cpu = [", on the CPU" * moved for moved in (sharding.offload_weights, sharding.offload_optimizer)]
     states = (
         f"{trained:,} trained x 12 bytes (three float32)" if sharding.master else f"2 x {gradients} GiB, as trained"
@@ -487,4 +499,4 @@ def _memory_table(
 
 
 def _gib(size: float) -> str:
-    return f"{size / 2**30:,.2f}" if size >= 2**30 else f"{size / 2**30:.4f}"
+    return f"{size / 2**30:,.2f}" if size >= 2**30 / 10 else f"{size / 2**30:.4f}"

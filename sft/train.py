@@ -20,7 +20,7 @@ from peft import LoraConfig
 from rich.console import Console
 from torch.utils.data import get_worker_info
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, set_seed
 from trl.trainer.utils import get_quantization_config
 
 from cof_agent.backends.cpu import speed_up_vision
@@ -64,10 +64,16 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
     run, training = settings.run, settings.training
     if run.threads:
         torch.set_num_threads(run.threads)
+    set_seed(training.seed)  # also of an adapter's first weights, which are drawn before the trainer sets its own
     config, processor = read_checkpoint(settings)
     frame = frame_of(config, processor)
     rows, measured = read_data(settings, processor, frame)
     agent = _agent(settings)
+    if training.deepspeed:
+        import deepspeed
+
+        # Under ZeRO-3 the weights are shared out while they are read, and by then it must know of all processes.
+        deepspeed.init_distributed("gloo" if training.use_cpu else None)
     model = _model(settings)
     return ZoomSFTTrainer(
         model=model,

@@ -1,0 +1,259 @@
+"""`cof merge ADAPTER -o DIR`: folds a LoRA adapter into its model; the result loads like any other checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from cof_agent.errors import InputError
+from cof_agent.nano import NANO, WEIGHTS
+
+TRAIN_EXTRA = 'pip install "chain-of-focus[train]"'
+CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
+LEGACY_TEMPLATE, TEMPLATE = "chat_template.json", "chat_template.jinja"
+PROCESSOR = (
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    LEGACY_TEMPLATE,
+    TEMPLATE,
+)
+"""All that tokenizer and processor are loaded from; no checkpoint has every one of them."""
+OURS = "ImageOnlyProcessor"
+"""The class our processor has without torchvision; a stock loader that finds this name gives a tokenizer instead."""
+
+
+def run(options: argparse.Namespace) -> int:
+    output, adapter = Path(options.output).resolve(), Path(options.adapter)
+    _check_free(output)
+    recorded = _adapter_config(adapter)
+    base, revision = options.model, None
+    if base is None:
+        base, revision = recorded.get("base_model_name_or_path"), recorded.get("revision")
+    if not base:
+        raise InputError(f"{adapter} does not say which model it is for; name it with --model.")
+    base = str(WEIGHTS) if base == NANO else str(base)
+    try:
+        with _quiet(), _becoming(output) as folder:
+            merged = _merged(adapter, base, revision, options.dtype)
+            merged.save_pretrained(folder)
+            _write_processor(adapter, base, revision, folder)
+            _write_card(adapter, base, folder)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot write {options.output} ({reason}); nothing is left of it.") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was written") from None
+    print(f"{options.output} holds the merged model: cof ask IMAGE QUESTION --model {options.output}")
+    return 0
+
+
+def _check_free(output: Path) -> None:
+    """Raises InputError if something is in the way."""
+    try:
+        if output.exists() and not output.is_dir():
+            raise InputError(f"{output} is a file; name a new folder with -o.")
+        if output.is_dir() and any(output.iterdir()):
+            raise InputError(f"{output} is not empty; name a new folder with -o.")
+    except OSError as error:
+        raise InputError(f"cannot look into {output}: {error.strerror}.") from None
+
+
+def _adapter_config(adapter: Path) -> dict[str, Any]:
+    """What `adapter_config.json` says, of a LoRA adapter whose weights are there.
+
+    Raises:
+        InputError: if there is no such adapter, or it is of another kind.
+    """
+    path = adapter / CONFIG
+    if not path.is_file():
+        raise InputError(f"there is no adapter in {adapter} (no {CONFIG}); name the folder that the training wrote.")
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}.") from None
+    except ValueError:
+        raise InputError(f"{path} is damaged: it is no JSON.") from None
+    kind = found.get("peft_type") if isinstance(found, dict) else None
+    if kind != "LORA":
+        raise InputError(f"{path} describes no LoRA adapter but {kind or 'something else'}; only LoRA can be merged.")
+    if not any((adapter / name).is_file() for name in ADAPTER_WEIGHTS):
+        raise InputError(f"the weights of the adapter are missing: there is no {ADAPTER_WEIGHTS[0]} in {adapter}.")
+    return dict(found)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what libraries print, some of it on stdout: what matters is checked here and said in one sentence."""
+    from transformers.utils import logging as transformers_logging
+
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _becoming(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that takes its name when all went well, and else is gone with the parents made for it."""
+    folder = output.with_name(f".{output.name}.{os.getpid()}.part")
+    made = [parent for parent in output.parents if not parent.exists()]  # nearest first
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        folder.rename(output)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def _merged(adapter: Path, base: str, revision: str | None, dtype: str | None) -> Any:
+    """The base model with the adapter folded in, of the type asked for or the base's own.
+
+    Raises:
+        InputError: if one of the two cannot be read, or they do not belong together.
+    """
+    import torch
+
+    # In float32 from the start where that is asked for; a narrower type only at the end, so that it rounds once.
+    model = _base(base, revision, torch.float32 if dtype == "float32" else "auto")
+    target = getattr(torch, dtype) if dtype else model.dtype
+    merged = _folded(model, adapter, base).to(target)
+    for config in (merged.config, *(getattr(merged.config, name) for name in merged.config.sub_configs)):
+        config.dtype = target
+    return merged
+
+
+def _base(base: str, revision: str | None, dtype: Any) -> Any:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    if (Path(base) / CONFIG).exists():
+        raise InputError(f"{base} is itself an adapter; name the model that it is for with --model.")
+    try:
+        config = AutoConfig.from_pretrained(base, revision=revision)
+        if getattr(config, "quantization_config", None) is None:
+            model, found = AutoModelForImageTextToText.from_pretrained(
+                base, revision=revision, dtype=dtype, output_loading_info=True
+            )
+    except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
+        raise InputError(f"cannot read the base model {base}: {_sentence(error)}; name it with --model.") from None
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"{base} is quantized, and merging would round twice; name the unquantized model by --model.")
+    if found["missing_keys"]:
+        raise InputError(f"the base model {base} is not whole: it has no {min(found['missing_keys'])}.")
+    return model
+
+
+def _folded(model: Any, adapter: Path, base: str) -> Any:
+    """Raises InputError if any weight of the adapter has no place in the model, or a place no weight."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise InputError(f"merging needs the package peft: {TRAIN_EXTRA}.") from None
+    try:
+        config = LoraConfig.from_pretrained(str(adapter))
+    except Exception as error:  # fields of any kind may be wrong
+        raise InputError(f"{adapter / CONFIG} is damaged: {_sentence(error)}.") from None
+    try:
+        wrapped = get_peft_model(model, config)
+        result = wrapped.load_adapter(str(adapter), "default", torch_device="cpu")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read the weights of {adapter}: {_sentence(error)}.") from None
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise InputError(f"the adapter {adapter} does not fit {base}: {_sentence(error)}.") from None
+    if strange := [*result.unexpected_keys, *result.missing_keys]:
+        raise InputError(
+            f"the adapter {adapter} is for another model than {base}: {len(strange)} weights have no counterpart, such "
+            f"as {strange[0]}; name its own model with --model."
+        )
+    try:
+        return wrapped.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # not a number
+        raise InputError(f"the adapter {adapter} cannot be merged: {_sentence(error)}.") from None
+
+
+def _sentence(error: Exception) -> str:
+    """What an error of a library says first, without its full stop."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(". ")[0].rstrip(".")[:200]
+
+
+def _write_processor(adapter: Path, base: str, revision: str | None, folder: Path) -> None:
+    """Tokenizer, chat template and processor files: the base's, and over them those that were saved with the adapter.
+
+    Files and not objects, because the video part cannot be loaded where torchvision is missing.
+
+    Raises:
+        InputError: if a processor cannot be loaded from them.
+    """
+    from transformers.utils import cached_file
+
+    from cof_agent.backends.processor import load_processor
+
+    for name in PROCESSOR:
+        own, of_base = adapter / name, cached_file(base, name, revision=revision, **_MAY_BE_MISSING)
+        if own.is_file() or of_base:
+            shutil.copyfile(own if own.is_file() else of_base, folder / name)
+    if (adapter / TEMPLATE).is_file():
+        (folder / LEGACY_TEMPLATE).unlink(missing_ok=True)  # it would be read first
+    try:
+        for path in folder.glob("*_config.json"):
+            _rename_processor(path)
+        load_processor(str(folder))
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise InputError(f"cannot read the processor of {base}: {_sentence(error)}.") from None
+    except Exception as error:  # as when a checkpoint is loaded
+        raise InputError(f"cannot read the processor of {base}: {_sentence(error)}.") from None
+
+
+_MAY_BE_MISSING: dict[str, Any] = {
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
+
+
+def _rename_processor(path: Path) -> None:
+    """Takes our own class out of a file; the stock one is then found by the type of the model."""
+    content = json.loads(path.read_text("utf-8"))
+    if content.get("processor_class") == OURS:
+        del content["processor_class"]
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _write_card(adapter: Path, base: str, folder: Path) -> None:
+    """The adapter's `README.md`, if it has one, with a line below its front matter that it was merged."""
+    card = adapter / "README.md"
+    if not card.is_file():
+        return
+    text = card.read_text("utf-8", errors="replace")
+    line = f"This is the whole model: the LoRA adapter was folded into `{base}` by `cof merge`."
+    head, mark, body = text.partition("\n---\n") if text.startswith("---\n") else ("", "", text)
+    (folder / card.name).write_text(f"{head}{mark}\n{line}\n\n{body.lstrip()}".lstrip("\n"), "utf-8")

@@ -1,0 +1,156 @@
+"""Every shipped GPU configuration goes through two steps on a CPU, with a model of real layer names and shapes but small
+depth and random weights; the adapter is saved, merged, and loaded by stock transformers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CHAT_TEMPLATE
+
+from cof_agent.cli import main as cof
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.geometry import CoordinateSystem, Size
+from cof_agent.nano import build
+from cof_agent.policy import PixelLimits
+from cof_agent.samples import read_samples
+from cof_agent.scenes import oracle
+from cof_agent.scenes.write import write_scenes
+from cof_agent.trajectory import to_json
+
+TEXT: dict[str, dict[str, Any]] = {
+    "qwen2.5-vl-7b": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+    },
+    "qwen2.5-vl-3b": {
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+    },
+    "qwen3-vl-8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+"""Shapes of one layer, from the configurations of the published checkpoints."""
+CONFIGS = {
+    "qwen2.5-vl-7b-lora": "qwen2.5-vl-7b",
+    "qwen2.5-vl-3b-lora-1gpu": "qwen2.5-vl-3b",
+    "qwen3-vl-8b-lora": "qwen3-vl-8b",
+}
+
+
+def shallow(name: str, directory: Path) -> None:
+    """A checkpoint with one layer of each kind, saved in bfloat16 with nano's small vocabulary."""
+    import torch
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2VLImageProcessorPil,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+    )
+
+    third = name.startswith("qwen3")
+    tokenizer = build.build_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    base = build.build_config(tokenizer)
+    ids = {
+        key: getattr(base, key)
+        for key in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    }
+    shape = TEXT[name]
+    text = shape | {
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 1,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [24, 20, 20] if third else [16, 24, 24],
+        },
+        "tie_word_embeddings": False,
+    }
+    vision: dict[str, Any] = {"depth": 1, "out_hidden_size": shape["hidden_size"]}
+    if third:
+        text["head_dim"] = 128
+        vision |= {"hidden_size": 1152, "intermediate_size": 4304, "deepstack_visual_indexes": [0]}
+    else:
+        vision |= {"hidden_size": 1280, "intermediate_size": 3420, "fullatt_block_indexes": [0]}
+    torch.manual_seed(0)
+    make, configuration = (
+        (Qwen3VLForConditionalGeneration, Qwen3VLConfig)
+        if third
+        else (Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig)
+    )
+    model: Any = make(configuration(text_config=text, vision_config=vision, **ids)).to(torch.bfloat16)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    )
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    patch = 16 if third else 14
+    size = {"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": 16384 * (2 * patch) ** 2}
+    Qwen2VLImageProcessorPil(patch_size=patch, size=size).save_pretrained(directory)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trajectories as a teacher of the Qwen2.5 family leaves them."""
+    path = tmp_path_factory.mktemp("collected")
+    write_scenes(path, count=8, seed=5, size=Size(1600, 900), split="train")
+    environment = ZoomEnvironment(ZoomSettings(CoordinateSystem.ABSOLUTE, PixelLimits(28, 3136, 448 * 448, 168 * 168)))
+    made = [oracle.play(sample, environment.reset(sample), environment) for sample in read_samples(path)]
+    (path / "trajectories.jsonl").write_text("".join(to_json(one) + "\n" for one in made))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_gpu_configuration_trains_saves_and_merges(folder: Path, tmp_path: Path, config: str) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    base, adapter, merged = tmp_path / "base", tmp_path / "adapter", tmp_path / "merged"
+    shallow(CONFIGS[config], base)
+    overrides = {
+        "model_name_or_path": base,
+        "data": folder,
+        "output_dir": adapter,
+        "use_cpu": "true",
+        "max_steps": 2,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "dataloader_num_workers": 0,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "threads": 2,
+    }
+    options = [text for key, value in overrides.items() for text in (f"--{key}", str(value))]
+    environment = os.environ | {"DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "2"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "1", "--master_port", "29640"]
+    command = [*launch, "-m", "sft.train", "--config", f"sft/configs/{config}.yaml", *options]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert (adapter / "checkpoint-2" / "trainer_state.json").exists()
+    assert cof(["merge", str(adapter), "-o", str(merged)]) == 0
+    stock = AutoModelForImageTextToText.from_pretrained(merged)
+    before = AutoModelForImageTextToText.from_pretrained(base)
+    changed = {
+        name
+        for (name, new), (_, old) in zip(stock.named_parameters(), before.named_parameters(), strict=True)
+        if (new != old).any()
+    }
+    assert any("q_proj" in name for name in changed)
+    assert any("down_proj" in name and "language_model" in name for name in changed)
+    assert not any("visual.blocks" in name for name in changed)
+    assert any("merger" in name for name in changed) == (config != "qwen2.5-vl-3b-lora-1gpu")

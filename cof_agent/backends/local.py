@@ -83,30 +83,56 @@ class LocalPolicy:
             ValueError: if an image is not of a size that the model takes as it is.
         """
         prompt = await asyncio.to_thread(self._prompt, messages, images, sampling)
+        generated = await self.complete(prompt)
+        return Completion(
+            self.text(generated.ids),
+            Tokens(len(prompt.ids), len(generated.ids)),
+            truncated=not generated.stopped,
+        )
+
+    async def complete(self, prompt: Prompt) -> Generated:
+        """The token ids that follow those of `prompt`; stops after the end of the turn.
+
+        Raises:
+            PolicyError: if the device has not enough memory for the conversation.
+        """
         try:
-            generated = await self._batcher.submit(prompt)
+            return await self._batcher.submit(prompt)
         except torch.OutOfMemoryError:
             raise PolicyError(
                 f"{self.name} ran out of memory at {len(prompt.ids)} tokens; lower --max-pixels or the concurrency."
             ) from None
-        return Completion(
-            self._tokenizer.decode(generated.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False),
-            Tokens(len(prompt.ids), len(generated.ids)),
-            truncated=not generated.stopped,
-        )
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What token ids say, without special tokens."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def forget(self) -> None:
         """Drops what was read in earlier conversations, which costs time and changes no text: for fair measurements."""
         self._decoder.forget()
 
     def _prompt(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Prompt:
-        pictures = [self._picture(image) for image in prepare_images(images, self.limits)]
-        text = self._processor.apply_chat_template(
-            _template_messages(messages), tokenize=False, add_generation_prompt=True
+        ids, pictures = self.read(self.render(messages), images)
+        return Prompt(ids, pictures, sampling)
+
+    def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
+        """The text of a conversation by the model's own template; `answering`: up to where the next turn begins."""
+        text: str = self._processor.apply_chat_template(
+            _template_messages(messages), tokenize=False, add_generation_prompt=answering
         )
+        return text
+
+    def read(self, text: str, images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
+        """Token ids of a rendered text, each image token as often as its image has merged patches; and the images.
+
+        Raises:
+            InputError: if a message holds the text of the image token.
+            ValueError: if an image is not of a size that the model takes as it is.
+        """
+        pictures = [self._picture(image) for image in prepare_images(images, self.limits)]
         with self._tokenizing:
             ids = self._tokenizer.encode(text, add_special_tokens=False)
-        return Prompt(self._expanded(ids, pictures), pictures, sampling)
+        return self._expanded(ids, pictures), pictures
 
     def _expanded(self, ids: list[int], pictures: list[Picture]) -> list[int]:
         """Each image token as often as its image has merged patches."""

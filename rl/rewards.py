@@ -1,0 +1,138 @@
+"""Rewards: thin adapters over `cof_agent.scoring`, which the evaluation uses too. What cannot be scored is None, never 0.
+
+Each takes what TRL hands to a reward function; only the trajectories matter. They are chosen and weighted by name in a
+run's configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from cof_agent import scoring
+from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
+from cof_agent.trajectory import Trajectory, Zoom
+
+Reward = Callable[..., list[float | None]]
+
+DELTA, GAMMA = 0.2, 0.1  # Chain-of-Focus, arXiv 2505.15436
+ZOOM_COST = 1.0  # of one zoom; the weight in the configuration scales it
+
+
+def accuracy(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
+    """1 for a right answer, 0 for a wrong one or none; None where no true answer is known."""
+    return [None if (found := scoring.accuracy(one)) is None else float(found) for one in trajectory]
+
+
+def wire_format(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
+    """1 if every turn has the wire format exactly."""
+    return [float(scoring.well_formed(one)) for one in trajectory]
+
+
+def zoom_cost(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
+    """Minus 1 for each zoom."""
+    return [-ZOOM_COST * one.zooms for one in trajectory]
+
+
+def box_iou(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
+    """The mean over the sample's boxes of the best overlap (intersection over union) that a box asked for has with it;
+    None for a sample without boxes."""
+    return [_overlap(one) for one in trajectory]
+
+
+def _overlap(trajectory: Trajectory) -> float | None:
+    if not trajectory.sample.boxes:
+        return None
+    asked = _asked(trajectory)
+    best = [max((_iou(box, one) for one in asked), default=0.0) for box in trajectory.sample.boxes]
+    return sum(best) / len(best)
+
+
+def _asked(trajectory: Trajectory) -> list[Box]:
+    """The boxes of the zooms in source pixels; those that cannot be read are none."""
+    views, system = trajectory.views, CoordinateSystem(trajectory.settings["system"])
+    found = []
+    for turn in trajectory.turns:
+        for action in turn.actions:
+            if isinstance(action, Zoom) and 0 <= action.image < len(views):
+                view = views[action.image]
+                try:
+                    found.append(view.to_source(clip_to_view(read_box(action.box), view, system), system))
+                except BoxError:
+                    continue
+    return found
+
+
+def _iou(first: Box, second: Box) -> float:
+    shared = first.intersection(second)
+    return shared / (first.area + second.area - shared)
+
+
+def adaptive_paper(correct: bool, direct: bool, formed: bool, some_direct: bool) -> float:
+    """The adaptive group-aware reward as the paper writes it: zooming where a look would have done costs `DELTA`, a wrong
+    answer in the right form brings `GAMMA`. `some_direct`: a rollout of the group was right without zooming."""
+    if not correct:
+        return GAMMA * formed
+    return 1.0 if direct else 1.0 - DELTA * some_direct
+
+
+def adaptive_released(correct: bool, direct: bool, formed: bool, some_direct: bool) -> float:
+    """The same as in the released code, which pays for looking closely even where it did not help."""
+    if correct:
+        return 1.0 if direct else 0.8 if some_direct else 1.0
+    return 0.5 if not direct else 0.1 * formed
+
+
+def adaptive(rule: Callable[[bool, bool, bool, bool], float], group: int, name: str) -> Reward:
+    """A reward function of `rule` for groups of `group` rollouts, which follow each other over all processes.
+
+    A group may be divided between processes, so each of them learns of all rollouts.
+    """
+
+    def reward(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
+        mine = [(scoring.accuracy(one), one.zooms == 0, scoring.well_formed(one)) for one in trajectory]
+        everyone = gather_object([(len(mine), mine)])  # in the order of the processes
+        flat = [entry for _, part in everyone for entry in part]
+        start = _start(everyone, mine)
+        found: list[float | None] = []
+        for index in range(start, start + len(mine)):
+            correct, direct, formed = flat[index]
+            first = index // group * group
+            some = any(bool(right) and looked for right, looked, _ in flat[first : first + group])
+            found.append(None if correct is None else rule(bool(correct), direct, formed, some))
+        return found
+
+    reward.__name__ = name
+    return reward
+
+
+def _start(everyone: Sequence[tuple[int, Any]], mine: Sequence[Any]) -> int:
+    """Where this process's rollouts stand among those of all."""
+    from accelerate import PartialState
+
+    rank = PartialState().process_index
+    assert everyone[rank][0] == len(mine)
+    return sum(count for count, _ in everyone[:rank])
+
+
+def by_name(name: str, group: int) -> Reward:
+    """The reward function that a configuration calls `name`.
+
+    Raises:
+        KeyError: if there is none.
+    """
+    if name in _ADAPTIVE:
+        return adaptive(_ADAPTIVE[name], group, name)
+    return _PLAIN[name]
+
+
+_PLAIN: dict[str, Reward] = {
+    "accuracy": accuracy,
+    "format": wire_format,
+    "zoom_cost": zoom_cost,
+    "box_iou": box_iou,
+}
+_ADAPTIVE = {"adaptive_paper": adaptive_paper, "adaptive_released": adaptive_released}
+NAMES = (*_PLAIN, *_ADAPTIVE)

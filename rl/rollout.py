@@ -23,7 +23,6 @@ from cof_agent.policy import Completion, PixelLimits, Sampling
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, Tokens, Trajectory
 
-
 END_OF_TURN = "<|im_end|>"
 """How a turn ends in the templates of Qwen2-VL, Qwen2.5-VL and Qwen3-VL; one token."""
 

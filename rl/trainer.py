@@ -54,7 +54,7 @@ class ZoomGRPOTrainer(GRPOTrainer):
         # match its tokens, and TRL would then train the whole batch without any image, without a word.
         self.processing_class.image_processor.do_resize = False
         # What makes TRL take the images that came up during the conversation, and the mask; no tool is ever called by it.
-        self.tools = [dict[str, Any]()] or None
+        self.tools = [dict[str, Any]()]
         self._standalone_tools: list[Any] = []
         self._samples: list[Sample] = []
         self._policy: LocalPolicy | None = None
@@ -112,8 +112,13 @@ class ZoomGRPOTrainer(GRPOTrainer):
     def _played(self, model: Any) -> list[Rollout]:
         if self._policy is None:
             base = model.get_base_model() if hasattr(model, "get_base_model") else model
-            pixels = {"max_pixels": self._play.max_pixels, "zoom_pixels": self._play.zoom_pixels}
-            self._policy = around(base, self.processing_class, name="in training", **pixels)
+            self._policy = around(
+                base,
+                self.processing_class,
+                name="in training",
+                max_pixels=self._play.max_pixels,
+                zoom_pixels=self._play.zoom_pixels,
+            )
         policy, play = self._policy, self._play
         policy.forget()  # what was read with earlier weights
         settings = ZoomSettings(policy.coordinates, policy.limits, max_zooms=play.max_zooms)

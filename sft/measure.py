@@ -81,8 +81,8 @@ def _measure(index: int, outline: Outline, processor: Any, frame: Frame) -> Meas
     return Measure(index, len(ids) - slots + cells, cells, trained, len(outline.sizes))
 
 
-def table(measured: Measured, left_out: Path) -> Table:
-    """What a person wants to see before a long run."""
+def table(measured: Measured, left_out: Path | None) -> Table:
+    """What a person wants to see before a long run. `left_out`: the list of what is left out, if it was written."""
     made = Table(title=f"{len(measured.kept)} samples", title_justify="left")
     for heading in ("a sample", "mean", "least", "most", "in all"):
         made.add_column(heading, justify="left" if heading == "a sample" else "right")
@@ -91,7 +91,8 @@ def table(measured: Measured, left_out: Path) -> Table:
         label = {"trained": "tokens trained on"}.get(name, name.replace("_", " "))
         made.add_row(label, f"{fmean(values):.1f}", str(min(values)), str(max(values)), str(sum(values)))
     if measured.left_out:
-        made.caption = f"{len(measured.left_out)} left out, listed in {left_out}: {_commonest(measured.left_out)}"
+        listed = f", listed in {left_out}" if left_out else ""
+        made.caption = f"{len(measured.left_out)} left out{listed}: {_commonest(measured.left_out)}"
         made.caption_justify = "left"
     return made
 

@@ -24,6 +24,8 @@ from transformers import AutoModelForImageTextToText
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from cof_agent.errors import InputError
+from cof_agent.training.models import freeze, lora, read_checkpoint
+from cof_agent.training.trainer import last_whole_checkpoint
 from sft import measure
 from sft.curriculum import CurriculumRows, Plan
 from sft.frame import Frame, frame_of
@@ -132,8 +134,6 @@ def show(settings: Settings) -> None:
     Raises:
         InputError: if the model or the data cannot be read, or LoRA cannot be put on the model.
     """
-    from sft.train import last_whole_checkpoint, read_checkpoint
-
     if settings.training.process_index:
         return  # the others would say the same
     config, processor = read_checkpoint(settings)
@@ -192,8 +192,6 @@ def parts_of(config: Any, settings: Settings, sharding: Sharding) -> list[Part]:
 
 def _built(config: Any, settings: Settings, sharding: Sharding) -> Any:
     """The model, frozen and with its adapters, without memory."""
-    from sft.train import freeze, lora
-
     asked = settings.model.dtype
     dtype = (config.dtype or torch.float32) if asked in ("auto", None) else getattr(torch, asked)
     with _undivided(settings.training), torch.device("meta"):
@@ -204,7 +202,7 @@ def _built(config: Any, settings: Settings, sharding: Sharding) -> Any:
         # As in TRL's trainer: the adapters are float32, but under ZeRO-3 of the model's own type.
         alike = sharding.engine == "DeepSpeed" and sharding.stage == 3
         try:
-            return get_peft_model(model, lora(settings), autocast_adapter_dtype=not alike)
+            return get_peft_model(model, lora(settings, config), autocast_adapter_dtype=not alike)
         except (TypeError, ValueError) as error:
             raise InputError(f"LoRA cannot be put on the model: {' '.join(str(error).split())[:300]}") from None
 
@@ -228,12 +226,12 @@ def _sizes(model: Any, settings: Settings, sharding: Sharding) -> Iterator[tuple
         trained, size = parameter.requires_grad, float(parameter.element_size())
         if quantised and trained:
             size = 2.0  # TRL's trainer casts it to bfloat16
-        elif quantised and parameter.ndim == 2 and part_name(name) != ENDS:
-            size = quantised  # of linear layers only, and not of the head
+        elif quantised and parameter.ndim == 2 and part_name(name) == LANGUAGE:
+            size = quantised  # of linear layers only
         elif half and sharding.engine == "DeepSpeed":
             size = 2.0  # DeepSpeed casts the whole model
-        elif half and sharding.engine == "FSDP" and trained:
-            size = 4.0  # accelerate casts up what is trained
+        elif half and trained:
+            size = 4.0  # under FSDP accelerate casts up what is trained, otherwise our own trainer
         yield name, parameter.numel(), trained, size
 
 
@@ -462,8 +460,7 @@ def kept(settings: Settings, config: Any, longest: measure.Measure, *, checkpoin
     batch, wide = training.per_device_train_batch_size, not (training.bf16 or training.fp16)
     tokens, patches = batch * longest.tokens, batch * longest.image_tokens * config.vision_config.spatial_merge_size**2
     stacks = [("language", language_stack(config), tokens)]
-    # For LoRA with checkpointing TRL gives the patches gradients, so that even a frozen tower is differentiated.
-    if not settings.run.freeze_vision or (settings.model.use_peft and checkpointed):
+    if not settings.run.freeze_vision:
         stacks.append(("vision", vision_stack(config), patches))
     rows = []
     for name, stack, count in stacks:

@@ -7,8 +7,6 @@ interruption it goes on from the last whole checkpoint, with the same order of d
 from __future__ import annotations
 
 import os
-import re
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,28 +14,22 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from rich.console import Console
 from torch.utils.data import get_worker_info
-from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForImageTextToText, set_seed
-from trl.trainer.utils import get_quantization_config
+from transformers import set_seed
 
-from cof_agent.backends.cpu import speed_up_vision
-from cof_agent.backends.processor import load_processor
 from cof_agent.errors import InputError
-from cof_agent.samples import read_samples
+from cof_agent.training.command import explained
+from cof_agent.training.models import load_model, lora, read_checkpoint
+from cof_agent.training.settings import record, write_record
+from cof_agent.training.trainer import agent_of, last_whole_checkpoint
 from sft import measure
 from sft.collate import AssistantCollator
 from sft.curriculum import CurriculumRows, Plan
 from sft.dataset import Rows, read_rows
 from sft.frame import Frame, frame_of
-from sft.settings import CURRICULUM, Settings, parse, record, write_record
-from sft.trainer import AgentEvaluation, ZoomSFTTrainer
-
-LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-"""The linear layers of a language model of these families."""
-TOWER = r"qkv|attn\.proj|gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2"
+from sft.settings import CURRICULUM, Settings, parse
+from sft.trainer import ZoomSFTTrainer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,45 +60,18 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
     config, processor = read_checkpoint(settings)
     frame = frame_of(config, processor)
     rows, measured = read_data(settings, processor, frame)
-    agent = _agent(settings)
-    if training.deepspeed:
-        import deepspeed
-
-        # Under ZeRO-3 the weights are shared out while they are read, and by then it must know of all processes.
-        deepspeed.init_distributed("gloo" if training.use_cpu else None)
-    model = _model(settings)
+    agent = agent_of(settings)
     return ZoomSFTTrainer(
-        model=model,
+        model=load_model(settings),
         args=training,
         processing_class=processor,
         data_collator=AssistantCollator(processor),
         train_dataset=_dataset(rows, [one.index for one in measured.kept]),
         eval_dataset=_dataset(rows, [measured.kept[0].index]) if agent else None,  # the trainer insists on one
-        peft_config=lora(settings) if settings.model.use_peft else None,
+        peft_config=lora(settings, config) if settings.model.use_peft else None,
         agent=agent,
         record=record(settings) | {"data": _figures(measured)},
     )
-
-
-def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
-    """Configuration and processor of the model; no weights.
-
-    Raises:
-        InputError: if there is no such checkpoint, or it is an adapter.
-    """
-    path, run = settings.model_path, settings.run
-    if (Path(path) / "adapter_config.json").exists():
-        raise InputError(f"{path} is an adapter; fold it into its model first: cof merge {path} -o DIR.")
-    try:
-        config = AutoConfig.from_pretrained(path)
-        processor: Any = load_processor(path)
-    except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
-        raise InputError(f"cannot read the model {path}: {' '.join(str(error).split())[:200]}") from None
-    size = dict(processor.image_processor.size)
-    size["shortest_edge"] = run.min_pixels or size["shortest_edge"]
-    size["longest_edge"] = run.max_pixels or size["longest_edge"]
-    processor.image_processor.size = size
-    return config, processor
 
 
 def read_data(settings: Settings, processor: Any, frame: Frame) -> tuple[Rows, measure.Measured]:
@@ -130,7 +95,7 @@ def read_data(settings: Settings, processor: Any, frame: Frame) -> tuple[Rows, m
     if first:
         if not run.dry_run:
             measure.write_left_out(measured, left_out)
-        Console(stderr=True).print(measure.table(measured, left_out))
+        Console(stderr=True).print(measure.table(measured, None if run.dry_run else left_out))
     return rows, measured
 
 
@@ -162,71 +127,5 @@ def yield_to_training() -> None:
         os.nice(19)
 
 
-def _agent(settings: Settings) -> AgentEvaluation | None:
-    run = settings.run
-    if run.eval_data is None or settings.training.eval_strategy == "no":
-        return None
-    samples = read_samples(run.eval_data, limit=run.eval_samples)
-    return AgentEvaluation(samples, run.eval_max_pixels, run.eval_zoom_pixels, run.eval_max_tokens)
-
-
-def _model(settings: Settings) -> Any:
-    path, asked = settings.model_path, settings.model
-    options: dict[str, Any] = {"dtype": asked.dtype if asked.dtype in ("auto", None) else getattr(torch, asked.dtype)}
-    if asked.attn_implementation:
-        options["attn_implementation"] = asked.attn_implementation
-    if (quantization := get_quantization_config(asked)) is not None:
-        options |= {"quantization_config": quantization, "device_map": {"": settings.training.device}}
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(path, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"cannot load the model {path}: {' '.join(str(error).split())[:200]}") from None
-    freeze(model, settings)
-    if settings.training.use_cpu:
-        speed_up_vision(model)
-    return model
-
-
-def freeze(model: Any, settings: Settings) -> None:
-    """Takes out of training what the settings leave as it is: the tower, the projector (`merger` in these families)."""
-    for name, parameter in model.model.visual.named_parameters():
-        projector = "merger" in name
-        if settings.run.freeze_projector if projector else settings.run.freeze_vision:
-            parameter.requires_grad_(False)
-
-
-def lora(settings: Settings) -> LoraConfig:
-    """LoRA on all linear layers of the language model, and of the tower unless it is frozen; the projector is trained
-    in full unless it is frozen. `lora_target_modules` and `lora_modules_to_save` of the configuration come first."""
-    asked, run = settings.model, settings.run
-    language = rf"model\.language_model\..*\.({LINEAR})"
-    tower = rf"model\.visual\.blocks\..*\.({TOWER})"
-    projectors = ["merger", "deepstack_merger_list"]
-    return LoraConfig(
-        r=asked.lora_r,
-        lora_alpha=asked.lora_alpha,
-        lora_dropout=asked.lora_dropout,
-        target_modules=asked.lora_target_modules or (language if run.freeze_vision else f"({language}|{tower})"),
-        modules_to_save=asked.lora_modules_to_save or (None if run.freeze_projector else projectors),
-        use_rslora=asked.use_rslora,
-        use_dora=asked.use_dora,
-        task_type="CAUSAL_LM",
-    )
-
-
-def last_whole_checkpoint(output: Path) -> str | None:
-    """The newest checkpoint that was written to its end; one that a kill cut off has no `trainer_state.json`, which
-    is written last."""
-    whole = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
-    numbered = [(int(found[1]), path) for path in whole if (found := re.fullmatch(r"checkpoint-(\d+)", path.name))]
-    return str(max(numbered)[1]) if numbered else None
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        for bar in list(tqdm._instances):
-            bar.close()  # now, rather than after the sentence
-        print(f"\nsft.train: {error}", file=sys.stderr)
-        sys.exit(2)
+    explained("sft.train", main)

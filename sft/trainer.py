@@ -1,177 +1,21 @@
-"""TRL's `SFTTrainer` whose evaluation is the agent: it answers held-out samples, free-running, while it is trained.
-
-The loss of a conversation whose words are given says little of whether the model finds anything by itself.
-"""
+"""TRL's `SFTTrainer` with the agent's evaluation, whole checkpoints, and one loss on any number of processes."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from trl import SFTTrainer
-from trl.models.utils import unwrap_model_for_generation
 
-from cof_agent import evaluate
-from cof_agent.backends.local import LocalPolicy, around
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.errors import InputError
-from cof_agent.policy import Sampling
-from cof_agent.rollout import rollout
-from cof_agent.trajectory import Sample, Trajectory, from_json, to_json, write_atomic
-from sft import card
+from cof_agent.training.trainer import ZoomTrainer
 
 
-@dataclass(frozen=True)
-class AgentEvaluation:
-    """Which samples the agent answers at each evaluation, and what it is shown. Areas in shown pixels."""
+class ZoomSFTTrainer(ZoomTrainer, SFTTrainer):
+    """See `ZoomTrainer`.
 
-    samples: Sequence[Sample]
-    max_pixels: int | None = None
-    zoom_pixels: int | None = None
-    max_tokens: int = 512
-
-
-class ZoomSFTTrainer(SFTTrainer):
-    """`evaluate` gives `eval_accuracy`, `eval_zooms`, `eval_malformed` and `eval_answered` of the free-running agent.
-
-    `record` is what the model card is made from. A checkpoint that cannot be written whole is removed.
+    The loss is the mean over all trained tokens of a step, however many processes and accumulation steps share it. Qwen's
+    classes say that they cannot be told that number, but the loss is TRL's, which takes it.
     """
 
-    def __init__(self, *arguments: Any, agent: AgentEvaluation | None, record: dict[str, Any], **options: Any) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # The loss is the mean over all trained tokens of a step, however many processes and accumulation steps share
-        # it. Qwen's classes say that they cannot be told that number, but the loss is TRL's, which takes it.
         self.model_accepts_loss_kwargs = True
-        self._agent, self._record = agent, record
-        self._policy: LocalPolicy | None = None
-        if agent is not None and self.is_fsdp_enabled:
-            raise InputError(
-                "under FSDP the agent cannot answer while it is trained; leave eval_strategy out and measure the "
-                "checkpoints with `cof eval`."
-            )
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """The agent's figures on the held-out samples; each process answers its share of them."""
-        assert self._agent is not None, "eval_strategy without held-out samples"
-        trajectories = self._answered(self._agent)
-        figures = evaluate.figures(trajectories)
-        answered = figures["stop_reasons"].get("answered", 0) / len(trajectories)
-        found = {
-            "accuracy": figures["accuracy"] or 0.0,
-            "zooms": figures["mean_zooms"],
-            "malformed": figures["malformed_rate"],
-            "answered": answered,
-        }
-        metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items()}
-        if self.is_world_process_zero():
-            lines = "".join(to_json(trajectory) + "\n" for trajectory in trajectories)
-            write_atomic(Path(self.args.output_dir) / "eval" / f"step-{self.state.global_step}.jsonl", lines)
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(  # type: ignore[has-type]
-            self.args,
-            self.state,
-            self.control,  # type: ignore[has-type]
-            metrics,
-        )
-        return metrics
-
-    def _answered(self, agent: AgentEvaluation) -> list[Trajectory]:
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        mine = agent.samples[rank::ranks]
-        threads = torch.get_num_threads()
-        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:
-            model.eval()
-            try:
-                lines = [to_json(trajectory) for trajectory in self._roll_out(model, mine, agent)]
-            finally:
-                model.train()
-                torch.set_num_threads(threads)
-        gathered = [from_json(line, Trajectory) for line in gather_object(lines)]
-        by_id = {trajectory.sample.id: trajectory for trajectory in gathered}
-        return [by_id[sample.id] for sample in agent.samples]
-
-    def _roll_out(self, model: Any, samples: Sequence[Sample], agent: AgentEvaluation) -> list[Trajectory]:
-        if self._policy is None:
-            base = model.get_base_model() if hasattr(model, "get_base_model") else model
-            self._policy = around(
-                base,
-                self.processing_class,
-                name="in training",
-                max_pixels=agent.max_pixels,
-                zoom_pixels=agent.zoom_pixels,
-            )
-        policy = self._policy
-        policy.forget()  # what was read with earlier weights
-        environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-        sampling = Sampling(max_tokens=agent.max_tokens)
-        try:
-            return asyncio.run(rollout(samples, policy, environment, concurrency=16, sampling=sampling, progress=False))
-        finally:
-            policy.forget()
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-        except Exception as error:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise _unwritable(directory, error) from error
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """The weights of a checkpoint, by `from_pretrained`, which knows the names that they are saved under.
-
-        The Trainer of transformers 5.23 takes the file's names as they are, finds none of them in a Qwen-VL model, says
-        so in a warning, and goes on from the weights that the run began with.
-        """
-        model = self.model if model is None else model
-        if hasattr(model, "get_base_model") or self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
-        model.load_state_dict(saved.state_dict())
-
-    def _load_best_model(self) -> None:
-        if hasattr(self.model, "get_base_model") or self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._load_best_model()
-        elif self.state.best_model_checkpoint is not None:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As TRL's.
-
-        Raises:
-            InputError: if the files cannot be written.
-        """
-        try:
-            super().save_model(output_dir, _internal_call)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise _unwritable(Path(output_dir or self.args.output_dir), error) from error
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """`README.md` in the output folder, from the run's own record; TRL calls this with each checkpoint."""
-        if self.is_world_process_zero():
-            scores = [entry for entry in self.state.log_history if "eval_accuracy" in entry]
-            write_atomic(Path(self.args.output_dir) / "README.md", card.text(self._record, scores))
-
-
-def _unwritable(directory: Path, error: Exception) -> Exception:
-    """One sentence for a full disk or a folder that is closed to us; other errors are our own and stay."""
-    text = " ".join(str(error).split())
-    found = re.search(r"No space left on device|File too large|Permission denied|Read-only file system|quota", text)
-    if isinstance(error, InputError) or not (found or isinstance(error, (OSError, SafetensorError))):
-        return error
-    reason = found[0] if found else text[:200]
-    return InputError(
-        f"cannot write the checkpoint {directory} ({reason}); make room there, and the same command goes on from the "
-        "last whole checkpoint."
-    )

@@ -153,4 +153,4 @@ def test_a_gpu_configuration_trains_saves_and_merges(folder: Path, tmp_path: Pat
     assert any("q_proj" in name for name in changed)
     assert any("down_proj" in name and "language_model" in name for name in changed)
     assert not any("visual.blocks" in name for name in changed)
-    assert any("merger" in name for name in changed) == (config != "qwen2.5-vl-3b-lora-1gpu")
+    assert any("merger" in name for name in changed)

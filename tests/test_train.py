@@ -333,7 +333,7 @@ def on_two(arguments: dict[str, Any], port: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "lora"])
-def test_two_processes_train_as_one_does(folder: Path, tmp_path: Path, kind: str) -> None:
+def test_two_processes_train_as_one_does(folder: Path, scenes: Path, tmp_path: Path, kind: str) -> None:
     """DDP, ZeRO-2 and ZeRO-3: the same losses to 1e-3 for twenty steps."""
     steps = {"max_steps": 20, "save_steps": 20, "learning_rate": 1e-4}
     adapter = {"use_peft": "true", "lora_r": 8, "lora_dropout": 0.0, "freeze_vision": "true"} if kind == "lora" else {}
@@ -346,5 +346,34 @@ def test_two_processes_train_as_one_does(folder: Path, tmp_path: Path, kind: str
         **{f"zero{k}": {"deepspeed": f"sft/configs/deepspeed/zero{k}.json"} for k in (2, 3)},
     }
     for port, (name, way) in enumerate(ways.items(), 29600 + 10 * (kind == "lora")):
-        on_two(arguments | way | {"output_dir": tmp_path / name}, port)
+        # The agent looks at it too, three samples on two processes, and leaves the training as it was.
+        looked = {"eval_data": scenes, "eval_samples": 3, "eval_strategy": "steps", "eval_steps": 10}
+        on_two(arguments | way | looked | {"output_dir": tmp_path / name}, port)
+        assert len((tmp_path / name / "eval" / "step-10.jsonl").read_text().splitlines()) == 3
         assert losses(tmp_path / name) == pytest.approx(expected, abs=1e-3), name
+
+
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+def test_a_frozen_tower_is_not_differentiated_and_what_is_trained_is_float32(
+    folder: Path, tmp_path: Path, checkpointing: str
+) -> None:
+    import torch
+
+    from sft.settings import parse
+    from sft.train import build_trainer
+
+    arguments = SHORT | {"data": folder, "output_dir": tmp_path, "use_peft": "true", "freeze_vision": "true"}
+    arguments |= {"dtype": "bfloat16", "bf16": "true", "gradient_checkpointing": checkpointing, "samples": 2}
+    trainer = build_trainer(parse(command(arguments)[2:]))
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    assert {parameter.dtype for parameter in trained} == {torch.float32}
+    tower = trainer.model.get_base_model().model.visual
+    seen: list[bool] = []
+    tower.blocks[-1].register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
+    batch = next(iter(trainer.get_train_dataloader()))
+    with torch.autocast("cpu", torch.bfloat16):
+        trainer.compute_loss(trainer.model, batch).backward()
+    assert seen
+    assert not any(seen)
+    merger = next(parameter for name, parameter in tower.merger.named_parameters() if parameter.requires_grad)
+    assert merger.grad is not None

@@ -69,14 +69,18 @@ def load_processor(model: str, **options: Any) -> ProcessorMixin:
     tokenizer = AutoTokenizer.from_pretrained(model, **options)
     images = AutoImageProcessor.from_pretrained(model, **options)
     processor = ImageOnlyProcessor(images, tokenizer, chat_template=_chat_template(model, tokenizer, options))
-    processor.files = _files(model)
+    processor.files = _files(model, options.get("revision"))
     return processor
 
 
-def _files(model: str) -> dict[str, dict[str, Any]]:
+def _files(model: str, revision: str | None) -> dict[str, dict[str, Any]]:
     found = {
         name: cached_file(
-            model, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+            model,
+            name,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
         )
         for name in FILES
     }

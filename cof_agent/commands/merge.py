@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +22,12 @@ from cof_agent.nano import NANO, WEIGHTS
 
 TRAIN_EXTRA = 'pip install "chain-of-focus[train]"'
 CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
-LEGACY_TEMPLATE, TEMPLATE = "chat_template.json", "chat_template.jinja"
-PROCESSOR = (
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    LEGACY_TEMPLATE,
-    TEMPLATE,
-)
-"""All that tokenizer and processor are loaded from; no checkpoint has every one of them."""
-OURS = "ImageOnlyProcessor"
-"""The class our processor has without torchvision; a stock loader that finds this name gives a tokenizer instead."""
 
 
 def run(options: argparse.Namespace) -> int:
     output, adapter = Path(options.output).resolve(), Path(options.adapter)
+    if find_spec("peft") is None:
+        raise InputError(f"merging needs the package peft: {TRAIN_EXTRA}.")
     _check_free(output)
     recorded = _adapter_config(adapter)
     base, revision = options.model, None
@@ -53,11 +39,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         with _quiet(), _becoming(output) as folder:
             merged = _merged(adapter, base, revision, options.dtype)
-            merged.save_pretrained(folder)
+            _save(merged, folder)
             _write_processor(adapter, base, revision, folder)
             _write_card(adapter, base, folder)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error).split("I/O error: ")[-1]
         raise InputError(f"cannot write {options.output} ({reason}); nothing is left of it.") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing was written") from None
@@ -145,9 +131,16 @@ def _merged(adapter: Path, base: str, revision: str | None, dtype: str | None) -
     model = _base(base, revision, torch.float32 if dtype == "float32" else "auto")
     target = getattr(torch, dtype) if dtype else model.dtype
     merged = _folded(model, adapter, base).to(target)
-    for config in (merged.config, *(getattr(merged.config, name) for name in merged.config.sub_configs)):
-        config.dtype = target
+    for name in merged.config.sub_configs:  # servers read the type there too
+        getattr(merged.config, name).dtype = target
     return merged
+
+
+def _save(model: Any, folder: Path) -> None:
+    model.save_pretrained(folder)
+    mode = (folder / "config.json").stat().st_mode
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(mode)  # safetensors lets nobody else read them, such as the user of a server
 
 
 def _base(base: str, revision: str | None, dtype: Any) -> Any:
@@ -172,10 +165,8 @@ def _base(base: str, revision: str | None, dtype: Any) -> Any:
 
 def _folded(model: Any, adapter: Path, base: str) -> Any:
     """Raises InputError if any weight of the adapter has no place in the model, or a place no weight."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise InputError(f"merging needs the package peft: {TRAIN_EXTRA}.") from None
+    from peft import LoraConfig, get_peft_model
+
     try:
         config = LoraConfig.from_pretrained(str(adapter))
     except Exception as error:  # fields of any kind may be wrong
@@ -185,7 +176,9 @@ def _folded(model: Any, adapter: Path, base: str) -> Any:
         result = wrapped.load_adapter(str(adapter), "default", torch_device="cpu")
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the weights of {adapter}: {_sentence(error)}.") from None
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    except KeyError as error:  # of a module that was trained in full
+        raise InputError(f"the adapter {adapter} does not fit {base}: it has no {error.args[0]}.") from None
+    except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"the adapter {adapter} does not fit {base}: {_sentence(error)}.") from None
     if strange := [*result.unexpected_keys, *result.missing_keys]:
         raise InputError(
@@ -205,47 +198,19 @@ def _sentence(error: Exception) -> str:
 
 
 def _write_processor(adapter: Path, base: str, revision: str | None, folder: Path) -> None:
-    """Tokenizer, chat template and processor files: the base's, and over them those that were saved with the adapter.
-
-    Files and not objects, because the video part cannot be loaded where torchvision is missing.
+    """Tokenizer, template and image sizes as the adapter was trained with, where it brings its own, else the base's.
 
     Raises:
-        InputError: if a processor cannot be loaded from them.
+        InputError: if they cannot be read.
     """
-    from transformers.utils import cached_file
+    from cof_agent.backends.processor import FILES, load_processor
 
-    from cof_agent.backends.processor import load_processor
-
-    for name in PROCESSOR:
-        own, of_base = adapter / name, cached_file(base, name, revision=revision, **_MAY_BE_MISSING)
-        if own.is_file() or of_base:
-            shutil.copyfile(own if own.is_file() else of_base, folder / name)
-    if (adapter / TEMPLATE).is_file():
-        (folder / LEGACY_TEMPLATE).unlink(missing_ok=True)  # it would be read first
+    own = any((adapter / name).is_file() for name in FILES)
     try:
-        for path in folder.glob("*_config.json"):
-            _rename_processor(path)
-        load_processor(str(folder))
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise InputError(f"cannot read the processor of {base}: {_sentence(error)}.") from None
+        processor = load_processor(str(adapter)) if own else load_processor(base, revision=revision)
     except Exception as error:  # as when a checkpoint is loaded
-        raise InputError(f"cannot read the processor of {base}: {_sentence(error)}.") from None
-
-
-_MAY_BE_MISSING: dict[str, Any] = {
-    "_raise_exceptions_for_missing_entries": False,
-    "_raise_exceptions_for_connection_errors": False,
-}
-
-
-def _rename_processor(path: Path) -> None:
-    """Takes our own class out of a file; the stock one is then found by the type of the model."""
-    content = json.loads(path.read_text("utf-8"))
-    if content.get("processor_class") == OURS:
-        del content["processor_class"]
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        raise InputError(f"cannot read the processor of {adapter if own else base}: {_sentence(error)}.") from None
+    processor.save_pretrained(folder)
 
 
 def _write_card(adapter: Path, base: str, folder: Path) -> None:

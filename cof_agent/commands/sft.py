@@ -7,6 +7,7 @@ with an error, and with that process's exit code: what was wrong is said by the 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import subprocess
@@ -101,12 +102,12 @@ def _ended(arguments: Sequence[str], environment: dict[str, str]) -> int:
 
 def launch(arguments: Sequence[str]) -> int:
     """`accelerate launch`; returns the exit code of the process that failed first, 0 if none did."""
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the launcher's report of what its processes said already
     import yaml  # type: ignore[import-untyped]
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    logging.disable(logging.ERROR)  # in this process only: the launcher's report of what the others have said already
     try:
         launch_command(launch_command_parser().parse_args(arguments))
     except ChildFailedError as error:

@@ -1,0 +1,31 @@
+"""How a training command ends when it is given something wrong, or interrupted: one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from tqdm.auto import tqdm
+
+from cof_agent.errors import InputError
+
+
+def explained(name: str, main: Callable[[], None]) -> None:
+    """Runs `main`. What is wrong with its input is said once on each machine, below the progress bars; exit code 2."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own deprecated names
+    try:
+        main()
+    except InputError as error:
+        _end(f"{name}: {error}", 2)
+    except KeyboardInterrupt:
+        _end(f"{name}: interrupted; the same command goes on from the last whole checkpoint.", 130)
+
+
+def _end(sentence: str, code: int) -> None:
+    for bar in list(tqdm._instances):
+        bar.close()  # now, rather than below the sentence
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"\n{sentence}", file=sys.stderr)
+    sys.exit(code)

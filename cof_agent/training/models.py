@@ -1,0 +1,110 @@
+"""The model of a training run: its checkpoint, what of it is frozen, and where LoRA goes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import AutoConfig, AutoModelForImageTextToText
+from trl.trainer.utils import get_quantization_config
+
+from cof_agent.backends.cpu import speed_up_vision
+from cof_agent.backends.processor import load_processor
+from cof_agent.errors import InputError
+from cof_agent.training.settings import Settings
+
+LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+"""The linear layers of a language model of these families."""
+TOWER = r"qkv|attn\.proj|gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2"
+
+
+def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
+    """Configuration and processor of the model; no weights.
+
+    Raises:
+        InputError: if there is no such checkpoint, or it is an adapter.
+    """
+    path, run = settings.model_path, settings.run
+    if (Path(path) / "adapter_config.json").exists():
+        raise InputError(f"{path} is an adapter; fold it into its model first: cof merge {path} -o DIR.")
+    try:
+        config = AutoConfig.from_pretrained(path)
+        processor: Any = load_processor(path)
+    except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
+        raise InputError(f"cannot read the model {path}: {' '.join(str(error).split())[:200]}") from None
+    size = dict(processor.image_processor.size)
+    size["shortest_edge"] = run.min_pixels or size["shortest_edge"]
+    size["longest_edge"] = run.max_pixels or size["longest_edge"]
+    processor.image_processor.size = size
+    return config, processor
+
+
+def load_model(settings: Settings) -> Any:
+    """The model with its weights, frozen as the settings say.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    _know_of_each_other(settings)
+    path, asked = settings.model_path, settings.model
+    options: dict[str, Any] = {"dtype": asked.dtype if asked.dtype in ("auto", None) else getattr(torch, asked.dtype)}
+    if asked.attn_implementation:
+        options["attn_implementation"] = asked.attn_implementation
+    if (quantization := get_quantization_config(asked)) is not None:
+        quantization.llm_int8_skip_modules = [
+            "lm_head",
+            "visual",
+        ]  # small, and in 4 bits the projector has no gradients
+        options |= {"quantization_config": quantization, "device_map": {"": settings.training.device}}
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(path, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"cannot load the model {path}: {' '.join(str(error).split())[:200]}") from None
+    freeze(model, settings)
+    if settings.training.use_cpu:
+        speed_up_vision(model)
+    return model
+
+
+def _know_of_each_other(settings: Settings) -> None:
+    """Under ZeRO-3 the weights are shared out while they are read, and by then DeepSpeed must know of all processes."""
+    if settings.training.deepspeed:
+        if "RANK" not in os.environ:
+            raise InputError(
+                "DeepSpeed needs a launcher, for one process too: torchrun --nproc_per_node 1 -m ..., or --deepspeed ''."
+            )
+        import deepspeed
+
+        deepspeed.init_distributed("gloo" if settings.training.use_cpu else None)
+
+
+def freeze(model: Any, settings: Settings) -> None:
+    """Takes out of training what the settings leave as it is: the tower, the projector (`merger` in these families)."""
+    for name, parameter in model.model.visual.named_parameters():
+        projector = "merger" in name
+        if settings.run.freeze_projector if projector else settings.run.freeze_vision:
+            parameter.requires_grad_(False)
+
+
+def lora(settings: Settings, config: Any) -> LoraConfig:
+    """LoRA on all linear layers of the language model, and of the tower unless it is frozen; the projector is trained in
+    full unless it is frozen. `lora_target_modules` and `lora_modules_to_save` of the settings come first. `config`: the
+    model's."""
+    asked, run = settings.model, settings.run
+    language = rf"model\.language_model\..*\.({LINEAR})"
+    tower = rf"model\.visual\.blocks\..*\.({TOWER})"
+    levels = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or [])
+    projectors = ["visual.merger", *(f"deepstack_merger_list.{level}" for level in range(levels))]
+    return LoraConfig(
+        r=asked.lora_r,
+        lora_alpha=asked.lora_alpha,
+        lora_dropout=asked.lora_dropout,
+        target_modules=asked.lora_target_modules or (language if run.freeze_vision else f"({language}|{tower})"),
+        modules_to_save=asked.lora_modules_to_save or (None if run.freeze_projector else projectors),
+        use_rslora=asked.use_rslora,
+        use_dora=asked.use_dora,
+        task_type="CAUSAL_LM",
+    )

@@ -1,0 +1,135 @@
+"""What a training run is made of: a YAML file, command-line overrides, and the checks on both."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from transformers import TrainingArguments
+from trl import ModelConfig, TrlParser
+
+from cof_agent.errors import InputError
+from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.trajectory import write_atomic
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "datasets",
+    "pillow",
+    "chain-of-focus",
+)
+
+
+@dataclass
+class RunConfig:
+    """What is trained on what, and how it is looked at; beside TRL's own configurations."""
+
+    data: str = field(default="", metadata={"help": "What to train on."})
+    split: str = field(default="train", metadata={"help": "Of a dataset."})
+    samples: int | None = field(default=None, metadata={"help": "At most so many samples, the first ones."})
+    freeze_vision: bool = field(default=False, metadata={"help": "Leave the vision tower as it is."})
+    freeze_projector: bool = field(
+        default=False, metadata={"help": "Leave the projector, from the tower to the language model, as it is."}
+    )
+    min_pixels: int | None = field(default=None, metadata={"help": "Least area of an image, in shown pixels."})
+    max_pixels: int | None = field(default=None, metadata={"help": "Largest area of an image, in shown pixels."})
+    eval_data: str | None = field(
+        default=None, metadata={"help": "Held-out samples that the agent answers at each evaluation (`eval_steps`)."}
+    )
+    eval_samples: int = field(default=32, metadata={"help": "How many of them."})
+    eval_max_pixels: int | None = field(default=None, metadata={"help": "Largest area of the overview there."})
+    eval_zoom_pixels: int | None = field(default=None, metadata={"help": "Largest area of a crop there."})
+    eval_max_tokens: int = field(default=512, metadata={"help": "Tokens of one assistant turn there."})
+    threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
+    dry_run: bool = field(default=False, metadata={"help": "Say what would be done; load no weights."})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run's resolved configuration."""
+
+    run: RunConfig
+    training: TrainingArguments
+    model: ModelConfig
+
+    @property
+    def model_path(self) -> str:
+        """Directory or hub id of the checkpoint that training starts from."""
+        return self.model.model_name_or_path or ""
+
+
+class _Parser(TrlParser):
+    """TRL's parser; what is wrong is one sentence, not the usage of several hundred options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}.")
+
+
+def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = None) -> tuple[Any, Any, ModelConfig]:
+    """The `RunConfig` and `TrainingArguments` of these kinds, and the model's, of `--config FILE [--key value ...]`.
+
+    Raises:
+        InputError: if the file cannot be read, a key or value is unknown, or what is asked for makes no sense.
+    """
+    parser = _Parser((*kinds, ModelConfig), allow_abbrev=False)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        run, training, model, unknown = parser.parse_args_and_config(args=given, return_remaining_strings=True)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read the config {error.filename}: {error.strerror}.") from None
+    except Exception as error:  # YAML that is none, a key of nobody, values that exclude each other
+        raise InputError(f"the configuration is not right: {' '.join(str(error).split())[:300]}") from None
+    if unknown:
+        raise InputError(_unknown(unknown[0], [option for one in parser._actions for option in one.option_strings]))
+    if not model.model_name_or_path:
+        raise InputError("say which model to train: --model_name_or_path DIR or hub id, or nano.")
+    if model.model_name_or_path == NANO:
+        model.model_name_or_path = str(WEIGHTS)
+    if not run.data:
+        raise InputError("say what to train on: --data FILE, folder or dataset.")
+    if run.eval_data is None and training.eval_strategy != "no":
+        raise InputError(
+            "eval_strategy needs samples for the agent to answer: --eval_data DIR of `cof scenes`, or a set."
+        )
+    training.remove_unused_columns = False
+    return run, training, model
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    return f"there is no setting {key.lstrip('-')}" + (f"; is {close[0].lstrip('-')} meant?" if close else ".")
+
+
+def write_record(settings: Settings) -> None:
+    """`run.json` beside the checkpoints: the resolved configuration, versions, and the command."""
+    path = Path(str(settings.training.output_dir)) / "run.json"
+    write_atomic(path, json.dumps(record(settings), indent=2) + "\n")
+
+
+def record(settings: Settings) -> dict[str, Any]:
+    """What a run depends on, as JSON values."""
+    made = {
+        "command": sys.argv,
+        "run": vars(settings.run),
+        "model": {name: value for name, value in vars(settings.model).items() if value is not None},
+        "training": settings.training.to_dict(),
+        "protocol_version": PROTOCOL_VERSION,
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(made, default=str))
+    return plain

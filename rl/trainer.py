@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,15 @@ from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from cof_agent import scoring
-from cof_agent.backends.local import LocalPolicy, around
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.backends.local import LocalPolicy
+from cof_agent.environment import ZoomEnvironment
 from cof_agent.policy import Sampling
+from cof_agent.training.trainer import Play, ZoomTrainer
 from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, from_json, to_json
 from rl.rollout import END_OF_TURN, Rollout, roll_out
 
 
-@dataclass(frozen=True)
-class Play:
-    """How a conversation is played: limits of what is shown (areas in shown pixels), zooms, and tokens of one turn."""
-
-    max_pixels: int | None = None
-    zoom_pixels: int | None = None
-    max_zooms: int = 6
-    turn_tokens: int = 512
-    prompt: str | None = None
-
-
-class ZoomGRPOTrainer(GRPOTrainer):
+class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     """GRPO over whole zoom conversations; rows of the data set hold a sample as JSON in the column `sample`.
 
     Crops are part of the loss's input, their tokens and all that the model did not write are masked. Reward functions get
@@ -57,7 +47,7 @@ class ZoomGRPOTrainer(GRPOTrainer):
         self.tools = [dict[str, Any]()]
         self._standalone_tools: list[Any] = []
         self._samples: list[Sample] = []
-        self._policy: LocalPolicy | None = None
+        self._player: LocalPolicy | None = None
         self._sources = ZoomEnvironment()
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -110,29 +100,20 @@ class ZoomGRPOTrainer(GRPOTrainer):
                 torch.set_num_threads(threads)
 
     def _played(self, model: Any) -> list[Rollout]:
-        if self._policy is None:
-            base = model.get_base_model() if hasattr(model, "get_base_model") else model
-            self._policy = around(
-                base,
-                self.processing_class,
-                name="in training",
-                max_pixels=self._play.max_pixels,
-                zoom_pixels=self._play.zoom_pixels,
-            )
-        policy, play = self._policy, self._play
+        if self._player is None:
+            self._player = self._play.policy(model, self.processing_class)
+        policy, play = self._player, self._play
         policy.forget()  # what was read with earlier weights
-        settings = ZoomSettings(policy.coordinates, policy.limits, max_zooms=play.max_zooms)
         try:
             return asyncio.run(
                 roll_out(
                     self._samples,
                     policy,
-                    self._sources.with_settings(settings),
+                    self._sources.with_settings(play.settings(policy)),
                     end_of_turn=self._tokenizer.convert_tokens_to_ids(END_OF_TURN),
                     budget=self.max_completion_length,
                     sampling=Sampling(play.turn_tokens, self.temperature, self.top_p),
                     seeds=self._seeds(len(self._samples)),
-                    prompt=play.prompt,
                 )
             )
         finally:

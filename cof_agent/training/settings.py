@@ -50,9 +50,12 @@ class RunConfig:
         default=None, metadata={"help": "Held-out samples that the agent answers at each evaluation (`eval_steps`)."}
     )
     eval_samples: int = field(default=32, metadata={"help": "How many of them."})
-    eval_max_pixels: int | None = field(default=None, metadata={"help": "Largest area of the overview there."})
-    eval_zoom_pixels: int | None = field(default=None, metadata={"help": "Largest area of a crop there."})
-    eval_max_tokens: int = field(default=512, metadata={"help": "Tokens of one assistant turn there."})
+    overview_pixels: int | None = field(
+        default=None, metadata={"help": "Largest area of the overview that the agent is shown."}
+    )
+    zoom_pixels: int | None = field(default=None, metadata={"help": "Largest area of a crop that it is shown."})
+    max_zooms: int = field(default=6, metadata={"help": "Zooms that it may make."})
+    turn_tokens: int = field(default=512, metadata={"help": "Tokens of one of its turns."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
     dry_run: bool = field(default=False, metadata={"help": "Say what would be done; load no weights."})
 

@@ -37,13 +37,32 @@ else:
 
 
 @dataclass(frozen=True)
+class Play:
+    """How a conversation is played: largest areas of overview and crop in shown pixels, zooms, tokens of one turn."""
+
+    overview_pixels: int | None = None
+    zoom_pixels: int | None = None
+    max_zooms: int = 6
+    turn_tokens: int = 512
+
+    def policy(self, model: Any, processor: Any) -> LocalPolicy:
+        """A policy of a model in training (of its base, where it is an adapter)."""
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        return around(
+            base, processor, name="in training", max_pixels=self.overview_pixels, zoom_pixels=self.zoom_pixels
+        )
+
+    def settings(self, policy: LocalPolicy) -> ZoomSettings:
+        """What the policy is shown."""
+        return ZoomSettings(policy.coordinates, policy.limits, max_zooms=self.max_zooms)
+
+
+@dataclass(frozen=True)
 class AgentEvaluation:
-    """Which samples the agent answers at each evaluation, and what it is shown. Areas in shown pixels."""
+    """Which samples the agent answers at each evaluation, and how."""
 
     samples: Sequence[Sample]
-    max_pixels: int | None = None
-    zoom_pixels: int | None = None
-    max_tokens: int = 512
+    play: Play
 
 
 class ZoomTrainer(Base):
@@ -111,18 +130,11 @@ class ZoomTrainer(Base):
 
     def _roll_out(self, model: Any, samples: Sequence[Sample], agent: AgentEvaluation) -> list[Trajectory]:
         if self._policy is None:
-            base = model.get_base_model() if hasattr(model, "get_base_model") else model
-            self._policy = around(
-                base,
-                self.processing_class,
-                name="in training",
-                max_pixels=agent.max_pixels,
-                zoom_pixels=agent.zoom_pixels,
-            )
+            self._policy = agent.play.policy(model, self.processing_class)
         policy = self._policy
         policy.forget()  # what was read with earlier weights
-        environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-        sampling = Sampling(max_tokens=agent.max_tokens)
+        environment = ZoomEnvironment(agent.play.settings(policy))
+        sampling = Sampling(max_tokens=agent.play.turn_tokens)
         try:
             return asyncio.run(rollout(samples, policy, environment, concurrency=16, sampling=sampling, progress=False))
         finally:
@@ -215,7 +227,13 @@ def agent_of(settings: Settings) -> AgentEvaluation | None:
     if run.eval_data is None or settings.training.eval_strategy == "no":
         return None
     samples = read_samples(run.eval_data, limit=run.eval_samples)
-    return AgentEvaluation(samples, run.eval_max_pixels, run.eval_zoom_pixels, run.eval_max_tokens)
+    return AgentEvaluation(samples, play_of(settings))
+
+
+def play_of(settings: Settings) -> Play:
+    """How the settings have a conversation played."""
+    run = settings.run
+    return Play(run.overview_pixels, run.zoom_pixels, run.max_zooms, run.turn_tokens)
 
 
 def last_whole_checkpoint(output: Path) -> str | None:

@@ -1,0 +1,49 @@
+"""What one RL run is made of, beside what every training run is (`cof_agent.training.settings`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trl import GRPOConfig
+
+from cof_agent.errors import InputError
+from cof_agent.training import settings
+from rl import rewards
+
+
+@dataclass
+class RunConfig(settings.RunConfig):
+    """What is played and how it is rewarded. The rest is TRL's `GRPOConfig` and `ModelConfig`.
+
+    data: samples, as `cof eval` and `cof collect` take them. Weights of the rewards are `reward_weights`.
+    """
+
+    rewards: list[str] = field(
+        default_factory=lambda: ["accuracy", "format"], metadata={"help": f"Any of {', '.join(rewards.NAMES)}."}
+    )
+
+
+@dataclass(frozen=True)
+class Settings(settings.Settings):
+    """A run's resolved configuration."""
+
+    run: RunConfig
+    training: GRPOConfig
+
+
+def parse(arguments: Sequence[str] | None = None) -> Settings:
+    """The settings of `--config FILE [--key value ...]`.
+
+    Raises:
+        InputError: if the file cannot be read, a key or value is unknown, or what is asked for makes no sense.
+    """
+    run, training, model = settings.parse((RunConfig, GRPOConfig), arguments)
+    unknown = [name for name in run.rewards if name not in rewards.NAMES]
+    if unknown:
+        raise InputError(f"there is no reward {unknown[0]}; the rewards are {', '.join(rewards.NAMES)}.")
+    if training.use_vllm:
+        raise InputError("vLLM does not play conversations yet; leave use_vllm out.")
+    if (training.top_k or 0) > 0 or training.min_p is not None or training.repetition_penalty != 1:
+        raise InputError("the agent samples by temperature and top_p; leave top_k, min_p and repetition_penalty out.")
+    return Settings(run, training, model)

@@ -1,0 +1,74 @@
+"""Multi-turn GRPO whose rollout is the zoom agent: `accelerate launch -m rl.train --config FILE [--key value ...]`.
+
+The same command goes on after an interruption, with the same samples and the same random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import set_seed
+
+from cof_agent.errors import InputError
+from cof_agent.samples import read_samples
+from cof_agent.training.command import explained
+from cof_agent.training.models import load_model, lora, read_checkpoint
+from cof_agent.training.settings import record, write_record
+from cof_agent.training.trainer import agent_of, last_whole_checkpoint, play_of
+from cof_agent.trajectory import Sample, to_json
+from rl import rewards
+from rl.settings import Settings, parse
+from rl.trainer import ZoomGRPOTrainer
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    settings = parse(arguments)
+    trainer = build_trainer(settings)
+    if trainer.is_world_process_zero():
+        write_record(settings)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(settings.training.output_dir)))
+    trainer.save_model()
+    trainer.create_model_card()
+
+
+def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
+    """The trainer with its model, processor and samples; nothing is played yet.
+
+    Raises:
+        InputError: if the model or the samples cannot be read, or none of them has a known answer.
+    """
+    run, training = settings.run, settings.training
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    set_seed(training.seed)
+    config, processor = read_checkpoint(settings)
+    samples = [sample for sample in read_samples(run.data, split=run.split, limit=run.samples) if sample.answers]
+    if not samples:
+        raise InputError(f"no sample of {run.data} has a known answer, so that nothing can be rewarded.")
+    agent = agent_of(settings)
+    return ZoomGRPOTrainer(
+        load_model(settings),
+        [rewards.by_name(name, training.num_generations) for name in run.rewards],
+        training,
+        train_dataset=_dataset(samples),
+        eval_dataset=_dataset(samples[:1]) if agent else None,  # the trainer insists on one
+        processing_class=processor,
+        peft_config=lora(settings, config) if settings.model.use_peft else None,
+        play=play_of(settings),
+        agent=agent,
+        record=record(settings) | {"data": {"samples": len(samples)}},
+    )
+
+
+def _dataset(samples: Sequence[Sample]) -> Dataset:
+    """TRL's rows. The prompt is only what its logs show: the conversation opens as the agent's does."""
+    return Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": sample.question}], "sample": to_json(sample)} for sample in samples]
+    )
+
+
+if __name__ == "__main__":
+    explained("rl.train", main)

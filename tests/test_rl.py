@@ -1,0 +1,211 @@
+"""RL plays the agent's own conversations: the same tokens, images and mask as inference and SFT have."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cof_agent.backends.local import LocalPolicy, load
+from cof_agent.backends.processor import load_processor
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.errors import InputError
+from cof_agent.geometry import Size
+from cof_agent.graphs import focus
+from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.policy import Sampling
+from cof_agent.samples import read_samples
+from cof_agent.scenes.write import write_scenes
+from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
+from rl import rewards
+from rl.rollout import END_OF_TURN, Rollout, roll_out
+from sft.collate import IGNORED, AssistantCollator
+from sft.dataset import TrajectoryRows
+from sft.frame import Frame
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, count=8, seed=3, size=Size(3840, 2160), split="test")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(scenes: Path) -> list[Sample]:
+    return read_samples(scenes)
+
+
+@pytest.fixture(scope="module")
+def policy() -> LocalPolicy:
+    return load(NANO)
+
+
+def environment(policy: LocalPolicy) -> ZoomEnvironment:
+    return ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+
+
+def played(
+    policy: LocalPolicy, samples: list[Sample], *, budget: int = 2048, temperature: float = 0.0, seed: int = 0
+) -> list[Rollout]:
+    end = policy._tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    seeds = [seed + index for index in range(len(samples))]
+    sampling = Sampling(96, temperature)
+    return asyncio.run(
+        roll_out(samples, policy, environment(policy), end_of_turn=end, budget=budget, sampling=sampling, seeds=seeds)
+    )
+
+
+def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPolicy, samples: list[Sample]) -> None:
+    rollouts = played(policy, samples)
+    assert {rollout.trajectory.zooms for rollout in rollouts} >= {1, 2}
+    processor: Any = load_processor(str(WEIGHTS))
+    size = processor.image_processor.size
+    frame = Frame(policy.coordinates, 28, size["shortest_edge"], size["longest_edge"])
+    for rollout in rollouts:
+        trajectory = rollout.trajectory
+        agent = asyncio.run(focus.run(trajectory.sample, policy, environment(policy), sampling=Sampling(96, seed=0)))
+        assert [turn.text for turn in agent.turns] == [turn.text for turn in trajectory.turns]
+        assert agent.views == trajectory.views
+        assert agent.turns[-1].tokens.prompt == trajectory.turns[-1].tokens.prompt  # what the last turn was told
+        row = TrajectoryRows([agent], frame).row(0)
+        assert [image.tobytes() for image in row["images"]] == [image.tobytes() for image in rollout.images]
+        batch = AssistantCollator(processor)([row])
+        ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+        ours = rollout.prompt + rollout.completion
+        assert ids == [*ours, ids[-1]]  # the template ends with a line break
+        line_break = ids[-1]
+        trained = [label != IGNORED and token != line_break for label, token in zip(labels, ids, strict=True)]
+        assert trained[: len(ours)] == [bool(kept) for kept in [0] * len(rollout.prompt) + rollout.mask]
+
+
+def test_random_numbers_are_a_rollouts_own(policy: LocalPolicy, samples: list[Sample]) -> None:
+    same = [samples[0], samples[0], samples[1]]
+    first = played(policy, same, temperature=2.0)
+    alone = played(policy, same[1:2], temperature=2.0, seed=1)
+    assert first[1].completion == alone[0].completion
+    assert first[0].completion != first[1].completion
+
+
+@pytest.mark.parametrize("budget", [8, 60])
+def test_the_budget_ends_a_conversation_and_is_never_exceeded(
+    policy: LocalPolicy, samples: list[Sample], budget: int
+) -> None:
+    cut = [rollout for rollout in played(policy, samples, budget=budget) if rollout.exhausted]
+    assert cut
+    for rollout in cut:
+        assert len(rollout.completion) == len(rollout.mask) <= budget
+        assert rollout.trajectory.stop is StopReason.TRUNCATED
+        assert rollout.trajectory.answer is None
+        images = sum(token == policy._image_token_id for token in rollout.prompt + rollout.completion)
+        cells = sum(image.width * image.height // 28**2 for image in rollout.images)
+        assert images == cells  # a crop that did not fit is not among the images either
+
+
+def test_a_missing_image_is_one_sentence(policy: LocalPolicy, samples: list[Sample]) -> None:
+    gone = replace(samples[0], image="gone.png")
+    with pytest.raises(InputError, match="cannot be played: cannot open the image gone.png"):
+        played(policy, [gone])
+
+
+@pytest.mark.parametrize(
+    ("correct", "direct", "formed", "some", "paper", "released"),
+    [
+        (True, True, True, True, 1.0, 1.0),
+        (True, False, True, False, 1.0, 1.0),
+        (True, False, True, True, 0.8, 0.8),
+        (False, True, True, True, 0.1, 0.1),
+        (False, True, False, False, 0.0, 0.0),
+        (False, False, True, False, 0.1, 0.5),
+        (False, False, False, True, 0.0, 0.5),
+    ],
+)
+def test_adaptive_rewards(correct: bool, direct: bool, formed: bool, some: bool, paper: float, released: float) -> None:
+    assert rewards.adaptive_paper(correct, direct, formed, some) == pytest.approx(paper)
+    assert rewards.adaptive_released(correct, direct, formed, some) == pytest.approx(released)
+
+
+def judged(policy: LocalPolicy, samples: list[Sample]) -> list[Trajectory]:
+    return [rollout.trajectory for rollout in played(policy, samples)]
+
+
+def test_rewards_are_those_of_the_evaluation(policy: LocalPolicy, samples: list[Sample]) -> None:
+    from cof_agent import scoring
+
+    trajectories = judged(policy, samples)
+    assert rewards.accuracy(trajectory=trajectories) == [float(bool(scoring.accuracy(one))) for one in trajectories]
+    assert rewards.wire_format(trajectory=trajectories) == [float(scoring.well_formed(one)) for one in trajectories]
+    unknown = replace(trajectories[0], sample=replace(trajectories[0].sample, answers=(), boxes=()))
+    assert rewards.accuracy(trajectory=[unknown]) == [None]
+    assert rewards.box_iou(trajectory=[unknown]) == [None]
+    zoomed = [one for one in trajectories if one.zooms and one.sample.boxes]
+    overlaps = rewards.box_iou(trajectory=zoomed)
+    assert all(value is not None and 0 < value <= 1 for value in overlaps)
+    assert rewards.zoom_cost(trajectory=zoomed) == [-one.zooms for one in zoomed]
+
+
+def test_a_group_is_judged_together(policy: LocalPolicy, samples: list[Sample]) -> None:
+    direct = next(
+        one for one in judged(policy, samples) if one.zooms == 0 and rewards.accuracy(trajectory=[one]) == [1.0]
+    )
+    zoomed = next(one for one in judged(policy, samples) if one.zooms and rewards.accuracy(trajectory=[one]) == [1.0])
+    reward = rewards.by_name("adaptive_paper", 2)
+    assert reward(trajectory=[direct, zoomed, zoomed, zoomed]) == pytest.approx([1.0, 0.8, 1.0, 1.0])
+    with pytest.raises(KeyError):
+        rewards.by_name("none", 2)
+
+
+def run(arguments: dict[str, Any]) -> None:
+    from rl.train import main
+
+    fixed = {"use_cpu": "true", "report_to": "none", "bf16": "false", "gradient_checkpointing": "false", "threads": 1}
+    given = fixed | {"model_name_or_path": NANO} | arguments
+    main([text for key, value in given.items() for text in (f"--{key}", str(value))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rewards": "beauty"}, "there is no reward beauty; the rewards are accuracy"),
+        ({"use_vllm": "true"}, "vLLM does not play conversations yet"),
+        ({"top_k": 5}, "leave top_k"),
+        ({"data": "nowhere"}, "there is no file or folder nowhere"),
+        ({"num_generation": 4}, "no setting num_generation; is num_generations meant"),
+    ],
+)
+def test_bad_input_is_one_sentence(scenes: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        run({"data": scenes, "output_dir": tmp_path / "run"} | changes)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_training_goes_on_with_the_same_rollouts(scenes: Path, tmp_path: Path) -> None:
+    arguments = {
+        "data": scenes,
+        "per_device_train_batch_size": 4,
+        "num_generations": 4,
+        "max_completion_length": 400,
+        "learning_rate": 1e-4,
+        "lr_scheduler_type": "constant",
+        "temperature": 1.5,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "max_steps": 4,
+    }
+    run(arguments | {"output_dir": tmp_path / "whole"})
+    run(arguments | {"output_dir": tmp_path / "halves", "max_steps": 2})
+    run(arguments | {"output_dir": tmp_path / "halves"})
+    whole, halves = (
+        list(read_jsonl(tmp_path / name / "trajectories.jsonl", Trajectory)) for name in ("whole", "halves")
+    )
+    assert [one.turns[0].text for one in whole] == [one.turns[0].text for one in halves]
+    state = json.loads((tmp_path / "whole" / "checkpoint-4" / "trainer_state.json").read_text())
+    assert {"accuracy", "zooms/mean", "malformed", "seconds/rollout"} <= set(state["log_history"][0])
+    assert any(entry.get("grad_norm") for entry in state["log_history"])
+    assert torch.isfinite(torch.tensor([entry["loss"] for entry in state["log_history"] if "loss" in entry])).all()

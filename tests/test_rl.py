@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,3 +212,41 @@ def test_training_goes_on_with_the_same_rollouts(scenes: Path, tmp_path: Path) -
     assert {"accuracy", "zooms/mean", "malformed", "seconds/rollout"} <= set(state["log_history"][0])
     assert any(entry.get("grad_norm") for entry in state["log_history"])
     assert torch.isfinite(torch.tensor([entry["loss"] for entry in state["log_history"] if "loss" in entry])).all()
+
+
+@pytest.mark.slow
+def test_two_processes_with_uneven_conversations_train_as_one_does(scenes: Path, tmp_path: Path) -> None:
+    """ZeRO-3, hot sampling: turns that are malformed, conversations that end early or run out of their budget."""
+    arguments: dict[str, Any] = {
+        "model_name_or_path": NANO,
+        "data": scenes,
+        "use_cpu": "true",
+        "bf16": "false",
+        "gradient_checkpointing": "false",
+        "num_generations": 4,
+        "max_completion_length": 150,
+        "max_steps": 10,
+        "logging_steps": 1,
+        "report_to": "none",
+        "learning_rate": 1e-5,
+        "temperature": 2.0,
+        "threads": 1,
+        "save_steps": 10,
+    }
+    ways = {"one": (1, 8, ""), "two": (2, 4, "sft/configs/deepspeed/zero3.json")}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"}
+    found = {}
+    for name, (processes, batch, deepspeed) in ways.items():
+        output = tmp_path / name
+        given = arguments | {"per_device_train_batch_size": batch, "deepspeed": deepspeed, "output_dir": output}
+        options = [text for key, value in given.items() for text in (f"--{key}", str(value))]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        command = [*launch, "--master_port", "29730", "-m", "rl.train", *options]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        log = json.loads((output / "checkpoint-10" / "trainer_state.json").read_text())["log_history"]
+        found[name] = [entry["loss"] for entry in log if "loss" in entry]
+    assert found["two"] == pytest.approx(found["one"], abs=1e-3)
+    trajectories = list(read_jsonl(tmp_path / "two" / "trajectories.jsonl", Trajectory))
+    assert len({len(one.turns) for one in trajectories}) > 1
+    assert len(trajectories) == 80

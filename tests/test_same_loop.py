@@ -1,0 +1,220 @@
+"""Our GRPO trainer against TRL's own tool loop, where that one works: one process, a template with tool roles, and a scripted
+generation. Prompt ids, completion ids, masks, pixel values, grids, loss and gradient norm are equal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForImageTextToText
+from trl import GRPOConfig, GRPOTrainer
+from trl.chat_template_utils import qwen3_template
+
+from cof_agent import protocol
+from cof_agent.backends.cpu import speed_up_vision
+from cof_agent.backends.decode import Generated, Prompt
+from cof_agent.backends.local import around, load
+from cof_agent.backends.processor import load_processor
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.geometry import Box, Size
+from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.samples import read_samples
+from cof_agent.scenes.write import write_scenes
+from cof_agent.training.trainer import Play
+from cof_agent.trajectory import Sample, Zoom, to_json
+from rl.trainer import ZoomGRPOTrainer
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ 'user' if message['role'] == 'tool' else message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{% for call in message['tool_calls'] or [] %}<tool_call>\n"
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""nano's frame, with what the model is shown in the role that TRL's loop gives it."""
+
+SCRIPTS = [
+    [protocol.write_zoom("There.", Box(40, 40, 100, 80)), protocol.write_answer("I see.", "red")],
+    [
+        protocol.write_zoom("There.", Box(10, 20, 90, 70)),
+        protocol.write_zoom("Closer.", Box(20, 20, 60, 60), 1),
+        protocol.write_answer("I see.", "7"),
+    ],
+    [protocol.write_answer("It is plain.", "blue")],
+    [protocol.write_zoom("There.", Box(200, 100, 260, 160)), protocol.write_answer("I see.", "blue")],
+]
+"""What the model says in each conversation, turn by turn."""
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, count=2, seed=3, size=Size(1600, 900), split="test")
+    return read_samples(folder)
+
+
+def reward(completions: list[Any], **_: Any) -> list[float]:
+    return [0.0, 1.0, 0.5, 0.25][: len(completions)]
+
+
+def config(folder: Path) -> GRPOConfig:
+    return GRPOConfig(
+        str(folder),
+        use_cpu=True,
+        per_device_train_batch_size=4,
+        num_generations=2,
+        max_completion_length=600,
+        report_to="none",
+        remove_unused_columns=False,
+        bf16=False,
+        gradient_checkpointing=False,
+        beta=0.0,
+        save_strategy="no",
+        seed=1,
+    )
+
+
+def parts() -> tuple[Any, Any]:
+    model = AutoModelForImageTextToText.from_pretrained(WEIGHTS, dtype=torch.float32)
+    speed_up_vision(model)
+    processor: Any = load_processor(str(WEIGHTS))
+    processor.chat_template = processor.tokenizer.chat_template = TEMPLATE
+    return model, processor
+
+
+def spoken(tokenizer: Any, text: str) -> list[int]:
+    return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+
+
+def stock(
+    samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[GRPOTrainer, list[dict[str, Any]]]:
+    """TRL's trainer with the zoom as an environment's tool."""
+    model, processor = parts()
+    policy = load(NANO)
+    ours = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+
+    class Environment:
+        def reset(self, number: int, **_: Any) -> None:
+            self.sample = samples[number]
+            self.views = [ours.reset(self.sample)]
+
+        def image_zoom_in_tool(self, bbox_2d: list[int], image: int = 0) -> list[dict[str, Any]]:
+            """Zoom.
+
+            Args:
+                bbox_2d: A box.
+                image: Of which image.
+            """
+            (found,) = ours.step((Zoom(tuple(bbox_2d), image),), self.views)
+            message = protocol.observation_message([found], len(self.views), system=policy.coordinates)
+            assert found.view is not None
+            self.views.append(found.view)
+            crop = ours.image(self.sample, found.view)
+            return [
+                {"type": "image", "image": crop} if part["type"] == "image" else part for part in message["content"]
+            ]
+
+    rows = []
+    for number, sample in enumerate(samples):
+        overview = ours.reset(sample)
+        messages = protocol.opening(sample, overview, system=policy.coordinates)
+        for message in messages:
+            message["content"] = [
+                {"type": "image", "image": ours.image(sample, overview)} if part["type"] == "image" else part
+                for part in message["content"]
+            ]
+        rows += [{"prompt": messages, "number": number}] * 2
+    processor.tokenizer.response_template = qwen3_template
+    trainer = GRPOTrainer(
+        model,
+        [reward],
+        config(folder),
+        train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": "x"}]] * 4, "number": [0, 0, 1, 1]}),
+        processing_class=processor,
+        environment_factory=Environment,
+    )
+    said: dict[int, int] = defaultdict(int)
+
+    def generate(prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
+        # Conversations follow each other in the order of the scripts; those that have ended are left out.
+        live = [index for index in range(4) if said[index] < len(SCRIPTS[index])]
+        assert len(prompt_ids) == len(live)
+        found = [spoken(processor.tokenizer, SCRIPTS[index][said[index]]) for index in live]
+        for index in live:
+            said[index] += 1
+        return found, None
+
+    monkeypatch.setattr(trainer, "_generate_single_turn", generate)
+    return trainer, rows
+
+
+def own(
+    samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[GRPOTrainer, list[dict[str, Any]]]:
+    model, processor = parts()
+    rows = [{"prompt": [{"role": "user", "content": "x"}], "sample": to_json(samples[k // 2])} for k in range(4)]
+    trainer = ZoomGRPOTrainer(
+        model,
+        [reward],
+        config(folder),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=processor,
+        play=Play(),
+        agent=None,
+        record={},
+    )
+    policy = around(model, processor, name="scripted")
+    turns: dict[int, int] = defaultdict(int)
+    seeds = trainer._seeds(4)
+    by_turn_seed = _turn_seeds(seeds, samples)
+
+    async def complete(prompt: Prompt) -> Generated:
+        index = by_turn_seed[prompt.sampling.seed or 0]
+        turns[index] += 1
+        return Generated(spoken(processor.tokenizer, SCRIPTS[index][turns[index] - 1]), True)
+
+    monkeypatch.setattr(policy, "complete", complete)
+    trainer._player = policy
+    return trainer, rows
+
+
+def _turn_seeds(seeds: list[int], samples: list[Sample]) -> dict[int, int]:
+    """Which conversation draws with which seed in each of its turns (see `graphs/focus.py`)."""
+    from zlib import crc32
+
+    return {
+        crc32(f"{seed}/{samples[index // 2].id}/{turn}".encode()): index
+        for index, seed in enumerate(seeds)
+        for turn in range(4)
+    }
+
+
+def test_the_loop_is_trls(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for build in (stock, own):
+        trainer, rows = build(samples, tmp_path, monkeypatch)
+        trainer.model.train()
+        output = trainer._generate_and_score_completions([dict(row) for row in rows])
+        trainer.current_gradient_accumulation_steps = 1
+        loss = trainer._compute_loss(trainer.model, output)
+        loss.backward()
+        weights = [parameter for parameter in trainer.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(weights, 1e9)
+        found.append((output, loss.item(), norm.item()))
+    (theirs, their_loss, their_norm), (ours, our_loss, our_norm) = found
+    assert set(theirs) == set(ours)
+    for key, value in theirs.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, ours[key]), key
+        else:
+            assert value == ours[key], key
+    assert theirs["num_images"] == [2, 3, 1, 2]
+    assert our_loss == pytest.approx(their_loss, abs=1e-7)
+    assert our_norm == pytest.approx(their_norm, rel=1e-5)
+    assert their_norm > 0

@@ -20,9 +20,10 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem
 from cof_agent.nano import WEIGHTS
 from cof_agent.policy import PixelLimits
+from cof_agent.training import memory
+from cof_agent.training.memory import ADAPTERS, ENDS, LANGUAGE, Part, Sharding, Stack
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, to_json
 from sft import plan
-from sft.plan import ADAPTERS, ENDS, LANGUAGE, Part, Sharding, Stack
 from sft.settings import Settings, parse
 from sft.train import main
 
@@ -159,12 +160,12 @@ def test_memory_by_hand(
     gathered: float,
     offloaded: float,
 ) -> None:
-    assert plan.memory(parts, sharding) == plan.Memory(weights, gradients, optimizer, gathered, offloaded)
+    assert memory.memory(parts, sharding) == memory.Memory(weights, gradients, optimizer, gathered, offloaded)
 
 
 def test_what_a_deepspeed_config_asks_for() -> None:
     given = {path.stem: json.loads(path.read_text()) | {"bf16": {"enabled": True}} for path in DEEPSPEED}
-    found = {name: plan.deepspeed_sharding(config, 8) for name, config in given.items()}
+    found = {name: memory.deepspeed_sharding(config, 8) for name, config in given.items()}
     assert found["zero2"] == Sharding("DeepSpeed", 2, 8, master=True)
     assert found["zero3"] == Sharding("DeepSpeed", 3, 8, master=True, gathered=10**9)
     assert found["zero3_offload"] == Sharding("DeepSpeed", 3, 8, True, True, True, 10**9)
@@ -173,18 +174,18 @@ def test_what_a_deepspeed_config_asks_for() -> None:
 def test_activations_and_loss_by_hand() -> None:
     stack = Stack(layers=2, hidden=10, keys=4, inner=20)
     layer = 3 * (31 * 10 + 4 * 4 + 9 * 20)
-    assert plan.activations(stack, 3, checkpointed=False) == 2 * layer == 3036
-    assert plan.activations(stack, 3, checkpointed=True) == 2 * 3 * 2 * 10 + layer == 1638
-    assert plan.activations(stack, 3, checkpointed=True, wide=True) == 2 * 1638
-    assert plan.loss(5000, 10, 40000, head_trained=False) == 2 * 4096 * 32768 + 4 * 5000 * 10
-    assert plan.loss(100, 10, 500, head_trained=True) == 2 * 100 * 500 + 4 * 100 * 10 + 4 * 500 * 10
+    assert memory.activations(stack, 3, checkpointed=False) == 2 * layer == 3036
+    assert memory.activations(stack, 3, checkpointed=True) == 2 * 3 * 2 * 10 + layer == 1638
+    assert memory.activations(stack, 3, checkpointed=True, wide=True) == 2 * 1638
+    assert memory.loss(5000, 10, 40000, head_trained=False) == 2 * 4096 * 32768 + 4 * 5000 * 10
+    assert memory.loss(100, 10, 500, head_trained=True) == 2 * 100 * 500 + 4 * 100 * 10 + 4 * 500 * 10
 
 
 def test_tiles_are_trls() -> None:
     from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
     from trl.trainer import utils
 
-    assert (plan.TOKEN_TILE, plan.VOCABULARY_TILE) == (TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
+    assert (memory.TOKEN_TILE, memory.VOCABULARY_TILE) == (TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
 
 
 def saved_bytes(model: Any, tokens: int) -> int:
@@ -215,7 +216,7 @@ def test_activations_are_about_what_autograd_saves() -> None:
     settings = settings_of("--use_peft", "true", "--freeze_vision", "true", "--freeze_projector", "true")
     adapted = get_peft_model(model, lora(settings, model.config), autocast_adapter_dtype=False)
     found = saved_bytes(adapted.train(), 256)
-    assert plan.activations(plan.language_stack(model.config), 256, checkpointed=False) == pytest.approx(
+    assert memory.activations(memory.language_stack(model.config), 256, checkpointed=False) == pytest.approx(
         found, rel=1 / 3
     )
 
@@ -239,7 +240,7 @@ def test_steps(samples: int, batch: int, processes: int, accumulation: int, expe
 def parts_of(settings: Settings) -> dict[str, Part]:
     from transformers import AutoConfig
 
-    parts = plan.parts_of(AutoConfig.from_pretrained(WEIGHTS), settings, plan.sharding_of(settings))
+    parts = memory.parts_of(AutoConfig.from_pretrained(WEIGHTS), settings, memory.sharding_of(settings))
     return {part.name: part for part in parts}
 
 
@@ -248,18 +249,18 @@ def test_parts_are_held_as_trained() -> None:
     assert sum(part.weights for part in whole.values()) == sum(part.trained for part in whole.values()) == 3_640_576
     assert whole[ENDS].bytes == 4 * whole[ENDS].weights  # nano's head is its embedding, counted once
     frozen = parts_of(settings_of("--freeze_vision", "true", "--freeze_projector", "true", "--dtype", "bfloat16"))
-    assert [name for name, part in frozen.items() if part.trained == 0] == [plan.TOWER, plan.PROJECTOR]
+    assert [name for name, part in frozen.items() if part.trained == 0] == [memory.TOWER, memory.PROJECTOR]
     assert frozen[LANGUAGE].trained_bytes == 4 * frozen[LANGUAGE].trained  # the trainer widens it
-    assert plan.rounded_away(list(frozen.values()), Sharding()) == []
+    assert memory.rounded_away(list(frozen.values()), Sharding()) == []
     narrow = parts_of(settings_of("--freeze_vision", "true", "--dtype", "bfloat16", "--bf16", "false"))
-    assert plan.rounded_away([narrow[LANGUAGE], narrow[ENDS]], Sharding()) == [LANGUAGE, ENDS]
+    assert memory.rounded_away([narrow[LANGUAGE], narrow[ENDS]], Sharding()) == [LANGUAGE, ENDS]
 
 
 def test_parts_under_lora_and_in_four_bit() -> None:
     options = ("--use_peft", "true", "--lora_r", "8", "--freeze_vision", "true", "--dtype", "bfloat16")
     adapted = parts_of(settings_of(*options))
     assert adapted[ADAPTERS].trained_bytes == 4 * adapted[ADAPTERS].trained > 0
-    assert adapted[plan.PROJECTOR].weights == 2 * adapted[plan.PROJECTOR].trained
+    assert adapted[memory.PROJECTOR].weights == 2 * adapted[memory.PROJECTOR].trained
     settings = settings_of(*options, "--deepspeed", "sft/configs/deepspeed/zero3.json")
     zero3 = parts_of(settings)
     assert zero3[ADAPTERS].trained_bytes == 2 * adapted[ADAPTERS].trained

@@ -78,6 +78,10 @@ def _know_of_each_other(settings: Settings) -> None:
             )
         import deepspeed
 
+        if settings.training.use_cpu:
+            # Else it compiles C++ for its own way of talking between processes, and waits forever for a compiler that
+            # was killed; gloo does as well.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed("gloo" if settings.training.use_cpu else None)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from cof_agent.backends.cpu import speed_up_vision
+from cof_agent.backends.decode import Prompt
 from cof_agent.backends.local import LocalPolicy, load, place
 from cof_agent.backends.processor import load_processor, prepare_images
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
@@ -257,3 +258,14 @@ def test_devices_and_precisions() -> None:
         place("warp")
     with pytest.raises(InputError, match="no precision"):
         place("cpu", "int8")
+
+
+def test_a_model_never_writes_the_token_of_an_image(checkpoint: Callable[[str], Path], picture: Path) -> None:
+    """However likely: in the next turn it would be an image that nobody gave."""
+    policy = load(checkpoint("qwen2_5_vl"))
+    image_token = policy._image_token_id
+    with torch.no_grad():
+        policy._decoder._model.lm_head.weight[image_token] *= 100
+    ids, pictures = policy.read(policy.render([{"role": "user", "content": [{"type": "text", "text": "What?"}]}]), [])
+    for sampling in (Sampling(40), Sampling(40, temperature=2.0, seed=1)):
+        assert image_token not in asyncio.run(policy.complete(Prompt(ids, pictures, sampling))).ids

@@ -252,7 +252,7 @@ def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path) -> None:
     vision.train(tmp_path / "vision", steps=2, rate=1e-3, seed=1)
     assert (tmp_path / "vision" / "vision.json").exists()
     ground.train(tmp_path / "vision", tmp_path / "ground", steps=2, rate=1e-3, seed=1)
-    command = ["--config", "sft/configs/nano.yaml", "--model", str(tmp_path / "ground"), "--samples", "16"]
+    command = ["--config", "sft/configs/nano.yaml", "--model_name_or_path", str(tmp_path / "ground"), "--samples", "16"]
     command += ["--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "4", "--save_steps", "2"]
     main([*command, "--max_steps", "2"])
     assert (tmp_path / "run" / "checkpoint-2").is_dir()

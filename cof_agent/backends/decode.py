@@ -54,6 +54,8 @@ class Decoder:
         self._threads = _threads(model)
         self._model = model
         self._stop_ids = stop_ids
+        # A token that stands for part of an image must have an image; written by the model, it would have none.
+        self._unspeakable = [model.config.image_token_id, model.config.video_token_id]
         self._pool = KeyValuePool()
         self._rows: list[_Row] = []
         self.forget()
@@ -152,6 +154,7 @@ class Decoder:
         return logits
 
     def _append(self, rows: list[_Row], logits: Tensor) -> None:
+        logits[:, self._unspeakable] = -torch.inf
         best = logits.argmax(-1).tolist()
         for index, row in enumerate(rows):
             sampled = row.generator is not None

@@ -42,8 +42,8 @@ def run(steps: int) -> None:
         trainer = build_trainer(_settings(Path(folder), steps))
         trainer.add_callback(watch)
         trainer.train()
-        first, last = watch.mib[len(watch.mib) // 10], watch.mib[-1]
-        print(f"memory              {first} MiB after {steps // 10} steps, {last} MiB after {steps}")
+        first = watch.mib[steps // 5 - 1]
+        print(f"memory              {first} MiB after {steps // 5} steps, {watch.mib[-1]} MiB after {steps}")
 
 
 def _settings(folder: Path, steps: int) -> Settings:

@@ -18,18 +18,21 @@ from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.settings import record, write_record
 from cof_agent.training.trainer import agent_of, last_whole_checkpoint, play_of
-from cof_agent.trajectory import Sample, to_json
+from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json, write_atomic
 from rl import rewards
 from rl.settings import Settings, parse
-from rl.trainer import ZoomGRPOTrainer
+from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(arguments)
     trainer = build_trainer(settings)
+    output = Path(settings.training.output_dir)
+    checkpoint = last_whole_checkpoint(output)
     if trainer.is_world_process_zero():
         write_record(settings)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(settings.training.output_dir)))
+        forget_after(output / ROLLOUTS, int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.create_model_card()
 
@@ -61,6 +64,13 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         agent=agent,
         record=record(settings) | {"data": {"samples": len(samples)}},
     )
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Takes out the rollouts of `step` and later, which an interrupted run played and will play again."""
+    if path.exists():
+        kept = [to_json(one) + "\n" for one in read_jsonl(path, Trajectory) if one.settings.get("step", 0) < step]
+        write_atomic(path, "".join(kept))
 
 
 def _dataset(samples: Sequence[Sample]) -> Dataset:

@@ -28,6 +28,9 @@ from cof_agent.training.trainer import Play, ZoomTrainer
 from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, from_json, to_json
 from rl.rollout import END_OF_TURN, Rollout, roll_out
 
+ROLLOUTS = "trajectories.jsonl"
+"""In the output folder: all that was played, with the `step` in the settings."""
+
 
 class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     """GRPO over whole zoom conversations; rows of the data set hold a sample as JSON in the column `sample`.
@@ -140,7 +143,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._metrics[mode]["completions/mean_length"].append(sum(written) / len(written))
         self._metrics[mode]["seconds/rollout"].append(seconds)
         if mode == "train" and self.accelerator.is_main_process:
-            with JsonlAppender(Path(self.args.output_dir) / "trajectories.jsonl") as file:
+            with JsonlAppender(Path(self.args.output_dir) / ROLLOUTS) as file:
                 for trajectory in gathered:
                     file.append(trajectory)
 

@@ -163,6 +163,20 @@ def test_a_group_is_judged_together(policy: LocalPolicy, samples: list[Sample]) 
         rewards.by_name("none", 2)
 
 
+def test_rollouts_that_will_be_played_again_are_forgotten(
+    policy: LocalPolicy, samples: list[Sample], tmp_path: Path
+) -> None:
+    from cof_agent.trajectory import to_json
+    from rl.train import forget_after
+
+    (one,) = judged(policy, samples[:1])
+    path = tmp_path / "trajectories.jsonl"
+    path.write_text("".join(to_json(replace(one, settings={"step": step})) + "\n" for step in range(5)))
+    forget_after(path, 3)
+    assert [kept.settings["step"] for kept in read_jsonl(path, Trajectory)] == [0, 1, 2]
+    forget_after(tmp_path / "none.jsonl", 3)
+
+
 def run(arguments: dict[str, Any]) -> None:
     from rl.train import main
 

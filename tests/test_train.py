@@ -347,9 +347,9 @@ def test_two_processes_train_as_one_does(folder: Path, scenes: Path, tmp_path: P
     }
     for port, (name, way) in enumerate(ways.items(), 29600 + 10 * (kind == "lora")):
         # The agent looks at it too, three samples on two processes, and leaves the training as it was.
-        looked = {"eval_data": scenes, "eval_samples": 3, "eval_strategy": "steps", "eval_steps": 10}
+        looked = {"eval_data": scenes, "eval_samples": 3, "eval_strategy": "steps", "eval_steps": 20}
         on_two(arguments | way | looked | {"output_dir": tmp_path / name}, port)
-        assert len((tmp_path / name / "eval" / "step-10.jsonl").read_text().splitlines()) == 3
+        assert len((tmp_path / name / "eval" / "step-20.jsonl").read_text().splitlines()) == 3
         assert losses(tmp_path / name) == pytest.approx(expected, abs=1e-3), name
 
 

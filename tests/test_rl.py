@@ -191,6 +191,7 @@ def run(arguments: dict[str, Any]) -> None:
         ({"rewards": "beauty"}, "there is no reward beauty; the rewards are accuracy"),
         ({"use_vllm": "true"}, "vLLM does not play conversations yet"),
         ({"top_k": 5}, "leave top_k"),
+        ({"dry_run": "true"}, "there is no setting dry_run"),
         ({"data": "nowhere"}, "there is no file or folder nowhere"),
         ({"num_generation": 4}, "no setting num_generation; is num_generations meant"),
     ],

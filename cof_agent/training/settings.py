@@ -57,7 +57,6 @@ class RunConfig:
     max_zooms: int = field(default=6, metadata={"help": "Zooms that it may make."})
     turn_tokens: int = field(default=512, metadata={"help": "Tokens of one of its turns."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
-    dry_run: bool = field(default=False, metadata={"help": "Say what would be done; load no weights."})
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 from PIL.Image import Image
 
-from cof_agent.backends.decode import Generated, Prompt
+from cof_agent.backends.decode import Prompt
+from cof_agent.backends.local import LocalPolicy
 from cof_agent.backends.memory import Picture
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem
 from cof_agent.graphs import focus
-from cof_agent.policy import Completion, PixelLimits, Sampling
+from cof_agent.policy import Completion, Sampling
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, Tokens, Trajectory
 
@@ -27,33 +26,17 @@ END_OF_TURN = "<|im_end|>"
 """How a turn ends in the templates of Qwen2-VL, Qwen2.5-VL and Qwen3-VL; one token."""
 
 
-class Engine(Protocol):
-    """What continues token ids, and knows a model's template: `LocalPolicy`, or TRL's own generation."""
-
-    name: str
-    coordinates: CoordinateSystem
-    limits: PixelLimits
-
-    def render(self, messages: Sequence[Message], *, answering: bool = True) -> str: ...
-
-    def read(self, text: str, images: Sequence[Image]) -> tuple[list[int], list[Picture]]: ...
-
-    def text(self, ids: Sequence[int]) -> str: ...
-
-    async def complete(self, prompt: Prompt) -> Generated: ...
-
-
 class Transcript:
-    """A policy for one conversation: the engine's, which remembers the tokens.
+    """A policy for one conversation: the local one, whose tokens it remembers.
 
     prompt: ids up to the first turn. completion: ids from there on; mask: 1 where the model wrote, 0 where it was shown
     something. images: the overview and the crops. budget: most ids of `completion`; a crop for which there is no room
     ends the conversation, as does a turn that is cut off by it (`exhausted`).
     """
 
-    def __init__(self, engine: Engine, end_of_turn: int, budget: int) -> None:
-        self.name, self.coordinates, self.limits = engine.name, engine.coordinates, engine.limits
-        self._engine, self._end_of_turn, self._budget = engine, end_of_turn, budget
+    def __init__(self, policy: LocalPolicy, budget: int) -> None:
+        self.name, self.coordinates, self.limits = policy.name, policy.coordinates, policy.limits
+        self._policy, self._budget = policy, budget
         self.prompt: list[int] = []
         self.completion: list[int] = []
         self.mask: list[int] = []
@@ -65,7 +48,7 @@ class Transcript:
         """The next assistant message; see `Policy`."""
         if not self.prompt:
             self.prompt, self._pictures = await asyncio.to_thread(
-                lambda: self._engine.read(self._engine.render(messages), images)
+                lambda: self._policy.read(self._policy.render(messages), images)
             )
         else:
             shown, pictures = await asyncio.to_thread(self._shown, messages, images[len(self.images) :])
@@ -79,24 +62,24 @@ class Transcript:
         before = len(self.prompt) + len(self.completion)
         left = self._budget - len(self.completion)
         allowed = replace(sampling, max_tokens=min(sampling.max_tokens, left))
-        generated = await self._engine.complete(Prompt(self.prompt + self.completion, self._pictures, allowed))
+        generated = await self._policy.complete(Prompt(self.prompt + self.completion, self._pictures, allowed))
         self.completion += generated.ids
         self.mask += [1] * len(generated.ids)
         self.exhausted = not generated.stopped and len(self.completion) >= self._budget
-        spoken = self._engine.text(generated.ids)
+        spoken = self._policy.text(generated.ids)
         return Completion(spoken, Tokens(before, len(generated.ids)), truncated=not generated.stopped)
 
     def _shown(self, messages: Sequence[Message], images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
         """The ids between the model's last token and its next turn: the rest of its own turn, and what it is shown."""
         last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-        spoken = self._engine.render(messages[: last + 1], answering=False)
-        whole = self._engine.render(messages)
+        spoken = self._policy.render(messages[: last + 1], answering=False)
+        whole = self._policy.render(messages)
         if not whole.startswith(spoken):
             raise ValueError("the chat template changes earlier turns once another one follows")
         rest = whole[spoken.rindex(END_OF_TURN) :]
-        ids, pictures = self._engine.read(rest, images)
+        ids, pictures = self._policy.read(rest, images)
         # The end of its turn is the model's own token, unless it was cut off before writing it.
-        return (ids[1:] if self.completion[-1] == self._end_of_turn else ids), pictures
+        return (ids[1:] if self.completion[-1] == ids[0] else ids), pictures
 
 
 @dataclass(frozen=True)
@@ -113,14 +96,12 @@ class Rollout:
 
 async def roll_out(
     samples: Sequence[Sample],
-    engine: Engine,
+    policy: LocalPolicy,
     environment: ZoomEnvironment,
     *,
-    end_of_turn: int,
     budget: int,
     sampling: Sampling,
     seeds: Sequence[int],
-    prompt: str | None = None,
 ) -> list[Rollout]:
     """One rollout for each of `samples`, all at once; `seeds` are those of their random numbers.
 
@@ -129,9 +110,8 @@ async def roll_out(
     """
 
     async def one(sample: Sample, seed: int) -> Rollout:
-        transcript = Transcript(engine, end_of_turn, budget)
-        options: dict[str, Any] = {"sampling": replace(sampling, seed=seed), "prompt": prompt}
-        trajectory = await focus.run(sample, transcript, environment, **options)
+        transcript = Transcript(policy, budget)
+        trajectory = await focus.run(sample, transcript, environment, sampling=replace(sampling, seed=seed))
         if not transcript.completion:
             raise InputError(f"sample {sample.id} cannot be played: {trajectory.error or 'nothing was generated'}")
         found = transcript

@@ -17,7 +17,7 @@ from cof_agent.samples import read_samples
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.settings import record, write_record
-from cof_agent.training.trainer import agent_of, last_whole_checkpoint, play_of
+from cof_agent.training.trainer import held_out_of, last_whole_checkpoint, play_of
 from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json, write_atomic
 from rl import rewards
 from rl.settings import Settings, parse
@@ -51,17 +51,17 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
     samples = [sample for sample in read_samples(run.data, split=run.split, limit=run.samples) if sample.answers]
     if not samples:
         raise InputError(f"no sample of {run.data} has a known answer, so that nothing can be rewarded.")
-    agent = agent_of(settings)
+    held_out = held_out_of(settings)
     return ZoomGRPOTrainer(
         load_model(settings),
         [rewards.by_name(name, training.num_generations) for name in run.rewards],
         training,
         train_dataset=_dataset(samples),
-        eval_dataset=_dataset(samples[:1]) if agent else None,  # the trainer insists on one
+        eval_dataset=_dataset(samples[:1]) if held_out else None,  # the trainer insists on one
         processing_class=processor,
         peft_config=lora(settings, config) if settings.model.use_peft else None,
         play=play_of(settings),
-        agent=agent,
+        held_out=held_out,
         record=record(settings) | {"data": {"samples": len(samples)}},
     )
 

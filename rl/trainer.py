@@ -10,23 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
-from trl.models.utils import unwrap_model_for_generation
 
 from cof_agent import scoring
-from cof_agent.backends.local import LocalPolicy
 from cof_agent.environment import ZoomEnvironment
+from cof_agent.errors import InputError
 from cof_agent.policy import Sampling
-from cof_agent.training.trainer import Play, ZoomTrainer
+from cof_agent.training.trainer import ZoomTrainer
 from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, from_json, to_json
-from rl.rollout import END_OF_TURN, Rollout, roll_out
+from rl.rollout import Rollout, roll_out
 
 ROLLOUTS = "trajectories.jsonl"
 """In the output folder: all that was played, with the `step` in the settings."""
@@ -40,9 +37,10 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     place in the batch, so that a resumed run plays the same ones.
     """
 
-    def __init__(self, *arguments: Any, play: Play, **options: Any) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._play = play
+        if self.is_fsdp_enabled:
+            raise InputError("under FSDP the agent cannot play, which takes all weights; use DeepSpeed, or neither.")
         # Images come in the model's own sizes. If TRL's processor resized one after all, its features would no longer
         # match its tokens, and TRL would then train the whole batch without any image, without a word.
         self.processing_class.image_processor.do_resize = False
@@ -50,7 +48,6 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self.tools = [dict[str, Any]()]
         self._standalone_tools: list[Any] = []
         self._samples: list[Sample] = []
-        self._player: LocalPolicy | None = None
         self._sources = ZoomEnvironment()
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -62,8 +59,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         """Plays the samples of this step; returns what TRL's own method returns: ids of prompts and completions, mask,
         messages, log-probabilities, columns for the rewards, all images, and those that came up on the way."""
         started = time.perf_counter()
-        with self._for_generation() as model:
-            rollouts = self._played(model)
+        rollouts = self._played()
         self._account(rollouts, time.perf_counter() - started)
         images = [one.images for one in rollouts]
         return (
@@ -77,50 +73,18 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
             images,  # "on the way": so that TRL always takes them as they are, and never renders the prompt again
         )
 
-    @contextmanager
-    def _for_generation(self) -> Any:
-        """The bare model with all of its weights, as TRL prepares it for `generate`."""
-        checkpointing: Any = self.args.gradient_checkpointing_kwargs
-        contexts: list[AbstractContextManager[Any]] = [
-            torch.no_grad(),
-            self._dist.summon_full_params(self.model_wrapped, recurse=False),
-        ]
-        threads = torch.get_num_threads()
-        with (
-            unwrap_model_for_generation(
-                self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=checkpointing
-            ) as model,
-            ExitStack() as stack,
-        ):
-            for context in contexts:
-                stack.enter_context(context)
-            training = model.training
-            model.eval()
-            try:
-                yield model
-            finally:
-                model.train(training)
-                torch.set_num_threads(threads)
-
-    def _played(self, model: Any) -> list[Rollout]:
-        if self._player is None:
-            self._player = self._play.policy(model, self.processing_class)
-        policy, play = self._player, self._play
-        policy.forget()  # what was read with earlier weights
-        try:
+    def _played(self) -> list[Rollout]:
+        with self.agent_policy() as policy:
             return asyncio.run(
                 roll_out(
                     self._samples,
                     policy,
-                    self._sources.with_settings(play.settings(policy)),
-                    end_of_turn=self._tokenizer.convert_tokens_to_ids(END_OF_TURN),
+                    self._sources.with_settings(self._play.settings(policy)),
                     budget=self.max_completion_length,
-                    sampling=Sampling(play.turn_tokens, self.temperature, self.top_p),
+                    sampling=Sampling(self._play.turn_tokens, self.temperature, self.top_p),
                     seeds=self._seeds(len(self._samples)),
                 )
             )
-        finally:
-            policy.forget()
 
     def _seeds(self, count: int) -> list[int]:
         first = self.accelerator.process_index * count

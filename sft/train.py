@@ -22,7 +22,7 @@ from cof_agent.errors import InputError
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.settings import record, write_record
-from cof_agent.training.trainer import agent_of, last_whole_checkpoint
+from cof_agent.training.trainer import held_out_of, last_whole_checkpoint, play_of
 from sft import measure
 from sft.collate import AssistantCollator
 from sft.curriculum import CurriculumRows, Plan
@@ -60,16 +60,17 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
     config, processor = read_checkpoint(settings)
     frame = frame_of(config, processor)
     rows, measured = read_data(settings, processor, frame)
-    agent = agent_of(settings)
+    held_out = held_out_of(settings)
     return ZoomSFTTrainer(
         model=load_model(settings),
         args=training,
         processing_class=processor,
         data_collator=AssistantCollator(processor),
         train_dataset=_dataset(rows, [one.index for one in measured.kept]),
-        eval_dataset=_dataset(rows, [measured.kept[0].index]) if agent else None,  # the trainer insists on one
+        eval_dataset=_dataset(rows, [measured.kept[0].index]) if held_out else None,  # the trainer insists on one
         peft_config=lora(settings, config) if settings.model.use_peft else None,
-        agent=agent,
+        play=play_of(settings),
+        held_out=held_out,
         record=record(settings) | {"data": _figures(measured)},
     )
 

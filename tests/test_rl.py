@@ -26,7 +26,7 @@ from cof_agent.samples import read_samples
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 from rl import rewards
-from rl.rollout import END_OF_TURN, Rollout, roll_out
+from rl.rollout import Rollout, roll_out
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
 from sft.frame import Frame
@@ -56,12 +56,9 @@ def environment(policy: LocalPolicy) -> ZoomEnvironment:
 def played(
     policy: LocalPolicy, samples: list[Sample], *, budget: int = 2048, temperature: float = 0.0, seed: int = 0
 ) -> list[Rollout]:
-    end = policy._tokenizer.convert_tokens_to_ids(END_OF_TURN)
     seeds = [seed + index for index in range(len(samples))]
     sampling = Sampling(96, temperature)
-    return asyncio.run(
-        roll_out(samples, policy, environment(policy), end_of_turn=end, budget=budget, sampling=sampling, seeds=seeds)
-    )
+    return asyncio.run(roll_out(samples, policy, environment(policy), budget=budget, sampling=sampling, seeds=seeds))
 
 
 def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPolicy, samples: list[Sample]) -> None:

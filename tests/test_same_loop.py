@@ -166,7 +166,7 @@ def own(
         train_dataset=Dataset.from_list(rows),
         processing_class=processor,
         play=Play(),
-        agent=None,
+        held_out=None,
         record={},
     )
     policy = around(model, processor, name="scripted")
@@ -180,7 +180,7 @@ def own(
         return Generated(spoken(processor.tokenizer, SCRIPTS[index][turns[index] - 1]), True)
 
     monkeypatch.setattr(policy, "complete", complete)
-    trainer._player = policy
+    trainer._policy = policy
     return trainer, rows
 
 

@@ -11,7 +11,8 @@ import ctypes
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,43 +61,57 @@ class Play:
         return ZoomSettings(policy.coordinates, policy.limits, max_zooms=self.max_zooms)
 
 
-@dataclass(frozen=True)
-class AgentEvaluation:
-    """Which samples the agent answers at each evaluation, and how."""
-
-    samples: Sequence[Sample]
-    play: Play
-
-
 class ZoomTrainer(Base):
     """Mixed into a trainer of TRL: the agent answers held-out samples, and checkpoints are whole.
 
     `evaluate` gives `eval_accuracy`, `eval_zooms`, `eval_malformed` and `eval_answered` of the free-running agent.
 
-    `record` is what the model card is made from. A checkpoint that cannot be written whole is removed.
+    play: how the agent is played. held_out: what it answers at each evaluation. record: what the model card is made from.
+    A checkpoint that cannot be written whole is removed.
     """
 
-    def __init__(self, *arguments: Any, agent: AgentEvaluation | None, record: dict[str, Any], **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, play: Play, held_out: Sequence[Sample] | None, record: dict[str, Any], **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
-        self._agent, self._record = agent, record
+        self._play, self._held_out, self._record = play, held_out, record
         _leave_alone_what_is_frozen(self.model)
         if self.args.use_cpu:
             self.add_callback(_FlatMemory())
         if (self.args.bf16 or self.args.fp16) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             _widen_what_is_trained(self.model)
         self._policy: LocalPolicy | None = None
-        if agent is not None and self.is_fsdp_enabled:
+        if held_out is not None and self.is_fsdp_enabled:
             raise InputError(
                 "under FSDP the agent cannot answer while it is trained; leave eval_strategy out and measure the "
                 "checkpoints with `cof eval`."
             )
 
+    @contextmanager
+    def agent_policy(self) -> Iterator[LocalPolicy]:
+        """The model in training as a policy: with all of its weights, and nothing kept of what earlier ones read."""
+        checkpointing: Any = self.args.gradient_checkpointing_kwargs  # with which it is turned on again afterwards
+        threads = torch.get_num_threads()
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=checkpointing
+        ) as model:
+            training = model.training
+            model.eval()
+            self._policy = self._policy or self._play.policy(model, self.processing_class)
+            self._policy.forget()
+            try:
+                yield self._policy
+            finally:
+                self._policy.forget()
+                model.train(training)
+                torch.set_num_threads(threads)
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """The agent's figures on the held-out samples; each process answers its share of them."""
-        assert self._agent is not None, "eval_strategy without held-out samples"
-        trajectories = self._answered(self._agent)
+        assert self._held_out is not None, "eval_strategy without held-out samples"
+        trajectories = self._answered(self._held_out)
         figures = evaluate.figures(trajectories)
         answered = figures["stop_reasons"].get("answered", 0) / len(trajectories)
         found = {
@@ -118,32 +133,17 @@ class ZoomTrainer(Base):
         )
         return metrics
 
-    def _answered(self, agent: AgentEvaluation) -> list[Trajectory]:
+    def _answered(self, samples: Sequence[Sample]) -> list[Trajectory]:
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        mine = agent.samples[rank::ranks]
-        threads = torch.get_num_threads()
-        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:
-            model.eval()
-            try:
-                lines = [to_json(trajectory) for trajectory in self._roll_out(model, mine, agent)]
-            finally:
-                model.train()
-                torch.set_num_threads(threads)
-        gathered = [from_json(line, Trajectory) for line in gather_object(lines)]
+        sampling = Sampling(max_tokens=self._play.turn_tokens)
+        with self.agent_policy() as policy:
+            environment = ZoomEnvironment(self._play.settings(policy))
+            mine = asyncio.run(
+                rollout(samples[rank::ranks], policy, environment, concurrency=16, sampling=sampling, progress=False)
+            )
+        gathered = [from_json(line, Trajectory) for line in gather_object([to_json(one) for one in mine])]
         by_id = {trajectory.sample.id: trajectory for trajectory in gathered}
-        return [by_id[sample.id] for sample in agent.samples]
-
-    def _roll_out(self, model: Any, samples: Sequence[Sample], agent: AgentEvaluation) -> list[Trajectory]:
-        if self._policy is None:
-            self._policy = agent.play.policy(model, self.processing_class)
-        policy = self._policy
-        policy.forget()  # what was read with earlier weights
-        environment = ZoomEnvironment(agent.play.settings(policy))
-        sampling = Sampling(max_tokens=agent.play.turn_tokens)
-        try:
-            return asyncio.run(rollout(samples, policy, environment, concurrency=16, sampling=sampling, progress=False))
-        finally:
-            policy.forget()
+        return [by_id[sample.id] for sample in samples]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -233,17 +233,16 @@ def _unwritable(directory: Path, error: Exception) -> Exception:
     )
 
 
-def agent_of(settings: Settings) -> AgentEvaluation | None:
-    """The evaluation that the settings ask for.
+def held_out_of(settings: Settings) -> list[Sample] | None:
+    """The samples of the evaluation that the settings ask for.
 
     Raises:
-        InputError: if its samples cannot be read.
+        InputError: if they cannot be read.
     """
     run = settings.run
     if run.eval_data is None or settings.training.eval_strategy == "no":
         return None
-    samples = read_samples(run.eval_data, limit=run.eval_samples)
-    return AgentEvaluation(samples, play_of(settings))
+    return read_samples(run.eval_data, limit=run.eval_samples)
 
 
 def play_of(settings: Settings) -> Play:

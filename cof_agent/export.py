@@ -42,16 +42,21 @@ def settings_of(trajectory: Trajectory) -> ZoomSettings:
         ) from None
 
 
+def messages_of(trajectory: Trajectory) -> list[protocol.Message]:
+    """The conversation as it was held, under the system prompt that it was held with."""
+    system = settings_of(trajectory).system
+    return protocol.render(trajectory, system=system, prompt=trajectory.settings.get("prompt"))
+
+
 def conversation(trajectory: Trajectory, environment: ZoomEnvironment) -> tuple[list[protocol.Message], list[bytes]]:
     """The messages of a trajectory, and its images as PNG files in order."""
-    settings = settings_of(trajectory)
-    own = environment.with_settings(settings)
+    own = environment.with_settings(settings_of(trajectory))
     pngs = []
     for view in trajectory.views:
         buffer = io.BytesIO()
         own.image(trajectory.sample, view).save(buffer, "PNG", compress_level=1)
         pngs.append(buffer.getvalue())
-    return protocol.render(trajectory, system=settings.system), pngs
+    return messages_of(trajectory), pngs
 
 
 def to_parquet(trajectories: Iterable[Trajectory], path: Path) -> int:

@@ -93,19 +93,29 @@ def _json_rows(path: Path) -> Iterator[Any]:
         raise InputError(f"{path} is neither JSON nor JSONL: {error}.") from None
 
 
-def _dataset_rows(spec: str, split: str) -> Iterator[Any]:
+def load_table(spec: str, split: str) -> Any:
+    """The rows of a Parquet file, a folder or a dataset of the hub, as `datasets` loads them.
+
+    Raises:
+        InputError: if there is no such set, it cannot be read, or the package datasets is missing.
+    """
     try:
         import datasets
     except ImportError:
         raise InputError(f"reading {spec} needs the package datasets: pip install 'chain-of-focus[train]'.") from None
     try:
         if Path(spec).is_file():
-            loaded = datasets.load_dataset("parquet", data_files=spec, split=split)
-        else:
-            loaded = datasets.load_dataset(spec, split=split)
+            return datasets.load_dataset("parquet", data_files=spec, split=split)
+        return datasets.load_dataset(spec, split=split)
     except Exception as error:  # what a broken file or a missing set makes the loaders raise is not limited
         logging.getLogger(__name__).debug("loading %s failed", spec, exc_info=True)
         raise InputError(f"cannot load the dataset {spec}: {' '.join(str(error).split())[:300]}") from None
+
+
+def _dataset_rows(spec: str, split: str) -> Iterator[Any]:
+    loaded = load_table(spec, split)
+    import datasets
+
     for name, feature in loaded.features.items():
         if isinstance(feature, datasets.Image):
             loaded = loaded.cast_column(name, datasets.Image(decode=False))  # the file's own bytes

@@ -18,7 +18,6 @@ from cof_agent.trajectory import Trajectory, Zoom
 Reward = Callable[..., list[float | None]]
 
 DELTA, GAMMA = 0.2, 0.1  # Chain-of-Focus, arXiv 2505.15436
-ZOOM_COST = 1.0  # of one zoom; the weight in the configuration scales it
 
 
 def accuracy(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
@@ -33,7 +32,7 @@ def wire_format(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | N
 
 def zoom_cost(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
     """Minus 1 for each zoom."""
-    return [-ZOOM_COST * one.zooms for one in trajectory]
+    return [-float(one.zooms) for one in trajectory]
 
 
 def box_iou(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:

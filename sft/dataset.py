@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from cof_agent import protocol, scoring
+from cof_agent import scoring
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
-from cof_agent.export import settings_of
+from cof_agent.export import messages_of, settings_of
 from cof_agent.geometry import Size
 from cof_agent.protocol import Message
+from cof_agent.samples import load_table
 from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
 from sft.frame import Frame, Unfit, reframe
 
@@ -104,17 +105,13 @@ class TrajectoryRows:
             raise Unfit(str(error).rstrip(".")) from None
         if size != trajectory.views[0].source_size:
             raise Unfit(f"its image is {size} pixels, but was {trajectory.views[0].source_size} when it was recorded")
-        return Outline(self._messages(trajectory), [view.shown_size for view in trajectory.views])
+        return Outline(_plain(messages_of(trajectory)), [view.shown_size for view in trajectory.views])
 
     def row(self, index: int) -> dict[str, Any]:
         trajectory = reframe(self._trajectories[index], self._frame, self._environment)
         environment = self._environment.with_settings(settings_of(trajectory))
         images = [environment.image(trajectory.sample, view) for view in trajectory.views]
-        return {"messages": self._messages(trajectory), "images": images}
-
-    def _messages(self, trajectory: Trajectory) -> list[Message]:
-        prompt = trajectory.settings.get("prompt")
-        return _plain(protocol.render(trajectory, system=self._frame.system, prompt=prompt))
+        return {"messages": _plain(messages_of(trajectory)), "images": images}
 
 
 class TableRows:
@@ -223,13 +220,7 @@ def _table(spec: str, split: str, limit: int | None) -> Any:
     path = Path(spec)
     if path.suffix in (".jsonl", ".json", ".parquet") and not path.exists():
         raise InputError(f"there is no file {spec} to train on.")
-    try:
-        if path.is_file():
-            table = datasets.load_dataset("parquet", data_files=spec, split=split)
-        else:
-            table = datasets.load_dataset(spec, split=split)
-    except Exception as error:  # what a broken file or a missing set makes the loaders raise is not limited
-        raise InputError(f"cannot load the dataset {spec}: {' '.join(str(error).split())[:300]}") from None
+    table = load_table(spec, split)
     missing = {"messages", "images"} - set(table.column_names)
     if missing:
         columns = ", ".join(table.column_names)

@@ -62,21 +62,20 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
     """
     if trajectory.overview is None:
         raise Unfit("its image was never shown")
-    settings = settings_of(trajectory)
-    if settings.system == frame.system and all(frame.fits(view.shown_size) for view in trajectory.views):
+    made = settings_of(trajectory)
+    if made.system == frame.system and all(frame.fits(view.shown_size) for view in trajectory.views):
         return trajectory
     limits = PixelLimits(
         frame.grid,
         frame.min_pixels,
-        min(max(settings.limits.max_pixels, frame.min_pixels), frame.max_pixels),
-        min(max(settings.limits.zoom_pixels, frame.min_pixels), frame.max_pixels),
+        min(max(made.limits.max_pixels, frame.min_pixels), frame.max_pixels),
+        min(max(made.limits.zoom_pixels, frame.min_pixels), frame.max_pixels),
     )
-    settings = replace(settings, system=frame.system, limits=limits)
+    settings = replace(made, system=frame.system, limits=limits)
     target = environment.with_settings(settings)
-    old = settings_of(trajectory).system
     views, shown, turns = trajectory.views, [target.reset(trajectory.sample)], []
     for turn in trajectory.turns:
-        text = _rewritten(turn, old, frame.system, views, shown)
+        text = _rewritten(turn, made.system, frame.system, views, shown)
         actions = protocol.parse(text)
         observations = target.step(actions, shown)
         if len(observations) != len(turn.observations) or any(found.view is None for found in observations):

@@ -104,9 +104,9 @@ def _figures(measured: measure.Measured) -> dict[str, Any]:
     kept = measured.kept
     return {
         "samples": len(kept),
-        "left_out": len(measured.left_out),
-        "tokens": sum(one.tokens for one in kept) or "?",
-        "images": sum(one.images for one in kept) or "?",
+        "left out": len(measured.left_out),
+        "tokens": sum(one.tokens for one in kept),
+        "images": sum(one.images for one in kept),
     }
 
 

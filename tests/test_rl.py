@@ -261,4 +261,6 @@ def test_two_processes_with_uneven_conversations_train_as_one_does(scenes: Path,
     assert found["two"] == pytest.approx(found["one"], abs=1e-3)
     trajectories = list(read_jsonl(tmp_path / "two" / "trajectories.jsonl", Trajectory))
     assert len({len(one.turns) for one in trajectories}) > 1
+    assert any(rewards.wire_format(trajectory=[one]) == [0.0] for one in trajectories)
+    assert any(one.stop is StopReason.TRUNCATED for one in trajectories)
     assert len(trajectories) == 80

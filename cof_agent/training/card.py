@@ -1,4 +1,4 @@
-"""The model card of a fine-tuned checkpoint: from what, on what, with what, and how well."""
+"""The model card of a trained checkpoint: from what, on what, with what, and how well."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ def text(record: dict[str, Any], scores: Sequence[dict[str, Any]]) -> str:
         "---",
         "library_name: transformers",
         "pipeline_tag: image-text-to-text",
-        "tags: [chain-of-focus, sft, trl]",
+        f"tags: [chain-of-focus, {'grpo' if 'rewards' in run else 'sft'}, trl]",
         "---",
         "",
         "# A zoom agent",
         "",
-        f"Fine-tuned from `{base}` on zoom trajectories: it looks at an overview of a large image, asks for regions of it "
+        f"Trained from `{base}` {_how(run)}: it looks at an overview of a large image, asks for regions of it "
         "in the Chain-of-Focus wire format "
         f"(version {record['protocol_version']}), and answers. Run it with `cof ask IMAGE QUESTION --model DIR`"
         + (", after `cof merge`." if model.get("use_peft") else "."),
         "",
         "## Data",
         "",
-        f"`{run['data']}`: {data.get('samples', 'as drawn')} samples, {data.get('tokens', '?')} tokens, "
-        f"{data.get('images', '?')} images; {data.get('left_out', 0)} left out.",
+        f"`{run['data']}`: {', '.join(f'{value} {name}' for name, value in data.items() if value)}.",
         "",
         "## Scores while it was trained",
         "",
@@ -61,6 +60,10 @@ def text(record: dict[str, Any], scores: Sequence[dict[str, Any]]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _how(run: dict[str, Any]) -> str:
+    return f"by GRPO, rewarded for {', '.join(run['rewards'])}" if "rewards" in run else "on zoom trajectories"
 
 
 def _scores(scores: Sequence[dict[str, Any]], run: dict[str, Any]) -> list[str]:

@@ -54,10 +54,8 @@ def load_model(settings: Settings) -> Any:
     if asked.attn_implementation:
         options["attn_implementation"] = asked.attn_implementation
     if (quantization := get_quantization_config(asked)) is not None:
-        quantization.llm_int8_skip_modules = [
-            "lm_head",
-            "visual",
-        ]  # small, and in 4 bits the projector has no gradients
+        # Small, and in 4 bits the projector would have no gradients.
+        quantization.llm_int8_skip_modules = ["lm_head", "visual"]
         options |= {"quantization_config": quantization, "device_map": {"": settings.training.device}}
     try:
         model = AutoModelForImageTextToText.from_pretrained(path, **options)

@@ -7,7 +7,7 @@ a list of all that is seen ten times. Pointing itself is begun before, in `sft.g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -16,7 +16,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Box, CoordinateSystem, Size, View, smart_resize
 from cof_agent.nano.build import OVERVIEW_PIXELS, ZOOM_PIXELS
 from cof_agent.policy import PixelLimits
-from cof_agent.scenes import oracle
+from cof_agent.scenes import imperfect, oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask, colour, shape, sign_on, written_on
 from cof_agent.scenes.scene import Item, Scene, Style, generate
@@ -37,6 +37,9 @@ class Plan:
     listing: float = 0.05  # lists of what is seen
     simple: float = 0.2  # share of scenes that are simpler than those of the benchmark
     tokens: int = 270  # beside an overview; rows of one length waste no padding
+    faults: dict[str, float] = field(
+        default_factory=dict
+    )  # of the teacher (`scenes.imperfect.Faults`); none by default
 
 
 def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
     random = Random(f"row:{key}")
     growth = random.random() if random.random() < plan.simple else 1.0
     scene = generate(key, style(growth))
-    talk = _Conversation(scene, environment, plan.tokens)
+    talk = _Conversation(scene, environment, plan.tokens, imperfect.Faults(**plan.faults))
     kind = random.random()
     if kind < plan.reading:
         _read_crops(talk, random)
@@ -107,10 +110,10 @@ WEIGHTS = (3, 2, 4)  # of CATEGORIES in whole trajectories: those that take two 
 
 
 class _Conversation:
-    """Questions about one scene, each answered as the oracle does, as many as about `tokens` tokens hold."""
+    """Questions about one scene, each answered as the oracle does but for `faults`, as many as about `tokens` tokens hold."""
 
-    def __init__(self, scene: Scene, environment: ZoomEnvironment, tokens: int) -> None:
-        self.scene, self.environment, self.left = scene, environment, tokens
+    def __init__(self, scene: Scene, environment: ZoomEnvironment, tokens: int, faults: imperfect.Faults) -> None:
+        self.scene, self.environment, self.left, self.faults = scene, environment, tokens, faults
         self.messages = [_message("system", protocol.system_prompt(environment.settings.system))]
         self.views: list[View] = []
         self._new: list[dict[str, Any]] = []  # the image of the next question
@@ -131,9 +134,9 @@ class _Conversation:
     def ask(self, samples: list[Sample], *, whole: bool = False) -> bool:
         """Answer `samples` in order: the whole way with its crops, or the first action only. False: no room is left."""
         for sample in samples:
-            views = list(self.views)
+            views, teacher = list(self.views), imperfect.Teacher(sample, self.environment, self.faults)
             messages = [_message("user", protocol.question_text(sample), *self._new)]
-            while text := self._next_zoom(sample, views):
+            while text := self._next_zoom(sample, views, teacher):
                 messages.append(_message("assistant", text))
                 if not whole:
                     break
@@ -150,11 +153,11 @@ class _Conversation:
             self.views, self._new = views, []
         return True
 
-    def _next_zoom(self, sample: Sample, views: list[View]) -> str | None:
+    def _next_zoom(self, sample: Sample, views: list[View], teacher: imperfect.Teacher) -> str | None:
         if sample.metadata["kind"] == "show" and len(views) == len(self.views):
             box = oracle.pointing_box(views[0], sample.boxes[0], CoordinateSystem.ABSOLUTE)
             return protocol.write_zoom("It can be seen well.", box)
-        return oracle.next_zoom(sample, views, self.environment)
+        return teacher.next_zoom(views)
 
 
 def _message(role: str, text: str, *images: dict[str, Any]) -> protocol.Message:

@@ -9,6 +9,7 @@ from typing import Any
 from trl import SFTConfig
 
 from cof_agent.errors import InputError
+from cof_agent.scenes.imperfect import Faults
 from cof_agent.training import settings
 
 CURRICULUM = "curriculum"
@@ -43,8 +44,19 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     run, training, model = settings.parse((RunConfig, SFTConfig), arguments)
     if run.data == CURRICULUM and not run.samples:
         raise InputError("the curriculum has no end: say how many rows with --samples.")
+    if run.data == CURRICULUM:
+        _check_plan(run.plan)
     if training.packing or training.padding_free:
         raise InputError("packing and padding_free do not work with images; leave them out.")
     # Ours filters by length and masks by turn, whatever the template; TRL's would cut images in two.
     max_length, training.max_length, training.assistant_only_loss = training.max_length, None, False
     return Settings(run, training, model, max_length)
+
+
+def _check_plan(plan: dict[str, Any]) -> None:
+    from sft.curriculum import Plan
+
+    try:
+        Faults(**Plan(**plan).faults)
+    except TypeError as error:
+        raise InputError(f"the plan of the curriculum is not right: {error}; see `sft.curriculum.Plan`.") from None

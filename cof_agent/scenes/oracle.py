@@ -84,9 +84,13 @@ def next_zoom(sample: Sample, views: Sequence[View], environment: ZoomEnvironmen
         number, box = _target(look, views)
         if _gains(views[number], box, environment):
             system = environment.settings.system
-            thought = f"{_sentence(look.name)} is too small to see."
-            return protocol.write_zoom(thought, pointing_box(views[number], box, system), number)
+            return protocol.write_zoom(too_small(look), pointing_box(views[number], box, system), number)
     return None
+
+
+def too_small(look: Look) -> str:
+    """The thought before a zoom."""
+    return f"{_sentence(look.name)} is too small to see."
 
 
 def _target(look: Look, views: Sequence[View]) -> tuple[int, Box]:

@@ -22,6 +22,9 @@ class RunConfig(settings.RunConfig):
     rewards: list[str] = field(
         default_factory=lambda: ["accuracy", "format"], metadata={"help": f"Any of {', '.join(rewards.NAMES)}."}
     )
+    redraws: int = field(
+        default=0, metadata={"help": "How often groups without any variance are played again, with other samples."}
+    )
 
 
 @dataclass(frozen=True)

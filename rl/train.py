@@ -41,7 +41,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
     """The trainer with its model, processor and samples; nothing is played yet.
 
     Raises:
-        InputError: if the model or the samples cannot be read, or none of them has a known answer.
+        InputError: if the model or the samples cannot be read, or too few of them have a known answer.
     """
     run, training = settings.run, settings.training
     if run.threads:
@@ -49,8 +49,12 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
     set_seed(training.seed)
     config, processor = read_checkpoint(settings)
     samples = [sample for sample in read_samples(run.data, split=run.split, limit=run.samples) if sample.answers]
-    if not samples:
-        raise InputError(f"no sample of {run.data} has a known answer, so that nothing can be rewarded.")
+    prompts = (training.generation_batch_size or 0) // training.num_generations
+    if len(samples) < prompts:
+        raise InputError(
+            f"{run.data} has {len(samples)} samples with a known answer, but {prompts} are played at once; give more, or "
+            "lower per_device_train_batch_size or gradient_accumulation_steps."
+        )
     held_out = held_out_of(settings)
     return ZoomGRPOTrainer(
         load_model(settings),
@@ -60,8 +64,10 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         eval_dataset=_dataset(samples[:1]) if held_out else None,  # the trainer insists on one
         processing_class=processor,
         peft_config=lora(settings, config) if settings.model.use_peft else None,
+        redraws=run.redraws,
         play=play_of(settings),
         held_out=held_out,
+        blank_control=run.eval_blank,
         record=record(settings) | {"data": {"samples": len(samples)}},
     )
 

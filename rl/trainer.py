@@ -12,18 +12,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from statistics import fmean
 from typing import Any
 
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
 from cof_agent import scoring
+from cof_agent.backends.local import LocalPolicy
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.policy import Sampling
 from cof_agent.training.trainer import ZoomTrainer
-from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, from_json, to_json
+from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, from_json, to_json
 from rl.rollout import Rollout, roll_out
+from rl.watch import ToolWatch
 
 ROLLOUTS = "trajectories.jsonl"
 """In the output folder: all that was played, with the `step` in the settings."""
@@ -35,9 +39,11 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     Crops are part of the loss's input, their tokens and all that the model did not write are masked. Reward functions get
     the played `trajectory`. Every conversation draws random numbers of its own, which depend on the seed, the step and its
     place in the batch, so that a resumed run plays the same ones.
+
+    redraws: how often groups without any variance are played again, with other samples.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, redraws: int = 0, **options: Any) -> None:
         super().__init__(*arguments, **options)
         if self.is_fsdp_enabled:
             raise InputError("under FSDP the agent cannot play, which takes all weights; use DeepSpeed, or neither.")
@@ -47,12 +53,31 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         # What makes TRL take the images that came up during the conversation, and the mask; no tool is ever called by it.
         self.tools = [dict[str, Any]()]
         self._standalone_tools: list[Any] = []
+        # TRL takes cut-off conversations out of the attention mask as well, and then counts fewer images than it is given.
+        self._forgive_cut_off, self.mask_truncated_completions = self.args.mask_truncated_completions, False
+        self._redraws = redraws
         self._samples: list[Sample] = []
         self._sources = ZoomEnvironment()
+        self._turn = (-1, 0)
+        self._seconds, self._elsewhere = 0.0, 0.0  # of a step's update, and of what came in between
+        self.add_callback(ToolWatch())
+
+    def training_step(self, *arguments: Any, **options: Any) -> Any:
+        started, self._elsewhere = time.perf_counter(), 0.0
+        output = super().training_step(*arguments, **options)
+        self._seconds += time.perf_counter() - started - self._elsewhere
+        if self.accelerator.sync_gradients:
+            self._metrics["train"]["seconds/update"].append(self._seconds)
+            self._seconds = 0.0
+        return output
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        started = time.perf_counter()
         self._samples = [from_json(row["sample"], Sample) for row in inputs]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        self._elsewhere = time.perf_counter() - started
+        metrics = self._metrics["train"]  # the only mode: evaluation is the agent's, not TRL's
+        metrics["seconds/scoring"].append(self._elsewhere - metrics["seconds/rollout"][-1])
         return output
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
@@ -65,7 +90,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         return (
             [one.prompt for one in rollouts],
             [one.completion for one in rollouts],
-            [one.mask for one in rollouts],
+            [loss_mask(one, self._forgive_cut_off) for one in rollouts],
             [[{"role": "assistant", "content": turn.text} for turn in one.trajectory.turns] for one in rollouts],
             None,
             {"trajectory": [one.trajectory for one in rollouts]},
@@ -74,42 +99,98 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         )
 
     def _played(self) -> list[Rollout]:
+        """A rollout for each of the samples. Groups whose rewards are all equal teach nothing: they are played again with
+        other samples, up to `redraws` times (dynamic sampling, DAPO, arXiv 2503.14476)."""
+        self._turn = self._next_turn()
         with self.agent_policy() as policy:
-            return asyncio.run(
-                roll_out(
-                    self._samples,
-                    policy,
-                    self._sources.with_settings(self._play.settings(policy)),
-                    budget=self.max_completion_length,
-                    sampling=Sampling(self._play.turn_tokens, self.temperature, self.top_p),
-                    seeds=self._seeds(len(self._samples)),
-                )
-            )
+            rollouts = self._rolled_out(policy, range(len(self._samples)), 0)
+            for attempt in range(1, self._redraws + 1):
+                again = self._equal_groups(rollouts)
+                if not again:
+                    break
+                places = [place for place in range(len(rollouts)) if self._group(place) in again]
+                for place in places:
+                    self._samples[place] = self._another_sample(attempt, self._group(place))
+                for place, rollout in zip(places, self._rolled_out(policy, places, attempt), strict=True):
+                    rollouts[place] = rollout
+        return rollouts
 
-    def _seeds(self, count: int) -> list[int]:
-        first = self.accelerator.process_index * count
-        generation = self.state.global_step if self.model.training else -1
-        return [hash((self.args.seed, generation, first + index)) & 0x7FFFFFFF for index in range(count)]
+    def _next_turn(self) -> tuple[int, int]:
+        """The step, and the how-manieth generation within it: what makes random numbers differ."""
+        step = self.state.global_step
+        return (step, self._turn[1] + 1 if self._turn[0] == step else 0)
+
+    def _rolled_out(self, policy: LocalPolicy, places: Sequence[int], attempt: int) -> list[Rollout]:
+        """Rollouts of the samples at these places of this process's batch."""
+        first = self.accelerator.process_index * len(self._samples)
+        return asyncio.run(
+            roll_out(
+                [self._samples[place] for place in places],
+                policy,
+                self._sources.with_settings(self._play.settings(policy)),
+                budget=self.max_completion_length,
+                sampling=Sampling(self._play.turn_tokens, self.temperature, self.top_p),
+                seeds=[self._seed("play", attempt, first + place) for place in places],
+            )
+        )
+
+    def _seed(self, *what: int | str) -> int:
+        """A random number of this generation."""
+        return Random(f"{self.args.seed}:{self._turn}:{what}").getrandbits(31)
+
+    def _group(self, place: int) -> int:
+        """Which group of the whole step a place of this process's batch is in."""
+        first: int = self.accelerator.process_index * len(self._samples)
+        return (first + place) // int(self.num_generations)
+
+    def _equal_groups(self, rollouts: Sequence[Rollout]) -> set[int]:
+        """The groups of the whole step, over all processes, whose rewards are all equal; the same on each of them."""
+        trajectories = [one.trajectory for one in rollouts]
+        parts = [reward(trajectory=trajectories) for reward in self.reward_funcs]
+        weights = self.reward_weights.tolist()
+        mine = [
+            sum(w * (part or 0.0) for w, part in zip(weights, one, strict=True)) for one in zip(*parts, strict=True)
+        ]
+        rewards, size = gather_object(mine), self.num_generations
+        groups = [rewards[start : start + size] for start in range(0, len(rewards), size)]
+        return {number for number, group in enumerate(groups) if max(group) - min(group) < 1e-6}
+
+    def _another_sample(self, attempt: int, group: int) -> Sample:
+        """One for the whole group, whichever processes it is played by."""
+        rows: Any = self.train_dataset
+        return from_json(rows[self._seed("sample", attempt, group) % len(rows)]["sample"], Sample)
 
     def _account(self, rollouts: Sequence[Rollout], seconds: float) -> None:
         """Metrics of the step, and its trajectories for `cof view`."""
-        mode = "train" if self.model.training else "eval"
-        step = self.state.global_step
+        step, metrics = self.state.global_step, self._metrics["train"]
         lines = [
             to_json(replace(one.trajectory, settings={**one.trajectory.settings, "step": step})) for one in rollouts
         ]
         gathered = [from_json(line, Trajectory) for line in gather_object(lines)]
         written = gather_object([sum(one.mask) for one in rollouts])
+        read = gather_object([len(one.prompt) + len(one.completion) for one in rollouts])
         exhausted = gather_object([one.exhausted for one in rollouts])
-        for name, value in measures(gathered).items():
-            self._metrics[mode][name].append(value)
-        self._metrics[mode]["exhausted"].append(sum(exhausted) / len(exhausted))
-        self._metrics[mode]["completions/mean_length"].append(sum(written) / len(written))
-        self._metrics[mode]["seconds/rollout"].append(seconds)
-        if mode == "train" and self.accelerator.is_main_process:
+        self.state.num_input_tokens_seen += sum(read)
+        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+        found = measures(gathered) | {
+            "exhausted": _share(exhausted),
+            "completions/mean_length": fmean(written),
+            "completions/min_length": min(written),
+            "completions/max_length": max(written),
+            "seconds/rollout": seconds,
+        }
+        for name, value in found.items():
+            metrics[name].append(value)
+        if self.accelerator.is_main_process:
             with JsonlAppender(Path(self.args.output_dir) / ROLLOUTS) as file:
                 for trajectory in gathered:
                     file.append(trajectory)
+
+
+def loss_mask(rollout: Rollout, forgive_cut_off: bool) -> list[int]:
+    """1 for each id of the completion that the model wrote; all 0 for one that was cut off, where that is forgiven."""
+    cut_off = rollout.trajectory.stop is StopReason.TRUNCATED
+    return [0] * len(rollout.mask) if cut_off and forgive_cut_off else rollout.mask
 
 
 def measures(trajectories: Sequence[Trajectory]) -> dict[str, float]:
@@ -119,6 +200,7 @@ def measures(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "accuracy": _share(right),
         "zooms/mean": sum(one.zooms for one in trajectories) / len(trajectories),
         "malformed": _share([scoring.malformed(one) for one in trajectories]),
+        "truncated": _share([one.stop is StopReason.TRUNCATED for one in trajectories]),
     }
     for name, zoomed in (("direct", False), ("zoomed", True)):
         mine = [hit for hit, one in zip(right, trajectories, strict=True) if (one.zooms > 0) == zoomed]

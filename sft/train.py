@@ -71,6 +71,7 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
         peft_config=lora(settings, config) if settings.model.use_peft else None,
         play=play_of(settings),
         held_out=held_out,
+        blank_control=run.eval_blank,
         record=record(settings) | {"data": _figures(measured)},
     )
 

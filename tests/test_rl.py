@@ -27,6 +27,8 @@ from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 from rl import rewards
 from rl.rollout import Rollout, roll_out
+from rl.trainer import loss_mask
+from rl.watch import collapse, unused_crops
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
 from sft.frame import Frame
@@ -130,6 +132,26 @@ def test_adaptive_rewards(correct: bool, direct: bool, formed: bool, some: bool,
     assert rewards.adaptive_released(correct, direct, formed, some) == pytest.approx(released)
 
 
+def test_what_was_cut_off_can_be_forgiven(policy: LocalPolicy, samples: list[Sample]) -> None:
+    short, whole = played(policy, samples[:1], budget=8)[0], played(policy, samples[:1])[0]
+    assert 1 in short.mask
+    assert loss_mask(short, False) == short.mask
+    assert set(loss_mask(short, True)) == {0} and len(loss_mask(short, True)) == len(short.completion)
+    assert loss_mask(whole, True) == whole.mask
+
+
+def test_a_tool_that_is_no_longer_used_is_noticed() -> None:
+    fallen = [{"zooms/mean": 1.5}] * 10 + [{"loss": 1.0}] + [{"zooms/mean": 0.1}] * 10
+    found = collapse(fallen)
+    assert found is not None
+    assert "fell from 1.50 to 0.10" in found[1]
+    assert collapse(fallen[:-3]) is None  # too short to tell
+    assert collapse([{"zooms/mean": 0.0}] * 30) is None  # it never zoomed
+    assert unused_crops({"eval_crop_gain": 0.4}) is None
+    assert unused_crops({"eval_accuracy": 0.4}) is None
+    assert (unused_crops({"eval_crop_gain": -0.1}) or ("",))[0] == "unused"
+
+
 def judged(policy: LocalPolicy, samples: list[Sample]) -> list[Trajectory]:
     return [rollout.trajectory for rollout in played(policy, samples)]
 
@@ -188,6 +210,7 @@ def run(arguments: dict[str, Any]) -> None:
         ({"rewards": "beauty"}, "there is no reward beauty; the rewards are accuracy"),
         ({"use_vllm": "true"}, "vLLM does not play conversations yet"),
         ({"top_k": 5}, "leave top_k"),
+        ({"per_device_train_batch_size": 72}, "8 samples with a known answer, but 9 are played at once"),
         ({"dry_run": "true"}, "there is no setting dry_run"),
         ({"data": "nowhere"}, "there is no file or folder nowhere"),
         ({"num_generation": 4}, "no setting num_generation; is num_generations meant"),
@@ -224,6 +247,49 @@ def test_training_goes_on_with_the_same_rollouts(scenes: Path, tmp_path: Path) -
     assert {"accuracy", "zooms/mean", "malformed", "seconds/rollout"} <= set(state["log_history"][0])
     assert any(entry.get("grad_norm") for entry in state["log_history"])
     assert torch.isfinite(torch.tensor([entry["loss"] for entry in state["log_history"] if "loss" in entry])).all()
+
+
+@pytest.mark.slow
+def test_steps_differ_equal_groups_are_played_with_other_samples_and_crops_are_checked(
+    scenes: Path, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {
+        "data": scenes,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 400,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "max_steps": 2,
+        "learning_rate": 0,
+    }
+
+    def rollouts(name: str) -> list[Trajectory]:
+        return list(read_jsonl(tmp_path / name / "trajectories.jsonl", Trajectory))
+
+    run(arguments | {"output_dir": tmp_path / "one", "samples": 2, "temperature": 2.0})
+    texts = [one.turns[0].text for one in rollouts("one")]
+    assert len(texts) == 16
+    assert len(set(texts)) > 12  # the same samples in both steps, which draw other numbers
+    ids = {}
+    for redraws in (0, 1):
+        name = f"redraws-{redraws}"
+        control = {
+            "eval_data": scenes,
+            "eval_samples": 8,
+            "eval_strategy": "steps",
+            "eval_steps": 2,
+            "eval_blank": "true",
+        }
+        run(arguments | control | {"output_dir": tmp_path / name, "temperature": 0.001, "redraws": redraws})
+        ids[redraws] = [one.sample.id for one in rollouts(name)]
+        assert len(ids[redraws]) == 16
+        assert all(len(set(ids[redraws][start : start + 4])) == 1 for start in range(0, 16, 4))
+        state = json.loads((tmp_path / name / "checkpoint-2" / "trainer_state.json").read_text())
+        (evaluation,) = [entry for entry in state["log_history"] if "eval_accuracy" in entry]
+        assert evaluation["eval_crop_gain"] > 0.3
+        assert "loss" not in evaluation and "reward" not in evaluation
+    assert ids[0] != ids[1]  # without chance all groups are equal
 
 
 @pytest.mark.slow

@@ -171,7 +171,9 @@ def own(
     )
     policy = around(model, processor, name="scripted")
     turns: dict[int, int] = defaultdict(int)
-    seeds = trainer._seeds(4)
+    before, trainer._turn = trainer._turn, trainer._next_turn()
+    seeds = [trainer._seed("play", 0, index) for index in range(4)]
+    trainer._turn = before
     by_turn_seed = _turn_seeds(seeds, samples)
 
     async def complete(prompt: Prompt) -> Generated:

@@ -50,6 +50,9 @@ class RunConfig:
         default=None, metadata={"help": "Held-out samples that the agent answers at each evaluation (`eval_steps`)."}
     )
     eval_samples: int = field(default=32, metadata={"help": "How many of them."})
+    eval_blank: bool = field(
+        default=False, metadata={"help": "Those that it zooms on also with grey crops, for `eval_crop_gain`."}
+    )
     overview_pixels: int | None = field(
         default=None, metadata={"help": "Largest area of the overview that the agent is shown."}
     )

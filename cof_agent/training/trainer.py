@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from cof_agent import evaluate
 from cof_agent.backends.local import LocalPolicy, around
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.policy import Sampling
 from cof_agent.rollout import rollout
@@ -64,17 +64,26 @@ class Play:
 class ZoomTrainer(Base):
     """Mixed into a trainer of TRL: the agent answers held-out samples, and checkpoints are whole.
 
-    `evaluate` gives `eval_accuracy`, `eval_zooms`, `eval_malformed` and `eval_answered` of the free-running agent.
+    `evaluate` gives `eval_accuracy`, `eval_zooms`, `eval_malformed` and `eval_answered` of the free-running agent; with
+    `blank_control` also `eval_crop_gain`: how much more often it is right on the samples that it zoomed on than it is with
+    grey crops.
 
     play: how the agent is played. held_out: what it answers at each evaluation. record: what the model card is made from.
     A checkpoint that cannot be written whole is removed.
     """
 
     def __init__(
-        self, *arguments: Any, play: Play, held_out: Sequence[Sample] | None, record: dict[str, Any], **options: Any
+        self,
+        *arguments: Any,
+        play: Play,
+        held_out: Sequence[Sample] | None,
+        record: dict[str, Any],
+        blank_control: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._play, self._held_out, self._record = play, held_out, record
+        self._blank_control = blank_control
         _leave_alone_what_is_frozen(self.model)
         if self.args.use_cpu:
             self.add_callback(_FlatMemory())
@@ -120,11 +129,17 @@ class ZoomTrainer(Base):
             "malformed": figures["malformed_rate"],
             "answered": answered,
         }
-        metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items()}
+        if self._blank_control:
+            zoomed = [one for one in trajectories if one.zooms]
+            found["crop_gain"] = self._crop_gain(zoomed) if zoomed else None
+        metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items() if value is not None}
         if self.is_world_process_zero():
             lines = "".join(to_json(trajectory) + "\n" for trajectory in trajectories)
             write_atomic(Path(self.args.output_dir) / "eval" / f"step-{self.state.global_step}.jsonl", lines)
+        training = self.model.training
+        self.model.eval()  # TRL's trainers would otherwise put the figures of the training steps since the last log in here
         self.log(dict(metrics))
+        self.model.train(training)
         self.control = self.callback_handler.on_evaluate(  # type: ignore[has-type]
             self.args,
             self.state,
@@ -133,11 +148,17 @@ class ZoomTrainer(Base):
         )
         return metrics
 
-    def _answered(self, samples: Sequence[Sample]) -> list[Trajectory]:
+    def _crop_gain(self, zoomed: Sequence[Trajectory]) -> float | None:
+        """How much more often than with grey crops these were right; None where no true answer is known."""
+        blank = self._answered([one.sample for one in zoomed], crop="blank")
+        real, grey = (evaluate.figures(found)["accuracy"] for found in (zoomed, blank))
+        return None if real is None else float(real - grey)
+
+    def _answered(self, samples: Sequence[Sample], crop: CropMode = "real") -> list[Trajectory]:
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         sampling = Sampling(max_tokens=self._play.turn_tokens)
         with self.agent_policy() as policy:
-            environment = ZoomEnvironment(self._play.settings(policy))
+            environment = ZoomEnvironment(replace(self._play.settings(policy), crop=crop))
             mine = asyncio.run(
                 rollout(samples[rank::ranks], policy, environment, concurrency=16, sampling=sampling, progress=False)
             )

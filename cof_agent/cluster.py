@@ -17,6 +17,7 @@ from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.graphs import search as teacher
 from cof_agent.graphs.search import Search
+from cof_agent.samples import RESOLUTION
 from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, from_json, read_jsonl, to_json
 
 Build = Callable[[], Search]
@@ -86,7 +87,7 @@ class _Worker:
 
     async def _all(self, samples: Sequence[Sample]) -> list[Trajectory]:
         runs = [
-            teacher.run(sample, self.search, self.environment, long_side=sample.metadata["resolution"])
+            teacher.run(sample, self.search, self.environment, long_side=sample.metadata[RESOLUTION])
             for sample in samples
         ]
         return await asyncio.gather(*runs)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from statistics import fmean
 from typing import Any
 
@@ -21,6 +20,7 @@ from cof_agent.errors import InputError
 from cof_agent.graphs import search as teacher
 from cof_agent.graphs.search import Search
 from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.samples import RESOLUTION
 from cof_agent.teacher.accept import Refusal
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json, write_atomic
 
@@ -36,15 +36,6 @@ class Shard:
         return samples[self.number - 1 :: self.count]
 
 
-def prepared(samples: Sequence[Sample], resolutions: Sequence[int], seed: int) -> list[Sample]:
-    """The samples, each with the resolution at which it is taken, drawn by its id and the seed."""
-    drawn = [Random(f"resolution:{seed}:{sample.id}").choice(list(resolutions)) for sample in samples]
-    return [
-        replace(sample, metadata=sample.metadata | {"resolution": long_side})
-        for sample, long_side in zip(samples, drawn, strict=True)
-    ]
-
-
 async def collect(
     samples: Sequence[Sample],
     search: Search,
@@ -54,7 +45,7 @@ async def collect(
     shard: Shard | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Collects from samples that are `prepared`; returns the summary, which is also written.
+    """Collects from samples with resolutions (`samples.at_resolutions`); returns the summary, which is also written.
 
     Raises:
         InputError: if `output` holds what was collected in another way, or a policy refuses how it is used.
@@ -67,7 +58,7 @@ async def collect(
     todo = [sample for sample in shard.of(samples) if sample.id not in refused]
 
     async def one(sample: Sample) -> Trajectory:
-        return await teacher.run(sample, search, environment, long_side=sample.metadata["resolution"])
+        return await teacher.run(sample, search, environment, long_side=sample.metadata[RESOLUTION])
 
     try:
         await rollout.collect(
@@ -92,7 +83,7 @@ def description(search: Search, samples: Sequence[Sample]) -> dict[str, Any]:
         "glances": search.glances,
         "attempts": search.attempts,
         "seed": search.seed,
-        "resolutions": sorted({sample.metadata["resolution"] for sample in samples}),
+        "resolutions": sorted({sample.metadata[RESOLUTION] for sample in samples}),
         "samples": len(samples),
         "protocol_version": PROTOCOL_VERSION,
     }
@@ -162,7 +153,7 @@ def summarise(kept: Sequence[Trajectory], rejected: Sequence[Trajectory], *, lef
     cost = {name: sum(one[name] for one in spent) for name in ("calls", "prompt_tokens", "completion_tokens")}
     by_resolution: dict[int, list[Trajectory]] = {}
     for trajectory in (*kept, *rejected):
-        by_resolution.setdefault(trajectory.sample.metadata.get("resolution", 0), []).append(trajectory)
+        by_resolution.setdefault(trajectory.sample.metadata.get(RESOLUTION, 0), []).append(trajectory)
     return {
         "n": total,
         "left": left,

@@ -110,6 +110,18 @@ class ZoomEnvironment:
         other._sources, other._shown = self._sources, self._shown
         return other
 
+    def at(self, sample: Sample, long_side: int) -> ZoomEnvironment:
+        """The environment in which the overview of this sample is `long_side` shown pixels long, or as long as the source;
+        shares the decoded images. For an image that cannot be opened it is this one, whose `reset` will say so."""
+        try:
+            size = self._source(sample.image).size
+        except InputError:
+            return self
+        limits, scale = self.settings.limits, min(1.0, long_side / size.long_side)
+        area = round(size.width * scale) * round(size.height * scale)
+        most = max(area, limits.grid**2, limits.min_pixels)
+        return self.with_settings(replace(self.settings, limits=replace(limits, max_pixels=most)))
+
     def reset(self, sample: Sample) -> View:
         """The overview: the whole image on the processor's grid, within `limits.max_pixels`. Decodes nothing.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cof_agent.errors import InputError
 from cof_agent.policy import GREEDY, Policy, Sampling
+from cof_agent.samples import RESOLUTION
 from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, read_jsonl, to_json, write_atomic
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ async def rollout(
     retry_errors: bool = False,
     progress: bool = True,
     on_done: Done | None = None,
+    resolutions: bool = False,
 ) -> list[Trajectory]:
     """One trajectory of the zoom agent for each sample, in the order of the samples; see `collect` and `focus.run`.
+    resolutions: each sample is taken at its own (`samples.at_resolutions`).
 
     Raises:
         InputError: as `collect` does, and where `output` was made by another policy or with other settings.
@@ -43,7 +46,8 @@ async def rollout(
     context = focus.Context(policy, environment, sampling, prompt, timeout)
 
     async def one(sample: Sample) -> Trajectory:
-        return await focus.run(sample, policy, environment, sampling=sampling, prompt=prompt, timeout=timeout)
+        shown = environment.at(sample, sample.metadata[RESOLUTION]) if resolutions else environment
+        return await focus.run(sample, policy, shown, sampling=sampling, prompt=prompt, timeout=timeout)
 
     return await collect(
         samples,

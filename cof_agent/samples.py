@@ -14,10 +14,11 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from cof_agent.errors import InputError
@@ -33,6 +34,9 @@ COLUMNS = {
     "boxes": ("boxes", "bboxs", "bboxes", "bbox"),
 }
 """What the columns of a set may be called, first found first taken; a mapping given by name replaces these."""
+
+RESOLUTION = "resolution"
+"""Key of a sample's metadata: the long side of its overview in shown pixels."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -237,3 +241,13 @@ def _kept(content: bytes, where: str, keep: Path | None) -> str:
     if not path.exists():
         write_atomic(path, content)
     return str(path.absolute())
+
+
+def at_resolutions(samples: Sequence[Sample], resolutions: Sequence[int], seed: int) -> list[Sample]:
+    """The samples, each with the resolution at which it is taken, the long side of its overview in shown pixels, drawn by
+    its id and the seed (`ZoomEnvironment.at`)."""
+    drawn = [Random(f"resolution:{seed}:{sample.id}").choice(list(resolutions)) for sample in samples]
+    return [
+        replace(sample, metadata=sample.metadata | {RESOLUTION: long_side})
+        for sample, long_side in zip(samples, drawn, strict=True)
+    ]

@@ -20,6 +20,7 @@ from cof_agent.errors import InputError
 from cof_agent.graphs import focus
 from cof_agent.policy import Completion, Sampling
 from cof_agent.protocol import Message
+from cof_agent.samples import RESOLUTION
 from cof_agent.trajectory import Sample, Tokens, Trajectory
 
 END_OF_TURN = "<|im_end|>"
@@ -102,8 +103,10 @@ async def roll_out(
     budget: int,
     sampling: Sampling,
     seeds: Sequence[int],
+    resolutions: bool = False,
 ) -> list[Rollout]:
-    """One rollout for each of `samples`, all at once; `seeds` are those of their random numbers.
+    """One rollout for each of `samples`, all at once; `seeds` are those of their random numbers. resolutions: each sample
+    is taken at its own (`samples.at_resolutions`).
 
     Raises:
         InputError: if an image cannot be opened.
@@ -111,7 +114,8 @@ async def roll_out(
 
     async def one(sample: Sample, seed: int) -> Rollout:
         transcript = Transcript(policy, budget)
-        trajectory = await focus.run(sample, transcript, environment, sampling=replace(sampling, seed=seed))
+        shown = environment.at(sample, sample.metadata[RESOLUTION]) if resolutions else environment
+        trajectory = await focus.run(sample, transcript, shown, sampling=replace(sampling, seed=seed))
         if not transcript.completion:
             raise InputError(f"sample {sample.id} cannot be played: {trajectory.error or 'nothing was generated'}")
         found = transcript

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from cof_agent.errors import InputError
-from cof_agent.samples import read_samples
+from cof_agent.samples import at_resolutions, read_samples
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.settings import record, write_record
@@ -49,6 +49,8 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
     set_seed(training.seed)
     config, processor = read_checkpoint(settings)
     samples = [sample for sample in read_samples(run.data, split=run.split, limit=run.samples) if sample.answers]
+    if run.resolutions:
+        samples = at_resolutions(samples, run.resolutions, training.seed)
     prompts = (training.generation_batch_size or 0) // training.num_generations
     if len(samples) < prompts:
         raise InputError(

@@ -131,6 +131,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
                 budget=self.max_completion_length,
                 sampling=Sampling(self._play.turn_tokens, self.temperature, self.top_p),
                 seeds=[self._seed("play", attempt, first + place) for place in places],
+                resolutions=self._play.resolutions,
             )
         )
 

@@ -21,12 +21,13 @@ from scripted_teacher import MODEL, Server
 from test_search import LIMITS, SETTINGS, Reader, cast
 
 from cof_agent.cli import main
-from cof_agent.collect import Shard, collect, prepared
+from cof_agent.collect import Shard, collect
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.export import conversation, settings_of, to_parquet, to_sharegpt
 from cof_agent.geometry import Box
 from cof_agent.graphs.search import Search
+from cof_agent.samples import at_resolutions
 from cof_agent.teacher.accept import refusal
 from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json
 
@@ -56,7 +57,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
         )
     made.append(replace(made[0], id="again", question="what colour is patch 0"))
     made.append(replace(made[1], id="unknown", question="What else?", answers=()))
-    return prepared(made, RESOLUTIONS, 0)
+    return at_resolutions(made, RESOLUTIONS, 0)
 
 
 def gather(samples: list[Sample], output: Path, **given: Any) -> dict[str, Any]:

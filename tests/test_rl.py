@@ -22,7 +22,7 @@ from cof_agent.geometry import Size
 from cof_agent.graphs import focus
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Sampling
-from cof_agent.samples import read_samples
+from cof_agent.samples import at_resolutions, read_samples
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 from rl import rewards
@@ -130,6 +130,18 @@ def test_a_missing_image_is_one_sentence(policy: LocalPolicy, samples: list[Samp
 def test_adaptive_rewards(correct: bool, direct: bool, formed: bool, some: bool, paper: float, released: float) -> None:
     assert rewards.adaptive_paper(correct, direct, formed, some) == pytest.approx(paper)
     assert rewards.adaptive_released(correct, direct, formed, some) == pytest.approx(released)
+
+
+def test_a_sample_can_have_a_resolution_of_its_own(policy: LocalPolicy, samples: list[Sample]) -> None:
+    sized = at_resolutions(samples[:4], (224, 672), 0)
+    found = asyncio.run(
+        roll_out(
+            sized, policy, environment(policy), budget=2048, sampling=Sampling(96), seeds=[0] * 4, resolutions=True
+        )
+    )
+    shown = [one.trajectory.overview.shown_size.long_side for one in found if one.trajectory.overview]
+    assert set(shown) == {224, 672}
+    assert shown == [sample.metadata["resolution"] for sample in sized]
 
 
 def test_what_was_cut_off_can_be_forgiven(policy: LocalPolicy, samples: list[Sample]) -> None:

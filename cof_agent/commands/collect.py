@@ -23,7 +23,7 @@ from cof_agent.export import EXPORTS
 from cof_agent.graphs.search import Search
 from cof_agent.nano import NANO
 from cof_agent.policy import Policy
-from cof_agent.samples import read_samples
+from cof_agent.samples import at_resolutions, read_samples
 from cof_agent.teacher.asked import (
     DESCRIBE,
     AskedLocator,
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         split=options.split,
         limit=options.limit,
     )
-    samples = collect.prepared(samples, _resolutions(options.resolutions), options.seed or 0)
+    samples = at_resolutions(samples, _resolutions(options.resolutions), options.seed or 0)
     shard, concurrency = _shard(options.shard), options.concurrency
     if options.ray:
         build = partial(search_of, options)

@@ -312,7 +312,7 @@ async def run(sample: Sample, search: Search, environment: ZoomEnvironment, *, l
     Raises:
         InputError: if a policy refuses how it is used (a bad API key).
     """
-    student = environment.with_settings(_sized(search.settings, sample, environment, long_side))
+    student = environment.with_settings(search.settings).at(sample, long_side)
     unlimited = environment.with_settings(replace(student.settings, max_zooms=LOOKS))
     context = Context(search, student, Errand(sample, unlimited, search.timeout))
     state: State = {}
@@ -325,18 +325,6 @@ async def run(sample: Sample, search: Search, environment: ZoomEnvironment, *, l
     except PolicyError as error:
         state = {**state, "refused": (Refusal.POLICY, str(error))}
     return await asyncio.to_thread(_trajectory, state, context)
-
-
-def _sized(settings: ZoomSettings, sample: Sample, environment: ZoomEnvironment, long_side: int) -> ZoomSettings:
-    """The settings under which the overview of this image is `long_side` shown pixels long."""
-    limits = settings.limits
-    try:
-        size = environment.reset(sample).source_size
-    except InputError:
-        return settings  # `look` will say so
-    scale = min(1.0, long_side / size.long_side)
-    area = round(size.width * scale) * round(size.height * scale)
-    return replace(settings, limits=replace(limits, max_pixels=max(area, limits.grid**2, limits.min_pixels)))
 
 
 def _trajectory(state: State, context: Context) -> Trajectory:

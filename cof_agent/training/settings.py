@@ -56,6 +56,12 @@ class RunConfig:
     overview_pixels: int | None = field(
         default=None, metadata={"help": "Largest area of the overview that the agent is shown."}
     )
+    resolutions: list[int] = field(
+        default_factory=list,
+        metadata={
+            "help": "Long sides of the overview, one drawn for each sample that the agent plays; over overview_pixels."
+        },
+    )
     zoom_pixels: int | None = field(default=None, metadata={"help": "Largest area of a crop that it is shown."})
     max_zooms: int = field(default=6, metadata={"help": "Zooms that it may make."})
     turn_tokens: int = field(default=512, metadata={"help": "Tokens of one of its turns."})

@@ -29,7 +29,7 @@ from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.policy import Sampling
 from cof_agent.rollout import rollout
-from cof_agent.samples import read_samples
+from cof_agent.samples import at_resolutions, read_samples
 from cof_agent.training import card
 from cof_agent.training.settings import Settings
 from cof_agent.trajectory import Sample, Trajectory, from_json, to_json, write_atomic
@@ -48,6 +48,7 @@ class Play:
     zoom_pixels: int | None = None
     max_zooms: int = 6
     turn_tokens: int = 512
+    resolutions: bool = False  # each sample at its own (`samples.at_resolutions`)
 
     def policy(self, model: Any, processor: Any) -> LocalPolicy:
         """A policy of a model in training (of its base, where it is an adapter)."""
@@ -160,7 +161,15 @@ class ZoomTrainer(Base):
         with self.agent_policy() as policy:
             environment = ZoomEnvironment(replace(self._play.settings(policy), crop=crop))
             mine = asyncio.run(
-                rollout(samples[rank::ranks], policy, environment, concurrency=16, sampling=sampling, progress=False)
+                rollout(
+                    samples[rank::ranks],
+                    policy,
+                    environment,
+                    concurrency=16,
+                    sampling=sampling,
+                    progress=False,
+                    resolutions=self._play.resolutions,
+                )
             )
         gathered = [from_json(line, Trajectory) for line in gather_object([to_json(one) for one in mine])]
         by_id = {trajectory.sample.id: trajectory for trajectory in gathered}
@@ -263,13 +272,14 @@ def held_out_of(settings: Settings) -> list[Sample] | None:
     run = settings.run
     if run.eval_data is None or settings.training.eval_strategy == "no":
         return None
-    return read_samples(run.eval_data, limit=run.eval_samples)
+    samples = read_samples(run.eval_data, limit=run.eval_samples)
+    return at_resolutions(samples, run.resolutions, settings.training.seed) if run.resolutions else samples
 
 
 def play_of(settings: Settings) -> Play:
     """How the settings have a conversation played."""
     run = settings.run
-    return Play(run.overview_pixels, run.zoom_pixels, run.max_zooms, run.turn_tokens)
+    return Play(run.overview_pixels, run.zoom_pixels, run.max_zooms, run.turn_tokens, bool(run.resolutions))
 
 
 def last_whole_checkpoint(output: Path) -> str | None:

@@ -20,6 +20,7 @@ from cof_agent import collect
 from cof_agent.backends.chat import connect
 from cof_agent.environment import ZoomSettings
 from cof_agent.graphs.search import Search
+from cof_agent.samples import at_resolutions
 from cof_agent.teacher.asked import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
 from cof_agent.teacher.roles import Cast
 from cof_agent.trajectory import Sample
@@ -35,7 +36,7 @@ def run() -> None:
     url = server.stdout.readline().strip()
     with tempfile.TemporaryDirectory() as folder:
         for concurrency in (1, 8, 64):
-            samples = collect.prepared(_patches(Path(folder), 4 * concurrency + 4), (224, 336, 448), 0)
+            samples = at_resolutions(_patches(Path(folder), 4 * concurrency + 4), (224, 336, 448), 0)
             output = Path(folder) / str(concurrency)
             started = time.perf_counter()
             summary = asyncio.run(

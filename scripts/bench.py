@@ -1,4 +1,4 @@
-"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|collect|sft`."""
+"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|collect|sft|rl`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import os
 import platform
 from importlib.metadata import version
 
-from benches import agent, collect, sft
+from benches import agent, collect, rl, sft
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
-    parser.add_argument("what", choices=("agent", "collect", "sft"))
+    parser.add_argument("what", choices=("agent", "collect", "sft", "rl"))
     parser.add_argument("--samples", type=int, default=64, help="agent: scenes")
-    parser.add_argument("--repeats", type=int, default=1, help="agent: the best of so many runs counts")
-    parser.add_argument("--steps", type=int, default=500, help="sft: steps of the run whose memory is watched")
+    parser.add_argument("--repeats", type=int, default=1, help="agent, rl: the best of so many runs counts")
+    parser.add_argument(
+        "--steps", type=int, help="sft: steps of the run whose memory is watched (500); rl: compared (4)"
+    )
+    parser.add_argument("--prompts", type=int, default=8, help="rl: of one step")
+    parser.add_argument("--rollouts", type=int, default=4, help="rl: of each prompt")
+    parser.add_argument("--threads", type=int, default=2, help="rl: of the CPU")
+    parser.add_argument("--memory-steps", type=int, default=0, help="rl: of a small run whose memory is watched")
     options = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
@@ -23,8 +29,17 @@ def main() -> None:
         agent.run(options.samples, options.repeats)
     elif options.what == "collect":
         collect.run()
+    elif options.what == "sft":
+        sft.run(options.steps or 500)
     else:
-        sft.run(options.steps)
+        rl.run(
+            options.prompts,
+            options.rollouts,
+            options.steps or 4,
+            threads=options.threads,
+            repeats=options.repeats,
+            memory_steps=options.memory_steps,
+        )
 
 
 if __name__ == "__main__":

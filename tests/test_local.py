@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from cof_agent.backends.cpu import speed_up_vision
-from cof_agent.backends.decode import Prompt
+from cof_agent.backends.decode import Generated, Prompt
 from cof_agent.backends.local import LocalPolicy, load, place
 from cof_agent.backends.processor import load_processor, prepare_images
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
@@ -140,6 +141,59 @@ def test_what_was_read_before_changes_no_text(checkpoint: Callable[[str], Path],
     again = [answers(policy, [one])[0] for one in reversed(turns)]
     fresh = [answers(load(checkpoint(family), device="cpu", dtype="float32"), [one])[0] for one in turns]
     assert again[::-1] == fresh
+
+
+@pytest.mark.parametrize("family", GRIDS)
+def test_a_group_reads_its_prompt_once_and_says_what_each_would_alone(
+    checkpoint: Callable[[str], Path], family: str
+) -> None:
+    decoder = load(checkpoint(family), device="cpu", dtype="float32")._decoder
+    reads: list[int] = []
+    decoder._model.model.register_forward_pre_hook(lambda *_: reads.append(1))
+    policy = load(checkpoint(family), device="cpu", dtype="float32")
+    other, first = (policy._prompt(*conversation(GRIDS[family], *one), SHORT) for one in ((2, 2), (1, 1)))
+    # As in another thread: its images are objects of its own.
+    again = [policy._prompt(*conversation(GRIDS[family], 1, 1), SHORT) for _ in range(3)]
+    group = [replace(one, sampling=Sampling(12, 2.0, seed=seed)) for seed, one in enumerate([first, *again])]
+
+    def spoken(prompts: Sequence[Prompt]) -> list[Generated]:
+        """Each joins a step after the one before."""
+        keys, done = [], {}
+        for prompt in prompts:
+            keys.append(decoder.admit(prompt))
+            done |= decoder.step()
+        while len(done) < len(keys):
+            done |= decoder.step()
+        return [done[key] for key in keys]
+
+    together = spoken([other, *group])
+    assert len(reads) == 2
+    alone = []
+    for prompt in group:
+        decoder.forget()
+        alone += spoken([prompt])
+    assert len(reads) == 2 + len(group)
+    assert together[1:] == alone
+    assert len({tuple(one.ids) for one in alone}) == len(group)
+
+
+def test_what_a_group_shares_is_a_copy_to_the_last_bit(policy: LocalPolicy) -> None:
+    decoder, prompt = policy._decoder, policy._prompt(*conversation(28, 1, 1), SHORT)
+    same_words = replace(prompt, pictures=policy._prompt(*conversation(28, 1, 2), SHORT).pictures)
+    decoder.forget()
+    with torch.inference_mode():
+        read = decoder._read(prompt)
+        key = decoder.admit(prompt)
+        decoder.step()
+        shared = decoder._read_before(prompt)
+        assert decoder._read_before(same_words) is None
+        decoder.drop(key)
+        assert decoder._read_before(prompt) is None
+        read.logits[:, decoder._unspeakable] = -torch.inf
+    assert shared is not None and shared.position == read.position
+    assert torch.equal(shared.logits, read.logits)
+    for ours, theirs in zip(shared.layers, read.layers, strict=True):
+        assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
 
 
 def test_a_tiny_top_p_is_greedy(policy: LocalPolicy) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stock_loop
 import torch
 from datasets import Dataset
 from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig, GRPOTrainer
-from trl.chat_template_utils import qwen3_template
 
 from cof_agent import protocol
 from cof_agent.backends.cpu import speed_up_vision
@@ -25,18 +25,8 @@ from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.samples import read_samples
 from cof_agent.scenes.write import write_scenes
 from cof_agent.training.trainer import Play
-from cof_agent.trajectory import Sample, Zoom, to_json
+from cof_agent.trajectory import Sample, to_json
 from rl.trainer import ZoomGRPOTrainer
-
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ 'user' if message['role'] == 'tool' else message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}{% for call in message['tool_calls'] or [] %}<tool_call>\n"
-    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""nano's frame, with what the model is shown in the role that TRL's loop gives it."""
 
 SCRIPTS = [
     [protocol.write_zoom("There.", Box(40, 40, 100, 80)), protocol.write_answer("I see.", "red")],
@@ -82,9 +72,7 @@ def config(folder: Path) -> GRPOConfig:
 def parts() -> tuple[Any, Any]:
     model = AutoModelForImageTextToText.from_pretrained(WEIGHTS, dtype=torch.float32)
     speed_up_vision(model)
-    processor: Any = load_processor(str(WEIGHTS))
-    processor.chat_template = processor.tokenizer.chat_template = TEMPLATE
-    return model, processor
+    return model, stock_loop.with_tool_roles(load_processor(str(WEIGHTS)))
 
 
 def spoken(tokenizer: Any, text: str) -> list[int]:
@@ -98,46 +86,14 @@ def stock(
     model, processor = parts()
     policy = load(NANO)
     ours = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-
-    class Environment:
-        def reset(self, number: int, **_: Any) -> None:
-            self.sample = samples[number]
-            self.views = [ours.reset(self.sample)]
-
-        def image_zoom_in_tool(self, bbox_2d: list[int], image: int = 0) -> list[dict[str, Any]]:
-            """Zoom.
-
-            Args:
-                bbox_2d: A box.
-                image: Of which image.
-            """
-            (found,) = ours.step((Zoom(tuple(bbox_2d), image),), self.views)
-            message = protocol.observation_message([found], len(self.views), system=policy.coordinates)
-            assert found.view is not None
-            self.views.append(found.view)
-            crop = ours.image(self.sample, found.view)
-            return [
-                {"type": "image", "image": crop} if part["type"] == "image" else part for part in message["content"]
-            ]
-
-    rows = []
-    for number, sample in enumerate(samples):
-        overview = ours.reset(sample)
-        messages = protocol.opening(sample, overview, system=policy.coordinates)
-        for message in messages:
-            message["content"] = [
-                {"type": "image", "image": ours.image(sample, overview)} if part["type"] == "image" else part
-                for part in message["content"]
-            ]
-        rows += [{"prompt": messages, "number": number}] * 2
-    processor.tokenizer.response_template = qwen3_template
+    rows = [row for row in stock_loop.rows(samples, ours) for _ in range(2)]
     trainer = GRPOTrainer(
         model,
         [reward],
         config(folder),
-        train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": "x"}]] * 4, "number": [0, 0, 1, 1]}),
+        train_dataset=Dataset.from_list(rows),
         processing_class=processor,
-        environment_factory=Environment,
+        environment_factory=stock_loop.environment(samples, ours),
     )
     said: dict[int, int] = defaultdict(int)
 

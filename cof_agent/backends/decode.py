@@ -1,8 +1,8 @@
 """Generates text for many conversations at once with a Qwen-VL model: prompts alone, then token by token together.
 
 A prompt is long enough to keep any machine busy by itself, so each is read alone, without padding, from where the
-conversation was read before. The tokens after it are produced for all conversations in one forward pass a step;
-conversations join and leave between steps.
+conversation was read before; the one prompt of many samples, as in RL, is read once. The tokens after it are produced for
+all conversations in one forward pass a step; conversations join and leave between steps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from cof_agent.backends.memory import FeatureCache, KeyValuePool, PastConversations, Picture
+from cof_agent.backends.memory import FeatureCache, KeyValuePool, Layers, PastConversations, Picture, layers_of
 from cof_agent.policy import Sampling
 
 
@@ -36,10 +36,20 @@ class Generated:
     stopped: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A prompt that was read: its keys and values, the logits [1, vocabulary] after it, and the next position."""
+
+    layers: Layers
+    logits: Tensor
+    position: int
+
+
 @dataclass(slots=True)
 class _Row:
     key: int
     prompt: Prompt
+    logits: Tensor  # after the prompt
     position: int  # of the next token, the same on all three rotary axes once the prompt is over
     length: int  # tokens whose keys and values are in the pool
     generator: torch.Generator | None
@@ -75,12 +85,13 @@ class Decoder:
         if self._threads is not None:  # counts for the thread that calls, which is the batcher's
             torch.set_num_threads(self._threads)
             self._threads = None
-        cache, logits, position = self._read(request)
-        self._pool.insert(cache, max((row.length for row in self._rows), default=0))
-        row = _Row(self._next_key, request, position, len(request.ids), _generator(request.sampling), [])
+        read = self._read_before(request) or self._read(request)
+        self._pool.insert(read.layers, max((row.length for row in self._rows), default=0))
+        generator = _generator(request.sampling)
+        row = _Row(self._next_key, request, read.logits, read.position, len(request.ids), generator, [])
         self._next_key += 1
         self._rows.append(row)
-        self._append([row], logits)
+        self._append([row], read.logits)
         return row.key
 
     @torch.inference_mode()
@@ -101,8 +112,19 @@ class Decoder:
         self._rows.clear()
         self._pool = KeyValuePool()
 
-    def _read(self, prompt: Prompt) -> tuple[DynamicCache, Tensor, int]:
-        """Reads a whole prompt: its keys and values, the logits [1, vocabulary] after it, the next position."""
+    def _read_before(self, prompt: Prompt) -> _Read | None:
+        """What is known of the same prompt from a conversation that is running; None if there is none.
+
+        The rollouts of a group begin with one prompt. What they get is a copy, to the last bit."""
+        length, pictures = len(prompt.ids), [picture.key for picture in prompt.pictures]
+        for index, row in enumerate(self._rows):
+            if row.prompt.ids == prompt.ids and [picture.key for picture in row.prompt.pictures] == pictures:
+                layers = self._pool.row(index, row.length)
+                begun = [(keys[:, :length], values[:, :length]) for keys, values in layers]
+                return _Read(begun, row.logits, row.position - (row.length - length))
+        return None
+
+    def _read(self, prompt: Prompt) -> _Read:
         model, ids = self._model, torch.tensor([prompt.ids], device=self._model.device)
         grid = torch.tensor([picture.grid for picture in prompt.pictures]) if prompt.pictures else None
         kinds = (ids == model.config.image_token_id).int()
@@ -117,7 +139,7 @@ class Decoder:
             mm_encoder_outputs={"image": self._features.of(new)} if new else None,
         )
         logits: Tensor = model.lm_head(output.last_hidden_state[:, -1])
-        return output.past_key_values, logits, len(prompt.ids) + int(delta)
+        return _Read(layers_of(output.past_key_values), logits, len(prompt.ids) + int(delta))
 
     def _pictures_after(self, known: int, prompt: Prompt) -> list[Picture]:
         """The images whose tokens come after the first `known`."""

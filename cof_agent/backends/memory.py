@@ -48,17 +48,17 @@ class KeyValuePool:
         self._layers: list[tuple[Tensor, Tensor]] = []
         self._rows = self._slots = self._columns = self._end = self._first = 0
 
-    def insert(self, cache: DynamicCache, longest: int) -> None:
-        """Adds a row behind the others, the longest of which has `longest` tokens."""
-        length = cache.get_seq_length()
+    def insert(self, layers: Layers, longest: int) -> None:
+        """Adds a row behind the others, the longest of which has `longest` tokens; takes a copy of `layers`."""
+        length = layers[0][0].shape[1]
         if self._rows == 0 and length < self._columns:
             self._end = length
         if length > self._end or self._end >= self._columns or self._rows == self._slots:
-            self._layers = self._layers or [(keys[:0], values[:0]) for keys, values in _layers(cache)]
+            self._layers = self._layers or [(keys[None][:0], values[None][:0]) for keys, values in layers]
             self._resize(longest, max(longest, length))
-        for (keys, values), layer in zip(self._layers, _layers(cache), strict=True):
-            keys[self._rows, :, self._end - length : self._end] = layer[0][0]
-            values[self._rows, :, self._end - length : self._end] = layer[1][0]
+        for (keys, values), (new_keys, new_values) in zip(self._layers, layers, strict=True):
+            keys[self._rows, :, self._end - length : self._end] = new_keys
+            values[self._rows, :, self._end - length : self._end] = new_values
         self._rows += 1
 
     def prepare(self, longest: int) -> None:
@@ -108,9 +108,9 @@ class KeyValuePool:
         return new
 
 
-def _layers(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of each layer, [1, heads, length, size]."""
-    return [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr, misc]
+def layers_of(cache: DynamicCache) -> Layers:
+    """What a cache of one conversation holds."""
+    return [(layer.keys[0], layer.values[0]) for layer in cache.layers]  # type: ignore[index]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from benches import memory
 from cof_agent.nano import WEIGHTS
 from sft.settings import Settings, parse
 from sft.train import build_trainer
@@ -38,7 +39,7 @@ def run(steps: int) -> None:
         print(f"bare PyTorch loop   {bare:8.0f} tokens/s   1.00 x")
         print(f"sft.train           {ours:8.0f} tokens/s   {ours / bare:.2f} x")
         print(f"waiting for data    {100 * min(waits):.1f} % of the time")
-        watch = _Memory()
+        watch = memory.Resident()
         trainer = build_trainer(_settings(Path(folder), steps))
         trainer.add_callback(watch)
         trainer.train()
@@ -125,14 +126,3 @@ def _bare(settings: Settings) -> float:
         optimiser.zero_grad()
         tokens += int((batch["input_ids"] != pad).sum()) if step >= WARM else 0
     return tokens / (time.perf_counter() - started)
-
-
-class _Memory(TrainerCallback):
-    """Resident memory of this process after each step, MiB."""
-
-    def __init__(self) -> None:
-        self.mib: list[int] = []
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        status = Path("/proc/self/status").read_text()
-        self.mib.append(int(status.partition("VmRSS:")[2].split()[0]) // 1024)

@@ -1,4 +1,4 @@
-"""The command line: `cof ask | collect | eval | view | scenes | sft | merge`.
+"""The command line: `cof ask | collect | eval | rollout | view | scenes | sft | merge`.
 
 Parsing only; each command lives in `cof_agent.commands`.
 """
@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_ask(commands.add_parser("ask", help="ask a question about one image"))
     _add_collect(commands.add_parser("collect", help="turn questions with known answers into zoom trajectories"))
     _add_eval(commands.add_parser("eval", help="measure a model on a set of samples"))
+    _add_rollout(
+        commands.add_parser("rollout", help="play samples several times, keep those neither easy nor hopeless")
+    )
     _add_view(commands.add_parser("view", help="turn trajectories into a page to look at"))
     _add_scenes(commands.add_parser("scenes", help="draw scenes with questions and known answers"))
     _add_sft(commands.add_parser("sft", help="fine-tune a model on zoom trajectories", allow_abbrev=False))
@@ -72,17 +75,7 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_collect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "samples", metavar="SAMPLES", help="a folder of `cof scenes`, a JSON, JSONL or Parquet file, or a dataset"
-    )
-    parser.add_argument("-o", "--output", required=True, metavar="DIR")
-    data = parser.add_argument_group("data")
-    data.add_argument("--images", metavar="DIR", help="what image paths are relative to; by default the file's folder")
-    data.add_argument(
-        "--column", action="append", default=[], metavar="NAME=COLUMN", help="a set's own column name; repeat"
-    )
-    data.add_argument("--split", default="train", help="of a dataset")
-    data.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")
+    data = _add_data(parser)
     data.add_argument(
         "--export",
         action="append",
@@ -125,6 +118,21 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     _add_agent(parser)
 
 
+def _add_data(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    parser.add_argument(
+        "samples", metavar="SAMPLES", help="a folder of `cof scenes`, a JSON, JSONL or Parquet file, or a dataset"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="DIR")
+    data = parser.add_argument_group("data")
+    data.add_argument("--images", metavar="DIR", help="what image paths are relative to; by default the file's folder")
+    data.add_argument(
+        "--column", action="append", default=[], metavar="NAME=COLUMN", help="a set's own column name; repeat"
+    )
+    data.add_argument("--split", default="train", help="of a dataset")
+    data.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")
+    return data
+
+
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="folder with samples.jsonl, as `cof scenes` writes"
@@ -138,6 +146,19 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="samples under way at once")
     _add_model(parser)
+    _add_agent(parser)
+
+
+def _add_rollout(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("-n", "--plays", type=_count, default=8, metavar="N", help="times each sample is played")
+    parser.add_argument("--temperature", type=_positive, default=1.0, metavar="T")
+    parser.add_argument(
+        "--keep", default="0,1", metavar="LOW,HIGH", help="samples whose pass rate is strictly between; 0,1 by default"
+    )
+    parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="plays under way at once")
+    _add_model(parser, seed="of the random numbers; 0 by default")
+    parser.set_defaults(seed=0)
     _add_agent(parser)
 
 
@@ -179,7 +200,9 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(
+    parser: argparse.ArgumentParser, seed: str = "draw answers at temperature 1 with this seed; else greedy"
+) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="nano", metavar="NAME", help="nano, a directory, a hub id, or a served model")
     group.add_argument("--provider", help="LangChain provider of a served model, e.g. openai (also vLLM and SGLang)")
@@ -193,9 +216,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--max-pixels", type=_count, metavar="N", help="most pixels of the overview as the model sees it"
     )
     group.add_argument("--zoom-pixels", type=_count, metavar="N", help="most pixels of a crop as the model sees it")
-    group.add_argument(
-        "--seed", type=int, metavar="N", help="draw answers at temperature 1 with this seed; else greedy"
-    )
+    group.add_argument("--seed", type=int, metavar="N", help=seed)
     group.add_argument("--max-tokens", type=_count, default=512, metavar="N", help="per turn")
     group.add_argument("--system-prompt", metavar="FILE", help="replaces ours, for checkpoints trained with their own")
 
@@ -217,6 +238,13 @@ def _whole(text: str) -> int:
 
 def _factor(text: str) -> float:
     return _at_least(text, 1, whole=False)
+
+
+def _positive(text: str) -> float:
+    value = _at_least(text, 0, whole=False)
+    if not value:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
 
 
 def _at_least(text: str, least: int, *, whole: bool = True) -> float:

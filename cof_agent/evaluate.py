@@ -14,7 +14,6 @@ from cof_agent.scenes import oracle
 from cof_agent.trajectory import StopReason, Trajectory
 
 UNKNOWN = "unknown"
-PACKAGES = ("chain-of-focus", "torch", "transformers", "langgraph", "pillow", "numpy")  # whose versions a result names
 
 
 def summarise(trajectories: Sequence[Trajectory], environment: ZoomEnvironment) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A policy turns a conversation into the next assistant message. It knows nothing 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -70,6 +71,36 @@ class PolicyError(RuntimeError):
     def __init__(self, message: str, *, transient: bool = True) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+async def ask(
+    policy: Policy,
+    messages: Sequence[Message],
+    images: Sequence[Image] = (),
+    sampling: Sampling = GREEDY,
+    *,
+    timeout: float,
+    tries: int,
+    wait: float,
+) -> Completion:
+    """A policy's reply. timeout: seconds for one. wait: seconds before the second try; then four times as long each time.
+
+    Raises:
+        PolicyError: if it gave none in so many tries, or says that more would not help.
+    """
+    for left in reversed(range(tries)):
+        try:
+            async with asyncio.timeout(timeout):
+                return await policy.generate(messages, images, sampling)
+        except TimeoutError:
+            error = PolicyError(f"{policy.name} gave no answer within {timeout:g} seconds.")
+        except PolicyError as failed:
+            error = failed
+        if not error.transient or not left:
+            raise error
+        await asyncio.sleep(wait)
+        wait *= 4
+    raise AssertionError("unreachable")
 
 
 Line = str | Completion | Exception

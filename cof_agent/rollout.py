@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cof_agent.errors import InputError
 from cof_agent.policy import GREEDY, Policy, Sampling
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cof_agent.environment import ZoomEnvironment
 
 Done = Callable[[Trajectory], None]
+Item = TypeVar("Item")
 
 
 async def rollout(
@@ -84,7 +85,7 @@ async def collect(
     Raises:
         InputError: if two samples share an id, or `output` holds something else than earlier trajectories of these.
     """
-    wanted = _by_id(samples)
+    wanted = by_id(samples)
     path = Path(output) if output is not None else None
     done = _earlier(path, wanted, made_with or {}) if path is not None else {}
     todo = [sample for id, sample in wanted.items() if not _settled(done.get(id), retry_errors)]
@@ -100,7 +101,7 @@ async def collect(
                 on_done(trajectory)
 
         try:
-            await _each(todo, finish, concurrency)
+            await each(todo, finish, concurrency)
         except asyncio.CancelledError:
             if path is not None:
                 kept = sum(id in done for id in wanted)
@@ -115,7 +116,12 @@ async def collect(
     return [done[id] for id in wanted]
 
 
-def _by_id(samples: Iterable[Sample]) -> dict[str, Sample]:
+def by_id(samples: Iterable[Sample]) -> dict[str, Sample]:
+    """The samples by their ids, in their order.
+
+    Raises:
+        InputError: if two have the same.
+    """
     wanted: dict[str, Sample] = {}
     for sample in samples:
         if sample.id in wanted:
@@ -142,15 +148,15 @@ def _settled(trajectory: Trajectory | None, retry_errors: bool) -> bool:
     return trajectory is not None and not (retry_errors and trajectory.stop is StopReason.ERROR)
 
 
-async def _each(samples: Sequence[Sample], run: Callable[[Sample], Awaitable[None]], concurrency: int) -> None:
-    """`run` on all samples, started in order; the first error stops the others and is raised."""
-    waiting = iter(samples)
+async def each(items: Sequence[Item], run: Callable[[Item], Awaitable[None]], concurrency: int) -> None:
+    """`run` on all items, started in order, so many at once; the first error stops the others and is raised."""
+    waiting = iter(items)
 
     async def work() -> None:
-        for sample in waiting:
-            await run(sample)
+        for item in waiting:
+            await run(item)
 
-    workers = [asyncio.create_task(work()) for _ in range(min(max(1, concurrency), len(samples)))]
+    workers = [asyncio.create_task(work()) for _ in range(min(max(1, concurrency), len(items)))]
     try:
         await asyncio.gather(*workers)
     finally:

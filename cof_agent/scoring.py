@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from cof_agent import protocol
+from cof_agent.agreement import close, quantity, similarity
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Malformed, Sample, Trajectory
 
@@ -33,6 +34,51 @@ def matches(answer: str, sample: Sample) -> bool:
         return True
     chosen = choice_of(answer, sample.choices)
     return chosen is not None and normalise(chosen) in accepted
+
+
+def number(trajectory: Trajectory) -> bool | None:
+    """Whether the answer is a number near enough to an accepted one; None if no accepted answer is a number.
+
+    Near enough is within 5 %, the relaxed accuracy of ChartQA (arXiv 2203.10244), which the paper allows for values read
+    off a chart. A whole number that is no percentage is no such value: counts, years and what a sign says must be met
+    exactly. See `agreement.quantity` for what a number is.
+    """
+    true = [found for text in trajectory.sample.answers if (found := quantity(text))]
+    if not true:
+        return None
+    if accuracy(trajectory):
+        return True
+    said = quantity(_said(trajectory) or "")
+    return said is not None and any(close(said, one) for one in true)
+
+
+def anls(trajectory: Trajectory) -> float | None:
+    """How near the answer's text comes to the nearest accepted one, 0 to 1; None if the sample has no known answer.
+
+    One summand of ANLS, the average normalised Levenshtein similarity of ST-VQA (Biten et al., arXiv 1905.13648), with
+    its threshold of 0.5. No answer is 0.
+    """
+    if not trajectory.sample.answers:
+        return None
+    said = _said(trajectory)
+    return 0.0 if said is None else max(similarity(said, true) for true in trajectory.sample.answers)
+
+
+def choice(trajectory: Trajectory) -> bool | None:
+    """Whether the answer names a right choice by its letter or text, in which the truth may be given, too; None if the
+    sample has no choices, or the known answers are none of them."""
+    choices = trajectory.sample.choices
+    right = {named for text in trajectory.sample.answers if (named := choice_of(text, choices)) is not None}
+    if not right:
+        return None
+    return trajectory.answer is not None and choice_of(trajectory.answer, choices) in right
+
+
+def _said(trajectory: Trajectory) -> str | None:
+    """The answer, a letter replaced by the text of its choice."""
+    if trajectory.answer is None:
+        return None
+    return choice_of(trajectory.answer, trajectory.sample.choices) or trajectory.answer
 
 
 _LETTER = re.compile(r"\(?([A-Za-z])(?:[).:]|\s*$)\s*(.*)", re.DOTALL)

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -131,19 +130,24 @@ def views_of(overview: View | None, turns: Iterable[Turn]) -> tuple[View, ...]:
     return tuple(view for view in (overview, *seen) if view is not None)
 
 
-Record = TypeVar("Record", Sample, Trajectory)
+Record = TypeVar("Record")
+"""A data class: `Sample`, `Trajectory`, or another that is kept a record a line."""
 
 
-@cache
-def _adapter(kind: str) -> Any:
-    from pydantic import TypeAdapter  # a tenth of a second that `cof --help` need not pay
-
-    return TypeAdapter({"Sample": Sample, "Trajectory": Trajectory}[kind])
+_adapters: dict[Any, Any] = {}
 
 
-def to_json(record: Sample | Trajectory) -> str:
+def _adapter(kind: Any) -> Any:
+    if kind not in _adapters:
+        from pydantic import TypeAdapter  # a tenth of a second that `cof --help` need not pay
+
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
+def to_json(record: object) -> str:
     """One line of JSON, without a line break."""
-    plain = _adapter(type(record).__name__).dump_python(record, mode="json")
+    plain = _adapter(type(record)).dump_python(record, mode="json")
     line = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
     return line.encode("utf-8", "replace").decode()  # half a surrogate pair, as a server may send it, is no UTF-8
 
@@ -154,7 +158,7 @@ def from_json(line: str | bytes, kind: type[Record]) -> Record:
     Raises:
         ValueError: if it is none of `kind`.
     """
-    record: Record = _adapter(kind.__name__).validate_json(line)
+    record: Record = _adapter(kind).validate_json(line)
     return record
 
 
@@ -168,7 +172,7 @@ def read_jsonl(path: str | Path, kind: type[Record]) -> Iterator[Record]:
     """
     from pydantic import ValidationError
 
-    adapter = _adapter(kind.__name__)
+    adapter = _adapter(kind)
     try:
         with open(path, "rb") as file:  # bytes, since a line can be cut off within a character
             for number, line in enumerate(file, 1):
@@ -197,7 +201,7 @@ class JsonlAppender:
         _end_last_line(self.path)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - held until `__exit__`
 
-    def append(self, record: Sample | Trajectory) -> None:
+    def append(self, record: object) -> None:
         self._file.write((to_json(record) + "\n").encode())
 
     def __enter__(self) -> Self:

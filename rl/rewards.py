@@ -13,16 +13,27 @@ from accelerate.utils import gather_object
 
 from cof_agent import scoring
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
+from cof_agent.judge import Judge
 from cof_agent.trajectory import Trajectory, Zoom
 
 Reward = Callable[..., list[float | None]]
 
 DELTA, GAMMA = 0.2, 0.1  # Chain-of-Focus, arXiv 2505.15436
+JUDGE = "judge"  # the name of the one reward that needs more than the trajectory
 
 
-def accuracy(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
-    """1 for a right answer, 0 for a wrong one or none; None where no true answer is known."""
-    return [None if (found := scoring.accuracy(one)) is None else float(found) for one in trajectory]
+def scored(score: Callable[[Trajectory], float | None], name: str) -> Reward:
+    """The reward function of a score of one trajectory."""
+
+    def reward(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
+        return [None if (found := score(one)) is None else float(found) for one in trajectory]
+
+    reward.__name__ = name
+    return reward
+
+
+accuracy = scored(scoring.accuracy, "accuracy")
+"""1 for a right answer, 0 for a wrong one or none; None where no true answer is known."""
 
 
 def wire_format(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
@@ -116,12 +127,31 @@ def _start(everyone: Sequence[tuple[int, Any]], mine: Sequence[Any]) -> int:
     return sum(count for count, _ in everyone[:rank])
 
 
-def by_name(name: str, group: int) -> Reward:
-    """The reward function that a configuration calls `name`.
+def judged(judge: Judge) -> Reward:
+    """1 for an answer that the judge takes for right, 0 for any other; None where it gave no verdict, of which the metric
+    `judge/failures` gives the number. Each process judges its own rollouts."""
+
+    def reward(
+        *, trajectory: Sequence[Trajectory], log_metric: Callable[[str, float], None] | None = None, **_: Any
+    ) -> list[float | None]:
+        before = judge.failures
+        verdicts = judge.verdicts(trajectory)
+        if log_metric is not None:
+            log_metric("judge/failures", judge.failures - before)
+        return [None if right is None else float(right) for right in verdicts]
+
+    reward.__name__ = JUDGE
+    return reward
+
+
+def by_name(name: str, group: int, judge: Judge | None = None) -> Reward:
+    """The reward function that a configuration calls `name`. judge: what `judge` asks; no other reward needs one.
 
     Raises:
         KeyError: if there is none.
     """
+    if name == JUDGE and judge is not None:
+        return judged(judge)
     if name in _ADAPTIVE:
         return adaptive(_ADAPTIVE[name], group, name)
     return _PLAIN[name]
@@ -129,9 +159,12 @@ def by_name(name: str, group: int) -> Reward:
 
 _PLAIN: dict[str, Reward] = {
     "accuracy": accuracy,
+    "number": scored(scoring.number, "number"),
+    "anls": scored(scoring.anls, "anls"),
+    "choice": scored(scoring.choice, "choice"),
     "format": wire_format,
     "zoom_cost": zoom_cost,
     "box_iou": box_iou,
 }
 _ADAPTIVE = {"adaptive_paper": adaptive_paper, "adaptive_released": adaptive_released}
-NAMES = (*_PLAIN, *_ADAPTIVE)
+NAMES = (*_PLAIN, *_ADAPTIVE, JUDGE)

@@ -25,6 +25,15 @@ class RunConfig(settings.RunConfig):
     redraws: int = field(
         default=0, metadata={"help": "How often groups without any variance are played again, with other samples."}
     )
+    judge: str | None = field(
+        default=None,
+        metadata={
+            "help": "Who judges for the reward `judge`: PROVIDER:MODEL for a served model, a directory, a hub id."
+        },
+    )
+    judge_base_url: str | None = field(default=None, metadata={"help": "Where the judge is served."})
+    judge_timeout: float = field(default=60.0, metadata={"help": "Seconds for one of its replies."})
+    judge_concurrency: int = field(default=8, metadata={"help": "Answers each process asks it about at once."})
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,18 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     unknown = [name for name in run.rewards if name not in rewards.NAMES]
     if unknown:
         raise InputError(f"there is no reward {unknown[0]}; the rewards are {', '.join(rewards.NAMES)}.")
+    _check_judge(run)
     if training.use_vllm:
         raise InputError("vLLM does not play conversations yet; leave use_vllm out.")
     if (training.top_k or 0) > 0 or training.min_p is not None or training.repetition_penalty != 1:
         raise InputError("the agent samples by temperature and top_p; leave top_k, min_p and repetition_penalty out.")
     return Settings(run, training, model)
+
+
+def _check_judge(run: RunConfig) -> None:
+    if rewards.JUDGE in run.rewards and run.judge is None:
+        raise InputError("the reward judge needs one: --judge PROVIDER:MODEL, a directory or a hub id.")
+    if run.judge is not None and rewards.JUDGE not in run.rewards:
+        raise InputError(f"{run.judge} has nothing to judge: name the reward judge, or leave the setting judge out.")
+    if run.judge_timeout <= 0 or run.judge_concurrency < 1:
+        raise InputError("judge_timeout must be above 0, and judge_concurrency at least 1.")

@@ -11,8 +11,11 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from transformers import set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 
+from cof_agent.backends.named import named_policy, split_spec
 from cof_agent.errors import InputError
+from cof_agent.judge import Judge
 from cof_agent.samples import at_resolutions, read_samples
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
@@ -41,7 +44,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
     """The trainer with its model, processor and samples; nothing is played yet.
 
     Raises:
-        InputError: if the model or the samples cannot be read, or too few of them have a known answer.
+        InputError: if the model, the judge or the samples cannot be read, or too few of them have a known answer.
     """
     run, training = settings.run, settings.training
     if run.threads:
@@ -57,10 +60,10 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
             f"{run.data} has {len(samples)} samples with a known answer, but {prompts} are played at once; give more, or "
             "lower per_device_train_batch_size or gradient_accumulation_steps."
         )
-    held_out = held_out_of(settings)
+    held_out, judge = held_out_of(settings), _judge(settings)
     return ZoomGRPOTrainer(
         load_model(settings),
-        [rewards.by_name(name, training.num_generations) for name in run.rewards],
+        [rewards.by_name(name, training.num_generations, judge) for name in run.rewards],
         training,
         train_dataset=_dataset(samples),
         eval_dataset=_dataset(samples[:1]) if held_out else None,  # the trainer insists on one
@@ -72,6 +75,21 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         blank_control=run.eval_blank,
         record=record(settings) | {"data": {"samples": len(samples)}},
     )
+
+
+def _judge(settings: Settings) -> Judge | None:
+    """The judge that the settings name; its verdicts are kept in the output folder, a file for each process."""
+    run = settings.run
+    if run.judge is None:
+        return None
+    provider, model = split_spec(run.judge)
+    if provider is None and run.judge_base_url is None and is_deepspeed_zero3_enabled():
+        raise InputError(
+            f"under ZeRO-3 the judge {model} would be divided among the processes; serve it, and name it PROVIDER:MODEL."
+        )
+    policy = named_policy(model, provider=provider, base_url=run.judge_base_url, timeout=run.judge_timeout)
+    cache = Path(settings.training.output_dir) / "judge" / f"{settings.training.process_index}.jsonl"
+    return Judge(policy, cache=cache, timeout=run.judge_timeout, concurrency=run.judge_concurrency)
 
 
 def forget_after(path: Path, step: int) -> None:

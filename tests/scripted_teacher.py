@@ -42,8 +42,20 @@ def reply_to(messages: list[dict[str, Any]]) -> str:
         return f"<answer>{'red' if red.sum() >= LEAST else 'unclear'}</answer>"
     if system.startswith("You compare"):
         return "<answer>tighten</answer>"
+    if system.startswith("You judge"):
+        return _judge(json.loads(asked))
     count = int(re.findall(r"exactly (\d+) sentences", asked)[-1])
     return json.dumps({"thoughts": [*["It is too small to tell."] * (count - 1), "Now it is clear."]})
+
+
+SYNONYMS = {"crimson": "red", "navy": "blue"}
+
+
+def _judge(case: dict[str, Any]) -> str:
+    """Knows some words, and says neither yes nor no of what is mumbled."""
+    if "mumble" in case["answer"]:
+        return "It depends."
+    return "Yes." if SYNONYMS.get(case["answer"]) in case["accepted_answers"] else "no"
 
 
 def _plan(messages: list[dict[str, Any]], asked: str) -> str:

@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from scripted_teacher import Server
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from cof_agent.backends.local import LocalPolicy, load
 from cof_agent.backends.processor import load_processor
@@ -20,8 +23,9 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.graphs import focus
+from cof_agent.judge import Judge
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.policy import Sampling
+from cof_agent.policy import Sampling, ScriptedPolicy
 from cof_agent.samples import at_resolutions, read_samples
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
@@ -183,6 +187,28 @@ def test_rewards_are_those_of_the_evaluation(policy: LocalPolicy, samples: list[
     assert rewards.zoom_cost(trajectory=zoomed) == [-one.zooms for one in zoomed]
 
 
+def test_every_reward_scores_or_says_that_it_cannot(policy: LocalPolicy, samples: list[Sample]) -> None:
+    judge = Judge(ScriptedPolicy(["no"]))
+    unknown = replace(samples[0], answers=(), choices=(), boxes=())
+    choosing = replace(samples[0], answers=("B",), choices=("9.5", "10.5 %"))
+    counting = replace(samples[0], answers=("7",))
+    trajectories = judged(policy, [*samples, unknown, choosing, counting])
+    of_their_own = {"format", "zoom_cost"}  # need no truth
+    for name in rewards.NAMES:
+        reward = rewards.by_name(name, 1, judge)
+        found = reward(trajectory=trajectories, prompts=[], completions=[], log_metric=lambda name, value: None)
+        assert reward.__name__ == ("wire_format" if name == "format" else name)
+        assert len(found) == len(trajectories)
+        assert all(value is None or isinstance(value, float) for value in found)
+        assert (found[-3] is None) == (name not in of_their_own)
+        assert any(value is not None for value in found)
+    assert rewards.by_name("choice", 1)(trajectory=trajectories[-2:])[1] is None
+    assert rewards.by_name("number", 1)(trajectory=trajectories[-1:]) == [0.0]
+    exact = rewards.accuracy(trajectory=trajectories[:-3])
+    assert rewards.by_name("judge", 1, judge)(trajectory=trajectories[:-3]) == exact
+    assert 1.0 in exact
+
+
 def test_a_group_is_judged_together(policy: LocalPolicy, samples: list[Sample]) -> None:
     direct = next(
         one for one in judged(policy, samples) if one.zooms == 0 and rewards.accuracy(trajectory=[one]) == [1.0]
@@ -220,6 +246,12 @@ def run(arguments: dict[str, Any]) -> None:
     ("changes", "sentence"),
     [
         ({"rewards": "beauty"}, "there is no reward beauty; the rewards are accuracy"),
+        ({"rewards": "judge"}, "the reward judge needs one"),
+        ({"judge": "openai:some-model"}, "openai:some-model has nothing to judge"),
+        ({"rewards": "judge", "judge": "nano", "judge_timeout": 0}, "judge_timeout must be above 0"),
+        ({"rewards": "judge", "judge": "nano", "judge_concurrency": 0}, "judge_concurrency at least 1"),
+        ({"rewards": "judge", "judge": "nobody:model"}, "Unsupported provider"),
+        ({"rewards": "judge", "judge": "nowhere"}, "there is no model directory nowhere"),
         ({"use_vllm": "true"}, "vLLM does not play conversations yet"),
         ({"top_k": 5}, "leave top_k"),
         ({"per_device_train_batch_size": 72}, "8 samples with a known answer, but 9 are played at once"),
@@ -302,6 +334,52 @@ def test_steps_differ_equal_groups_are_played_with_other_samples_and_crops_are_c
         assert evaluation["eval_crop_gain"] > 0.3
         assert "loss" not in evaluation and "reward" not in evaluation
     assert ids[0] != ids[1]  # without chance all groups are equal
+
+
+@pytest.mark.slow
+def test_a_served_judge_scores_and_its_verdicts_are_kept(scenes: Path, tmp_path: Path) -> None:
+    arguments = {
+        "data": scenes,
+        "output_dir": tmp_path,
+        "rewards": "judge",
+        "judge": "openai:some-judge",
+        "per_device_train_batch_size": 4,
+        "num_generations": 4,
+        "max_completion_length": 300,
+        "learning_rate": 0.0,
+        "temperature": 2.0,
+        "logging_steps": 1,
+        "save_steps": 1,
+    }
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        arguments["judge_base_url"] = server.url
+        run(arguments | {"max_steps": 1})
+        run(arguments | {"max_steps": 3})
+        server.shutdown()
+        asked = sum(server.seen.values())
+    state = json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())
+    log = [entry for entry in state["log_history"] if "rewards/judge/mean" in entry]
+    assert [entry["judge/failures"] for entry in log] == [0, 0, 0]
+    assert len((tmp_path / "judge" / "0.jsonl").read_text().splitlines()) == asked > 0
+    played = list(read_jsonl(tmp_path / "trajectories.jsonl", Trajectory))
+    for step, entry in enumerate(
+        log
+    ):  # the server knows no synonym in these scenes, so that only exact matches are right
+        mine = [one for one in played if one.settings["step"] == step]
+        exact = [value for value in rewards.accuracy(trajectory=mine) if value is not None]
+        assert entry["rewards/judge/mean"] == pytest.approx(sum(exact) / len(exact))
+
+
+def test_under_zero3_a_judge_is_served(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    config = Path(__file__).parents[1] / "sft" / "configs" / "deepspeed" / "zero3.json"
+    arguments = {"data": scenes, "output_dir": tmp_path / "run", "rewards": "judge", "deepspeed": config}
+    try:
+        with pytest.raises(InputError, match="under ZeRO-3 the judge nano would be divided"):
+            run(arguments | {"judge": "nano"})
+    finally:
+        unset_hf_deepspeed_config()
 
 
 @pytest.mark.slow

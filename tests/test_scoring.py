@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cof_agent import scoring
+from cof_agent.agreement import similarity
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.evaluate import figures, summarise, wilson
 from cof_agent.geometry import Box, Size, View
@@ -52,6 +53,97 @@ def test_any_answer_can_be_scored(answer: str, choices: list[str]) -> None:
 def test_no_answer_is_wrong_and_no_truth_is_not_scored() -> None:
     assert scoring.accuracy(run(None, Sample("s", "i", "q", ("red",)), stop=StopReason.MAX_ZOOMS)) is False
     assert scoring.accuracy(run("red", Sample("s", "i", "q"))) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "right"),
+    [
+        ("1,234", "1234", True),
+        ("1 234 567", "1,234,567", True),
+        ("3,5", "3.5", False),  # a comma separates thousands, and nothing else
+        ("2020", "2019", False),  # whole numbers exactly
+        ("101 cars", "100 cars", False),
+        ("12", "12 cars", True),
+        ("12 cars", "12", True),
+        ("10.4", "10.0", True),
+        ("10.5", "10.0", True),  # 5 % are within
+        ("10.51", "10.0", False),
+        ("-10.0", "10.0", False),
+        ("\N{MINUS SIGN}10.2", "-10.0", True),
+        ("0.1", "0.0", False),
+        ("59 %", "57%", True),
+        ("61%", "57%", False),
+        ("57", "57 percent", True),
+        ("0.57", "57%", True),
+        ("57%", "0.57", True),
+        ("2.0 m", "2.0 km", False),
+        ("$1.25 million", "$1,200,000.00", True),
+        ("1.9 million", "2 million", True),
+        ("3 or 4", "4", False),
+        ("not 4", "4", False),
+        ("no idea", "4", False),
+        ("9" * 5000, "4", False),
+        (None, "4", False),
+        ("a dozen", "12|a dozen", True),
+        ("red", "red", None),  # nothing to compare
+        ("7", "07", None),  # a label
+        ("12:30", "12:30", None),
+        ("2019-2020", "2019-2020", None),
+    ],
+)
+def test_numbers_within_a_tolerance(answer: str | None, truth: str, right: bool | None) -> None:
+    assert scoring.number(run(answer, Sample("s", "i", "q", tuple(truth.split("|"))))) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "truths", "score"),
+    [
+        ("Coca  COLA", ("coca cola",), 1.0),
+        ("coca col", ("coca cola",), 8 / 9),
+        ("abcd", ("abxx",), 0.0),  # half of it is wrong: nothing
+        ("abcde", ("abcxx",), 0.6),
+        ("hello", ("help", "helloo"), 5 / 6),  # the nearest
+        ("kitten", ("sitting",), 1 - 3 / 7),  # the example of every textbook
+        ("", ("x",), 0.0),
+        ("x" * 100_000, ("red",), 0.0),
+        (None, ("red",), 0.0),
+        ("red", (), None),
+    ],
+)
+def test_anls(answer: str | None, truths: tuple[str, ...], score: float | None) -> None:
+    assert scoring.anls(run(answer, Sample("s", "i", "q", truths))) == (None if score is None else pytest.approx(score))
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_the_similarity_is_symmetric_and_a_share(first: str, second: str) -> None:
+    assert similarity(first, second) == similarity(second, first)
+    assert 0.5 < similarity(first, second) <= 1 or similarity(first, second) == 0
+    assert similarity(first, first) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "right"),
+    [
+        ("B", "red", True),
+        ("red", "B", True),  # the truth by its letter
+        ("(b) red", "B. red", True),
+        ("A", "red", False),
+        ("green", "red", False),
+        (None, "red", False),
+        ("B", "green", None),
+        ("B", "", None),
+    ],
+)
+def test_choices(answer: str | None, truth: str, right: bool | None) -> None:
+    sample = Sample("s", "i", "q", (truth,) if truth else (), ("blue", "red"))
+    assert scoring.choice(run(answer, sample)) is right
+
+
+def test_a_letter_stands_for_its_choice_everywhere() -> None:
+    sample = Sample("s", "i", "q", ("10.0",), ("9.8", "20.0"))
+    assert scoring.choice(run("A", sample)) is None
+    assert scoring.number(run("A", sample)) is True
+    assert scoring.anls(run("B", sample)) == 0.75
 
 
 def crop(x: float) -> Observation:

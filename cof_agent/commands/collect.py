@@ -15,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cof_agent import collect
+from cof_agent.backends.named import split_spec
 from cof_agent.cluster import collect_on_ray
 from cof_agent.collect import Shard
 from cof_agent.commands import common
@@ -23,7 +24,7 @@ from cof_agent.export import EXPORTS
 from cof_agent.graphs.search import Search
 from cof_agent.nano import NANO
 from cof_agent.policy import Policy
-from cof_agent.samples import at_resolutions, read_samples
+from cof_agent.samples import at_resolutions
 from cof_agent.teacher.asked import (
     DESCRIBE,
     AskedLocator,
@@ -41,15 +42,7 @@ DETECTOR = "detector:"
 
 def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
-    samples = read_samples(
-        options.samples,
-        images=options.images,
-        keep_images=output / "images",
-        columns=dict(_mapping(pair) for pair in options.column),
-        split=options.split,
-        limit=options.limit,
-    )
-    samples = at_resolutions(samples, _resolutions(options.resolutions), options.seed or 0)
+    samples = at_resolutions(common.samples(options, output), _resolutions(options.resolutions), options.seed or 0)
     shard, concurrency = _shard(options.shard), options.concurrency
     if options.ray:
         build = partial(search_of, options)
@@ -120,23 +113,15 @@ def _locator(spec: str, policy: Callable[[str], Policy]) -> Locator:
 
 def _as_model(spec: str, options: argparse.Namespace) -> argparse.Namespace:
     """The options of one model: `nano`, a directory, a hub id, or `PROVIDER:MODEL` for a served one."""
-    served = re.fullmatch(r"([a-z][a-z0-9_]*):(.+)", spec)
-    provider, model = (served[1], served[2]) if served else (None, spec)
+    provider, model = split_spec(spec)
     return argparse.Namespace(
         model=model,
         provider=provider,
-        base_url=options.base_url if served else None,
-        coordinates=options.coordinates if served else None,
+        base_url=options.base_url if provider else None,
+        coordinates=options.coordinates if provider else None,
         max_pixels=options.max_pixels,
         zoom_pixels=options.zoom_pixels,
     )
-
-
-def _mapping(pair: str) -> tuple[str, str]:
-    ours, equals, theirs = pair.partition("=")
-    if not (ours and equals and theirs):
-        raise InputError(f"--column must be NAME=COLUMN, as in question=query, not {pair!r}.")
-    return ours, theirs
 
 
 def _resolutions(text: str) -> list[int]:
@@ -153,9 +138,7 @@ def _shard(text: str) -> Shard:
 
 
 def _print(summary: dict[str, Any], output: Path) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
+    console = common.console()
     table = Table(title=f"{summary['kept']} of {summary['n']} samples became trajectories", title_justify="left")
     for heading in ("resolution", "n", "kept", "yield", "zooms"):
         table.add_column(heading, justify="right")

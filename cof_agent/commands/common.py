@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
+import shlex
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cof_agent.backends.named import named_policy
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem
 from cof_agent.nano import NANO
 from cof_agent.policy import Policy, Sampling
+from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.samples import read_samples
+from cof_agent.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cof_agent.environment import ZoomSettings
 
+PACKAGES = ("chain-of-focus", "torch", "transformers", "langgraph", "pillow", "numpy")  # whose versions a result names
 SCENES_ONLY = (
     "cof: nano knows only the scenes that `cof scenes` draws; for any other picture its answer means nothing "
     "(use --model with a real checkpoint, e.g. Qwen/Qwen2.5-VL-7B-Instruct)."
@@ -28,24 +37,16 @@ def policy(options: argparse.Namespace) -> Policy:
     Raises:
         InputError: if it cannot be loaded or reached as described.
     """
-    if options.provider is not None or options.base_url is not None:
-        from cof_agent.backends.chat import connect
-
-        coordinates = CoordinateSystem(options.coordinates) if options.coordinates else None
-        return connect(
-            options.model,
-            provider=options.provider or "openai",
-            base_url=options.base_url,
-            coordinates=coordinates,
-            max_pixels=options.max_pixels,
-            zoom_pixels=options.zoom_pixels,
-        )
-    if options.coordinates is not None:
-        raise InputError("--coordinates is for served models; a local checkpoint's config says what its boxes mean.")
-    _quiet_transformers()
-    from cof_agent.backends.local import load
-
-    return load(options.model, max_pixels=options.max_pixels, zoom_pixels=options.zoom_pixels)
+    if options.provider is None and options.base_url is None:
+        _quiet_transformers()
+    return named_policy(
+        options.model,
+        provider=options.provider,
+        base_url=options.base_url,
+        coordinates=options.coordinates,
+        max_pixels=options.max_pixels,
+        zoom_pixels=options.zoom_pixels,
+    )
 
 
 def _quiet_transformers() -> None:
@@ -75,6 +76,51 @@ def sampling(options: argparse.Namespace) -> Sampling:
     if options.seed is None:
         return Sampling(max_tokens=options.max_tokens)
     return Sampling(max_tokens=options.max_tokens, temperature=1.0, seed=options.seed)
+
+
+def samples(options: argparse.Namespace, output: Path) -> list[Sample]:
+    """The samples of SAMPLES; images that a dataset holds itself are written to `images` in the output folder.
+
+    Raises:
+        InputError: as `read_samples`.
+    """
+    return read_samples(
+        options.samples,
+        images=options.images,
+        keep_images=output / "images",
+        columns=dict(_mapping(pair) for pair in options.column),
+        split=options.split,
+        limit=options.limit,
+    )
+
+
+def _mapping(pair: str) -> tuple[str, str]:
+    ours, equals, theirs = pair.partition("=")
+    if not (ours and equals and theirs):
+        raise InputError(f"--column must be NAME=COLUMN, as in question=query, not {pair!r}.")
+    return ours, theirs
+
+
+def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
+    """Where a run's figures come from: what is needed to get them again."""
+    return {
+        "command": shlex.join(["cof", *sys.argv[1:]]),
+        "policy": first.policy,
+        "protocol_version": PROTOCOL_VERSION,
+        "settings": first.settings,
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "seed": options.seed,
+    }
+
+
+def console() -> Console:
+    """For tables on stdout."""
+    from rich.console import Console
+
+    made = Console()
+    if not made.is_terminal:
+        made.width = 120  # a file or a pipe has no width of its own
+    return made
 
 
 def system_prompt(options: argparse.Namespace) -> str | None:

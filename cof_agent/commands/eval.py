@@ -5,24 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
-import shlex
-import sys
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from cof_agent.commands import common
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.evaluate import PACKAGES, summarise
-from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.evaluate import summarise
 from cof_agent.rollout import rollout
 from cof_agent.samples import read_samples
-from cof_agent.trajectory import Trajectory, write_atomic
+from cof_agent.trajectory import write_atomic
 
 NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows
 
@@ -45,22 +39,10 @@ def run(options: argparse.Namespace) -> int:
         )
     )
     judged_by = ZoomEnvironment(replace(settings, max_zooms=NEEDED_BUDGET, crop="real"))
-    summary = summarise(trajectories, judged_by) | _origin(options, trajectories[0])
+    summary = summarise(trajectories, judged_by) | common.origin(options, trajectories[0])
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output)
     return 0
-
-
-def _origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
-    """Where the figures come from: what is needed to get them again."""
-    return {
-        "command": shlex.join(["cof", *sys.argv[1:]]),
-        "policy": first.policy,
-        "protocol_version": PROTOCOL_VERSION,
-        "settings": first.settings,
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        "seed": options.seed,
-    }
 
 
 def _print(summary: dict[str, Any], output: Path) -> None:
@@ -72,9 +54,7 @@ def _print(summary: dict[str, Any], output: Path) -> None:
         table.add_section()
         for row, figures in summary[name].items():
             _row(table, f"{name.removeprefix('by_').replace('_', ' ')} {row}", figures)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # a file or a pipe has no width of its own
+    console = common.console()
     console.print(table)
     console.print("stop reasons:", ", ".join(f"{name} {n}" for name, n in summary["stop_reasons"].items()))
     console.print(f"written: {output / 'summary.json'}, {output / 'trajectories.jsonl'}", soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,12 +9,12 @@ from typing import Protocol
 
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, View, smart_resize
-from cof_agent.policy import GREEDY, Completion, PixelLimits, Policy, PolicyError, Sampling
+from cof_agent.policy import GREEDY, Completion, PixelLimits, Policy, Sampling, ask
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample
 
 MAX_TRIES = 4  # of one request to a policy, where asking again may help
-FIRST_WAIT = 0.5  # seconds before the second try; then four times as long each time
+FIRST_WAIT = 0.5  # seconds before the second try
 
 
 class Advice(StrEnum):
@@ -128,23 +127,11 @@ class Errand:
             PolicyError: if it gave none in `MAX_TRIES` tries, or says that more would not help.
         """
         images = await self.environment.images(self.sample, views)
-        wait = FIRST_WAIT
-        for attempt in range(MAX_TRIES):
-            try:
-                async with asyncio.timeout(self.timeout):
-                    completion = await policy.generate(messages, images, sampling)
-            except TimeoutError:
-                error = PolicyError(f"{policy.name} gave no answer within {self.timeout:g} seconds.")
-            except PolicyError as failed:
-                error = failed
-            else:
-                self.spent.add(completion)
-                return completion
-            if not error.transient or attempt == MAX_TRIES - 1:
-                raise error
-            await asyncio.sleep(wait)
-            wait *= 4
-        raise AssertionError("unreachable")
+        completion = await ask(
+            policy, messages, images, sampling, timeout=self.timeout, tries=MAX_TRIES, wait=FIRST_WAIT
+        )
+        self.spent.add(completion)
+        return completion
 
 
 class Planner(Protocol):

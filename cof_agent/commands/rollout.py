@@ -1,0 +1,112 @@
+"""`cof rollout SAMPLES -n 8 -o DIR`: plays each sample several times, and keeps those that are neither too easy nor too hard.
+
+`trajectories.jsonl` has all plays, `samples.jsonl` what is kept: data for an RL run, or for `cof eval`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from cof_agent.commands import common
+from cof_agent.difficulty import Rated, chosen, plays_of, rated
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.errors import InputError
+from cof_agent.rollout import by_id, rollout
+from cof_agent.trajectory import Sample, to_json, write_atomic
+
+BAR = 40  # characters of the histogram's longest bar
+
+
+def run(options: argparse.Namespace) -> int:
+    prompt, output, (low, high) = common.system_prompt(options), Path(options.output), _bounds(options.keep)
+    _check_output(options.samples, output)
+    every = common.samples(options, output)
+    samples = list(by_id(sample for sample in every if sample.answers).values())
+    if not samples:
+        raise InputError(f"no sample of {options.samples} has a known answer, so that no play can be right.")
+    policy = common.policy(options)
+    common.warn_if_unknown_to_nano(options, Path(samples[0].image))
+    trajectories = asyncio.run(
+        rollout(
+            plays_of(samples, options.plays),
+            policy,
+            ZoomEnvironment(common.settings(options, policy)),
+            output=output / "trajectories.jsonl",
+            concurrency=options.concurrency,
+            sampling=replace(common.sampling(options), temperature=options.temperature),
+            prompt=prompt,
+            retry_errors=True,
+        )
+    )
+    ratings = rated(samples, trajectories, options.plays)
+    kept = chosen(ratings, low, high)
+    counts = {"unknown": len(every) - len(samples), "failed": sum(one.right is None for one in ratings)}
+    summary = _summary(ratings, kept, (low, high)) | counts | common.origin(options, trajectories[0])
+    write_atomic(output / "samples.jsonl", "".join(to_json(sample) + "\n" for sample in kept))
+    write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    _print(summary, output)
+    return 0
+
+
+def _bounds(text: str) -> tuple[float, float]:
+    found = re.fullmatch(r"(\d*\.?\d+),(\d*\.?\d+)", text)
+    low, high = (float(found[1]), float(found[2])) if found else (1.0, 0.0)
+    if not 0 <= low < high <= 1:
+        raise InputError(f"--keep must be LOW,HIGH with 0 <= LOW < HIGH <= 1, such as 0.1,0.9, not {text!r}.")
+    return low, high
+
+
+def _check_output(samples: str, output: Path) -> None:
+    """Other samples are not overwritten, least of all those that are read."""
+    written = output / "samples.jsonl"
+    source = Path(samples) / "samples.jsonl" if Path(samples).is_dir() else Path(samples)
+    ours = (output / "trajectories.jsonl").exists() and written.resolve() != source.resolve()
+    if written.exists() and not ours:
+        raise InputError(f"{written} holds samples that no rollout chose; use another output folder.")
+
+
+def _summary(ratings: Sequence[Rated], kept: Sequence[Sample], bounds: tuple[float, float]) -> dict[str, Any]:
+    """Counts of samples; `right` says how many had so many of their plays right."""
+    counts = Counter(one.right for one in ratings if one.right is not None)
+    return {
+        "n": len(ratings),
+        "plays": ratings[0].plays,
+        "kept": len(kept),
+        "keep": bounds,
+        "right": {str(right): counts[right] for right in range(ratings[0].plays + 1) if counts[right]},
+    }
+
+
+def _print(summary: dict[str, Any], output: Path) -> None:
+    low, high = summary["keep"]
+    table = Table(title=f"{summary['policy']} on {summary['n']} samples, {summary['plays']} plays each")
+    table.title_justify = "left"
+    for heading in ("right", "pass rate", "samples", "kept"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    most = max(summary["right"].values(), default=1)
+    for right, count in summary["right"].items():
+        rate = int(right) / summary["plays"]
+        kept = count if low < rate < high else 0
+        table.add_row(right, f"{rate:.3f}", str(count), str(kept), "#" * max(1, round(BAR * count / most)))
+    console = common.console()
+    console.print(table)
+    if summary["unknown"]:
+        console.print(f"left out: {summary['unknown']} samples without a known answer")
+    if summary["failed"]:
+        console.print(
+            f"left out: {summary['failed']} samples of which a play failed; the same command tries them again"
+        )
+    share = f"{summary['kept']} of {summary['n']} samples, pass rate strictly between {low:g} and {high:g}"
+    console.print(f"kept: {share}", soft_wrap=True)
+    console.print(f"written: {output / 'samples.jsonl'}, {output / 'trajectories.jsonl'}", soft_wrap=True)

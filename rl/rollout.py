@@ -7,18 +7,20 @@ prompt, what the model wrote, what it was shown, what it wrote; and a mask says 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from PIL.Image import Image
 
-from cof_agent.backends.decode import Prompt
-from cof_agent.backends.local import LocalPolicy
+from cof_agent.backends.decode import Generated, Prompt
 from cof_agent.backends.memory import Picture
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem
 from cof_agent.graphs import focus
-from cof_agent.policy import Completion, Sampling
+from cof_agent.policy import Completion, PixelLimits, Sampling
 from cof_agent.protocol import Message
 from cof_agent.samples import RESOLUTION
 from cof_agent.trajectory import Sample, Tokens, Trajectory
@@ -27,48 +29,69 @@ END_OF_TURN = "<|im_end|>"
 """How a turn ends in the templates of Qwen2-VL, Qwen2.5-VL and Qwen3-VL; one token."""
 
 
+class TokenPolicy(Protocol):
+    """What a transcript needs of a model: a `Reader`, and what follows a prompt."""
+
+    name: str
+    coordinates: CoordinateSystem
+    limits: PixelLimits
+
+    def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
+        """The text of a conversation."""
+
+    def read(self, text: str, images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
+        """Its token ids and images."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What token ids say."""
+
+    async def complete(self, prompt: Prompt) -> Generated:
+        """The model's next turn."""
+
+
 class Transcript:
-    """A policy for one conversation: the local one, whose tokens it remembers.
+    """A policy for one conversation: that of a model, whose tokens it remembers.
 
     prompt: ids up to the first turn. completion: ids from there on; mask: 1 where the model wrote, 0 where it was shown
-    something. images: the overview and the crops. budget: most ids of `completion`; a crop for which there is no room
-    ends the conversation, as does a turn that is cut off by it (`exhausted`).
+    something. logprobs: of `completion`, None where the engine does not tell, 0 where the model was shown something.
+    images: the overview and the crops. budget: most ids of `completion`; a crop for which there is no room ends the
+    conversation, as does a turn that is cut off by it (`exhausted`).
     """
 
-    def __init__(self, policy: LocalPolicy, budget: int) -> None:
+    def __init__(self, policy: TokenPolicy, budget: int) -> None:
         self.name, self.coordinates, self.limits = policy.name, policy.coordinates, policy.limits
         self._policy, self._budget = policy, budget
         self.prompt: list[int] = []
         self.completion: list[int] = []
         self.mask: list[int] = []
+        self.logprobs: list[float | None] = []
         self.images: list[Image] = []
         self.exhausted = False
         self._pictures: list[Picture] = []
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next assistant message; see `Policy`."""
+        shown: list[int] = []
         if not self.prompt:
-            self.prompt, self._pictures = await asyncio.to_thread(
-                lambda: self._policy.read(self._policy.render(messages), images)
-            )
+            prompt, pictures = await asyncio.to_thread(lambda: self._policy.read(self._policy.render(messages), images))
         else:
-            shown, pictures = await asyncio.to_thread(self._shown, messages, images[len(self.images) :])
+            shown, new = await asyncio.to_thread(self._shown, messages, images[len(self.images) :])
             if len(self.completion) + len(shown) >= self._budget:
                 self.exhausted = True
                 return Completion("", Tokens(len(self.prompt) + len(self.completion), 0), truncated=True)
-            self.completion += shown
-            self.mask += [0] * len(shown)
-            self._pictures += pictures
-        self.images = list(images)
-        before = len(self.prompt) + len(self.completion)
-        left = self._budget - len(self.completion)
+            prompt, pictures = self.prompt, self._pictures + new
+        told = prompt + self.completion + shown
+        left = self._budget - len(self.completion) - len(shown)
         allowed = replace(sampling, max_tokens=min(sampling.max_tokens, left))
-        generated = await self._policy.complete(Prompt(self.prompt + self.completion, self._pictures, allowed))
-        self.completion += generated.ids
-        self.mask += [1] * len(generated.ids)
+        generated = await self._policy.complete(Prompt(told, pictures, allowed))
+        # Only now, so that a turn that failed can be asked for again.
+        self.prompt, self._pictures, self.images = prompt, pictures, list(images)
+        self.completion += shown + generated.ids
+        self.mask += [0] * len(shown) + [1] * len(generated.ids)
+        self.logprobs += [0.0] * len(shown) + (generated.logprobs or [None] * len(generated.ids))
         self.exhausted = not generated.stopped and len(self.completion) >= self._budget
         spoken = self._policy.text(generated.ids)
-        return Completion(spoken, Tokens(before, len(generated.ids)), truncated=not generated.stopped)
+        return Completion(spoken, Tokens(len(told), len(generated.ids)), truncated=not generated.stopped)
 
     def _shown(self, messages: Sequence[Message], images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
         """The ids between the model's last token and its next turn: the rest of its own turn, and what it is shown."""
@@ -91,22 +114,26 @@ class Rollout:
     prompt: list[int]
     completion: list[int]
     mask: list[int]
+    logprobs: list[float | None]
     images: list[Image]
     exhausted: bool
 
 
 async def roll_out(
     samples: Sequence[Sample],
-    policy: LocalPolicy,
+    policy: TokenPolicy,
     environment: ZoomEnvironment,
     *,
     budget: int,
     sampling: Sampling,
     seeds: Sequence[int],
     resolutions: bool = False,
+    on_end: Callable[[], None] = lambda: None,
 ) -> list[Rollout]:
     """One rollout for each of `samples`, all at once; `seeds` are those of their random numbers. resolutions: each sample
     is taken at its own (`samples.at_resolutions`).
+
+    on_end: called as each conversation ends.
 
     Raises:
         InputError: if an image cannot be opened.
@@ -115,10 +142,18 @@ async def roll_out(
     async def one(sample: Sample, seed: int) -> Rollout:
         transcript = Transcript(policy, budget)
         shown = environment.at(sample, sample.metadata[RESOLUTION]) if resolutions else environment
-        trajectory = await focus.run(sample, transcript, shown, sampling=replace(sampling, seed=seed))
+        try:
+            # However long a large batch takes, a turn that had to wait for it is none that failed.
+            trajectory = await focus.run(
+                sample, transcript, shown, sampling=replace(sampling, seed=seed), timeout=math.inf
+            )
+        finally:
+            on_end()
         if not transcript.completion:
             raise InputError(f"sample {sample.id} cannot be played: {trajectory.error or 'nothing was generated'}")
         found = transcript
-        return Rollout(trajectory, found.prompt, found.completion, found.mask, found.images, found.exhausted)
+        return Rollout(
+            trajectory, found.prompt, found.completion, found.mask, found.logprobs, found.images, found.exhausted
+        )
 
     return list(await asyncio.gather(*(one(*pair) for pair in zip(samples, seeds, strict=True))))

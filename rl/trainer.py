@@ -1,4 +1,4 @@
-"""TRL's `GRPOTrainer` whose rollout is the agent of inference. Every touch of a private TRL API is in this file.
+"""TRL's `GRPOTrainer` whose rollout is the agent of inference. Every touch of a private TRL API is here or in `rl.vllm`.
 
 TRL's own tool loop does not keep ranks in step (uneven numbers of turns hang under ZeRO-3), takes no template without tool
 roles, and reads every conversation anew each turn. Here `graphs/focus.py` plays each conversation; TRL gets tokens, mask
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -27,6 +29,7 @@ from cof_agent.policy import Sampling
 from cof_agent.training.trainer import ZoomTrainer
 from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, from_json, to_json
 from rl.rollout import Rollout, roll_out
+from rl.vllm import Engine, VLLMPolicy, engine_of, rounds_of
 from rl.watch import ToolWatch
 
 ROLLOUTS = "trajectories.jsonl"
@@ -41,6 +44,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     place in the batch, so that a resumed run plays the same ones.
 
     redraws: how often groups without any variance are played again, with other samples.
+
+    With `use_vllm` vLLM writes the turns of the rollouts. `evaluate` still generates with transformers, from the weights
+    in training: so its figures compare with those of SFT and of `cof eval`, and vLLM may sleep.
     """
 
     def __init__(self, *arguments: Any, redraws: int = 0, **options: Any) -> None:
@@ -58,6 +64,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._redraws = redraws
         self._samples: list[Sample] = []
         self._sources = ZoomEnvironment()
+        self._engine: Engine | None = None
+        if self.use_vllm:
+            self._engine = engine_of(self.vllm_generation, self.accelerator, self.processing_class.image_token_id)
         self._turn = (-1, 0)
         self._seconds, self._elsewhere = 0.0, 0.0  # of a step's update, and of what came in between
         self.add_callback(ToolWatch())
@@ -92,7 +101,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
             [one.completion for one in rollouts],
             [loss_mask(one, self._forgive_cut_off) for one in rollouts],
             [[{"role": "assistant", "content": turn.text} for turn in one.trajectory.turns] for one in rollouts],
-            None,
+            [one.logprobs for one in rollouts] if self.use_vllm else None,
             {"trajectory": [one.trajectory for one in rollouts]},
             images,
             images,  # "on the way": so that TRL always takes them as they are, and never renders the prompt again
@@ -102,8 +111,8 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         """A rollout for each of the samples. Groups whose rewards are all equal teach nothing: they are played again with
         other samples, up to `redraws` times (dynamic sampling, DAPO, arXiv 2503.14476)."""
         self._turn = self._next_turn()
-        with self.agent_policy() as policy:
-            rollouts = self._rolled_out(policy, range(len(self._samples)), 0)
+        with self._player() as play:
+            rollouts = play(range(len(self._samples)), 0)
             for attempt in range(1, self._redraws + 1):
                 again = self._equal_groups(rollouts)
                 if not again:
@@ -111,7 +120,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
                 places = [place for place in range(len(rollouts)) if self._group(place) in again]
                 for place in places:
                     self._samples[place] = self._another_sample(attempt, self._group(place))
-                for place, rollout in zip(places, self._rolled_out(policy, places, attempt), strict=True):
+                for place, rollout in zip(places, play(places, attempt), strict=True):
                     rollouts[place] = rollout
         return rollouts
 
@@ -120,19 +129,43 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         step = self.state.global_step
         return (step, self._turn[1] + 1 if self._turn[0] == step else 0)
 
-    def _rolled_out(self, policy: LocalPolicy, places: Sequence[int], attempt: int) -> list[Rollout]:
-        """Rollouts of the samples at these places of this process's batch."""
+    @contextmanager
+    def _player(self) -> Iterator[Callable[[Sequence[int], int], list[Rollout]]]:
+        """What plays the samples at some places of this process's batch, and for the how-manieth time; all processes call
+        it alike, with their own places or none."""
+        if self._engine is None:
+            with self.agent_policy() as policy:
+                yield lambda places, attempt: asyncio.run(self._rollouts(policy, places, attempt))
+            return
+        # As in TRL's `_generate_single_turn`: once an optimiser step.
+        if self.state.global_step != self._last_loaded_step:  # type: ignore[has-type]
+            self.vllm_generation.sync_weights()
+            self._last_loaded_step = self.state.global_step
+        with self._engine.awake():
+            yield partial(self._played_by, self._engine)
+
+    def _played_by(self, engine: Engine, places: Sequence[int], attempt: int) -> list[Rollout]:
+        rounds = rounds_of(len(places))
+        policy = self._play.reader(VLLMPolicy, self.model, self.processing_class, longest=engine.longest, rounds=rounds)
+        return rounds.play(lambda: self._rollouts(policy, places, attempt, rounds.leave), engine.answer)
+
+    def _rollouts(
+        self,
+        policy: LocalPolicy | VLLMPolicy,
+        places: Sequence[int],
+        attempt: int,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> Coroutine[Any, Any, list[Rollout]]:
         first = self.accelerator.process_index * len(self._samples)
-        return asyncio.run(
-            roll_out(
-                [self._samples[place] for place in places],
-                policy,
-                self._sources.with_settings(self._play.settings(policy)),
-                budget=self.max_completion_length,
-                sampling=Sampling(self._play.turn_tokens, self.temperature, self.top_p),
-                seeds=[self._seed("play", attempt, first + place) for place in places],
-                resolutions=self._play.resolutions,
-            )
+        return roll_out(
+            [self._samples[place] for place in places],
+            policy,
+            self._sources.with_settings(self._play.settings(policy)),
+            budget=self.max_completion_length,
+            sampling=Sampling(self._play.turn_tokens, self.temperature, self.top_p),
+            seeds=[self._seed("play", attempt, first + place) for place in places],
+            resolutions=self._play.resolutions,
+            on_end=on_end,
         )
 
     def _seed(self, *what: int | str) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cof_agent import protocol
-from cof_agent.backends.local import FAMILIES
+from cof_agent.backends.reader import FAMILIES
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.export import settings_of

@@ -252,7 +252,7 @@ def run(arguments: dict[str, Any]) -> None:
         ({"rewards": "judge", "judge": "nano", "judge_concurrency": 0}, "judge_concurrency at least 1"),
         ({"rewards": "judge", "judge": "nobody:model"}, "Unsupported provider"),
         ({"rewards": "judge", "judge": "nowhere"}, "there is no model directory nowhere"),
-        ({"use_vllm": "true"}, "vLLM does not play conversations yet"),
+        ({"use_vllm": "true"}, "use_vllm needs vLLM, which is not installed"),
         ({"top_k": 5}, "leave top_k"),
         ({"per_device_train_batch_size": 72}, "8 samples with a known answer, but 9 are played at once"),
         ({"dry_run": "true"}, "there is no setting dry_run"),

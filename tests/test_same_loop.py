@@ -17,7 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 from cof_agent import protocol
 from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.decode import Generated, Prompt
-from cof_agent.backends.local import around, load
+from cof_agent.backends.local import LocalPolicy, load
 from cof_agent.backends.processor import load_processor
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Box, Size
@@ -125,7 +125,7 @@ def own(
         held_out=None,
         record={},
     )
-    policy = around(model, processor, name="scripted")
+    policy = LocalPolicy(model, processor, name="scripted")
     turns: dict[int, int] = defaultdict(int)
     before, trainer._turn = trainer._turn, trainer._next_turn()
     seeds = [trainer._seed("play", 0, index) for index in range(4)]

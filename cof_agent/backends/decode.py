@@ -30,10 +30,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """New token ids, the stop token included if there is one."""
+    """New token ids, the stop token included if there is one.
+
+    logprobs: of each id, where the engine tells them: natural logarithms, after temperature and top_p.
+    """
 
     ids: list[int]
     stopped: bool
+    logprobs: list[float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +61,14 @@ class _Row:
 
 
 class Decoder:
-    """The engine of the local backend (see `batching.Engine`)."""
+    """The engine of the local backend (see `batching.Engine`). stop_ids end a turn; unspeakable ones are never written."""
 
-    def __init__(self, model: Any, stop_ids: set[int], *, capacity: int) -> None:
+    def __init__(self, model: Any, stop_ids: set[int], unspeakable: list[int], *, capacity: int) -> None:
         self.capacity = capacity
         self._threads = _threads(model)
         self._model = model
         self._stop_ids = stop_ids
-        # A token that stands for part of an image must have an image; written by the model, it would have none.
-        self._unspeakable = [model.config.image_token_id, model.config.video_token_id]
+        self._unspeakable = unspeakable
         self._pool = KeyValuePool()
         self._rows: list[_Row] = []
         self.forget()

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _FEATURE_BYTES = 256 * 2**20
 _PAST_BYTES = 512 * 2**20
@@ -26,6 +29,7 @@ class Picture:
 
     key: bytes
     grid: tuple[int, int, int]
+    image: Image
     process: Callable[[], Tensor]
 
     @cached_property

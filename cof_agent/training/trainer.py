@@ -11,11 +11,11 @@ import ctypes
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate.utils import gather_object
@@ -24,7 +24,8 @@ from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
 from cof_agent import evaluate
-from cof_agent.backends.local import LocalPolicy, around
+from cof_agent.backends.local import LocalPolicy
+from cof_agent.backends.reader import Reader
 from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.policy import Sampling
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 else:
     Base = object  # a mixin, so that any of TRL's trainers can be the base
 
+R = TypeVar("R", bound=Reader)
+
 
 @dataclass(frozen=True)
 class Play:
@@ -51,13 +54,16 @@ class Play:
     resolutions: bool = False  # each sample at its own (`samples.at_resolutions`)
 
     def policy(self, model: Any, processor: Any) -> LocalPolicy:
-        """A policy of a model in training (of its base, where it is an adapter)."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return around(
-            base, processor, name="in training", max_pixels=self.overview_pixels, zoom_pixels=self.zoom_pixels
-        )
+        """A policy of a model in training, which transformers generates for."""
+        return self.reader(LocalPolicy, model, processor)
 
-    def settings(self, policy: LocalPolicy) -> ZoomSettings:
+    def reader(self, kind: Callable[..., R], model: Any, processor: Any, **options: Any) -> R:
+        """A `Reader` of this kind for a model in training (for its base, where it is an adapter)."""
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        pixels = {"max_pixels": self.overview_pixels, "zoom_pixels": self.zoom_pixels}
+        return kind(base, processor, name="in training", **pixels, **options)
+
+    def settings(self, policy: Reader) -> ZoomSettings:
         """What the policy is shown."""
         return ZoomSettings(policy.coordinates, policy.limits, max_zooms=self.max_zooms)
 

@@ -1,0 +1,139 @@
+"""Texts, images and token ids of the Qwen2-VL, Qwen2.5-VL and Qwen3-VL families, whatever generates."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cof_agent.backends.memory import Picture
+from cof_agent.backends.processor import prepare_images
+from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem
+from cof_agent.policy import PixelLimits
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cof_agent.protocol import Message
+
+FAMILIES = {
+    "qwen2_vl": CoordinateSystem.THOUSAND,
+    "qwen2_5_vl": CoordinateSystem.ABSOLUTE,
+    "qwen3_vl": CoordinateSystem.THOUSAND,
+}
+"""What the boxes of each supported `model_type` mean."""
+
+OVERVIEW_CELLS = 1280
+"""The overview has at most this many grid cells (image tokens), unless asked for otherwise."""
+
+
+class Reader:
+    """The reading and writing of one model; safe to use from several threads.
+
+    name: how the policy is called in the record. max_pixels: area limit of the overview in shown pixels, by default the
+    checkpoint's own, but at most `OVERVIEW_CELLS` cells. zoom_pixels: that of a crop, a quarter of it by default.
+    `stop_ids` end a turn. `unspeakable`: tokens that stand for part of an image or video; one that the model had written
+    itself would have none.
+
+    Raises:
+        InputError: if a limit is smaller than one cell.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, *, name: str, max_pixels: int | None = None, zoom_pixels: int | None = None
+    ) -> None:
+        config = model.config
+        self.name = name
+        self.coordinates = FAMILIES[config.model_type]
+        cell = config.vision_config.patch_size * config.vision_config.spatial_merge_size
+        self.limits = _limits(processor, cell, max_pixels, zoom_pixels)
+        self.stop_ids = _stop_ids(model, processor.tokenizer)
+        self.unspeakable = (config.image_token_id, config.video_token_id)
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        self._image_token_id = config.image_token_id
+        self._tokenizing = threading.Lock()  # tokenizers refuse to be called from two threads at once
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What token ids say, without special tokens."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
+        """The text of a conversation by the model's own template; `answering`: up to where the next turn begins."""
+        text: str = self._processor.apply_chat_template(
+            _template_messages(messages), tokenize=False, add_generation_prompt=answering
+        )
+        return text
+
+    def read(self, text: str, images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
+        """Token ids of a rendered text, each image token as often as its image has merged patches; and the images.
+
+        Raises:
+            InputError: if a message holds the text of the image token.
+            ValueError: if an image is not of a size that the model takes as it is.
+        """
+        pictures = [self._picture(image) for image in prepare_images(images, self.limits)]
+        with self._tokenizing:
+            ids = self._tokenizer.encode(text, add_special_tokens=False)
+        return self._expanded(ids, pictures), pictures
+
+    def _expanded(self, ids: list[int], pictures: list[Picture]) -> list[int]:
+        """Each image token as often as its image has merged patches."""
+        if ids.count(self._image_token_id) != len(pictures):
+            raise InputError(
+                f"a message holds the text {self._processor.image_token}, which stands for an image; remove it."
+            )
+        cells = iter(prod(picture.grid) // self._processor.image_processor.merge_size**2 for picture in pictures)
+        expanded: list[int] = []
+        for token in ids:
+            expanded += [token] * next(cells) if token == self._image_token_id else [token]
+        return expanded
+
+    def _picture(self, image: Image) -> Picture:
+        patch = self._processor.image_processor.patch_size
+        grid = (1, image.height // patch, image.width // patch)
+
+        def process() -> torch.Tensor:
+            # Without resizing, whatever limits the checkpoint's own configuration has: the size is already right.
+            found = self._processor.image_processor(images=[image], do_resize=False, return_tensors="pt")
+            if tuple(found["image_grid_thw"][0].tolist()) != grid:
+                raise ValueError(f"the processor made {found['image_grid_thw']} patches of an image of {image.size}")
+            patches: torch.Tensor = found["pixel_values"]
+            return patches
+
+        key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).digest()
+        return Picture(key, grid, image, process)
+
+
+def _template_messages(messages: Sequence[Message]) -> list[Message]:
+    """Content as chat templates know it: which image is meant is said by the order."""
+    return [
+        {
+            "role": message["role"],
+            "content": [{"type": "image"} if part["type"] == "image" else part for part in message["content"]],
+        }
+        for message in messages
+    ]
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    found = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+    found.add(tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    return {token for token in found if token is not None}
+
+
+def _limits(processor: Any, grid: int, max_pixels: int | None, zoom_pixels: int | None) -> PixelLimits:
+    size = processor.image_processor.size
+    cell = grid * grid
+    largest = max_pixels or min(size["longest_edge"], OVERVIEW_CELLS * cell)
+    for name, value in (("max-pixels", largest), ("zoom-pixels", zoom_pixels or cell)):
+        if value < cell:
+            raise InputError(f"--{name} must be at least {cell}, one cell of {grid} x {grid} pixels, not {value}.")
+    crop = zoom_pixels or max(largest // 4, cell)
+    return PixelLimits(grid, min(size["shortest_edge"], largest, crop), largest, crop)

@@ -383,40 +383,44 @@ def test_under_zero3_a_judge_is_served(scenes: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_two_processes_with_uneven_conversations_train_as_one_does(scenes: Path, tmp_path: Path) -> None:
-    """ZeRO-3, hot sampling: turns that are malformed, conversations that end early or run out of their budget."""
+def test_two_processes_with_uneven_conversations_train_as_one_does(tmp_path: Path) -> None:
+    """DDP, ZeRO-2 and ZeRO-3, groups divided between processes, hot sampling: turns that are malformed, conversations that
+    end early or run out of their budget."""
+    write_scenes(tmp_path / "scenes", count=8, seed=3, size=Size(1600, 900), split="test")
     arguments: dict[str, Any] = {
         "model_name_or_path": NANO,
-        "data": scenes,
+        "data": tmp_path / "scenes",
         "use_cpu": "true",
         "bf16": "false",
         "gradient_checkpointing": "false",
         "num_generations": 4,
         "max_completion_length": 150,
-        "max_steps": 10,
+        "max_steps": 30,
         "logging_steps": 1,
         "report_to": "none",
         "learning_rate": 1e-5,
         "temperature": 2.0,
         "threads": 1,
-        "save_steps": 10,
+        "save_steps": 30,
     }
-    ways = {"one": (1, 8, ""), "two": (2, 4, "sft/configs/deepspeed/zero3.json")}
+    ways = {"one": (1, "")} | {name: (2, f"sft/configs/deepspeed/{name}.json") for name in ("zero2", "zero3")}
+    ways["ddp"] = (2, "")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"}
-    found = {}
-    for name, (processes, batch, deepspeed) in ways.items():
+    losses = {}
+    for name, (processes, deepspeed) in ways.items():
         output = tmp_path / name
-        given = arguments | {"per_device_train_batch_size": batch, "deepspeed": deepspeed, "output_dir": output}
-        options = [text for key, value in given.items() for text in (f"--{key}", str(value))]
+        given = {"per_device_train_batch_size": 4 // processes, "deepspeed": deepspeed, "output_dir": output}
+        options = [text for key, value in (arguments | given).items() for text in (f"--{key}", str(value))]
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
         command = [*launch, "--master_port", "29730", "-m", "rl.train", *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
-        log = json.loads((output / "checkpoint-10" / "trainer_state.json").read_text())["log_history"]
-        found[name] = [entry["loss"] for entry in log if "loss" in entry]
-    assert found["two"] == pytest.approx(found["one"], abs=1e-3)
-    trajectories = list(read_jsonl(tmp_path / "two" / "trajectories.jsonl", Trajectory))
+        log = json.loads((output / "checkpoint-30" / "trainer_state.json").read_text())["log_history"]
+        losses[name] = [entry["loss"] for entry in log if "loss" in entry]
+        trajectories = list(read_jsonl(output / "trajectories.jsonl", Trajectory))
+        assert len(trajectories) == 120
+    for name in ("ddp", "zero2", "zero3"):
+        assert losses[name] == pytest.approx(losses["one"], abs=1e-3), name
     assert len({len(one.turns) for one in trajectories}) > 1
     assert any(rewards.wire_format(trajectory=[one]) == [0.0] for one in trajectories)
     assert any(one.stop is StopReason.TRUNCATED for one in trajectories)
-    assert len(trajectories) == 80

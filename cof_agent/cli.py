@@ -1,4 +1,4 @@
-"""The command line: `cof ask | collect | eval | rollout | view | scenes | sft | merge`.
+"""The command line: `cof ask | collect | eval | rollout | view | scenes | sft | rl | merge`.
 
 Parsing only; each command lives in `cof_agent.commands`.
 """
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if options.command == "sft":
+    if options.command in ("sft", "rl"):
         options.training = rest[1:] if rest[:1] == ["--"] else rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -59,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_view(commands.add_parser("view", help="turn trajectories into a page to look at"))
     _add_scenes(commands.add_parser("scenes", help="draw scenes with questions and known answers"))
-    _add_sft(commands.add_parser("sft", help="fine-tune a model on zoom trajectories", allow_abbrev=False))
+    _add_training(commands.add_parser("sft", help="fine-tune a model on zoom trajectories", allow_abbrev=False), "sft")
+    _add_training(commands.add_parser("rl", help="train a model on what it plays itself", allow_abbrev=False), "rl")
     _add_merge(commands.add_parser("merge", help="fold a LoRA adapter into its model"))
     return parser
 
@@ -177,11 +178,11 @@ def _add_scenes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("train", "val", "test", "hard"), default="test")
 
 
-def _add_sft(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "cof sft [--processes N] [--accelerate FILE] --config NAME.yaml [--key value ...]"
+def _add_training(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.usage = f"cof {name} [--processes N] [--accelerate FILE] --config NAME.yaml [--key value ...]"
     parser.description = (
-        "Runs sft.train, in several processes where there are several GPUs. All other options go to it as they are: "
-        "--config names a YAML file, --key value overrides a key of it, and `cof sft -- --help` lists the keys."
+        f"Runs {name}.train, in several processes where there are several GPUs. All other options go to it as they are: "
+        f"--config names a YAML file, --key value overrides a key of it, and `cof {name} -- --help` lists the keys."
     )
     parser.add_argument("--processes", type=_count, metavar="N", help="one for each GPU by default")
     parser.add_argument("--accelerate", metavar="FILE", help="as `accelerate config` writes: DeepSpeed, FSDP, machines")

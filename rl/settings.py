@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
-from trl.import_utils import is_vllm_available
 
 from cof_agent.errors import InputError
 from cof_agent.training import settings
@@ -56,8 +55,6 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     if unknown:
         raise InputError(f"there is no reward {unknown[0]}; the rewards are {', '.join(rewards.NAMES)}.")
     _check_judge(run)
-    if training.use_vllm and not is_vllm_available():
-        raise InputError("use_vllm needs vLLM, which is not installed here: pip install 'chain-of-focus[gpu]'.")
     if (training.top_k or 0) > 0 or training.min_p is not None or training.repetition_penalty != 1:
         raise InputError("the agent samples by temperature and top_p; leave top_k, min_p and repetition_penalty out.")
     return Settings(run, training, model)

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
+from trl.import_utils import is_vllm_available
 
 from cof_agent.backends.named import named_policy, split_spec
 from cof_agent.errors import InputError
@@ -29,6 +30,11 @@ from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(arguments)
+    if settings.run.dry_run:
+        from rl import plan
+
+        plan.show(settings)
+        return
     trainer = build_trainer(settings)
     output = Path(settings.training.output_dir)
     checkpoint = last_whole_checkpoint(output)
@@ -47,19 +53,13 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         InputError: if the model, the judge or the samples cannot be read, or too few of them have a known answer.
     """
     run, training = settings.run, settings.training
+    if training.use_vllm and not is_vllm_available():
+        raise InputError("use_vllm needs vLLM, which is not installed here: pip install 'chain-of-focus[gpu]'.")
     if run.threads:
         torch.set_num_threads(run.threads)
     set_seed(training.seed)
     config, processor = read_checkpoint(settings)
-    samples = [sample for sample in read_samples(run.data, split=run.split, limit=run.samples) if sample.answers]
-    if run.resolutions:
-        samples = at_resolutions(samples, run.resolutions, training.seed)
-    prompts = (training.generation_batch_size or 0) // training.num_generations
-    if len(samples) < prompts:
-        raise InputError(
-            f"{run.data} has {len(samples)} samples with a known answer, but {prompts} are played at once; give more, or "
-            "lower per_device_train_batch_size or gradient_accumulation_steps."
-        )
+    samples = samples_of(settings)
     held_out, judge = held_out_of(settings), _judge(settings)
     return ZoomGRPOTrainer(
         load_model(settings),
@@ -90,6 +90,24 @@ def _judge(settings: Settings) -> Judge | None:
     policy = named_policy(model, provider=provider, base_url=run.judge_base_url, timeout=run.judge_timeout)
     cache = Path(settings.training.output_dir) / "judge" / f"{settings.training.process_index}.jsonl"
     return Judge(policy, cache=cache, timeout=run.judge_timeout, concurrency=run.judge_concurrency)
+
+
+def samples_of(settings: Settings) -> list[Sample]:
+    """The samples that a run plays: those with a known answer.
+
+    Raises:
+        InputError: if they cannot be read, or there are fewer than are played at once, of which TRL would play none.
+    """
+    run, training = settings.run, settings.training
+    samples = [sample for sample in read_samples(run.data, split=run.split, limit=run.samples) if sample.answers]
+    if not samples:
+        raise InputError(f"no sample of {run.data} has a known answer, so that nothing can be rewarded.")
+    if len(samples) < (prompts := training.generation_batch_size // training.num_generations):
+        raise InputError(
+            f"{run.data} has {len(samples)} samples with a known answer, but {prompts} are played at once, each "
+            f"{training.num_generations} times; take more samples, or lower gradient_accumulation_steps."
+        )
+    return at_resolutions(samples, run.resolutions, training.seed) if run.resolutions else samples
 
 
 def forget_after(path: Path, step: int) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from cof_agent import protocol
 from cof_agent.backends.reader import FAMILIES
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.errors import InputError
 from cof_agent.export import settings_of
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, Size, View, read_box, smart_resize
 from cof_agent.policy import PixelLimits
@@ -41,13 +40,7 @@ class Frame:
 
 
 def frame_of(config: Any, processor: Any) -> Frame:
-    """The frame of a checkpoint, from its configuration and its processor.
-
-    Raises:
-        InputError: if it is of a family whose coordinates are not known.
-    """
-    if config.model_type not in FAMILIES:
-        raise InputError(f"a {config.model_type} model cannot be trained; it must be Qwen2-VL, Qwen2.5-VL or Qwen3-VL.")
+    """The frame of a checkpoint, from its configuration and its processor."""
     vision, size = config.vision_config, processor.image_processor.size
     grid = vision.patch_size * vision.spatial_merge_size
     return Frame(FAMILIES[config.model_type], grid, size["shortest_edge"], size["longest_edge"])

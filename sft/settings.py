@@ -23,7 +23,6 @@ class RunConfig(settings.RunConfig):
     """
 
     plan: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of `sft.curriculum.Plan`."})
-    dry_run: bool = field(default=False, metadata={"help": "Say what would be done; load no weights."})
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,4 +105,28 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
         draw.ellipse((x, y, x + 30, y + 20), fill=(6 * index, 255 - 5 * index, 90))
     path = tmp_path_factory.mktemp("pictures") / "shapes.png"
     image.save(path)
+    return path
+
+
+@pytest.fixture
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The paths in configurations are relative to the root; ZeRO-3 is known to the whole process, and forgotten here."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")  # accelerate's plugin sets it, for the whole process
+    yield
+    unset_hf_deepspeed_config()
+
+
+@pytest.fixture(scope="session")
+def weightless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """nano's configuration, tokenizer and processor without its weights."""
+    from cof_agent.nano import WEIGHTS
+
+    path = tmp_path_factory.mktemp("weightless")
+    for file in Path(WEIGHTS).iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy(file, path)
     return path

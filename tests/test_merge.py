@@ -1,4 +1,4 @@
-"""`cof merge`: the same logits with the adapter folded in, nothing left of what went wrong; `cof sft`: passes all on."""
+"""`cof merge`: the same logits with the adapter folded in, nothing left of what went wrong; `cof sft`, `cof rl`: pass all on."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from PIL import Image
 
 from cof_agent.backends.processor import load_processor
 from cof_agent.cli import main
-from cof_agent.commands import sft
-from cof_agent.errors import InputError
+from cof_agent.commands import launch, rl, sft
 
 COF = str(Path(sys.executable).with_name("cof"))
 LANGUAGE = r"model\.language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -292,28 +291,29 @@ def test_an_interrupt_leaves_nothing(
 
 
 def chosen(processes: int | None, accelerate: str | None = None, gpus: int = 0) -> tuple[list[str], dict[str, str]]:
-    options = argparse.Namespace(processes=processes, accelerate=accelerate, training=["--config", "x", "--k", "-1"])
-    arguments, environment = sft.command(options, gpus)
-    assert arguments[:2] == [sys.executable, "-m"]
-    assert arguments[-6:] == ["-m", "sft.train", "--config", "x", "--k", "-1"]
-    return arguments[2:-6], environment
+    training = ["--config", "x", "--k", "-1"]
+    options = argparse.Namespace(command="rl", processes=processes, accelerate=accelerate, training=training)
+    arguments, environment = launch.command("rl.train", options, gpus)
+    assert arguments[0] == sys.executable
+    assert arguments[-6:] == ["-m", "rl.train", *training]
+    return arguments[1:-6], environment
 
 
 def test_processes_are_as_many_as_asked_for_or_as_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    launcher, plain = "cof_agent.commands.sft", ["--num_machines", "1", "--mixed_precision", "no"]
+    launcher, plain = ["-m", "cof_agent.commands.launch", "rl"], ["--num_machines", "1", "--mixed_precision", "no"]
     assert chosen(None) == chosen(1) == chosen(None, gpus=1) == ([], {})
     assert chosen(1, gpus=4) == ([], {"CUDA_VISIBLE_DEVICES": "0"})
     arguments, environment = chosen(None, gpus=4)
-    assert arguments[:8] == [launcher, "--multi_gpu", "--num_processes", "4", *plain]
+    assert arguments[:10] == [*launcher, "--multi_gpu", "--num_processes", "4", *plain]
     assert environment == {}
     arguments, environment = chosen(2)
-    assert arguments[:4] == [launcher, "--multi_gpu", "--num_processes", "2"]
+    assert arguments[:6] == [*launcher, "--multi_gpu", "--num_processes", "2"]
     assert arguments[-2:] == ["--num_cpu_threads_per_process", "3"]
     assert environment == {"ACCELERATE_USE_CPU": "true"}
-    assert chosen(None, "zero3.yaml", gpus=4) == ([launcher, "--config_file", "zero3.yaml"], {})
-    assert chosen(16, "z.yaml")[0] == [launcher, "--num_processes", "16", "--config_file", "z.yaml"]
+    assert chosen(None, "zero3.yaml", gpus=4) == ([*launcher, "--config_file", "zero3.yaml"], {})
+    assert chosen(16, "z.yaml")[0] == [*launcher, "--num_processes", "16", "--config_file", "z.yaml"]
 
 
 @pytest.fixture
@@ -321,13 +321,16 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module that is run in place of the training, in a process of its own: what it was given, and exit code 7."""
     path = tmp_path / "stand_in.py"
     path.write_text("import os, sys\nprint(os.environ.get('RANK', '-'), *sys.argv[1:], flush=True)\nsys.exit(7)\n")
-    monkeypatch.setattr(sft, "MODULE", path.stem)
+    for command in (sft, rl):
+        monkeypatch.setattr(command, "MODULE", path.stem)
     monkeypatch.chdir(tmp_path)
     return path
 
 
-@pytest.mark.parametrize("arguments", [["sft"], ["sft", "--"], ["sft", "--processes", "1", "--"]])
-def test_sft_passes_options_and_the_exit_code_on(
+@pytest.mark.parametrize(
+    "arguments", [["sft"], ["sft", "--"], ["sft", "--processes", "1", "--"], ["rl"], ["rl", "--processes", "1", "--"]]
+)
+def test_training_commands_pass_options_and_the_exit_code_on(
     arguments: list[str], stand_in: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--config", "a.yaml", "--max_steps", "-1", "--plan", '{"a": 1}', "--report_to=none"]
@@ -345,7 +348,17 @@ def test_several_processes_end_with_the_exit_code_of_the_first_that_failed(
     assert shown.err == ""
 
 
-def test_an_interrupt_ends_the_training_too(stand_in: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_a_process_that_was_killed_is_named(stand_in: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    assert main(["rl", "--processes", "2", "--config", "a.yaml"]) == 128 + signal.SIGKILL
+    assert capfd.readouterr().err in {
+        f"cof rl: process {rank} of the training was ended by SIGKILL.\n" for rank in "01"
+    }
+
+
+@pytest.mark.parametrize("command", ["sft", "rl"])
+def test_an_interrupt_ends_the_training_too(command: str, stand_in: Path, capfd: pytest.CaptureFixture[str]) -> None:
     started = stand_in.with_name("started")
     stand_in.write_text(f"import os, time\nopen({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
 
@@ -355,32 +368,33 @@ def test_an_interrupt_ends_the_training_too(stand_in: Path, capfd: pytest.Captur
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    assert main(["sft", "--config", "a.yaml"]) == 130
-    said = "\ncof sft: interrupted; the same command goes on from the last whole checkpoint.\n"
+    assert main([command, "--config", "a.yaml"]) == 130
+    said = f"\ncof {command}: interrupted; the same command goes on from the last whole checkpoint.\n"
     assert capfd.readouterr().err == said
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
 
 
-def test_sft_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", ["sft", "rl"])
+def test_training_commands_say_what_is_missing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["sft", "--accelerate", str(tmp_path / "none.yaml")]) == 2
+    assert main([command, "--accelerate", str(tmp_path / "none.yaml")]) == 2
     assert "there is no file" in capfd.readouterr().err
-    monkeypatch.setattr(sft, "NEEDED", ("peft", "no_such_package"))
-    with pytest.raises(InputError, match=r'\(no_such_package\): pip install "chain-of-focus\[train\]"\.'):
-        sft.run(argparse.Namespace(processes=None, accelerate=None, training=[]))
+    monkeypatch.setattr(launch, "NEEDED", ("peft", "no_such_package"))
+    assert main([command]) == 2
+    assert '(no_such_package): pip install "chain-of-focus[train]".' in capfd.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_an_unknown_key_of_the_training_is_one_sentence(processes: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "processes"), [("sft", "1"), ("sft", "2"), ("rl", "1")])
+def test_an_unknown_key_of_the_training_is_one_sentence(command: str, processes: str, tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text("model_name_or_path: nano\ndata: curriculum\nsamples: 8\nuse_cpu: true\nbf16: false\n")
-    command = [COF, "sft", "--processes", processes, "--config", str(config), "--no_such_key", "3"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    arguments = [COF, command, "--processes", processes, "--config", str(config), "--no_such_key", "3"]
+    found = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 2
     assert "Traceback" not in found.stderr
-    said = [line for line in found.stderr.splitlines() if line.startswith("sft.train: ")]
+    said = [line for line in found.stderr.splitlines() if line.startswith(f"{command}.train: ")]
     assert len(said) in range(1, int(processes) + 1)  # each process that came so far
     assert "no_such_key" in said[0]

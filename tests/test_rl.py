@@ -254,8 +254,10 @@ def run(arguments: dict[str, Any]) -> None:
         ({"rewards": "judge", "judge": "nowhere"}, "there is no model directory nowhere"),
         ({"use_vllm": "true"}, "use_vllm needs vLLM, which is not installed"),
         ({"top_k": 5}, "leave top_k"),
-        ({"per_device_train_batch_size": 72}, "8 samples with a known answer, but 9 are played at once"),
-        ({"dry_run": "true"}, "there is no setting dry_run"),
+        (
+            {"samples": 3, "per_device_train_batch_size": 32},
+            "has 3 samples with a known answer, but 4 are played at once",
+        ),
         ({"data": "nowhere"}, "there is no file or folder nowhere"),
         ({"num_generation": 4}, "no setting num_generation; is num_generations meant"),
     ],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled, unset_hf_deepspeed_config
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
@@ -22,6 +20,7 @@ from cof_agent.nano import WEIGHTS
 from cof_agent.policy import PixelLimits
 from cof_agent.training import memory
 from cof_agent.training.memory import ADAPTERS, ENDS, LANGUAGE, Part, Sharding, Stack
+from cof_agent.training.plan import Steps
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, to_json
 from sft import plan
 from sft.settings import Settings, parse
@@ -30,17 +29,8 @@ from sft.train import main
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "sft" / "configs").glob("*.yaml"))
 RUNS = [path for path in CONFIGS if "distributed_type" not in yaml.safe_load(path.read_text())]
+pytestmark = pytest.mark.usefixtures("at_the_root")
 DEEPSPEED = sorted((ROOT / "sft" / "configs" / "deepspeed").glob("*.json"))
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The paths in configurations are relative to the root; ZeRO-3 is known to the whole process, and forgotten here."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")  # accelerate's plugin sets it, for the whole process
-    yield
-    unset_hf_deepspeed_config()
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +50,6 @@ def folder(picture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(to_json(made) + "\n")
     path = tmp_path_factory.mktemp("collected")
     (path / "trajectories.jsonl").write_text("".join(lines))
-    return path
-
-
-@pytest.fixture(scope="module")
-def weightless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """nano's configuration, tokenizer and processor without its weights."""
-    path = tmp_path_factory.mktemp("weightless")
-    for file in Path(WEIGHTS).iterdir():
-        if file.suffix != ".safetensors":
-            shutil.copy(file, path)
     return path
 
 
@@ -223,9 +203,9 @@ def test_activations_are_about_what_autograd_saves() -> None:
 
 @pytest.mark.parametrize(
     ("samples", "batch", "processes", "accumulation", "expected"),
-    [(10, 2, 2, 2, plan.Steps(8, 2, 6)), (8, 8, 1, 1, plan.Steps(8, 1, 3)), (5400, 2, 8, 2, plan.Steps(32, 169, 507))],
+    [(10, 2, 2, 2, Steps(8, 2, 6)), (8, 8, 1, 1, Steps(8, 1, 3)), (5400, 2, 8, 2, Steps(32, 169, 507))],
 )
-def test_steps(samples: int, batch: int, processes: int, accumulation: int, expected: plan.Steps) -> None:
+def test_steps(samples: int, batch: int, processes: int, accumulation: int, expected: Steps) -> None:
     training = SimpleNamespace(
         per_device_train_batch_size=batch,
         world_size=processes,

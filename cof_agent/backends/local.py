@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
+CAPACITY = 32
+"""Conversations that are generated for at once, unless asked for otherwise."""
+
 
 class LocalPolicy(Reader):
     """A checkpoint in memory, shared by any number of concurrent callers: their tokens are generated together.
@@ -51,7 +54,7 @@ class LocalPolicy(Reader):
         name: str,
         max_pixels: int | None = None,
         zoom_pixels: int | None = None,
-        capacity: int = 32,
+        capacity: int = CAPACITY,
     ) -> None:
         super().__init__(model, processor, name=name, max_pixels=max_pixels, zoom_pixels=zoom_pixels)
         self._decoder = Decoder(model, self.stop_ids, list(self.unspeakable), capacity=capacity)
@@ -144,7 +147,7 @@ def load(
     dtype: str | None = None,
     max_pixels: int | None = None,
     zoom_pixels: int | None = None,
-    capacity: int = 32,
+    capacity: int = CAPACITY,
 ) -> LocalPolicy:
     """Loads `nano`, or a checkpoint from a directory or the hub.
 

@@ -50,8 +50,7 @@ class Reader:
         config = model.config
         self.name = name
         self.coordinates = FAMILIES[config.model_type]
-        cell = config.vision_config.patch_size * config.vision_config.spatial_merge_size
-        self.limits = _limits(processor, cell, max_pixels, zoom_pixels)
+        self.limits = limits_of(config, processor, max_pixels, zoom_pixels)
         self.stop_ids = _stop_ids(model, processor.tokenizer)
         self.unspeakable = (config.image_token_id, config.video_token_id)
         self._processor = processor
@@ -66,7 +65,7 @@ class Reader:
     def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
         """The text of a conversation by the model's own template; `answering`: up to where the next turn begins."""
         text: str = self._processor.apply_chat_template(
-            _template_messages(messages), tokenize=False, add_generation_prompt=answering
+            template_messages(messages), tokenize=False, add_generation_prompt=answering
         )
         return text
 
@@ -110,7 +109,7 @@ class Reader:
         return Picture(key, grid, image, process)
 
 
-def _template_messages(messages: Sequence[Message]) -> list[Message]:
+def template_messages(messages: Sequence[Message]) -> list[Message]:
     """Content as chat templates know it: which image is meant is said by the order."""
     return [
         {
@@ -128,8 +127,14 @@ def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
     return {token for token in found if token is not None}
 
 
-def _limits(processor: Any, grid: int, max_pixels: int | None, zoom_pixels: int | None) -> PixelLimits:
+def limits_of(config: Any, processor: Any, max_pixels: int | None, zoom_pixels: int | None) -> PixelLimits:
+    """What the policy of a checkpoint of this configuration is shown (see `Reader`).
+
+    Raises:
+        InputError: if an area is smaller than one cell.
+    """
     size = processor.image_processor.size
+    grid = config.vision_config.patch_size * config.vision_config.spatial_merge_size
     cell = grid * grid
     largest = max_pixels or min(size["longest_edge"], OVERVIEW_CELLS * cell)
     for name, value in (("max-pixels", largest), ("zoom-pixels", zoom_pixels or cell)):

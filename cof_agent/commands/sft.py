@@ -1,130 +1,13 @@
-"""`cof sft --config NAME.yaml [--key value ...]`: runs `sft.train`, in several processes through Accelerate.
-
-`python -m cof_agent.commands.sft ARGUMENTS` is `accelerate launch ARGUMENTS` without its traceback when a process ends
-with an error, and with that process's exit code: what was wrong is said by the process itself.
-"""
+"""`cof sft --config NAME.yaml [--key value ...]`: runs `sft.train`, see `launch`."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from importlib.util import find_spec
-from pathlib import Path
-from types import FrameType
 
-from cof_agent.errors import InputError
+from cof_agent.commands import launch
 
 MODULE = "sft.train"
-NEEDED = ("trl", "peft", "accelerate", "datasets")
-EXTRA = "chain-of-focus[train]"
-GRACE = 60.0
-"""Seconds that a training which is told to end may take; Accelerate's launcher gives its processes 30 of them."""
 
 
 def run(options: argparse.Namespace) -> int:
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InputError(f'training needs packages that are missing ({", ".join(missing)}): pip install "{EXTRA}".')
-    if options.accelerate and not Path(options.accelerate).is_file():
-        raise InputError(f"there is no file {options.accelerate}; make one with `accelerate config`.")
-    arguments, environment = command(options, 0 if options.accelerate else _gpus())
-    try:
-        return _ended(arguments, os.environ | environment)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on from the last whole checkpoint") from None
-
-
-def command(options: argparse.Namespace, gpus: int) -> tuple[list[str], dict[str, str]]:
-    """What is run on a machine with so many GPUs, and what is added to its environment."""
-    processes = options.processes or max(gpus, 1)
-    if options.accelerate:
-        number = ["--num_processes", str(options.processes)] if options.processes else []
-        return _launch([*number, "--config_file", options.accelerate], options.training), {}
-    if processes == 1:
-        # One of several GPUs: with all of them in sight the trainer would spread each batch over them.
-        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-        return [sys.executable, "-m", MODULE, *options.training], {"CUDA_VISIBLE_DEVICES": first} if gpus > 1 else {}
-    # All that Accelerate would otherwise choose by itself, with a page of warnings.
-    plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    several = ["--multi_gpu", "--num_processes", str(processes), *plain]
-    if gpus:
-        return _launch(several, options.training), {}
-    # Its own --cpu starts a single process, whatever the number.
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // processes, 1))
-    cpu = ["--num_cpu_threads_per_process", threads]
-    return _launch([*several, *cpu], options.training), {"ACCELERATE_USE_CPU": "true"}
-
-
-def _launch(chosen: Sequence[str], training: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "cof_agent.commands.sft", *chosen, "-m", MODULE, *training]
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _ended(arguments: Sequence[str], environment: dict[str, str]) -> int:
-    """Exit code of a program that ends when we are told to end.
-
-    It has its own process group, so that an interrupt at the keyboard reaches it once, as SIGTERM from here, and not
-    each of its processes, to print where it was.
-    """
-    child = subprocess.Popen(arguments, env=environment, process_group=0)
-
-    def end(_: int, __: FrameType | None) -> None:
-        child.terminate()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        child.terminate()
-        try:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE)
-        finally:  # also at a second interrupt; its data workers may outlive it for some seconds
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return code if code >= 0 else 128 - code
-
-
-def launch(arguments: Sequence[str]) -> int:
-    """`accelerate launch`; returns the exit code of the process that failed first, 0 if none did."""
-    import yaml  # type: ignore[import-untyped]
-    from accelerate.commands.launch import launch_command, launch_command_parser
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    logging.disable(logging.ERROR)  # in this process only: the launcher's report of what the others have said already
-    try:
-        launch_command(launch_command_parser().parse_args(arguments))
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode >= 0:
-            return failure.exitcode
-        print(f"cof sft: process {rank} of the training was ended by {failure.signal_name()}.", file=sys.stderr)
-        return 128 - failure.exitcode
-    except subprocess.CalledProcessError as error:
-        return error.returncode
-    except SignalException as error:
-        return 128 + int(error.sigval)
-    except (OSError, ValueError, yaml.YAMLError) as error:  # what it finds wrong with its own options
-        print(f"cof sft: accelerate cannot start it: {' '.join(str(error).split())[:300]}.", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(launch(sys.argv[1:]))
+    return launch.run(MODULE, options)

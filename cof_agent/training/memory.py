@@ -102,6 +102,22 @@ class Row:
     bytes: float
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a step of training needs on one GPU: in any case, and with or without gradient checkpointing (`configured`:
+    which of these the run does). `offloaded`: bytes in CPU memory."""
+
+    always: list[Row]
+    checkpointed: list[Row]
+    whole: list[Row]
+    configured: bool
+    offloaded: float
+
+    def total(self, checkpointed: bool) -> float:
+        """Bytes of a step, with or without gradient checkpointing."""
+        return sum(row.bytes for row in self.always + (self.checkpointed if checkpointed else self.whole))
+
+
 def parts_of(config: Any, settings: Settings, sharding: Sharding) -> list[Part]:
     """The parts of the model as a run would train it, in the types that it would hold them in.
 
@@ -113,8 +129,7 @@ def parts_of(config: Any, settings: Settings, sharding: Sharding) -> list[Part]:
 
 def _built(config: Any, settings: Settings, sharding: Sharding) -> Any:
     """The model, frozen and with its adapters, without memory."""
-    asked = settings.model.dtype
-    dtype = (config.dtype or torch.float32) if asked in ("auto", None) else getattr(torch, asked)
+    dtype = dtype_of(config, settings)
     with _undivided(settings.training), torch.device("meta"):
         model: Any = AutoModelForImageTextToText.from_config(config).to(dtype)
         freeze(model, settings)
@@ -126,6 +141,13 @@ def _built(config: Any, settings: Settings, sharding: Sharding) -> Any:
             return get_peft_model(model, lora(settings, config), autocast_adapter_dtype=not alike)
         except (TypeError, ValueError) as error:
             raise InputError(f"LoRA cannot be put on the model: {' '.join(str(error).split())[:300]}") from None
+
+
+def dtype_of(config: Any, settings: Settings) -> torch.dtype:
+    """The type that the settings have a checkpoint loaded in; `config`: the checkpoint's."""
+    asked = settings.model.dtype
+    found: torch.dtype = (config.dtype or torch.float32) if asked in ("auto", None) else getattr(torch, asked)
+    return found
 
 
 @contextmanager
@@ -282,7 +304,7 @@ def loss(scored: int, hidden: int, vocabulary: int, *, head_trained: bool) -> in
 def staying(parts: Sequence[Part], sharding: Sharding) -> list[Row]:
     """What one process holds throughout the run, and how it is reckoned."""
     found, trained = memory(parts, sharding), sum(part.trained for part in parts)
-    held, gradients = (_gib(sum(sizes)) for sizes in zip(*((p.bytes, p.trained_bytes) for p in parts), strict=True))
+    held, gradients = (gib(sum(sizes)) for sizes in zip(*((p.bytes, p.trained_bytes) for p in parts), strict=True))
     share = [f" / {sharding.processes}" if sharding.stage >= stage else "" for stage in (3, 2, 1)]
     on_cpu = [", on the CPU" * moved for moved in (sharding.offload_weights, sharding.offload_optimizer)]
     states = (
@@ -298,17 +320,18 @@ def staying(parts: Sequence[Part], sharding: Sharding) -> list[Row]:
     return rows
 
 
-def passing(settings: Settings, config: Any, longest: Longest, parts: Sequence[Part]) -> list[Row]:
-    """What a batch of the longest sample needs whether or not activations are kept: its pixels, and the loss."""
+def passing(settings: Settings, config: Any, longest: Longest, parts: Sequence[Part], shown: int) -> list[Row]:
+    """What a batch of the longest sample needs whether or not activations are kept: the loss, and pixels, those of `shown`
+    samples at once."""
     vision, text, batch = config.vision_config, config.get_text_config(), settings.training.per_device_train_batch_size
-    patches = batch * longest.image_tokens * vision.spatial_merge_size**2
+    patches = shown * longest.image_tokens * vision.spatial_merge_size**2
     pixels = vision.patch_size**2 * 3 * vision.temporal_patch_size
     tokens, trained = batch * longest.tokens, batch * longest.trained
     scored = tokens if settings.training.use_cpu else trained
     size = loss(
         scored, text.hidden_size, text.vocab_size, head_trained=any(p.name == ENDS and p.trained for p in parts)
     )
-    whole = _gib(6.0 * tokens * text.vocab_size)
+    whole = gib(6.0 * tokens * text.vocab_size)
     return [
         Row("pixels", f"{patches:,} patches x {pixels:,} x 4 bytes", 4 * patches * pixels),
         Row("loss", f"{scored:,} tokens, logits in tiles (fused head); whole ones would be {whole} GiB", size),
@@ -332,27 +355,53 @@ def kept(settings: Settings, config: Any, longest: Longest, *, checkpointed: boo
     return rows
 
 
-def table(settings: Settings, config: Any, longest: Longest, parts: Sequence[Part], sharding: Sharding) -> Table:
+def estimate(
+    settings: Settings,
+    config: Any,
+    longest: Longest,
+    parts: Sequence[Part],
+    sharding: Sharding,
+    *,
+    shown: int | None = None,
+    beside: Sequence[Row] = (),
+) -> Estimate:
+    """What a step of training needs on one GPU.
+
+    shown: samples whose pixels are held at once, by default those of a batch. beside: what else is held throughout.
+    """
+    shown = settings.training.per_device_train_batch_size if shown is None else shown
+    always = [*staying(parts, sharding), *beside, *passing(settings, config, longest, parts, shown)]
+    checkpointed, whole = (kept(settings, config, longest, checkpointed=choice) for choice in (True, False))
+    configured = bool(settings.training.gradient_checkpointing)
+    return Estimate(always, checkpointed, whole, configured, memory(parts, sharding).offloaded)
+
+
+def table(found: Estimate, sharding: Sharding) -> Table:
     stage = f" stage {sharding.stage}" if sharding.engine == "DeepSpeed" else ""
-    made = Table(title=f"Memory of one GPU, estimated ({sharding.engine}{stage})", title_justify="left")
-    for heading, justify in (("what", "left"), ("how it is reckoned", "left"), ("GiB", "right")):
-        made.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    always = staying(parts, sharding) + passing(settings, config, longest, parts)
-    for row in always:
-        made.add_row(row.what, row.how, _gib(row.bytes))
-    for checkpointed in (True, False):
+    made = rows_table(f"Memory of one GPU, estimated ({sharding.engine}{stage})", found.always)
+    for choice, rows in ((True, found.checkpointed), (False, found.whole)):
         made.add_section()
-        rows = kept(settings, config, longest, checkpointed=checkpointed)
         for row in rows:
-            made.add_row(row.what, row.how, _gib(row.bytes))
-        choice = f"{'with' if checkpointed else 'without'} gradient checkpointing"
-        mark = ", as configured" * (checkpointed == bool(settings.training.gradient_checkpointing))
-        made.add_row("in all", choice + mark, _gib(sum(row.bytes for row in always + rows)), style="bold")
-    if (offloaded := memory(parts, sharding).offloaded) > 0:
+            made.add_row(row.what, row.how, gib(row.bytes))
+        how = f"{'with' if choice else 'without'} gradient checkpointing"
+        mark = ", as configured" * (choice == found.configured)
+        made.add_row("in all", how + mark, gib(found.total(choice)), style="bold")
+    if found.offloaded > 0:
         made.add_section()
-        made.add_row("CPU memory", "of each process, for what is offloaded", _gib(offloaded))
+        made.add_row("CPU memory", "of each process, for what is offloaded", gib(found.offloaded))
     return made
 
 
-def _gib(size: float) -> str:
+def rows_table(title: str, rows: Sequence[Row]) -> Table:
+    made = Table(title=title, title_justify="left")
+    made.add_column("what")
+    made.add_column("how it is reckoned")
+    made.add_column("GiB", justify="right")
+    for row in rows:
+        made.add_row(row.what, row.how, gib(row.bytes))
+    return made
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB, small ones with more places."""
     return f"{size / 2**30:,.2f}" if size >= 2**30 / 10 else f"{size / 2**30:.4f}"

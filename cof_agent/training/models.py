@@ -13,6 +13,7 @@ from trl.trainer.utils import get_quantization_config
 
 from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.processor import load_processor
+from cof_agent.backends.reader import FAMILIES
 from cof_agent.errors import InputError
 from cof_agent.training.settings import Settings
 
@@ -25,7 +26,7 @@ def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
     """Configuration and processor of the model; no weights.
 
     Raises:
-        InputError: if there is no such checkpoint, or it is an adapter.
+        InputError: if there is no such checkpoint, it is an adapter, or of a family whose coordinates are not known.
     """
     path, run = settings.model_path, settings.run
     if (Path(path) / "adapter_config.json").exists():
@@ -35,6 +36,8 @@ def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
         processor: Any = load_processor(path)
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
         raise InputError(f"cannot read the model {path}: {' '.join(str(error).split())[:200]}") from None
+    if config.model_type not in FAMILIES:
+        raise InputError(f"a {config.model_type} model cannot be trained; it must be Qwen2-VL, Qwen2.5-VL or Qwen3-VL.")
     size = dict(processor.image_processor.size)
     size["shortest_edge"] = run.min_pixels or size["shortest_edge"]
     size["longest_edge"] = run.max_pixels or size["longest_edge"]

@@ -65,6 +65,7 @@ class RunConfig:
     zoom_pixels: int | None = field(default=None, metadata={"help": "Largest area of a crop that it is shown."})
     max_zooms: int = field(default=6, metadata={"help": "Zooms that it may make."})
     turn_tokens: int = field(default=512, metadata={"help": "Tokens of one of its turns."})
+    dry_run: bool = field(default=False, metadata={"help": "Say what would be done; load no weights."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
 
 

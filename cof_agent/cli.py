@@ -136,7 +136,13 @@ def _add_data(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", required=True, metavar="DIR", help="folder with samples.jsonl, as `cof scenes` writes"
+        "--data", metavar="DIR", help="folder with samples.jsonl, as `cof scenes` writes, or a copy of the benchmark"
+    )
+    parser.add_argument(
+        "--benchmark", metavar="NAME", help="a published one, such as vstar; without --data from the hub"
+    )
+    parser.add_argument(
+        "--shuffle-options", action="store_true", help="the choices of each question in an order drawn by the seed"
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="trajectories.jsonl and summary.json go there"

@@ -67,7 +67,7 @@ def read_samples(
         _check_columns(columns or {})
         if not path.exists() and not _HUB_ID.fullmatch(str(spec)):
             raise InputError(f"there is no file or folder {spec}, and a dataset of the hub is named like owner/name.")
-        rows = _json_rows(path) if path.suffix in (".json", ".jsonl") else _dataset_rows(str(spec), split)
+        rows = json_rows(path) if path.suffix in (".json", ".jsonl") else _dataset_rows(str(spec), split)
         read = _samples(rows, str(spec), columns or {}, Path(keep_images) if keep_images else None)
         folder = Path(images) if images else (path if path.is_dir() else path.parent)
     samples = [replace(sample, image=str(folder / sample.image)) for sample in islice(read, limit)]
@@ -82,7 +82,12 @@ def _check_columns(columns: Mapping[str, str]) -> None:
         raise InputError(f"there is no column {unknown[0]!r} to map; the names are {', '.join(COLUMNS)}.")
 
 
-def _json_rows(path: Path) -> Iterator[Any]:
+def json_rows(path: Path) -> Iterator[Any]:
+    """The rows of a JSON list, or of JSONL, whatever they are.
+
+    Raises:
+        InputError: if the file cannot be read or is neither.
+    """
     try:
         text = path.read_text("utf-8")
         if text.lstrip().startswith("["):
@@ -135,10 +140,15 @@ def _samples(rows: Iterable[Any], spec: str, columns: Mapping[str, str], keep: P
         made = _from_conversations(row, where) if "conversations" in row else [_from_columns(row, where, columns)]
         for question, sample in enumerate(made):
             id = sample.id or f"{number:07d}"
-            id = id if len(made) == 1 else f"{id}-{question}"
-            id = id if id not in ids else f"{id}-{number}"
-            ids.add(id)
+            id = unique_id(id if len(made) == 1 else f"{id}-{question}", number, ids)
             yield replace(sample, id=id, image=_image(row, sample.image, where, columns, keep))
+
+
+def unique_id(id: str, number: int, taken: set[str]) -> str:
+    """`id`, with the number of its row where it is taken already; it is taken from then on."""
+    made = id if id not in taken else f"{id}-{number}"
+    taken.add(made)
+    return made
 
 
 def _from_columns(row: dict[str, Any], where: str, columns: Mapping[str, str]) -> Sample:
@@ -155,7 +165,7 @@ def _from_columns(row: dict[str, Any], where: str, columns: Mapping[str, str]) -
         question=question.strip(),
         answers=tuple(str(one) for one in answers if one not in (None, "")),
         choices=choices,
-        boxes=_boxes(_column(row, "boxes", columns), where),
+        boxes=boxes_of(_column(row, "boxes", columns), where),
         metadata={"dataset": row["dataset"]} if isinstance(row.get("dataset"), str) else {},
     )
 
@@ -165,14 +175,18 @@ def _column(row: Mapping[str, Any], name: str, columns: Mapping[str, str]) -> An
     return next((row[one] for one in names if row.get(one) is not None), None)
 
 
-def _boxes(found: Any, where: str) -> tuple[Box, ...]:
-    """Boxes in source pixels: one, or a list of them."""
+def boxes_of(found: Any, where: str) -> tuple[Box, ...]:
+    """Boxes in source pixels from `[x0, y0, x1, y1]` or a list of such; those without an area are left out.
+
+    Raises:
+        InputError: if one is not four numbers, naming `where`.
+    """
     if not found:
         return ()
-    boxes = found if isinstance(found[0], list | tuple) else [found]
     try:
+        boxes = found if isinstance(found[0], list | tuple) else [found]
         made = tuple(Box(*(float(value) for value in box)) for box in boxes)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, LookupError):
         raise InputError(f"{where} has a box that is not four numbers [x0, y0, x1, y1] in pixels.") from None
     return tuple(box for box in made if box.width > 0 and box.height > 0)
 
@@ -205,7 +219,7 @@ def _from_conversations(row: dict[str, Any], where: str) -> list[Sample]:
 def _marked_boxes(image: Any, where: str) -> tuple[Box, ...]:
     marked = [_MARKED.fullmatch(path) for path in image if isinstance(path, str)] if isinstance(image, list) else []
     try:
-        return _boxes([json.loads(found[2]) for found in marked if found], where)
+        return boxes_of([json.loads(found[2]) for found in marked if found], where)
     except ValueError:
         raise InputError(f"{where} has a box behind ### that is no list of numbers.") from None
 
@@ -217,7 +231,7 @@ def _image(row: dict[str, Any], known: str, where: str, columns: Mapping[str, st
         found = found[0]
     if isinstance(found, dict):
         if found.get("bytes"):
-            return _kept(found["bytes"], where, keep)
+            return kept_image(found["bytes"], where, keep)
         found = found.get("path")
     if not isinstance(found, str) or not found:
         raise InputError(f"{where} has no image; name its column, as in --column image=NAME.")
@@ -227,7 +241,12 @@ def _image(row: dict[str, Any], known: str, where: str, columns: Mapping[str, st
     return marked[1] if marked else found
 
 
-def _kept(content: bytes, where: str, keep: Path | None) -> str:
+def kept_image(content: bytes, where: str, keep: Path | None) -> str:
+    """The path of an image that a row holds itself, written to the folder `keep` under a name made of its content.
+
+    Raises:
+        InputError: if there is no folder, or it is no image, naming `where`.
+    """
     from PIL import Image, UnidentifiedImageError
 
     if keep is None:

@@ -11,19 +11,23 @@ from typing import Any
 
 from rich.table import Table
 
+from cof_agent.benchmarks.choices import shuffled
+from cof_agent.benchmarks.table import load
 from cof_agent.commands import common
 from cof_agent.environment import ZoomEnvironment
+from cof_agent.errors import InputError
 from cof_agent.evaluate import summarise
 from cof_agent.rollout import rollout
 from cof_agent.samples import read_samples
-from cof_agent.trajectory import write_atomic
+from cof_agent.trajectory import Sample, write_atomic
 
 NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows
+SCORED = ("choice", "exact", "yes_no")  # rules of benchmarks that `scoring.accuracy` is
 
 
 def run(options: argparse.Namespace) -> int:
     prompt, output = common.system_prompt(options), Path(options.output)
-    samples = read_samples(options.data, limit=options.limit)
+    samples = _samples(options)
     policy = common.policy(options)
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
     settings = common.settings(options, policy)
@@ -43,6 +47,18 @@ def run(options: argparse.Namespace) -> int:
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output)
     return 0
+
+
+def _samples(options: argparse.Namespace) -> list[Sample]:
+    if options.benchmark is None and options.data is None:
+        raise InputError("say what to measure on: --data DIR, or --benchmark NAME.")
+    if options.benchmark is None:
+        samples = read_samples(options.data, limit=options.limit)
+    else:
+        samples = load(options.benchmark, options.data, limit=options.limit)
+        if (rule := samples[0].metadata["scoring"]) not in SCORED:
+            raise InputError(f"{options.benchmark} is scored by the rule {rule}, which cof eval does not have yet.")
+    return shuffled(samples, options.seed or 0) if options.shuffle_options else samples
 
 
 def _print(summary: dict[str, Any], output: Path) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from conftest import CHAT_TEMPLATE
 
@@ -130,11 +128,8 @@ def trained(config: str, overrides: dict[str, Any]) -> None:
         "threads": 2,
     }
     options = [text for key, value in (fixed | overrides).items() for text in (f"--{key}", str(value))]
-    environment = os.environ | {"DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "2"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "1", "--master_port", "29640"]
-    command = [*launch, "-m", f"{config.partition('/')[0]}.train", "--config", f"{config}.yaml", *options]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr[-3000:]
+    module, log = f"{config.partition('/')[0]}.train", Path(overrides["output_dir"])
+    processes.train(module, ["--config", f"{config}.yaml", *options], 1, log)
 
 
 def changed(base: Path, result: Path) -> set[str]:

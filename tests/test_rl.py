@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from scripted_teacher import Server
@@ -396,7 +394,10 @@ def test_two_processes_with_uneven_conversations_train_as_one_does(tmp_path: Pat
         "bf16": "false",
         "gradient_checkpointing": "false",
         "num_generations": 4,
-        "max_completion_length": 150,
+        "max_completion_length": 100,
+        "overview_pixels": 224 * 126,
+        "zoom_pixels": 84 * 84,
+        "turn_tokens": 48,
         "max_steps": 30,
         "logging_steps": 1,
         "report_to": "none",
@@ -407,16 +408,12 @@ def test_two_processes_with_uneven_conversations_train_as_one_does(tmp_path: Pat
     }
     ways = {"one": (1, "")} | {name: (2, f"sft/configs/deepspeed/{name}.json") for name in ("zero2", "zero3")}
     ways["ddp"] = (2, "")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"}
     losses = {}
-    for name, (processes, deepspeed) in ways.items():
+    for name, (number, deepspeed) in ways.items():
         output = tmp_path / name
-        given = {"per_device_train_batch_size": 4 // processes, "deepspeed": deepspeed, "output_dir": output}
+        given = {"per_device_train_batch_size": 4 // number, "deepspeed": deepspeed, "output_dir": output}
         options = [text for key, value in (arguments | given).items() for text in (f"--{key}", str(value))]
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-        command = [*launch, "--master_port", "29730", "-m", "rl.train", *options]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr[-3000:]
+        processes.train("rl.train", options, number, tmp_path / name)
         log = json.loads((output / "checkpoint-30" / "trainer_state.json").read_text())["log_history"]
         losses[name] = [entry["loss"] for entry in log if "loss" in entry]
         trajectories = list(read_jsonl(output / "trajectories.jsonl", Trajectory))

@@ -286,7 +286,7 @@ def test_training_by_vllm_is_training_by_transformers(
 
     synced: list[int] = []
     server = NanoServer(behind)
-    monkeypatch.setattr("rl.settings.is_vllm_available", lambda: True)
+    monkeypatch.setattr("rl.train.is_vllm_available", lambda: True)
     monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", Training)
     fixed: dict[str, Any] = {
         "model_name_or_path": NANO,

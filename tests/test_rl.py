@@ -166,14 +166,14 @@ def test_a_tool_that_is_no_longer_used_is_noticed() -> None:
     assert (unused_crops({"eval_crop_gain": -0.1}) or ("",))[0] == "unused"
 
 
-def judged(policy: LocalPolicy, samples: list[Sample]) -> list[Trajectory]:
+@pytest.fixture(scope="module")
+def trajectories(policy: LocalPolicy, samples: list[Sample]) -> list[Trajectory]:
     return [rollout.trajectory for rollout in played(policy, samples)]
 
 
-def test_rewards_are_those_of_the_evaluation(policy: LocalPolicy, samples: list[Sample]) -> None:
+def test_rewards_are_those_of_the_evaluation(trajectories: list[Trajectory]) -> None:
     from cof_agent import scoring
 
-    trajectories = judged(policy, samples)
     assert rewards.accuracy(trajectory=trajectories) == [float(bool(scoring.accuracy(one))) for one in trajectories]
     assert rewards.wire_format(trajectory=trajectories) == [float(scoring.well_formed(one)) for one in trajectories]
     unknown = replace(trajectories[0], sample=replace(trajectories[0].sample, answers=(), boxes=()))
@@ -185,12 +185,14 @@ def test_rewards_are_those_of_the_evaluation(policy: LocalPolicy, samples: list[
     assert rewards.zoom_cost(trajectory=zoomed) == [-one.zooms for one in zoomed]
 
 
-def test_every_reward_scores_or_says_that_it_cannot(policy: LocalPolicy, samples: list[Sample]) -> None:
+def test_every_reward_scores_or_says_that_it_cannot(
+    policy: LocalPolicy, samples: list[Sample], trajectories: list[Trajectory]
+) -> None:
     judge = Judge(ScriptedPolicy(["no"]))
     unknown = replace(samples[0], answers=(), choices=(), boxes=())
     choosing = replace(samples[0], answers=("B",), choices=("9.5", "10.5 %"))
     counting = replace(samples[0], answers=("7",))
-    trajectories = judged(policy, [*samples, unknown, choosing, counting])
+    trajectories = trajectories + [one.trajectory for one in played(policy, [unknown, choosing, counting])]
     of_their_own = {"format", "zoom_cost"}  # need no truth
     for name in rewards.NAMES:
         reward = rewards.by_name(name, 1, judge)
@@ -207,24 +209,21 @@ def test_every_reward_scores_or_says_that_it_cannot(policy: LocalPolicy, samples
     assert 1.0 in exact
 
 
-def test_a_group_is_judged_together(policy: LocalPolicy, samples: list[Sample]) -> None:
-    direct = next(
-        one for one in judged(policy, samples) if one.zooms == 0 and rewards.accuracy(trajectory=[one]) == [1.0]
-    )
-    zoomed = next(one for one in judged(policy, samples) if one.zooms and rewards.accuracy(trajectory=[one]) == [1.0])
+def test_a_group_is_judged_together(trajectories: list[Trajectory]) -> None:
+    right = [one for one in trajectories if rewards.accuracy(trajectory=[one]) == [1.0]]
+    direct = next(one for one in right if one.zooms == 0)
+    zoomed = next(one for one in right if one.zooms)
     reward = rewards.by_name("adaptive_paper", 2)
     assert reward(trajectory=[direct, zoomed, zoomed, zoomed]) == pytest.approx([1.0, 0.8, 1.0, 1.0])
     with pytest.raises(KeyError):
         rewards.by_name("none", 2)
 
 
-def test_rollouts_that_will_be_played_again_are_forgotten(
-    policy: LocalPolicy, samples: list[Sample], tmp_path: Path
-) -> None:
+def test_rollouts_that_will_be_played_again_are_forgotten(trajectories: list[Trajectory], tmp_path: Path) -> None:
     from cof_agent.trajectory import to_json
     from rl.train import forget_after
 
-    (one,) = judged(policy, samples[:1])
+    one = trajectories[0]
     path = tmp_path / "trajectories.jsonl"
     path.write_text("".join(to_json(replace(one, settings={"step": step})) + "\n" for step in range(5)))
     forget_after(path, 3)

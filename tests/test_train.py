@@ -197,7 +197,7 @@ def run(arguments: dict[str, Any]) -> None:
         ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
         ({"data": "nowhere.jsonl"}, "there is no file nowhere.jsonl"),
         ({"data": ""}, "say what to train on"),
-        ({"model_name_or_path": "nowhere"}, "cannot read the model nowhere"),
+        ({"model_name_or_path": "nowhere"}, "there is no model directory nowhere"),
         ({"eval_strategy": "steps"}, "eval_strategy needs samples"),
         ({"packing": "true"}, "packing and padding_free"),
         ({"data": "curriculum"}, "how many rows"),

@@ -173,7 +173,7 @@ def test_what_goes_wrong_ends_the_rounds() -> None:
         chatter.rounds.play(failing, chatter.answer)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(1.5, marks=pytest.mark.slow)])
 def test_a_server_writes_what_transformers_writes(
     server: NanoServer, served: Engine, policy: LocalPolicy, samples: list[Sample], temperature: float
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.decode import Decoder, Generated, Prompt
 from cof_agent.backends.memory import Picture
 from cof_agent.backends.processor import load_processor
-from cof_agent.backends.reader import FAMILIES, Reader
+from cof_agent.backends.reader import FAMILIES, Reader, check_name
 from cof_agent.batching import Batcher
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cof_agent.protocol import Message
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 CAPACITY = 32
 """Conversations that are generated for at once, unless asked for otherwise."""
@@ -161,10 +158,7 @@ def load(
     where = str(model)
     if where == NANO:
         where, name, dtype = str(WEIGHTS), name or NANO, dtype or "float32"
-    if not (where and Path(where).is_dir()) and not _HUB_ID.fullmatch(where):
-        raise InputError(
-            f"there is no model directory {where}, and a model of the hub is named like Qwen/Qwen2.5-VL-7B-Instruct."
-        )
+    check_name(where)
     placement = place(device, dtype)
     try:
         config = AutoConfig.from_pretrained(where)

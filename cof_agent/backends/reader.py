@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +32,22 @@ FAMILIES = {
 
 OVERVIEW_CELLS = 1280
 """The overview has at most this many grid cells (image tokens), unless asked for otherwise."""
+
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def check_name(checkpoint: str) -> None:
+    """Looks whether this can be a checkpoint, before a loader asks the hub for it again and again.
+
+    Raises:
+        InputError: if it is neither a directory nor named like a model of the hub.
+    """
+    if not (checkpoint and Path(checkpoint).is_dir()) and not _HUB_ID.fullmatch(checkpoint):
+        raise InputError(
+            f"there is no model directory {checkpoint}, and a model of the hub is named like "
+            "Qwen/Qwen2.5-VL-7B-Instruct."
+        )
 
 
 class Reader:

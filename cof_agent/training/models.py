@@ -13,7 +13,7 @@ from trl.trainer.utils import get_quantization_config
 
 from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.processor import load_processor
-from cof_agent.backends.reader import FAMILIES
+from cof_agent.backends.reader import FAMILIES, check_name
 from cof_agent.errors import InputError
 from cof_agent.training.settings import Settings
 
@@ -31,6 +31,7 @@ def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
     path, run = settings.model_path, settings.run
     if (Path(path) / "adapter_config.json").exists():
         raise InputError(f"{path} is an adapter; fold it into its model first: cof merge {path} -o DIR.")
+    check_name(path)
     try:
         config = AutoConfig.from_pretrained(path)
         processor: Any = load_processor(path)

@@ -192,7 +192,7 @@ def test_a_dry_run_of_nano(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
         "3,640,576",
         "10 with a known answer",
         "rollouts a step",
-        "150: 150.00 epochs of 1",
+        "125: 125.00 epochs of 1",
         "8, each played 8 times",
     ):
         assert text in printed, text

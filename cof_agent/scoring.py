@@ -100,8 +100,7 @@ def choice_of(answer: str, choices: Sequence[str]) -> str | None:
 
 def normalise(text: str) -> str:
     """Unicode-folded lower case without surrounding punctuation, inner spaces single, numbers in one form."""
-    text = unicodedata.normalize("NFKC", text).casefold().strip().strip(".,;:!?\"'`()[]").strip()
-    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).casefold()).strip(" .,;:!?\"'`()[]")
     plain = text.replace(",", "")
     # Leading zeros are kept apart: a label "07" is not the number 7.
     if re.fullmatch(r"[+-]?(?:0|[1-9]\d*)\.\d+", plain):

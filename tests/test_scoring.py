@@ -1,7 +1,7 @@
 """What counts as right, and the figures of a run."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cof_agent import scoring
@@ -45,6 +45,7 @@ def test_matching(answer: str, truth: str, choices: tuple[str, ...], right: bool
 
 
 @given(st.text(max_size=40), st.lists(st.text(min_size=1, max_size=8), max_size=5))
+@example("0.\r[", [])
 def test_any_answer_can_be_scored(answer: str, choices: list[str]) -> None:
     scoring.matches(answer, Sample("s", "i", "q", ("red",), tuple(choices)))
     assert scoring.normalise(scoring.normalise(answer)) == scoring.normalise(answer)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Sample, read_jsonl, write_atomic
 
@@ -117,8 +116,7 @@ def load_table(spec: str, split: str) -> Any:
             return datasets.load_dataset("parquet", data_files=spec, split=split)
         return datasets.load_dataset(spec, split=split)
     except Exception as error:  # what a broken file or a missing set makes the loaders raise is not limited
-        logging.getLogger(__name__).debug("loading %s failed", spec, exc_info=True)
-        raise InputError(f"cannot load the dataset {spec}: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"cannot load the dataset {spec}: {said(error)}") from None
 
 
 def _dataset_rows(spec: str, split: str) -> Iterator[Any]:

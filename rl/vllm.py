@@ -15,7 +15,6 @@ with them now and then a token, may differ: a resumed run plays alike, not the s
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from trl.generation.vllm_generation import extract_logprobs
 
 from cof_agent.backends.decode import Generated, Prompt
 from cof_agent.backends.reader import Reader
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.policy import PolicyError, Sampling
 from rl.rounds import Rounds
 
@@ -161,8 +160,7 @@ class Server:
         except InputError as error:
             return error
         except Exception as error:  # TRL's client raises anything, plain `Exception` included
-            logging.getLogger(__name__).debug("the vLLM server failed", exc_info=True)
-            return InputError(f"the vLLM server failed: {' '.join(str(error).split())[:300]}")
+            return InputError(f"the vLLM server failed: {said(error)}")
 
     def _replies(self, requests: list[Request]) -> list[Reply]:
         images = {request.keys: request.images for request in requests}  # the rollouts of a group begin with the same

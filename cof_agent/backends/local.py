@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from cof_agent.backends.memory import Picture
 from cof_agent.backends.processor import load_processor
 from cof_agent.backends.reader import FAMILIES, Reader, check_name
 from cof_agent.batching import Batcher
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, first_sentence
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Completion, PolicyError, Sampling
 from cof_agent.trajectory import Tokens
@@ -172,8 +171,7 @@ def load(
     except InputError:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
-        logging.getLogger(__name__).debug("loading %s failed", where, exc_info=True)
-        raise InputError(f"cannot load the model {where}: {_first_sentence(error)}") from None
+        raise InputError(f"cannot load the model {where}: {first_sentence(error)}.") from None
     if torch.device(placement.device).type == "cpu":
         speed_up_vision(weights)
     return LocalPolicy(
@@ -184,8 +182,3 @@ def load(
         zoom_pixels=zoom_pixels,
         capacity=capacity,
     )
-
-
-def _first_sentence(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(". ")[0].rstrip(".")[:300] + "."

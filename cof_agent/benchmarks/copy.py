@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.samples import json_rows, kept_image
 
 Row = dict[str, Any]
@@ -134,7 +134,7 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
             for batch in table.iter_batches(batch_size=1):
                 yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"cannot read {file}: {said(error)}") from None
 
 
 def text(row: Row, column: str) -> str:

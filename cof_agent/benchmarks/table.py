@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from cof_agent.benchmarks import (
 )
 from cof_agent.benchmarks.choices import shuffled
 from cof_agent.benchmarks.copy import Copy
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.samples import read_samples, unique_id
 from cof_agent.trajectory import Sample
 
@@ -167,10 +166,8 @@ def _download(name: str, benchmark: Benchmark) -> tuple[Path, ...]:
             for repository, files in benchmark.hub.items()
         )
     except Exception as error:  # what a connection, a proxy or the hub can do wrong is not limited
-        logging.getLogger(__name__).debug("downloading %s failed", name, exc_info=True)
         raise InputError(
-            f"cannot download {benchmark.title} ({', '.join(benchmark.hub)}) from the hub: "
-            f"{' '.join(str(error).split())[:200]}; give a local copy."
+            f"cannot download {benchmark.title} ({', '.join(benchmark.hub)}) from the hub: {said(error)}; give a local copy."
         ) from None
 
 

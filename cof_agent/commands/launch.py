@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 
 NEEDED = ("trl", "peft", "accelerate", "datasets")
 EXTRA = "chain-of-focus[train]"
@@ -122,7 +122,7 @@ def launch(name: str, arguments: Sequence[str]) -> int:
     except SignalException as error:
         return 128 + int(error.sigval)
     except (OSError, ValueError, yaml.YAMLError) as error:  # what it finds wrong with its own options
-        print(f"cof {name}: accelerate cannot start it: {' '.join(str(error).split())[:300]}.", file=sys.stderr)
+        print(f"cof {name}: accelerate cannot start it: {said(error)}.", file=sys.stderr)
         return 2
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, first_sentence
 from cof_agent.nano import NANO, WEIGHTS
 
 TRAIN_EXTRA = 'pip install "chain-of-focus[train]"'
@@ -155,7 +155,7 @@ def _base(base: str, revision: str | None, dtype: Any) -> Any:
                 base, revision=revision, dtype=dtype, output_loading_info=True
             )
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
-        raise InputError(f"cannot read the base model {base}: {_sentence(error)}; name it with --model.") from None
+        raise InputError(f"cannot read the base model {base}: {first_sentence(error)}; name it with --model.") from None
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"{base} is quantized, and merging would round twice; name the unquantized model by --model.")
     if found["missing_keys"]:
@@ -170,16 +170,16 @@ def _folded(model: Any, adapter: Path, base: str) -> Any:
     try:
         config = LoraConfig.from_pretrained(str(adapter))
     except Exception as error:  # fields of any kind may be wrong
-        raise InputError(f"{adapter / CONFIG} is damaged: {_sentence(error)}.") from None
+        raise InputError(f"{adapter / CONFIG} is damaged: {first_sentence(error)}.") from None
     try:
         wrapped = get_peft_model(model, config)
         result = wrapped.load_adapter(str(adapter), "default", torch_device="cpu")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read the weights of {adapter}: {_sentence(error)}.") from None
+        raise InputError(f"cannot read the weights of {adapter}: {first_sentence(error)}.") from None
     except KeyError as error:  # of a module that was trained in full
         raise InputError(f"the adapter {adapter} does not fit {base}: it has no {error.args[0]}.") from None
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"the adapter {adapter} does not fit {base}: {_sentence(error)}.") from None
+        raise InputError(f"the adapter {adapter} does not fit {base}: {first_sentence(error)}.") from None
     if strange := [*result.unexpected_keys, *result.missing_keys]:
         raise InputError(
             f"the adapter {adapter} is for another model than {base}: {len(strange)} weights have no counterpart, such "
@@ -188,13 +188,7 @@ def _folded(model: Any, adapter: Path, base: str) -> Any:
     try:
         return wrapped.merge_and_unload(safe_merge=True)
     except ValueError as error:  # not a number
-        raise InputError(f"the adapter {adapter} cannot be merged: {_sentence(error)}.") from None
-
-
-def _sentence(error: Exception) -> str:
-    """What an error of a library says first, without its full stop."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(". ")[0].rstrip(".")[:200]
+        raise InputError(f"the adapter {adapter} cannot be merged: {first_sentence(error)}.") from None
 
 
 def _write_processor(adapter: Path, base: str, revision: str | None, folder: Path) -> None:
@@ -209,7 +203,7 @@ def _write_processor(adapter: Path, base: str, revision: str | None, folder: Pat
     try:
         processor = load_processor(str(adapter)) if own else load_processor(base, revision=revision)
     except Exception as error:  # as when a checkpoint is loaded
-        raise InputError(f"cannot read the processor of {adapter if own else base}: {_sentence(error)}.") from None
+        raise InputError(f"cannot read the processor of {adapter if own else base}: {first_sentence(error)}.") from None
     processor.save_pretrained(folder)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.teacher.roles import Errand
 
@@ -32,9 +31,7 @@ class DetectorLocator:
         try:
             self._detect: Any = pipeline("zero-shot-object-detection", model=model)
         except Exception as error:  # what a missing or unfit checkpoint makes the loaders raise is not limited
-            logging.getLogger(__name__).debug("loading %s failed", model, exc_info=True)
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(f"cannot load the detector {model}: {reason}") from None
+            raise InputError(f"cannot load the detector {model}: {said(error)}") from None
 
     async def locate(self, errand: Errand, view: View, what: str) -> Box | None:
         """See `Locator`."""

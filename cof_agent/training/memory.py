@@ -17,7 +17,7 @@ from rich.table import Table
 from transformers import AutoModelForImageTextToText
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.training.models import freeze, lora
 from cof_agent.training.settings import Settings
 
@@ -140,7 +140,7 @@ def _built(config: Any, settings: Settings, sharding: Sharding) -> Any:
         try:
             return get_peft_model(model, lora(settings, config), autocast_adapter_dtype=not alike)
         except (TypeError, ValueError) as error:
-            raise InputError(f"LoRA cannot be put on the model: {' '.join(str(error).split())[:300]}") from None
+            raise InputError(f"LoRA cannot be put on the model: {said(error)}") from None
 
 
 def dtype_of(config: Any, settings: Settings) -> torch.dtype:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from transformers import TrainingArguments
 from trl import ModelConfig, TrlParser
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.trajectory import write_atomic
@@ -105,7 +105,7 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     except OSError as error:
         raise InputError(f"cannot read the config {error.filename}: {error.strerror}.") from None
     except Exception as error:  # YAML that is none, a key of nobody, values that exclude each other
-        raise InputError(f"the configuration is not right: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"the configuration is not right: {said(error)}") from None
     if unknown:
         raise InputError(_unknown(unknown[0], [option for one in parser._actions for option in one.option_strings]))
     if not model.model_name_or_path:

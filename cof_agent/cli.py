@@ -142,7 +142,12 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         "--benchmark", metavar="NAME", help="a published one, such as vstar; without --data from the hub"
     )
     parser.add_argument(
-        "--shuffle-options", action="store_true", help="the choices of each question in an order drawn by the seed"
+        "--shuffle-options",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="SEED",
+        help="the choices of each question in an order drawn by this seed (default: 0)",
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="trajectories.jsonl and summary.json go there"

@@ -262,7 +262,9 @@ def kept_image(content: bytes, where: str, keep: Path | None) -> str:
 
 def at_resolutions(samples: Sequence[Sample], resolutions: Sequence[int], seed: int) -> list[Sample]:
     """The samples, each with the resolution at which it is taken, the long side of its overview in shown pixels, drawn by
-    its id and the seed (`ZoomEnvironment.at`)."""
+    its id and the seed (`ZoomEnvironment.at`); without resolutions as they are."""
+    if not resolutions:
+        return list(samples)
     drawn = [Random(f"resolution:{seed}:{sample.id}").choice(list(resolutions)) for sample in samples]
     return [
         replace(sample, metadata=sample.metadata | {RESOLUTION: long_side})

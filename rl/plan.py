@@ -22,7 +22,7 @@ from cof_agent.training import memory, plan
 from cof_agent.training.memory import ADAPTERS, LANGUAGE, Row
 from cof_agent.training.models import read_checkpoint
 from cof_agent.trajectory import Sample
-from rl.settings import Settings
+from rl.settings import NO_FSDP, Settings
 from rl.train import samples_of
 
 REFERENCE = "reference model"
@@ -61,7 +61,7 @@ def show(settings: Settings) -> None:
     conversation = conversation_of(settings, prompt, limits)
     model = plan.model_of(settings, config)
     if model.sharding.engine == "FSDP":
-        raise InputError("under FSDP the agent cannot play, which takes all weights; use DeepSpeed, or neither.")
+        raise InputError(NO_FSDP)
     console = plan.printer()
     plan.show_setup(console, settings, model)
     console.print(_run_table(settings, len(samples), prompt, conversation, limits))

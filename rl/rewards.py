@@ -32,27 +32,9 @@ def scored(score: Callable[[Trajectory], float | None], name: str) -> Reward:
     return reward
 
 
-accuracy = scored(scoring.accuracy, "accuracy")
-"""1 for a right answer, 0 for a wrong one or none; None where no true answer is known."""
-
-
-def wire_format(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
-    """1 if every turn has the wire format exactly."""
-    return [float(scoring.well_formed(one)) for one in trajectory]
-
-
-def zoom_cost(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
-    """Minus 1 for each zoom."""
-    return [-float(one.zooms) for one in trajectory]
-
-
-def box_iou(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
+def box_iou(trajectory: Trajectory) -> float | None:
     """The mean over the sample's boxes of the best overlap (intersection over union) that a box asked for has with it;
     None for a sample without boxes."""
-    return [_overlap(one) for one in trajectory]
-
-
-def _overlap(trajectory: Trajectory) -> float | None:
     if not trajectory.sample.boxes:
         return None
     asked = _asked(trajectory)
@@ -154,16 +136,16 @@ def by_name(name: str, group: int, judge: Judge | None = None) -> Reward:
         return judged(judge)
     if name in _ADAPTIVE:
         return adaptive(_ADAPTIVE[name], group, name)
-    return _PLAIN[name]
+    return scored(_PLAIN[name], name)
 
 
-_PLAIN: dict[str, Reward] = {
-    "accuracy": accuracy,
-    "number": scored(scoring.number, "number"),
-    "anls": scored(scoring.anls, "anls"),
-    "choice": scored(scoring.choice, "choice"),
-    "format": wire_format,
-    "zoom_cost": zoom_cost,
+_PLAIN: dict[str, Callable[[Trajectory], float | None]] = {
+    "accuracy": scoring.accuracy,
+    "number": scoring.number,
+    "anls": scoring.anls,
+    "choice": scoring.choice,
+    "format": scoring.well_formed,
+    "zoom_cost": lambda one: -one.zooms,
     "box_iou": box_iou,
 }
 _ADAPTIVE = {"adaptive_paper": adaptive_paper, "adaptive_released": adaptive_released}

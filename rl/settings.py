@@ -11,6 +11,8 @@ from cof_agent.errors import InputError
 from cof_agent.training import settings
 from rl import rewards
 
+NO_FSDP = "under FSDP the agent cannot play, which takes all weights; use DeepSpeed, or neither."
+
 
 @dataclass
 class RunConfig(settings.RunConfig):

@@ -107,7 +107,7 @@ def samples_of(settings: Settings) -> list[Sample]:
             f"{run.data} has {len(samples)} samples with a known answer, but {prompts} are played at once, each "
             f"{training.num_generations} times; take more samples, or lower gradient_accumulation_steps."
         )
-    return at_resolutions(samples, run.resolutions, training.seed) if run.resolutions else samples
+    return at_resolutions(samples, run.resolutions, training.seed)
 
 
 def forget_after(path: Path, step: int) -> None:

@@ -29,6 +29,7 @@ from cof_agent.policy import Sampling
 from cof_agent.training.trainer import ZoomTrainer
 from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, from_json, to_json
 from rl.rollout import Rollout, roll_out
+from rl.settings import NO_FSDP
 from rl.vllm import Engine, VLLMPolicy, engine_of, rounds_of
 from rl.watch import ToolWatch
 
@@ -52,7 +53,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     def __init__(self, *arguments: Any, redraws: int = 0, **options: Any) -> None:
         super().__init__(*arguments, **options)
         if self.is_fsdp_enabled:
-            raise InputError("under FSDP the agent cannot play, which takes all weights; use DeepSpeed, or neither.")
+            raise InputError(NO_FSDP)
         # Images come in the model's own sizes. If TRL's processor resized one after all, its features would no longer
         # match its tokens, and TRL would then train the whole batch without any image, without a word.
         self.processing_class.image_processor.do_resize = False
@@ -67,7 +68,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._engine: Engine | None = None
         if self.use_vllm:
             self._engine = engine_of(self.vllm_generation, self.accelerator, self.processing_class.image_token_id)
-        self._turn = (-1, 0)
+        self._generation = (-1, 0)
         self._seconds, self._elsewhere = 0.0, 0.0  # of a step's update, and of what came in between
         self.add_callback(ToolWatch())
 
@@ -110,7 +111,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     def _played(self) -> list[Rollout]:
         """A rollout for each of the samples. Groups whose rewards are all equal teach nothing: they are played again with
         other samples, up to `redraws` times (dynamic sampling, DAPO, arXiv 2503.14476)."""
-        self._turn = self._next_turn()
+        self._generation = self._next_generation()
         with self._player() as play:
             rollouts = play(range(len(self._samples)), 0)
             for attempt in range(1, self._redraws + 1):
@@ -124,14 +125,14 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
                     rollouts[place] = rollout
         return rollouts
 
-    def _next_turn(self) -> tuple[int, int]:
-        """The step, and the how-manieth generation within it: what makes random numbers differ."""
+    def _next_generation(self) -> tuple[int, int]:
+        """The step, and the number of this generation within it: what makes random numbers differ."""
         step = self.state.global_step
-        return (step, self._turn[1] + 1 if self._turn[0] == step else 0)
+        return (step, self._generation[1] + 1 if self._generation[0] == step else 0)
 
     @contextmanager
     def _player(self) -> Iterator[Callable[[Sequence[int], int], list[Rollout]]]:
-        """What plays the samples at some places of this process's batch, and for the how-manieth time; all processes call
+        """What plays the samples at some places of this process's batch, given the number of the attempt; all processes call
         it alike, with their own places or none."""
         if self._engine is None:
             with self.agent_policy() as policy:
@@ -170,7 +171,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
 
     def _seed(self, *what: int | str) -> int:
         """A random number of this generation."""
-        return Random(f"{self.args.seed}:{self._turn}:{what}").getrandbits(31)
+        return Random(f"{self.args.seed}:{self._generation}:{what}").getrandbits(31)
 
     def _group(self, place: int) -> int:
         """Which group of the whole step a place of this process's batch is in."""

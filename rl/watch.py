@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -14,9 +14,11 @@ WINDOW = 10
 COLLAPSED = 0.1
 """Share of the zooms at first below which zooming has all but ceased."""
 
+_log = logging.getLogger(__name__)
+
 
 class ToolWatch(TrainerCallback):
-    """Warns on stderr, once, when either happens; it reads the run's own log, so that a resumed run warns as well."""
+    """Logs a warning, once, when either happens; it reads the run's own log, so that a resumed run warns as well."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
@@ -27,7 +29,7 @@ class ToolWatch(TrainerCallback):
         for warning in (collapse(state.log_history), unused_crops(logs or {})):
             if warning is not None and warning[0] not in self._said:
                 self._said.add(warning[0])
-                print(f"warning: {warning[1]}", file=sys.stderr)
+                _log.warning(warning[1])
 
 
 def collapse(history: Sequence[dict[str, Any]]) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ import torch
 from scripted_teacher import Server
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from cof_agent import scoring
 from cof_agent.backends.local import LocalPolicy, load
 from cof_agent.backends.processor import load_processor
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
@@ -172,17 +173,16 @@ def trajectories(policy: LocalPolicy, samples: list[Sample]) -> list[Trajectory]
 
 
 def test_rewards_are_those_of_the_evaluation(trajectories: list[Trajectory]) -> None:
-    from cof_agent import scoring
-
-    assert rewards.accuracy(trajectory=trajectories) == [float(bool(scoring.accuracy(one))) for one in trajectories]
-    assert rewards.wire_format(trajectory=trajectories) == [float(scoring.well_formed(one)) for one in trajectories]
+    accuracy, form, overlap = (rewards.by_name(name, 1) for name in ("accuracy", "format", "box_iou"))
+    assert accuracy(trajectory=trajectories) == [float(bool(scoring.accuracy(one))) for one in trajectories]
+    assert form(trajectory=trajectories) == [float(scoring.well_formed(one)) for one in trajectories]
     unknown = replace(trajectories[0], sample=replace(trajectories[0].sample, answers=(), boxes=()))
-    assert rewards.accuracy(trajectory=[unknown]) == [None]
-    assert rewards.box_iou(trajectory=[unknown]) == [None]
+    assert accuracy(trajectory=[unknown]) == [None]
+    assert overlap(trajectory=[unknown]) == [None]
     zoomed = [one for one in trajectories if one.zooms and one.sample.boxes]
-    overlaps = rewards.box_iou(trajectory=zoomed)
+    overlaps = overlap(trajectory=zoomed)
     assert all(value is not None and 0 < value <= 1 for value in overlaps)
-    assert rewards.zoom_cost(trajectory=zoomed) == [-one.zooms for one in zoomed]
+    assert rewards.by_name("zoom_cost", 1)(trajectory=zoomed) == [-one.zooms for one in zoomed]
 
 
 def test_every_reward_scores_or_says_that_it_cannot(
@@ -197,20 +197,20 @@ def test_every_reward_scores_or_says_that_it_cannot(
     for name in rewards.NAMES:
         reward = rewards.by_name(name, 1, judge)
         found = reward(trajectory=trajectories, prompts=[], completions=[], log_metric=lambda name, value: None)
-        assert reward.__name__ == ("wire_format" if name == "format" else name)
+        assert reward.__name__ == name
         assert len(found) == len(trajectories)
         assert all(value is None or isinstance(value, float) for value in found)
         assert (found[-3] is None) == (name not in of_their_own)
         assert any(value is not None for value in found)
     assert rewards.by_name("choice", 1)(trajectory=trajectories[-2:])[1] is None
     assert rewards.by_name("number", 1)(trajectory=trajectories[-1:]) == [0.0]
-    exact = rewards.accuracy(trajectory=trajectories[:-3])
+    exact = rewards.by_name("accuracy", 1)(trajectory=trajectories[:-3])
     assert rewards.by_name("judge", 1, judge)(trajectory=trajectories[:-3]) == exact
     assert 1.0 in exact
 
 
 def test_a_group_is_judged_together(trajectories: list[Trajectory]) -> None:
-    right = [one for one in trajectories if rewards.accuracy(trajectory=[one]) == [1.0]]
+    right = [one for one in trajectories if scoring.accuracy(one)]
     direct = next(one for one in right if one.zooms == 0)
     zoomed = next(one for one in right if one.zooms)
     reward = rewards.by_name("adaptive_paper", 2)
@@ -257,6 +257,7 @@ def run(arguments: dict[str, Any]) -> None:
         ),
         ({"data": "nowhere"}, "there is no file or folder nowhere"),
         ({"num_generation": 4}, "no setting num_generation; is num_generations meant"),
+        ({"resolutions": 0}, "resolutions are long sides in pixels, at least 1"),
     ],
 )
 def test_bad_input_is_one_sentence(scenes: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
@@ -366,7 +367,7 @@ def test_a_served_judge_scores_and_its_verdicts_are_kept(scenes: Path, tmp_path:
         log
     ):  # the server knows no synonym in these scenes, so that only exact matches are right
         mine = [one for one in played if one.settings["step"] == step]
-        exact = [value for value in rewards.accuracy(trajectory=mine) if value is not None]
+        exact = [value for one in mine if (value := scoring.accuracy(one)) is not None]
         assert entry["rewards/judge/mean"] == pytest.approx(sum(exact) / len(exact))
 
 
@@ -420,5 +421,5 @@ def test_two_processes_with_uneven_conversations_train_as_one_does(tmp_path: Pat
     for name in ("ddp", "zero2", "zero3"):
         assert losses[name] == pytest.approx(losses["one"], abs=1e-3), name
     assert len({len(one.turns) for one in trajectories}) > 1
-    assert any(rewards.wire_format(trajectory=[one]) == [0.0] for one in trajectories)
+    assert any(not scoring.well_formed(one) for one in trajectories)
     assert any(one.stop is StopReason.TRUNCATED for one in trajectories)

@@ -58,7 +58,7 @@ def _samples(options: argparse.Namespace) -> list[Sample]:
         samples = load(options.benchmark, options.data, limit=options.limit)
         if (rule := samples[0].metadata["scoring"]) not in SCORED:
             raise InputError(f"{options.benchmark} is scored by the rule {rule}, which cof eval does not have yet.")
-    return shuffled(samples, options.seed or 0) if options.shuffle_options else samples
+    return samples if options.shuffle_options is None else shuffled(samples, options.shuffle_options)
 
 
 def _print(summary: dict[str, Any], output: Path) -> None:

@@ -118,6 +118,8 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
         raise InputError(
             "eval_strategy needs samples for the agent to answer: --eval_data DIR of `cof scenes`, or a set."
         )
+    if any(long_side < 1 for long_side in run.resolutions):
+        raise InputError("resolutions are long sides in pixels, at least 1.")
     training.remove_unused_columns = False
     return run, training, model
 

@@ -278,8 +278,7 @@ def held_out_of(settings: Settings) -> list[Sample] | None:
     run = settings.run
     if run.eval_data is None or settings.training.eval_strategy == "no":
         return None
-    samples = read_samples(run.eval_data, limit=run.eval_samples)
-    return at_resolutions(samples, run.resolutions, settings.training.seed) if run.resolutions else samples
+    return at_resolutions(read_samples(run.eval_data, limit=run.eval_samples), run.resolutions, settings.training.seed)
 
 
 def play_of(settings: Settings) -> Play:

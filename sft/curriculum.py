@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -37,6 +38,7 @@ class Plan:
     listing: float = 0.05  # lists of what is seen
     simple: float = 0.2  # share of scenes that are simpler than those of the benchmark
     tokens: int = 270  # beside an overview; rows of one length waste no padding
+    long_sides: Sequence[int] = (SHOWN,)  # shown pixels of a full scene's overview, one drawn for each conversation
     faults: dict[str, float] = field(
         default_factory=dict
     )  # of the teacher (`scenes.imperfect.Faults`); none by default
@@ -52,12 +54,12 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
     if kind < plan.reading:
         _read_crops(talk, random)
         return talk.row()
-    talk.show(overview_of(scene))
+    talk.show(overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides)))
     if kind < plan.reading + plan.listing:
         talk.say(LIST, listing(random.sample(scene.items, len(scene.items)), talk.views[0]))
     else:
         whole = kind < plan.reading + plan.listing + plan.whole
-        talk.ask(_samples(scene, random, drill=not whole), whole=whole)
+        talk.ask(_samples(scene, talk.views[0], random, drill=not whole), whole=whole)
     return talk.row()
 
 
@@ -98,10 +100,11 @@ def style(growth: float) -> Style:
     )
 
 
-def overview_of(scene: Scene) -> View:
-    """The overview at the constant scale of the curriculum; for a full scene what the environment shows."""
-    shown = Size(max(28, round(scene.size.width * SHOWN / FULL)), max(28, round(scene.size.height * SHOWN / FULL)))
-    resized = smart_resize(shown, grid=28, min_pixels=28 * 28, max_pixels=SHOWN * SHOWN)
+def overview_of(scene: Scene, long_side: int = SHOWN) -> View:
+    """The overview at the scale at which that of a full scene has `long_side` shown pixels; for a full scene at 224, 448
+    and 896 it is what `ZoomEnvironment.at` shows, at other sizes it can be a row of cells higher."""
+    shown = Size(*(max(28, round(side * long_side / FULL)) for side in (scene.size.width, scene.size.height)))
+    resized = smart_resize(shown, grid=28, min_pixels=28 * 28, max_pixels=long_side * long_side)
     return View(scene.size, Box(0, 0, scene.size.width, scene.size.height), resized)
 
 
@@ -217,7 +220,7 @@ def _off_centre(target: Box, seen: View, environment: ZoomEnvironment, random: R
     return view
 
 
-def _samples(scene: Scene, random: Random, *, drill: bool, most: int = 14) -> list[Sample]:
+def _samples(scene: Scene, overview: View, random: Random, *, drill: bool, most: int = 14) -> list[Sample]:
     """Up to `most` questions of the benchmark, or such as drill what is learned slowest.
 
     No object is asked about twice: the first question would give away what the second should make the model look for.
@@ -225,20 +228,22 @@ def _samples(scene: Scene, random: Random, *, drill: bool, most: int = 14) -> li
     used: set[str] = set()
     samples: list[Sample] = []
     for _ in range(3 * most):
-        question = _drilled(scene, random) if drill else ask(scene, random.choices(CATEGORIES, WEIGHTS)[0], random)
+        question = (
+            _drilled(scene, overview, random) if drill else ask(scene, random.choices(CATEGORIES, WEIGHTS)[0], random)
+        )
         if question and len(samples) < most and used.isdisjoint(item.name for item in question.about):
             used |= {item.name for item in question.about}
             samples.append(sample_without_image(scene, question, random, choices=not samples))
     return samples
 
 
-def _drilled(scene: Scene, random: Random) -> Question | None:
+def _drilled(scene: Scene, overview: View, random: Random) -> Question | None:
     """Mostly what is answered at once: which of two is where, looks from place and place from looks."""
     kind = random.random()
     if kind < 0.4:
         return ask(scene, "relative_position", random)
     if kind < 0.85:
-        return random.choice((colour, shape, show, inverse))(scene, random)
+        return random.choice((colour, shape, show, partial(inverse, overview)))(scene, random)
     return ask(scene, random.choice(CATEGORIES), random)
 
 
@@ -249,10 +254,10 @@ def show(scene: Scene, random: Random) -> Question | None:
     return Question("direct_attributes", "show", f"Show the {item.name}.", item.name, (look,), (), (item,))
 
 
-def inverse(scene: Scene, random: Random) -> Question | None:
+def inverse(overview: View, scene: Scene, random: Random) -> Question | None:
     """What is in this box? Looks from place."""
     item = random.choice(scene.items)
-    box = oracle.pointing_box(overview_of(scene), item.box, CoordinateSystem.ABSOLUTE)
+    box = oracle.pointing_box(overview, item.box, CoordinateSystem.ABSOLUTE)
     return Question("direct_attributes", "object", f"What is in {[int(v) for v in box]}?", item.name, (), (), (item,))
 
 

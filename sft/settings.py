@@ -56,6 +56,9 @@ def _check_plan(plan: dict[str, Any]) -> None:
     from sft.curriculum import Plan
 
     try:
-        Faults(**Plan(**plan).faults)
-    except TypeError as error:
+        made = Plan(**plan)
+        Faults(**made.faults)
+        if min(made.long_sides) < 112:  # shown pixels: four cells
+            raise ValueError("long_sides must be at least 112")
+    except (TypeError, ValueError) as error:
         raise InputError(f"the plan of the curriculum is not right: {error}; see `sft.curriculum.Plan`.") from None

@@ -74,7 +74,8 @@ def test_misplaced_boxes_lie_beside_in_the_view_and_are_its_last(system: Coordin
 def test_a_fault_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     from sft.settings import parse
 
-    config = tmp_path / "wrong.yaml"
-    config.write_text(Path("sft/configs/nano-imperfect.yaml").read_text().replace("hasty", "lazy"))
-    with pytest.raises(InputError, match="the plan of the curriculum is not right: .*lazy"):
-        parse(["--config", str(config)])
+    config, text = tmp_path / "wrong.yaml", Path("sft/configs/nano-imperfect.yaml").read_text()
+    for right, wrong in (("hasty", "lazy"), ("simple: 0.0", "long_sides: [448, 20]")):
+        config.write_text(text.replace(right, wrong))
+        with pytest.raises(InputError, match="the plan of the curriculum is not right: .*(lazy|at least 112)"):
+            parse(["--config", str(config)])

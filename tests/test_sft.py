@@ -145,6 +145,21 @@ def test_a_full_scene_is_shown_in_training_as_the_environment_shows_it() -> None
     assert overview_of(scene) == nano_environment().overview(scene.size)
 
 
+@pytest.mark.parametrize("long_side", [224, 448, 896])
+def test_overviews_of_other_sizes_are_those_of_the_environment(long_side: int, tmp_path: Path) -> None:
+    scene = generate("same", style(1.0))
+    picture = tmp_path / "full.png"
+    Image.new("RGB", (scene.size.width, scene.size.height)).save(picture)
+    sample = Sample("full", str(picture), "?")
+    assert overview_of(scene, long_side) == nano_environment().at(sample, long_side).reset(sample)
+
+
+def test_conversations_are_shown_at_the_sizes_of_the_plan() -> None:
+    plan, environment = Plan(whole=1.0, reading=0, listing=0, simple=0, long_sides=(224, 896)), nano_environment()
+    sizes = {row(plan, environment, f"s:{index}")["images"][0].size for index in range(8)}
+    assert sizes == {(224, 112), (896, 504)}
+
+
 @pytest.mark.parametrize("kind", ["text", "piece", "crop", "overview"])
 def test_vision_targets_lie_on_the_objects(kind: str) -> None:
     """Drawn the other way round: what the patch at an object's centre is asked for is that object."""

@@ -150,6 +150,11 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         help="the choices of each question in an order drawn by this seed (default: 0)",
     )
     parser.add_argument(
+        "--resolutions",
+        metavar="N,N,...",
+        help="ask every question at each of these long sides of the overview, in pixels as the model sees it",
+    )
+    parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="trajectories.jsonl and summary.json go there"
     )
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")

@@ -66,7 +66,7 @@ async def collect(
             one,
             output=journal(output, shard),
             concurrency=concurrency,
-            made_with={"policy": search.cast.name, "protocol_version": PROTOCOL_VERSION},
+            made_with=lambda sample: {"policy": search.cast.name, "protocol_version": PROTOCOL_VERSION},
             retry_errors=True,
             progress=progress,
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from cof_agent import scoring
 from cof_agent.environment import ZoomEnvironment
+from cof_agent.samples import RESOLUTION
 from cof_agent.scenes import oracle
 from cof_agent.trajectory import StopReason, Trajectory
 
@@ -23,13 +24,20 @@ def summarise(trajectories: Sequence[Trajectory], environment: ZoomEnvironment) 
     """
     tables: dict[str, Callable[[Trajectory], str]] = {
         "by_category": lambda t: str(t.sample.metadata.get("category", UNKNOWN)),
-        "by_resolution": lambda t: str(t.overview.source_size.long_side) if t.overview else UNKNOWN,
+        "by_resolution": _resolution,
         "by_zooms_needed": lambda t: _zooms_needed(t, environment),
     }
     summary = figures(trajectories)
     for name, key in tables.items():
         summary[name] = {row: figures(group) for row, group in _grouped(trajectories, key)}
     return summary
+
+
+def _resolution(trajectory: Trajectory) -> str:
+    """Long side of the overview where the sample was taken at several (`samples.at_each_resolution`), else of the image."""
+    if (long_side := trajectory.sample.metadata.get(RESOLUTION)) is not None:
+        return str(long_side)
+    return str(trajectory.overview.source_size.long_side) if trajectory.overview else UNKNOWN
 
 
 def figures(trajectories: Sequence[Trajectory]) -> dict[str, Any]:

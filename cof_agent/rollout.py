@@ -44,18 +44,21 @@ async def rollout(
     """
     from cof_agent.graphs import focus
 
-    context = focus.Context(policy, environment, sampling, prompt, timeout)
+    def shown_to(sample: Sample) -> ZoomEnvironment:
+        return environment.at(sample, sample.metadata[RESOLUTION]) if resolutions else environment
+
+    def made_with(sample: Sample) -> dict[str, Any]:
+        return focus.made_with(focus.Context(policy, shown_to(sample), sampling, prompt, timeout))
 
     async def one(sample: Sample) -> Trajectory:
-        shown = environment.at(sample, sample.metadata[RESOLUTION]) if resolutions else environment
-        return await focus.run(sample, policy, shown, sampling=sampling, prompt=prompt, timeout=timeout)
+        return await focus.run(sample, policy, shown_to(sample), sampling=sampling, prompt=prompt, timeout=timeout)
 
     return await collect(
         samples,
         one,
         output=output,
         concurrency=concurrency,
-        made_with=focus.made_with(context),
+        made_with=made_with,
         retry_errors=retry_errors,
         progress=progress,
         on_done=on_done,
@@ -68,7 +71,7 @@ async def collect(
     *,
     output: str | Path | None = None,
     concurrency: int = 8,
-    made_with: Mapping[str, Any] | None = None,
+    made_with: Callable[[Sample], Mapping[str, Any]] = lambda sample: {},
     retry_errors: bool = False,
     progress: bool = True,
     on_done: Done | None = None,
@@ -78,7 +81,7 @@ async def collect(
     output: each trajectory is appended as soon as it is there; samples whose trajectory is there already are not run
     again (those that ended in an error are, with `retry_errors`). Once all are there, the file is put in the order of
     the samples, so that it does not depend on concurrency or interruptions. made_with: fields of `Trajectory` that
-    those already there must have. progress: a bar on stderr. on_done: called for each new trajectory.
+    that of a sample must have if it is already there. progress: a bar on stderr. on_done: called for each new trajectory.
 
     What `one` records on its trajectory stops nobody; what it raises stops everything, with the rest kept.
 
@@ -87,7 +90,7 @@ async def collect(
     """
     wanted = by_id(samples)
     path = Path(output) if output is not None else None
-    done = _earlier(path, wanted, made_with or {}) if path is not None else {}
+    done = _earlier(path, wanted, made_with) if path is not None else {}
     todo = [sample for id, sample in wanted.items() if not _settled(done.get(id), retry_errors)]
     with JsonlAppender(path) if path is not None else nullcontext() as appender, _bar(progress, todo) as advance:
 
@@ -130,17 +133,20 @@ def by_id(samples: Iterable[Sample]) -> dict[str, Sample]:
     return wanted
 
 
-def _earlier(path: Path, wanted: Mapping[str, Sample], made_with: Mapping[str, Any]) -> dict[str, Trajectory]:
+def _earlier(
+    path: Path, wanted: Mapping[str, Sample], made_with: Callable[[Sample], Mapping[str, Any]]
+) -> dict[str, Trajectory]:
     """The trajectories of an interrupted run, by sample; of several for one sample, the last."""
     if not path.exists():
         return {}
     earlier = {trajectory.sample.id: trajectory for trajectory in read_jsonl(path, Trajectory)}
     for id, trajectory in earlier.items():
-        different = [name for name, value in made_with.items() if getattr(trajectory, name) != value]
-        if different:
-            raise InputError(f"{path} holds trajectories of another run ({different[0]} differs); use another output.")
         if id in wanted and trajectory.sample != wanted[id]:
             raise InputError(f"{path} holds a trajectory of another sample {id!r}; use another output.")
+        fields = made_with(trajectory.sample).items()
+        different = [name for name, value in fields if getattr(trajectory, name) != value]
+        if different:
+            raise InputError(f"{path} holds trajectories of another run ({different[0]} differs); use another output.")
     return earlier
 
 

@@ -260,6 +260,16 @@ def kept_image(content: bytes, where: str, keep: Path | None) -> str:
     return str(path.absolute())
 
 
+def at_each_resolution(samples: Sequence[Sample], resolutions: Sequence[int]) -> list[Sample]:
+    """Each sample at each resolution (as `at_resolutions` has them), as `id@resolution`; all of one image follow each
+    other."""
+    return [
+        replace(sample, id=f"{sample.id}@{long_side}", metadata=sample.metadata | {RESOLUTION: long_side})
+        for sample in samples
+        for long_side in resolutions
+    ]
+
+
 def at_resolutions(samples: Sequence[Sample], resolutions: Sequence[int], seed: int) -> list[Sample]:
     """The samples, each with the resolution at which it is taken, the long side of its overview in shown pixels, drawn by
     its id and the seed (`ZoomEnvironment.at`); without resolutions as they are."""

@@ -152,6 +152,22 @@ def test_eval_writes_what_it_prints_and_goes_on_where_it_stopped(
     assert "accuracy" in capsys.readouterr().out
 
 
+def test_every_question_is_asked_at_every_resolution(model: str, scenes: Path, tmp_path: Path) -> None:
+    command = ["eval", "--data", str(scenes), "--limit", "2", "--resolutions", "112,224", "-o", str(tmp_path)]
+    command += ["--model", model, "--max-tokens", "4", "--max-zooms", "1"]
+    assert main(command) == 0
+    written = (tmp_path / "trajectories.jsonl").read_text()
+    found = list(read_jsonl(tmp_path / "trajectories.jsonl", Trajectory))
+    assert [one.overview and one.overview.shown_size.width for one in found] == [112, 224] * 2
+    assert {one.sample.id.partition("@")[2] for one in found} == {"112", "224"}
+    by_resolution = json.loads((tmp_path / "summary.json").read_text())["by_resolution"]
+    assert {row: figures["n"] for row, figures in by_resolution.items()} == {"112": 2, "224": 2}
+    assert main(command) == 0  # each is held against the settings of its own resolution
+    assert (tmp_path / "trajectories.jsonl").read_text() == written
+    assert main([*command[:-2], "--max-tokens", "5", "--max-zooms", "1"]) == 2
+    assert main([*command, "--resolutions", "112,112"]) == 2
+
+
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = "import sys; from cof_agent.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "print(sorted({'torch', 'transformers', 'langgraph', 'trl', 'pydantic'} & set(sys.modules)))"

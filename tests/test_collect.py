@@ -219,7 +219,7 @@ def test_killed_twenty_times(samples: list[Sample], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--resolutions", "big"], "--resolutions must be pixels"),
+        (["--resolutions", "big"], "--resolutions must be different pixels"),
         (["--shard", "4/3"], "--shard must be I/N"),
         (["--column", "question"], "--column must be NAME=COLUMN"),
         (["--describer", "./nowhere"], "there is no model directory"),

@@ -42,7 +42,9 @@ DETECTOR = "detector:"
 
 def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
-    samples = at_resolutions(common.samples(options, output), _resolutions(options.resolutions), options.seed or 0)
+    samples = at_resolutions(
+        common.samples(options, output), common.resolutions(options.resolutions), options.seed or 0
+    )
     shard, concurrency = _shard(options.shard), options.concurrency
     if options.ray:
         build = partial(search_of, options)
@@ -122,12 +124,6 @@ def _as_model(spec: str, options: argparse.Namespace) -> argparse.Namespace:
         max_pixels=options.max_pixels,
         zoom_pixels=options.zoom_pixels,
     )
-
-
-def _resolutions(text: str) -> list[int]:
-    if not re.fullmatch(r"\d{2,5}(,\d{2,5})*", text):
-        raise InputError(f"--resolutions must be pixels with commas between, such as 448,1024, not {text!r}.")
-    return [int(part) for part in text.split(",")]
 
 
 def _shard(text: str) -> Shard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import shlex
 import sys
 from importlib.metadata import version
@@ -92,6 +93,18 @@ def samples(options: argparse.Namespace, output: Path) -> list[Sample]:
         split=options.split,
         limit=options.limit,
     )
+
+
+def resolutions(text: str) -> list[int]:
+    """The long sides that --resolutions lists.
+
+    Raises:
+        InputError: if it is no list of different numbers.
+    """
+    found = [int(part) for part in text.split(",")] if re.fullmatch(r"\d{2,5}(,\d{2,5})*", text) else []
+    if not found or len(set(found)) < len(found):
+        raise InputError(f"--resolutions must be different pixels with commas between, as in 448,1024, not {text!r}.")
+    return found
 
 
 def _mapping(pair: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.evaluate import summarise
 from cof_agent.rollout import rollout
-from cof_agent.samples import read_samples
+from cof_agent.samples import at_each_resolution, read_samples
 from cof_agent.trajectory import Sample, write_atomic
 
 NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
             concurrency=options.concurrency,
             sampling=common.sampling(options),
             prompt=prompt,
+            resolutions=bool(options.resolutions),
         )
     )
     judged_by = ZoomEnvironment(replace(settings, max_zooms=NEEDED_BUDGET, crop="real"))
@@ -58,7 +59,9 @@ def _samples(options: argparse.Namespace) -> list[Sample]:
         samples = load(options.benchmark, options.data, limit=options.limit)
         if (rule := samples[0].metadata["scoring"]) not in SCORED:
             raise InputError(f"{options.benchmark} is scored by the rule {rule}, which cof eval does not have yet.")
-    return samples if options.shuffle_options is None else shuffled(samples, options.shuffle_options)
+    if options.shuffle_options is not None:
+        samples = shuffled(samples, options.shuffle_options)
+    return at_each_resolution(samples, common.resolutions(options.resolutions)) if options.resolutions else samples
 
 
 def _print(summary: dict[str, Any], output: Path) -> None:

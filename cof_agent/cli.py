@@ -1,4 +1,4 @@
-"""The command line: `cof ask | collect | eval | rollout | view | scenes | sft | rl | merge`.
+"""The command line: `cof ask | collect | eval | compare | rollout | view | scenes | sft | rl | merge`.
 
 Parsing only; each command lives in `cof_agent.commands`.
 """
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ask(commands.add_parser("ask", help="ask a question about one image"))
     _add_collect(commands.add_parser("collect", help="turn questions with known answers into zoom trajectories"))
     _add_eval(commands.add_parser("eval", help="measure a model on a set of samples"))
+    _add_compare(commands.add_parser("compare", help="hold runs of eval against each other, question by question"))
     _add_rollout(
         commands.add_parser("rollout", help="play samples several times, keep those neither easy nor hopeless")
     )
@@ -164,6 +165,13 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="samples under way at once")
     _add_model(parser)
     _add_agent(parser)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folders that `cof eval` wrote; the others are held against the first"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="tables and plots go there")
 
 
 def _add_rollout(parser: argparse.ArgumentParser) -> None:

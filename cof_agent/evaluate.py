@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from cof_agent import scoring
 from cof_agent.environment import ZoomEnvironment
@@ -15,6 +15,7 @@ from cof_agent.scenes import oracle
 from cof_agent.trajectory import StopReason, Trajectory
 
 UNKNOWN = "unknown"
+Item = TypeVar("Item")
 
 
 def summarise(trajectories: Sequence[Trajectory], environment: ZoomEnvironment) -> dict[str, Any]:
@@ -23,17 +24,22 @@ def summarise(trajectories: Sequence[Trajectory], environment: ZoomEnvironment) 
     `zooms_needed` is what the oracle takes with the same settings; for pictures without an oracle it is `unknown`.
     """
     tables: dict[str, Callable[[Trajectory], str]] = {
-        "by_category": lambda t: str(t.sample.metadata.get("category", UNKNOWN)),
-        "by_resolution": _resolution,
+        "by_category": category,
+        "by_resolution": resolution,
         "by_zooms_needed": lambda t: _zooms_needed(t, environment),
     }
     summary = figures(trajectories)
     for name, key in tables.items():
-        summary[name] = {row: figures(group) for row, group in _grouped(trajectories, key)}
+        summary[name] = {row: figures(group) for row, group in grouped(trajectories, key)}
     return summary
 
 
-def _resolution(trajectory: Trajectory) -> str:
+def category(trajectory: Trajectory) -> str:
+    """The sample's category."""
+    return str(trajectory.sample.metadata.get("category", UNKNOWN))
+
+
+def resolution(trajectory: Trajectory) -> str:
     """Long side of the overview where the sample was taken at several (`samples.at_each_resolution`), else of the image."""
     if (long_side := trajectory.sample.metadata.get(RESOLUTION)) is not None:
         return str(long_side)
@@ -84,12 +90,11 @@ def _mean(values: Iterable[float]) -> float | None:
     return round(fmean(found), 4) if found else None
 
 
-def _grouped(
-    trajectories: Sequence[Trajectory], key: Callable[[Trajectory], str]
-) -> list[tuple[str, list[Trajectory]]]:
-    groups: dict[str, list[Trajectory]] = {}
-    for trajectory in trajectories:
-        groups.setdefault(key(trajectory), []).append(trajectory)
+def grouped(items: Sequence[Item], key: Callable[[Item], str]) -> list[tuple[str, list[Item]]]:
+    """The items by key, shorter keys first, so that numbers come in order."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return sorted(groups.items(), key=lambda item: (len(item[0]), item[0]))
 
 

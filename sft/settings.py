@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,13 @@ from cof_agent.training import settings
 CURRICULUM = "curriculum"
 
 
+class JsonMapping(dict[str, Any]):
+    """A mapping, in the configuration as YAML's, on the command line as JSON."""
+
+    def __init__(self, given: Any = ()) -> None:
+        super().__init__(json.loads(given) if isinstance(given, str) else given)
+
+
 @dataclass
 class RunConfig(settings.RunConfig):
     """What is trained on what, and how it is looked at. The rest is TRL's `SFTConfig` and `ModelConfig`.
@@ -22,7 +30,7 @@ class RunConfig(settings.RunConfig):
     data: trajectories (JSONL or their folder), Parquet, a hub dataset, or `curriculum`, nano's own rows without end.
     """
 
-    plan: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields of `sft.curriculum.Plan`."})
+    plan: JsonMapping = field(default_factory=JsonMapping, metadata={"help": "Fields of `sft.curriculum.Plan`, as JSON."})
 
 
 @dataclass(frozen=True)

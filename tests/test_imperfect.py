@@ -79,3 +79,13 @@ def test_a_fault_that_is_none_is_one_sentence(tmp_path: Path) -> None:
         config.write_text(text.replace(right, wrong))
         with pytest.raises(InputError, match="the plan of the curriculum is not right: .*(lazy|at least 112)"):
             parse(["--config", str(config)])
+
+
+def test_the_plan_can_be_given_on_the_command_line() -> None:
+    from sft.settings import parse
+
+    given = ["--config", "sft/configs/nano-imperfect.yaml"]
+    assert parse(given).run.plan["faults"]["hasty"] == 0.35
+    assert parse([*given, "--plan", '{"whole": 1.0}']).run.plan == {"whole": 1.0}
+    with pytest.raises(InputError, match="argument --plan"):
+        parse([*given, "--plan", "whole"])

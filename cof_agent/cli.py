@@ -160,6 +160,12 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")
     parser.add_argument(
+        "--strategy",
+        default="focus",
+        metavar="NAME",
+        help="focus (the agent), or to hold it against: direct (overview only), grid (fixed tiles)",
+    )
+    parser.add_argument(
         "--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show"
     )
     parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="samples under way at once")

@@ -140,11 +140,20 @@ def _text(text: str) -> dict[str, Any]:
 
 def write_zoom(thought: str, box: Box, image: int = 0) -> str:
     """A well-formed assistant turn that zooms; `box` in the model's coordinates, whole numbers without a point."""
+    return f"<think>{thought}</think>\n{_zoom_call(box, image)}"
+
+
+def write_zooms(thought: str, boxes: Sequence[Box]) -> str:
+    """The same with several zooms into the overview."""
+    return f"<think>{thought}</think>\n" + "\n".join(_zoom_call(box) for box in boxes)
+
+
+def _zoom_call(box: Box, image: int = 0) -> str:
     arguments: dict[str, Any] = {"bbox_2d": [int(v) if float(v).is_integer() else round(v, 3) for v in box]}
     if image:
         arguments["image"] = image
     call = json.dumps({"name": TOOL_NAME, "arguments": arguments})
-    return f"<think>{thought}</think>\n<tool_call>\n{call}\n</tool_call>"
+    return f"<tool_call>\n{call}\n</tool_call>"
 
 
 THOUGHT, CALL, ANSWER = "<think>{}</think>", "<tool_call>{}</tool_call>", "<answer>{}</answer>"

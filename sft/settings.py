@@ -30,7 +30,9 @@ class RunConfig(settings.RunConfig):
     data: trajectories (JSONL or their folder), Parquet, a hub dataset, or `curriculum`, nano's own rows without end.
     """
 
-    plan: JsonMapping = field(default_factory=JsonMapping, metadata={"help": "Fields of `sft.curriculum.Plan`, as JSON."})
+    plan: JsonMapping = field(
+        default_factory=JsonMapping, metadata={"help": "Fields of `sft.curriculum.Plan`, as JSON."}
+    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cof_agent import strategies
 from cof_agent.benchmarks.choices import shuffled
 from cof_agent.benchmarks.table import load
 from cof_agent.commands import common
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     samples = _samples(options)
     policy = common.policy(options)
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
-    settings = common.settings(options, policy)
+    policy, settings = strategies.by_name(options.strategy)(policy, common.settings(options, policy))
     trajectories = asyncio.run(
         rollout(
             samples,

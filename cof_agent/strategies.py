@@ -1,0 +1,92 @@
+"""Other ways to spend zooms, to hold the agent against: the same model, loop and record, so that gains can be told apart.
+
+A strategy wraps the policy and changes the settings, nothing else; the record of a run names it in `policy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cof_agent import protocol
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box, Size
+from cof_agent.policy import Completion, Policy, Sampling
+from cof_agent.trajectory import Tokens
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cof_agent.environment import ZoomSettings
+
+Strategy = Callable[[Policy, "ZoomSettings"], "tuple[Policy, ZoomSettings]"]
+
+GRID = 3  # tiles along each side
+
+
+def by_name(name: str) -> Strategy:
+    """The strategy of this name.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if name not in _STRATEGIES:
+        raise InputError(f"there is no strategy {name!r}; the strategies are {', '.join(_STRATEGIES)}.")
+    return _STRATEGIES[name]
+
+
+def _focus(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
+    return policy, settings
+
+
+def _direct(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
+    return _Named(policy, "direct"), replace(settings, max_zooms=0)
+
+
+def _grid(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
+    return _Grid(policy, f"grid {GRID} x {GRID}"), replace(settings, max_zooms=GRID * GRID, enlarge=1.0)
+
+
+_STRATEGIES: dict[str, Strategy] = {
+    "focus": _focus,
+    "direct": _direct,
+    "grid": _grid,
+}
+
+
+class _Named:
+    """The policy, under a name that says how it is used."""
+
+    def __init__(self, policy: Policy, how: str) -> None:
+        self._policy = policy
+        self.name = f"{policy.name}, {how}"
+        self.coordinates = policy.coordinates
+        self.limits = policy.limits
+
+    async def generate(
+        self, messages: Sequence[protocol.Message], images: Sequence[Image], sampling: Sampling
+    ) -> Completion:
+        """The policy's own next message."""
+        return await self._policy.generate(messages, images, sampling)
+
+
+class _Grid(_Named):
+    """Looks at the tiles of a fixed grid, whatever the question, and lets the model answer from them."""
+
+    async def generate(
+        self, messages: Sequence[protocol.Message], images: Sequence[Image], sampling: Sampling
+    ) -> Completion:
+        if _said(messages):
+            return await self._policy.generate(messages, images, sampling)
+        width, height = self.coordinates.extent(Size(*images[0].size))
+        tiles = [
+            Box(x * width / GRID, y * height / GRID, (x + 1) * width / GRID, (y + 1) * height / GRID)
+            for y in range(GRID)
+            for x in range(GRID)
+        ]
+        return Completion(protocol.write_zooms("I look at every part.", tiles), Tokens(0, 0))
+
+
+def _said(messages: Sequence[protocol.Message]) -> bool:
+    return any(message["role"] == "assistant" for message in messages)

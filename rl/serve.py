@@ -16,11 +16,9 @@ from rl.settings import Settings, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    settings = parse(arguments)
-    options = served(settings)
     if find_spec("vllm") is None:
         raise InputError('serving needs the package vllm, which is missing: pip install "chain-of-focus[gpu]".')
-    vllm_serve.main(options)
+    vllm_serve.main(served(parse(arguments)))
 
 
 def served(settings: Settings) -> vllm_serve.ScriptArguments:

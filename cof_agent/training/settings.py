@@ -98,6 +98,8 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     """
     parser = _Parser((*kinds, ModelConfig), allow_abbrev=False)
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given:
+        raise InputError("say what to train: --config FILE.yaml, or --help for all settings.")
     try:
         run, training, model, unknown = parser.parse_args_and_config(args=given, return_remaining_strings=True)
     except InputError:

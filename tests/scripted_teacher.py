@@ -130,6 +130,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a reply goes out in two writes, and the second would wait
     server: Server
 
     def do_POST(self) -> None:

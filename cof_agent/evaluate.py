@@ -41,7 +41,7 @@ def category(trajectory: Trajectory) -> str:
 
 def resolution(trajectory: Trajectory) -> str:
     """Long side of the overview where the sample was taken at several (`samples.at_each_resolution`), else of the image."""
-    if (long_side := trajectory.sample.metadata.get(RESOLUTION)) is not None:
+    if isinstance(long_side := trajectory.sample.metadata.get(RESOLUTION), int):
         return str(long_side)
     return str(trajectory.overview.source_size.long_side) if trajectory.overview else UNKNOWN
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -124,6 +125,36 @@ def test_a_dead_server_is_recorded_in_a_sentence(picture: Path) -> None:
     assert trajectory.error is not None
     assert trajectory.error.startswith(f"cannot reach {url}: ") and trajectory.error.endswith(" Is the server running?")
     assert "\n" not in trajectory.error
+
+
+@pytest.mark.parametrize(
+    ("reply", "sentence"),
+    [
+        (b"", "cannot reach {url}: Server disconnected. Is the server running?"),
+        (b"garbage\r\n\r\n", "cannot reach {url}: "),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\ncontent-type: application/json\r\n\r\n{", "cannot reach {url}: "),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}",
+            "{url} gave no answer that can be read: ",
+        ),
+    ],
+)
+def test_what_is_no_reply_is_one_sentence(reply: bytes, sentence: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(reply)
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        policy = connect("m", base_url=url, timeout=10)
+        with pytest.raises(PolicyError) as found:
+            asyncio.run(policy.generate(QUESTION, [], GREEDY))
+    said = str(found.value)
+    assert said.startswith(sentence.format(url=url)) and "\n" not in said
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,12 @@ def test_pairs_are_found_by_id_and_grouped() -> None:
         compare(first, [replace(second[0], sample=replace(samples[7], question="Why?")), *second[1:]])
 
 
+def test_a_resolution_that_is_no_number_is_not_one() -> None:
+    samples = [replace(one, metadata={"resolution": "4K"}) for one in questions(4)]
+    run = answered(samples, [True] * 4)
+    assert set(compare(run, run)["by_resolution"]) == {"1000"}
+
+
 def test_the_command_writes_tables_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples = at_each_resolution(questions(20), (224, 448))
     base = written(tmp_path / "ba|se", answered(samples, [k % 2 == 0 for k in range(40)]))

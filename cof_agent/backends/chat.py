@@ -139,6 +139,8 @@ def connect(
     if base_url is not None:
         provider = provider or "openai"
         options["base_url"] = base_url
+        if provider == "openai":
+            options["use_responses_api"] = False  # which LangChain would choose by some models' names
         api_key = api_key or os.environ.get("OPENAI_API_KEY") or "none"  # most own servers ask for none
     if api_key is not None:
         options["api_key"] = api_key
@@ -235,6 +237,8 @@ def _explained(error: Exception, model: str, where: str) -> Exception:
         return PolicyError(f"{where} did not answer in time; is the server overloaded?")
     if any(kind in names for kind in ("ConnectionError", "TransportError", "ClientError")):
         return PolicyError(f"cannot reach {where}: {_sentence(first)} Is the server running?")
+    if isinstance(error, TypeError | ValueError | KeyError):  # a reply that the client cannot make sense of
+        return PolicyError(f"{where} gave no answer that can be read: {_sentence(error)}", transient=False)
     return error
 
 

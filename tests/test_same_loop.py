@@ -127,9 +127,9 @@ def own(
     )
     policy = LocalPolicy(model, processor, name="scripted")
     turns: dict[int, int] = defaultdict(int)
-    before, trainer._turn = trainer._turn, trainer._next_turn()
+    before, trainer._generation = trainer._generation, trainer._next_generation()
     seeds = [trainer._seed("play", 0, index) for index in range(4)]
-    trainer._turn = before
+    trainer._generation = before
     by_turn_seed = _turn_seeds(seeds, samples)
 
     async def complete(prompt: Prompt) -> Generated:

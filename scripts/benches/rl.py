@@ -230,7 +230,7 @@ def _stock(settings: Settings) -> GRPOTrainer:
 
 
 def accuracy(completions: Sequence[Any], environments: Sequence[Any], **_: Any) -> list[float]:
-    """`rl.rewards.accuracy`, of what TRL hands over."""
+    """The accuracy of `rl.rewards`, of what TRL hands over."""
     return [float(_right(said[-1], one.sample)) for said, one in zip(completions, environments, strict=True)]
 
 

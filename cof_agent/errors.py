@@ -14,7 +14,7 @@ class InputError(ValueError):
 def said(error: BaseException) -> str:
     """What an error of a library says, in one line of at most 300 characters, for the sentence that is made of it; where it
     came from goes to the debug log."""
-    _log.debug("told as bad input", exc_info=error)
+    _log.debug("told in a sentence", exc_info=error)
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 

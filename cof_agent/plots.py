@@ -65,7 +65,7 @@ def by_category(runs: Runs) -> Figure | None:
     figure, (axes,) = _figure(1)
     width = 0.8 / len(rows)
     for place, (run, found) in enumerate(rows.items()):
-        shown = [(at, found[name]) for at, name in enumerate(names) if name in found and found[name]["accuracy"]]
+        shown = [(at, found[name]) for at, name in enumerate(names) if found.get(name, {}).get("accuracy") is not None]
         axes.bar(
             [at + (place - (len(rows) - 1) / 2) * width for at, _ in shown],
             [part["accuracy"] for _, part in shown],

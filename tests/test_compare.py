@@ -105,22 +105,33 @@ def test_a_resolution_that_is_no_number_is_not_one() -> None:
 
 def test_the_command_writes_tables_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples = at_each_resolution(questions(20), (224, 448))
+    samples = [replace(one, metadata=one.metadata | {"category": "[/b]"[: 4 - k % 2]}) for k, one in enumerate(samples)]
     base = written(tmp_path / "ba|se", answered(samples, [k % 2 == 0 for k in range(40)]))
-    other = written(tmp_path / "$other", answered(samples, [k % 4 > 0 for k in range(40)]))
+    other = written(tmp_path / "$other[red]", answered(samples, [k % 4 > 0 for k in range(40)]))
     output = tmp_path / "out"
     assert main(["compare", str(base), str(other), "-o", str(output)]) == 0
-    assert "$other against ba|se" in capsys.readouterr().out
+    assert "$other[red] against ba|se" in capsys.readouterr().out
     found = json.loads((output / "comparison.json").read_text())
     assert found["base"] == "ba|se"
-    assert found["others"]["$other"]["accuracy"]["difference"] == 0.25
+    assert found["others"]["$other[red]"]["accuracy"]["difference"] == 0.25
     rows = list(csv.DictReader((output / "comparison.csv").open()))
-    assert [row["rows"] for row in rows] == ["all", "category a", "category b", "resolution 224", "resolution 448"]
+    assert [row["rows"] for row in rows] == ["all", "category [/b", "category [/b]", "resolution 224", "resolution 448"]
     assert rows[0]["accuracy_base"] == "0.5" and rows[0]["accuracy"] == "0.75"
     assert (output / "comparison.md").read_text().count("\n|") == 2 + len(rows)
     for name in ("resolution.png", "category.png", "tokens.png"):
         with Image.open(output / name) as picture:
             assert picture.width > 500
             assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+
+
+def test_a_category_without_a_right_answer_has_its_bar() -> None:
+    from cof_agent.plots import by_category
+
+    figure = by_category(
+        {"some": answered(questions(4), [True, False] * 2), "none": answered(questions(4), [False] * 4)}
+    )
+    assert figure is not None
+    assert sorted(bar.get_height() for bar in figure.axes[0].patches) == [0, 0, 0, 1]
 
 
 def test_what_cannot_be_compared_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

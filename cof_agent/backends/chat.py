@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.policy import GREEDY, Completion, PixelLimits, PolicyError, Sampling
 from cof_agent.recent import Recent
@@ -184,7 +184,7 @@ def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChat
             options = {**options, "http_async_client": _connections()}
         client: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
     except ImportError as error:
-        hint = 'pip install "chain-of-focus[api]"' if provider == "openai" else " ".join(str(error).split())
+        hint = 'pip install "chain-of-focus[api]"' if provider == "openai" else said(error)
         raise InputError(f"the provider {provider or model} needs another package: {hint}") from None
     except Exception as error:  # what clients make of a missing key or a bad URL is not limited
         raise InputError(f"cannot use {model} of {provider or 'an unnamed provider'}: {_sentence(error)}") from None
@@ -249,8 +249,7 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def _sentence(error: BaseException) -> str:
-    text = str(error)
+    text = said(error)
     if isinstance(body := getattr(error, "body", None), dict) and "message" not in body:
-        text += f": {body.get('detail', body)}"  # a server that has its own form of error
-    text = " ".join(text.split())[:300].rstrip(".")
-    return f"{text or type(error).__name__}."
+        text += f": {' '.join(str(body.get('detail', body)).split())}"  # a server that has its own form of error
+    return f"{text[:300].rstrip('.')}."

@@ -109,7 +109,7 @@ def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}.") from None
     for name in names:
-        console.print(f"[dim]saved[/]     {folder / name}", soft_wrap=True)
+        console.print("[dim]saved[/]     ", Text(str(folder / name)), sep="", soft_wrap=True)
 
 
 def _close(trajectory: Trajectory, console: Console) -> int:

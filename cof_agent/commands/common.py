@@ -127,10 +127,10 @@ def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
 
 
 def console() -> Console:
-    """For tables on stdout."""
+    """For tables on stdout. What names and data say in square brackets is no markup."""
     from rich.console import Console
 
-    made = Console()
+    made = Console(markup=False)
     if not made.is_terminal:
         made.width = 120  # a file or a pipe has no width of its own
     return made

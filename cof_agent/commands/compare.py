@@ -34,8 +34,9 @@ def run(options: argparse.Namespace) -> int:
     write_atomic(output / "comparison.json", json.dumps({"base": base, "others": compared}, indent=2) + "\n")
     write_atomic(output / "comparison.csv", _csv(tables))
     write_atomic(output / "comparison.md", _markdown(base, tables))
-    pictures = write_plots(runs, output) if find_spec("matplotlib") else []
-    if not pictures:
+    plotting = find_spec("matplotlib") is not None
+    pictures = write_plots(runs, output) if plotting else []
+    if not plotting:
         print('cof compare: no plots without matplotlib (pip install "chain-of-focus[plot]").', file=sys.stderr)
     console = common.console()
     for other, rows in tables.items():

@@ -65,7 +65,7 @@ def model_of(settings: Settings, config: Any) -> Model:
 
 def printer() -> Console:
     """Where a dry run is printed."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
 
 
 def show_setup(console: Console, settings: Settings, model: Model, **resolved: Any) -> None:

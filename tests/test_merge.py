@@ -320,7 +320,11 @@ def test_processes_are_as_many_as_asked_for_or_as_gpus(monkeypatch: pytest.Monke
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module that is run in place of the training, in a process of its own: what it was given, and exit code 7."""
     path = tmp_path / "stand_in.py"
-    path.write_text("import os, sys\nprint(os.environ.get('RANK', '-'), *sys.argv[1:], flush=True)\nsys.exit(7)\n")
+    # One write, so that the lines of two processes never mingle; print() under torchrun writes word by word.
+    path.write_text(
+        "import os, sys\nline = ' '.join([os.environ.get('RANK', '-'), *sys.argv[1:]])\n"
+        "os.write(1, f'{line}\\n'.encode())\nsys.exit(7)\n"
+    )
     for command in (sft, rl):
         monkeypatch.setattr(command, "MODULE", path.stem)
     monkeypatch.chdir(tmp_path)

@@ -205,6 +205,9 @@ def _add_scenes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=_count, default=10, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--size", default="3840x2160", metavar="WxH", help="pixels; drawn at 3840 and resized")
+    parser.add_argument(
+        "--resolutions", metavar="N,N,...", help="write every scene with each of these long sides instead, in pixels"
+    )
     parser.add_argument("--split", choices=("train", "val", "test", "hard"), default="test")
 
 

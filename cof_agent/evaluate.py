@@ -40,7 +40,7 @@ def category(trajectory: Trajectory) -> str:
 
 
 def resolution(trajectory: Trajectory) -> str:
-    """Long side of the overview where the sample was taken at several (`samples.at_each_resolution`), else of the image."""
+    """The one at which the sample was taken, if it was at several (`samples.taken_at`), else the long side of its image."""
     if isinstance(long_side := trajectory.sample.metadata.get(RESOLUTION), int):
         return str(long_side)
     return str(trajectory.overview.source_size.long_side) if trajectory.overview else UNKNOWN

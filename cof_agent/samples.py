@@ -262,12 +262,23 @@ def kept_image(content: bytes, where: str, keep: Path | None) -> str:
 
 def at_each_resolution(samples: Sequence[Sample], resolutions: Sequence[int]) -> list[Sample]:
     """Each sample at each resolution (as `at_resolutions` has them), as `id@resolution`; all of one image follow each
-    other."""
-    return [
-        replace(sample, id=f"{sample.id}@{long_side}", metadata=sample.metadata | {RESOLUTION: long_side})
-        for sample in samples
-        for long_side in resolutions
-    ]
+    other.
+
+    Raises:
+        InputError: if a sample is one of several resolutions already.
+    """
+    for sample in samples:
+        if sample.id.endswith(f"@{sample.metadata.get(RESOLUTION)}"):
+            raise InputError(
+                f"the sample {sample.id!r} was taken at a resolution already, so it cannot be asked at others; "
+                "leave --resolutions out."
+            )
+    return [taken_at(sample, long_side) for sample in samples for long_side in resolutions]
+
+
+def taken_at(sample: Sample, long_side: int) -> Sample:
+    """The sample as the one of its kind at this resolution, `id@resolution`."""
+    return replace(sample, id=f"{sample.id}@{long_side}", metadata=sample.metadata | {RESOLUTION: long_side})
 
 
 def at_resolutions(samples: Sequence[Sample], resolutions: Sequence[int], seed: int) -> list[Sample]:

@@ -6,12 +6,14 @@ from random import Random
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cof_agent import protocol, scoring
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.policy import PixelLimits
+from cof_agent.samples import at_each_resolution
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import photograph, sketch
 from cof_agent.scenes.questions import CATEGORIES, ask
@@ -155,6 +157,22 @@ def test_written_scenes_are_complete_and_the_same_command_keeps_them(tmp_path: P
             assert 0 <= box.y0 < box.y1 <= 252
     write_scenes(tmp_path, count=3, seed=1, size=Size(448, 252), split="test")
     assert first == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "images").iterdir()}
+
+
+def test_scenes_are_written_at_several_resolutions(tmp_path: Path) -> None:
+    whole = write_scenes(tmp_path / "whole", count=2, seed=1, size=Size(640, 360), split="test")
+    path = write_scenes(tmp_path / "each", count=2, seed=1, size=Size(3840, 2160), split="test", resolutions=(320, 640))
+    found = list(read_jsonl(path, Sample))
+    assert [sample.id for sample in found] == [f"test-1-0000{k}@{side}" for k in (0, 1) for side in (320, 640)]
+    for small, large, alone in zip(found[::2], found[1::2], read_jsonl(whole, Sample), strict=True):
+        assert (tmp_path / "each" / large.image).read_bytes() == (tmp_path / "whole" / alone.image).read_bytes()
+        assert (large.question, large.choices, large.boxes) == (alone.question, alone.choices, alone.boxes)
+        assert (small.question, small.choices, small.answers) == (large.question, large.choices, large.answers)
+        assert small.boxes[0].width == pytest.approx(large.boxes[0].width / 2)
+        with Image.open(tmp_path / "each" / small.image) as image:
+            assert image.size == (320, 180)
+    with pytest.raises(InputError, match="leave --resolutions out"):
+        at_each_resolution(found, [448])
 
 
 def test_scenes_without_anything_to_ask_are_refused() -> None:

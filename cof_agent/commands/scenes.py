@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from cof_agent.commands import common
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.scenes.write import write_scenes
@@ -22,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         size=_size(options.size),
         split=options.split,
+        resolutions=common.resolutions(options.resolutions) if options.resolutions else (),
         progress=lambda indices: track(indices, "Drawing scenes", console=console, disable=not console.is_terminal),
     )
     print(path)

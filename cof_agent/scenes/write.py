@@ -11,6 +11,7 @@ from PIL import Image
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size
+from cof_agent.samples import taken_at
 from cof_agent.scenes.draw import photograph
 from cof_agent.scenes.questions import CATEGORIES, Question, ask
 from cof_agent.scenes.scene import HARD, HELD_OUT, Scene, Style, generate
@@ -83,10 +84,13 @@ def write_scenes(
     seed: int,
     size: Size,
     split: str,
+    resolutions: Sequence[int] = (),
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Path:
     """Write `count` scenes of a split and their `samples.jsonl`; returns the path of the latter.
 
+    resolutions: long sides in pixels at which each scene is written, in the aspect ratio of `size`, as samples of their
+    own named `id@resolution`; without them each is written once, at `size`.
     Pictures that are there already are kept, so the same command goes on after an interruption.
     `progress` wraps the indices, to show how far it is.
     """
@@ -96,13 +100,22 @@ def write_scenes(
     for index in progress(range(count)):
         scene, question = scene_of(split, seed, index, style)
         name = f"{split}-{seed}-{index:05d}"
-        relative = f"images/{name}-{size.width}x{size.height}.png"
-        if not (output / relative).exists():
-            write_atomic(output / relative, _png(photograph(scene), size))
-        lines.append(to_json(sample_of(scene, question, id=name, image=relative, size=size)))
+        photo: list[Image.Image] = []  # drawn once, and only if a picture is missing
+        for to in [_with_long_side(size, long_side) for long_side in resolutions] or [size]:
+            relative = f"images/{name}-{to.width}x{to.height}.png"
+            if not (output / relative).exists():
+                photo = photo or [photograph(scene)]
+                write_atomic(output / relative, _png(photo[0], to))
+            sample = sample_of(scene, question, id=name, image=relative, size=to)
+            lines.append(to_json(taken_at(sample, to.long_side) if resolutions else sample))
     path = output / "samples.jsonl"
     write_atomic(path, "\n".join(lines) + "\n")
     return path
+
+
+def _with_long_side(size: Size, long_side: int) -> Size:
+    scale = long_side / size.long_side
+    return Size(max(1, round(size.width * scale)), max(1, round(size.height * scale)))
 
 
 def _png(image: Image.Image, size: Size) -> bytes:

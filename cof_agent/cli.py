@@ -163,7 +163,8 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         "--strategy",
         default="focus",
         metavar="NAME",
-        help="focus (the agent), or to hold it against: direct (overview only), grid (fixed tiles)",
+        help="focus (the agent), or to hold it against: direct (overview only), always-zoom (never without), grid (fixed "
+        "tiles), tree (the parts where the model is surest)",
     )
     parser.add_argument(
         "--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show"

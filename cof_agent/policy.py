@@ -26,6 +26,7 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    logprobs: bool = False  # whether `Completion.logprob` is asked for
 
 
 GREEDY = Sampling()
@@ -33,11 +34,15 @@ GREEDY = Sampling()
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One assistant message; `truncated` when it ran into `max_tokens`."""
+    """One assistant message; `truncated` when it ran into `max_tokens`.
+
+    logprob: the mean natural logarithm of its new tokens' probabilities, where it was asked for and is told.
+    """
 
     text: str
     tokens: Tokens = field(default_factory=Tokens)
     truncated: bool = False
+    logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,12 @@ class PixelLimits:
     zoom_pixels: int = 320 * 28 * 28  # each crop
 
 
+def begun(messages: Sequence[Message]) -> str:
+    """The text with which the next assistant message is to begin, empty where there is none."""
+    last = messages[-1]
+    return "".join(part["text"] for part in last["content"]) if last["role"] == "assistant" else ""
+
+
 class Policy(Protocol):
     """A vision-language model as the agent sees it."""
 
@@ -58,7 +69,10 @@ class Policy(Protocol):
     limits: PixelLimits
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
-        """The next assistant message. `images[k]` are the pixels of `{"type": "image", "view": k}`, already resized."""
+        """The next assistant message. `images[k]` are the pixels of `{"type": "image", "view": k}`, already resized.
+
+        Where the last message is the assistant's own, it is a beginning: the text returned begins with it and goes on.
+        """
         ...
 
 

@@ -127,11 +127,16 @@ def render_turns(turns: Iterable[Turn], *, first_view: int, system: CoordinateSy
     """Assistant messages, literal, and the user messages with what each turn was shown."""
     messages: list[Message] = []
     for turn in turns:
-        messages.append({"role": "assistant", "content": [_text(turn.text)]})
+        messages.append(assistant(turn.text))
         if turn.observations:
             messages.append(observation_message(turn.observations, first_view, system=system))
             first_view += sum(observation.view is not None for observation in turn.observations)
     return messages
+
+
+def assistant(text: str) -> Message:
+    """An assistant message, literal."""
+    return {"role": "assistant", "content": [_text(text)]}
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -163,6 +168,16 @@ THOUGHT, CALL, ANSWER = "<think>{}</think>", "<tool_call>{}</tool_call>", "<answ
 def write_answer(thought: str, answer: str) -> str:
     """A well-formed assistant turn that answers."""
     return f"<think>{thought}</think>\n<answer>{answer}</answer>"
+
+
+def begin_zoom(thought: str) -> str:
+    """The beginning of a turn that zooms, up to the first number of its box."""
+    return write_zoom(thought, Box(0, 0, 0, 0)).rpartition("[")[0] + "["
+
+
+def begin_answer(thought: str) -> str:
+    """The beginning of a turn that answers, up to the answer."""
+    return write_answer(thought, "").removesuffix("</answer>")
 
 
 _THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)

@@ -5,6 +5,7 @@ A strategy wraps the policy and changes the settings, nothing else; the record o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from cof_agent import protocol
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size
 from cof_agent.policy import Completion, Policy, Sampling
-from cof_agent.trajectory import Tokens
+from cof_agent.trajectory import Tokens, Zoom
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Strategy = Callable[[Policy, "ZoomSettings"], "tuple[Policy, ZoomSettings]"]
 
 GRID = 3  # tiles along each side
+BOX_TOKENS = 48  # more than four numbers take
+
+_NUMBERS = re.compile(r"\s*" + r"\s*,\s*".join([r"(-?\d{1,6}(?:\.\d{1,6})?)"] * 4))
 
 
 def by_name(name: str) -> Strategy:
@@ -48,10 +52,22 @@ def _grid(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]
     return _Grid(policy, f"grid {GRID} x {GRID}"), replace(settings, max_zooms=GRID * GRID, enlarge=1.0)
 
 
+def _always_zoom(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
+    return _AlwaysZoom(policy, "always-zoom"), settings
+
+
+def _tree(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
+    from cof_agent.tree import EXPANSIONS, OVERLAP, TreeSearch
+
+    return TreeSearch(policy), replace(settings, max_zooms=4 * EXPANSIONS, enlarge=OVERLAP)
+
+
 _STRATEGIES: dict[str, Strategy] = {
     "focus": _focus,
     "direct": _direct,
+    "always-zoom": _always_zoom,
     "grid": _grid,
+    "tree": _tree,
 }
 
 
@@ -69,6 +85,25 @@ class _Named:
     ) -> Completion:
         """The policy's own next message."""
         return await self._policy.generate(messages, images, sampling)
+
+
+class _AlwaysZoom(_Named):
+    """Looks closer before it answers, whether it would or not: where its first turn has no zoom, the turn is cut after its
+    thought, and what the model then says to the beginning of a zoom is the box."""
+
+    async def generate(
+        self, messages: Sequence[protocol.Message], images: Sequence[Image], sampling: Sampling
+    ) -> Completion:
+        own = await self._policy.generate(messages, images, sampling)
+        if _said(messages) or any(isinstance(action, Zoom) for action in protocol.parse(own.text)):
+            return own
+        thought = protocol.without_tags(protocol.thought(own.text))
+        start = protocol.begin_zoom(thought)
+        short = replace(sampling, max_tokens=min(sampling.max_tokens, BOX_TOKENS))
+        forced = await self._policy.generate([*messages, protocol.assistant(start)], images, short)
+        numbers = _NUMBERS.match(forced.text, len(start))
+        text = protocol.write_zoom(thought, Box(*map(float, numbers.groups()))) if numbers else forced.text
+        return Completion(text, own.tokens + forced.tokens)
 
 
 class _Grid(_Named):

@@ -76,6 +76,14 @@ class Tokens:
     prompt: int | None = None
     completion: int | None = None
 
+    def __add__(self, other: Tokens) -> Tokens:
+        """Both together; what one of them does not know stays unknown."""
+        prompts, completions = (self.prompt, other.prompt), (self.completion, other.completion)
+        return Tokens(
+            None if None in prompts else sum(n or 0 for n in prompts),
+            None if None in completions else sum(n or 0 for n in completions),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:

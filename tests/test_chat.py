@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -11,7 +12,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -155,6 +158,57 @@ def test_what_is_no_reply_is_one_sentence(reply: bytes, sentence: str) -> None:
             asyncio.run(policy.generate(QUESTION, [], GREEDY))
     said = str(found.value)
     assert said.startswith(sentence.format(url=url)) and "\n" not in said
+
+
+class Continuing(BaseHTTPRequestHandler):
+    """Goes on from the beginning of a reply, as vLLM does, or begins a new one, and keeps what it was asked."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+    replies: ClassVar[dict[str, str]] = {"knows": "7</answer>", "new": "<think>7</think>"}
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append(body)
+        told = {"content": [{"token": "a", "logprob": value, "bytes": None, "top_logprobs": []} for value in (-1, -2)]}
+        message = {"role": "assistant", "content": self.replies[body["model"]]}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": told}
+        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}
+        sent = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_served_model_goes_on_from_a_beginning_and_tells_probabilities() -> None:
+    beginning = "<think>I see.</think>\n<answer>"
+    begun = [*QUESTION, {"role": "assistant", "content": [{"type": "text", "text": beginning}]}]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Continuing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        found = asyncio.run(connect("knows", base_url=url).generate(begun, [], Sampling(logprobs=True)))
+        assert (found.text, found.logprob) == (f"{beginning}7</answer>", -1.5)
+        with pytest.raises(InputError, match="begins a new reply"):
+            asyncio.run(connect("new", base_url=url).generate(begun, [], GREEDY))
+        asyncio.run(connect("knows", base_url=url).generate(QUESTION, [], GREEDY))
+        server.shutdown()
+    flags = [
+        [body.get(name) for name in ("add_generation_prompt", "continue_final_message")] for body in Continuing.asked
+    ]
+    assert flags == [[False, True], [False, True], [None, None]]
+    assert [body.get("logprobs") for body in Continuing.asked] == [True, None, None]
+    assert Continuing.asked[0]["messages"][-1] == {"role": "assistant", "content": beginning}
+
+
+def test_a_provider_that_is_no_own_server_cannot_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    begun = [*QUESTION, {"role": "assistant", "content": [{"type": "text", "text": "<think>"}]}]
+    with pytest.raises(InputError, match="openai cannot go on from the beginning of a reply"):
+        asyncio.run(connect("gpt-5", provider="openai").generate(begun, [], GREEDY))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from cof_agent.graphs import focus
 from cof_agent.policy import Completion, PixelLimits, Sampling
 from cof_agent.protocol import Message
 from cof_agent.rollout import rollout
-from cof_agent.trajectory import Sample
+from cof_agent.trajectory import Sample, Tokens
 
 GRIDS = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}
 SHORT = Sampling(max_tokens=12)
@@ -88,6 +88,44 @@ def test_greedy_text_and_token_counts_are_those_of_transformers(checkpoint: Call
         expected.append((processor.decode(new, skip_special_tokens=True), length, len(new), not ended))
     for found in (answers(policy, conversations), [answers(policy, [one])[0] for one in conversations]):
         assert [(c.text, c.tokens.prompt, c.tokens.completion, c.truncated) for c in found] == expected
+
+
+@pytest.mark.parametrize("family", GRIDS)
+def test_a_beginning_is_gone_on_from(checkpoint: Callable[[str], Path], family: str) -> None:
+    policy = load(checkpoint(family), device="cpu", dtype="float32")
+    messages, images = conversation(GRIDS[family], 1, 3)
+    beginning = "<think>It is [1, 2]</think>\n<answer>"
+    begun = [*messages, {"role": "assistant", "content": [text(beginning)]}]
+    rendered = policy.render(messages) + beginning
+    assert policy.render(begun) == rendered
+    ids, pictures = policy.read(rendered, images)
+    expected = asyncio.run(policy.complete(Prompt(ids, pictures, SHORT)))
+    (found,) = answers(policy, [(begun, images)])
+    assert found.text == beginning + policy.text(expected.ids)
+    assert found.tokens == Tokens(len(ids), len(expected.ids))
+
+
+def test_the_probability_of_a_message_is_that_of_its_tokens(checkpoint: Callable[[str], Path]) -> None:
+    directory = checkpoint("qwen2_5_vl")
+    policy = load(directory, device="cpu", dtype="float32")
+    conversations = [conversation(28, crops, crops + 5) for crops in range(3)]
+    assert all(found.logprob is None for found in answers(policy, conversations))
+    model: Any = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32)
+    processor: Any = load_processor(str(directory))
+    for sampling in (SHORT, replace(SHORT, temperature=0.7, top_p=0.9, seed=1)):
+        told = answers(policy, conversations, replace(sampling, logprobs=True))
+        for (messages, images), completion in zip(conversations, told, strict=True):
+            ids, pictures = policy.read(policy.render(messages), images)
+            new = asyncio.run(policy.complete(Prompt(ids, pictures, sampling))).ids
+            inputs = processor(text=[policy.render(messages)], images=images, return_tensors="pt")
+            inputs["input_ids"] = torch.tensor([ids + new])
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).int()
+            with torch.no_grad():
+                logits = model(**inputs).logits[0, len(ids) - 1 : -1].clone()
+            logits[:, list(policy.unspeakable)] = -torch.inf
+            expected = logits.log_softmax(-1).gather(1, torch.tensor(new)[:, None]).mean()
+            assert completion.logprob == pytest.approx(float(expected), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import CoordinateSystem
-from cof_agent.policy import GREEDY, Completion, PixelLimits, PolicyError, Sampling
+from cof_agent.policy import GREEDY, Completion, PixelLimits, PolicyError, Sampling, begun
 from cof_agent.recent import Recent
 from cof_agent.trajectory import Tokens
 
@@ -69,23 +70,38 @@ class ChatPolicy:
 
         Raises:
             PolicyError: if the server is gone, too slow, overloaded (all worth a retry) or refuses the request.
-            InputError: if it refuses the API key, or knows no such model.
+            InputError: if it refuses the API key, knows no such model, or cannot go on from a beginning.
         """
         pngs = await asyncio.to_thread(lambda: [self._png(image) for image in images])
         client = self._client(sampling)
         extra: dict[str, Any] = {} if sampling.seed is None else {"seed": sampling.seed}
         rendered = [_rendered(message, pngs) for message in messages]
+        beginning = begun(messages)
+        if beginning and not self._own_server:
+            raise InputError(
+                f"{self._where} cannot go on from the beginning of a reply, which this strategy needs; use a local model, "
+                "or --base-url with a server that can, such as vLLM or SGLang."
+            )
         if self._own_server:
             # As a part of the body that is sent as it is: LangChain and the client would compare every piece of every
             # message with its type first, a quarter of the time of a call.
-            request = client.ainvoke([], extra_body={"messages": rendered}, **extra)
+            goes_on = {"add_generation_prompt": False, "continue_final_message": True} if beginning else {}
+            request = client.ainvoke([], extra_body={"messages": rendered, **goes_on}, **extra)
         else:
             request = client.ainvoke(rendered, **extra)
         try:
             reply = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request, _client_loop()))
         except Exception as error:
             raise _explained(error, self.name, self._where) from error
-        return _completion(reply)
+        completion = _completion(reply)
+        if not beginning:
+            return completion
+        if completion.text.lstrip().startswith("<think>"):
+            raise InputError(
+                f"{self._where} begins a new reply where it should go on from the beginning of one, which this strategy "
+                "needs; use a server that knows continue_final_message, such as vLLM or SGLang."
+            )
+        return replace(completion, text=beginning + completion.text)
 
     def _png(self, image: Image) -> str:
         """Made once: each turn of a conversation shows all of its earlier images again."""
@@ -99,6 +115,8 @@ class ChatPolicy:
             options = {**self._options, "temperature": kind.temperature, "max_tokens": kind.max_tokens}
             if kind.top_p < 1:
                 options["top_p"] = kind.top_p
+            if kind.logprobs:
+                options["logprobs"] = True
             self._clients[kind] = _init(self.name, self._provider, options)
         return self._clients[kind]
 
@@ -213,7 +231,9 @@ def _completion(reply: AIMessage) -> Completion:
     usage = reply.usage_metadata
     tokens = Tokens(usage["input_tokens"], usage["output_tokens"]) if usage else Tokens()
     reason = reply.response_metadata.get("finish_reason") or reply.response_metadata.get("stop_reason")
-    return Completion(str(reply.text), tokens, truncated=reason in ("length", "max_tokens", "MAX_TOKENS"))
+    told = [entry["logprob"] for entry in (reply.response_metadata.get("logprobs") or {}).get("content") or []]
+    truncated = reason in ("length", "max_tokens", "MAX_TOKENS")
+    return Completion(str(reply.text), tokens, truncated, fmean(told) if told else None)
 
 
 def _explained(error: Exception, model: str, where: str) -> Exception:

@@ -32,7 +32,8 @@ class Prompt:
 class Generated:
     """New token ids, the stop token included if there is one.
 
-    logprobs: of each id, where the engine tells them: natural logarithms, after temperature and top_p.
+    logprobs: of each id, where the engine tells them: natural logarithms, vLLM's after temperature and top_p, those of
+    `Decoder` before, and only if they were asked for.
     """
 
     ids: list[int]
@@ -58,6 +59,7 @@ class _Row:
     length: int  # tokens whose keys and values are in the pool
     generator: torch.Generator | None
     ids: list[int]
+    logprobs: list[float | None] | None
 
 
 class Decoder:
@@ -91,7 +93,8 @@ class Decoder:
         read = self._read_before(request) or self._read(request)
         self._pool.insert(read.layers, max((row.length for row in self._rows), default=0))
         generator = _generator(request.sampling)
-        row = _Row(self._next_key, request, read.logits, read.position, len(request.ids), generator, [])
+        told: list[float | None] | None = [] if request.sampling.logprobs else None
+        row = _Row(self._next_key, request, read.logits, read.position, len(request.ids), generator, [], told)
         self._next_key += 1
         self._rows.append(row)
         self._append([row], read.logits)
@@ -184,6 +187,8 @@ class Decoder:
         for index, row in enumerate(rows):
             sampled = row.generator is not None
             row.ids.append(_draw(logits[index], row.prompt.sampling, row.generator) if sampled else best[index])
+            if row.logprobs is not None:
+                row.logprobs.append(float(logits[index].float().log_softmax(-1)[row.ids[-1]]))
 
     def _take_finished(self) -> dict[int, Generated]:
         finished = {}
@@ -191,7 +196,7 @@ class Decoder:
             row = self._rows[index]
             stopped = row.ids[-1] in self._stop_ids
             if stopped or len(row.ids) >= row.prompt.sampling.max_tokens:
-                finished[row.key] = Generated(row.ids, stopped)
+                finished[row.key] = Generated(row.ids, stopped, row.logprobs)
                 self._past.keep(row.prompt.ids + row.ids[:-1], row.prompt.pictures, self._pool.row(index, row.length))
                 self._remove(index)
         return finished

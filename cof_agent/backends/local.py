@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from cof_agent.backends.reader import FAMILIES, Reader, check_name
 from cof_agent.batching import Batcher
 from cof_agent.errors import InputError, first_sentence
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.policy import Completion, PolicyError, Sampling
+from cof_agent.policy import Completion, PolicyError, Sampling, begun
 from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:
@@ -67,9 +68,10 @@ class LocalPolicy(Reader):
         prompt = await asyncio.to_thread(self._prompt, messages, images, sampling)
         generated = await self.complete(prompt)
         return Completion(
-            self.text(generated.ids),
+            begun(messages) + self.text(generated.ids),
             Tokens(len(prompt.ids), len(generated.ids)),
             truncated=not generated.stopped,
+            logprob=fmean(value or 0.0 for value in generated.logprobs) if generated.logprobs else None,
         )
 
     async def complete(self, prompt: Prompt) -> Generated:

@@ -16,7 +16,7 @@ from cof_agent.backends.memory import Picture
 from cof_agent.backends.processor import prepare_images
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
-from cof_agent.policy import PixelLimits
+from cof_agent.policy import PixelLimits, begun
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,9 +81,14 @@ class Reader:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
-        """The text of a conversation by the model's own template; `answering`: up to where the next turn begins."""
+        """The text of a conversation by the model's own template; `answering`: up to where the next turn begins, or to
+        where the last message, if it is the assistant's, goes on."""
+        goes_on = answering and bool(begun(messages))
         text: str = self._processor.apply_chat_template(
-            template_messages(messages), tokenize=False, add_generation_prompt=answering
+            template_messages(messages),
+            tokenize=False,
+            add_generation_prompt=answering and not goes_on,
+            continue_final_message=goes_on,
         )
         return text
 

@@ -169,6 +169,12 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show"
     )
+    parser.add_argument(
+        "--runs", type=_count, default=1, metavar="K", help="ask every question K times, with drawn answers (--seed)"
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only part I of N, into the same folder; the one that ends last sums up"
+    )
     parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="samples under way at once")
     _add_model(parser)
     _add_agent(parser)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent import collect
-from cof_agent.collect import Shard
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.graphs import search as teacher
 from cof_agent.graphs.search import Search
 from cof_agent.samples import RESOLUTION
+from cof_agent.shards import Shard
 from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, from_json, read_jsonl, to_json
 
 Build = Callable[[], Search]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,19 +20,9 @@ from cof_agent.graphs import search as teacher
 from cof_agent.graphs.search import Search
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.samples import RESOLUTION
+from cof_agent.shards import Shard
 from cof_agent.teacher.accept import Refusal
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json, write_atomic
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """The `number`-th of `count` parts, from 1: every `count`-th sample."""
-
-    number: int = 1
-    count: int = 1
-
-    def of(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        return samples[self.number - 1 :: self.count]
 
 
 async def collect(
@@ -112,7 +101,7 @@ def check_origin(output: Path, made_with: dict[str, Any]) -> None:
 
 def journal(output: Path, shard: Shard) -> Path:
     """Where a shard appends."""
-    return output / f"journal-{shard.number:04d}-of-{shard.count:04d}.jsonl"
+    return output / f"journal-{shard.name}.jsonl"
 
 
 def refused_unseen(samples: Sequence[Sample]) -> dict[str, tuple[Refusal, str]]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from cof_agent import scoring
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 
+PLAY = "play"
+
 
 @dataclass(frozen=True, slots=True)
 class Rated:
@@ -29,8 +31,13 @@ class Rated:
 
 
 def plays_of(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Each sample `count` times, as `id#1`, `id#2`, ...: random numbers of a seeded rollout depend on the id."""
-    return [replace(sample, id=f"{sample.id}#{play}") for sample in samples for play in range(1, count + 1)]
+    """Each sample `count` times, as `id#1`, `id#2`, ...: random numbers of a seeded rollout depend on the id. Their metadata
+    has the number as `play`."""
+    return [
+        replace(sample, id=f"{sample.id}#{play}", metadata=sample.metadata | {PLAY: play})
+        for sample in samples
+        for play in range(1, count + 1)
+    ]
 
 
 def rated(samples: Sequence[Sample], trajectories: Sequence[Trajectory], count: int) -> list[Rated]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, TypeVar
 
 from cof_agent import scoring
+from cof_agent.difficulty import PLAY
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.samples import RESOLUTION
 from cof_agent.scenes import oracle
@@ -19,7 +20,8 @@ Item = TypeVar("Item")
 
 
 def summarise(trajectories: Sequence[Trajectory], environment: ZoomEnvironment) -> dict[str, Any]:
-    """The summary of a run: its figures, and the same figures by category, resolution and zooms needed.
+    """The summary of a run: its figures, and the same figures by category, resolution and zooms needed, and by run where
+    every question was asked several times (`runs` has the mean accuracy of these and their standard deviation).
 
     `zooms_needed` is what the oracle takes with the same settings; for pictures without an oracle it is `unknown`.
     """
@@ -31,7 +33,17 @@ def summarise(trajectories: Sequence[Trajectory], environment: ZoomEnvironment) 
     summary = figures(trajectories)
     for name, key in tables.items():
         summary[name] = {row: figures(group) for row, group in grouped(trajectories, key)}
+    if all(PLAY in t.sample.metadata for t in trajectories):
+        summary["by_run"] = {row: figures(group) for row, group in grouped(trajectories, play)}
+        scores = [row["accuracy"] for row in summary["by_run"].values()]
+        if None not in scores and len(scores) > 1:
+            summary["runs"] = {"mean_accuracy": _mean(scores), "sd_accuracy": round(stdev(scores), 4)}
     return summary
+
+
+def play(trajectory: Trajectory) -> str:
+    """Which run this is of several on the same questions."""
+    return str(trajectory.sample.metadata[PLAY])
 
 
 def category(trajectory: Trajectory) -> str:

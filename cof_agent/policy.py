@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.protocol import Message
@@ -27,6 +27,10 @@ class Sampling:
     top_p: float = 1.0
     seed: int | None = None
     logprobs: bool = False  # whether `Completion.logprob` is asked for
+
+    def to_dict(self) -> dict[str, Any]:
+        """What decides which message is drawn, as plain values, for the record."""
+        return {name: value for name, value in asdict(self).items() if name != "logprobs"}
 
 
 GREEDY = Sampling()

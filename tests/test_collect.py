@@ -21,13 +21,14 @@ from scripted_teacher import MODEL, Server
 from test_search import LIMITS, SETTINGS, Reader, cast
 
 from cof_agent.cli import main
-from cof_agent.collect import Shard, collect
+from cof_agent.collect import collect
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.export import conversation, settings_of, to_parquet, to_sharegpt
 from cof_agent.geometry import Box
 from cof_agent.graphs.search import Search
 from cof_agent.samples import at_resolutions
+from cof_agent.shards import Shard
 from cof_agent.teacher.accept import refusal
 from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -14,12 +13,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cof_agent import collect
+from cof_agent import collect, shards
 from cof_agent.backends.named import split_spec
 from cof_agent.cluster import collect_on_ray
-from cof_agent.collect import Shard
 from cof_agent.commands import common
-from cof_agent.errors import InputError
 from cof_agent.export import EXPORTS
 from cof_agent.graphs.search import Search
 from cof_agent.nano import NANO
@@ -45,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     samples = at_resolutions(
         common.samples(options, output), common.resolutions(options.resolutions), options.seed or 0
     )
-    shard, concurrency = _shard(options.shard), options.concurrency
+    shard, concurrency = shards.parse(options.shard), options.concurrency
     if options.ray:
         build = partial(search_of, options)
         summary = collect_on_ray(
@@ -124,13 +121,6 @@ def _as_model(spec: str, options: argparse.Namespace) -> argparse.Namespace:
         max_pixels=options.max_pixels,
         zoom_pixels=options.zoom_pixels,
     )
-
-
-def _shard(text: str) -> Shard:
-    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise InputError(f"--shard must be I/N with 1 <= I <= N, such as 3/8, not {text!r}.")
-    return Shard(int(found[1]), int(found[2]))
 
 
 def _print(summary: dict[str, Any], output: Path) -> None:

@@ -313,7 +313,7 @@ def made_with(context: Context) -> dict[str, Any]:
     """The fields of `Trajectory` that say how it was made: policy, protocol_version, settings."""
     settings = {
         **context.environment.settings.to_dict(),
-        "sampling": asdict(context.sampling),
+        "sampling": context.sampling.to_dict(),
         "prompt": context.prompt,
     }
     return {"policy": context.policy.name, "protocol_version": protocol.PROTOCOL_VERSION, "settings": settings}

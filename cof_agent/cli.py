@@ -184,7 +184,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folders that `cof eval` wrote; the others are held against the first"
     )
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="tables and plots go there")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="tables, plots and report.html go there")
 
 
 def _add_rollout(parser: argparse.ArgumentParser) -> None:

@@ -36,33 +36,56 @@ def annotate(trajectory: Trajectory, source: Source, *, long_side: int = 1600, f
         InputError: if the source cannot be decoded, or is not the image that the trajectory was made on.
         OSError: if `font` cannot be read.
     """
-    size = trajectory.overview.source_size if trajectory.overview else source.size
-    whole = View(size, Box(0, 0, size.width, size.height), fitted(size, long_side, at_least=long_side // 2))
-    overview = source.show(whole)
-    regions = [view.region for view in trajectory.views[1:]]
-    unit = max(overview.size) / 1600  # every length below is in pixels of a 1600 pixel overview
-
+    body = seen(trajectory, source, long_side=long_side)
+    whole = fitted(_size(trajectory, source), long_side, at_least=long_side // 2)
+    unit = whole.long_side / 1600  # every length below is in pixels of a 1600 pixel overview
     gap, margin = round(24 * unit), round(40 * unit)
-    cells = _strip(regions, overview.height, long=max(overview.size), gap=gap)
-    strip_width = max((x1 for _, _, x1, _ in cells), default=0)
-    strip_height = max((y1 for _, _, _, y1 in cells), default=0)
-    width = max(overview.width + (gap + strip_width if cells else 0), round(800 * unit))
+    width = max(body.width, round(800 * unit))
     head = _caption(trajectory, width, unit, font)
     foot = _verdict(trajectory, width, unit, font)
 
-    body_height = max(overview.height, strip_height)
     top = margin + head.height + gap
-    canvas = Image.new("RGB", (width + 2 * margin, top + body_height + gap + foot.height + margin), _PAPER)
+    canvas = Image.new("RGB", (width + 2 * margin, top + body.height + gap + foot.height + margin), _PAPER)
     canvas.paste(head, (margin, margin))
-    canvas.paste(foot, (margin, top + body_height + gap))
+    canvas.paste(body, (margin, top))
+    canvas.paste(foot, (margin, top + body.height + gap))
+    return canvas
+
+
+def seen(trajectory: Trajectory, source: Source, *, long_side: int) -> Image.Image:
+    """`annotate`'s picture without its words: the overview with its boxes, the crops beside it.
+
+    Raises:
+        InputError: as `annotate`.
+    """
+    size = _size(trajectory, source)
+    whole = View(size, Box(0, 0, size.width, size.height), fitted(size, long_side, at_least=long_side // 2))
+    overview = source.show(whole)
+    regions = [view.region for view in trajectory.views[1:]]
+    unit = max(overview.size) / 1600
+    gap = round(24 * unit)
+    cells = _strip(regions, overview.height, long=max(overview.size), gap=gap)
+    right = max((overview.width + gap + x1 for _, _, x1, _ in cells), default=overview.width)
+    bottom = max((y1 for _, _, _, y1 in cells), default=0)
 
     _draw_truth(overview, trajectory.sample.boxes, whole, unit)
     _draw_boxes(overview, regions, whole, unit)
-    canvas.paste(overview, (margin, top))
+    canvas = Image.new("RGB", (right, max(overview.height, bottom)), _PAPER)
+    canvas.paste(overview, (0, 0))
     for number, (region, cell) in enumerate(zip(regions, cells, strict=True), 1):
         crop = _crop_in_cell(source, region, cell, number, regions[number:], unit)
-        canvas.paste(crop, (margin + overview.width + gap + cell[0], top + cell[1]))
+        canvas.paste(crop, (overview.width + gap + cell[0], cell[1]))
     return canvas
+
+
+def altered(trajectory: Trajectory) -> str | None:
+    """The sentence about an ablation, in which the model saw other crops than are drawn; None where it saw these."""
+    crops = trajectory.settings.get("crop", "real")
+    return None if crops == "real" else f"The crops that the model saw were {crops}, not these"
+
+
+def _size(trajectory: Trajectory, source: Source) -> Size:
+    return trajectory.overview.source_size if trajectory.overview else source.size
 
 
 def fitted(size: Size, long_side: int, *, at_least: int = 1) -> Size:
@@ -254,9 +277,8 @@ def _verdict(trajectory: Trajectory, width: int, unit: float, font: str | None) 
     notes = [f"Truth: {truth}"] if truth else []
     if trajectory.sample.boxes:
         notes.append("Dashed: what the question is about")
-    crops = trajectory.settings.get("crop", "real")
-    if crops != "real":
-        notes.append(f"The crops that the model saw were {crops}, not these")
+    if (sentence := altered(trajectory)) is not None:
+        notes.append(sentence)
     if notes:
         paragraphs.append(("        ".join(notes), round(26 * unit), _QUIET, 2))
     return _paragraphs(paragraphs, width, unit, font)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cof_agent.evaluate import UNKNOWN, category, figures, grouped, resolution
-from cof_agent.trajectory import Trajectory, write_atomic
+from cof_agent.runs import Run
+from cof_agent.trajectory import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Runs = Mapping[str, Sequence[Trajectory]]
-
 COLOURS = ("#1b6ca8", "#d1495b", "#3c8d53", "#8d5fa8", "#c98a1b", "#4d4d4d")
 MARKS = "osD^vP"
 
 
-def write_plots(runs: Runs, folder: Path) -> list[Path]:
+def write_plots(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Writes the plots that the runs have something to show in; returns their paths. Needs matplotlib (`[plot]`)."""
     drawn = {"resolution.png": by_resolution(runs), "category.png": by_category(runs), "tokens.png": by_tokens(runs)}
     written = []
@@ -33,9 +31,9 @@ def write_plots(runs: Runs, folder: Path) -> list[Path]:
     return written
 
 
-def by_resolution(runs: Runs) -> Figure | None:
+def by_resolution(runs: Sequence[Run]) -> Figure | None:
     """Accuracy, with its 95 % interval, and mean zooms against resolution; None if there is only one."""
-    rows = {name: _rows(grouped(run, resolution)) for name, run in runs.items()}
+    rows = {run.name: run.tables["by_resolution"] for run in runs}
     sides = sorted({int(side) for found in rows.values() for side in found})
     if len(sides) < 2:
         return None
@@ -56,9 +54,9 @@ def by_resolution(runs: Runs) -> Figure | None:
     return figure
 
 
-def by_category(runs: Runs) -> Figure | None:
+def by_category(runs: Sequence[Run]) -> Figure | None:
     """Bars of accuracy by category with 95 % intervals; None if no category is known."""
-    rows = {name: _rows(grouped(run, category)) for name, run in runs.items()}
+    rows = {run.name: run.tables["by_category"] for run in runs}
     names = sorted({row for found in rows.values() for row, part in found.items() if part["accuracy"] is not None})
     if not names:
         return None
@@ -82,9 +80,9 @@ def by_category(runs: Runs) -> Figure | None:
     return figure
 
 
-def by_tokens(runs: Runs) -> Figure | None:
+def by_tokens(runs: Sequence[Run]) -> Figure | None:
     """What accuracy costs: a point for each run, its prompt tokens a question against its accuracy."""
-    found = {name: part for name, run in runs.items() if (part := figures(run))["accuracy"] is not None}
+    found = {run.name: run.figures for run in runs if run.figures["accuracy"] is not None}
     if not any(part["tokens_in"] for part in found.values()):
         return None
     figure, (axes,) = _figure(1)
@@ -95,10 +93,6 @@ def by_tokens(runs: Runs) -> Figure | None:
     axes.set_xlim(left=0)
     _finish(figure, axes)
     return figure
-
-
-def _rows(groups: Sequence[tuple[str, Sequence[Trajectory]]]) -> dict[str, dict[str, Any]]:
-    return {row: figures(group) for row, group in groups if row != UNKNOWN}
 
 
 def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:

@@ -7,7 +7,6 @@ block, from which the script builds text nodes; the page's own policy forbids an
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import math
@@ -15,9 +14,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from PIL import Image
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, open_source
+from cof_agent.markup import cut, fill, part, policy
 from cof_agent.picture import PALETTE, annotate, fitted
 from cof_agent.protocol import lettered, thought
 from cof_agent.scoring import choice_of
@@ -73,7 +72,7 @@ def write_page(
     allowance = _TEXT_BYTES // max(1, len(shown))
     records = [_fit_record(trajectory, score(trajectory), pictures, allowance) for trajectory in shown]
     embedded = pictures.encode(progress)
-    title = _cut(title, 200)
+    title = cut(title, 200)
     head = {
         "total": len(everything),
         "palette": PALETTE,
@@ -83,35 +82,34 @@ def write_page(
     write_atomic(output, _page(title, data, embedded))
 
 
+def located(trajectory: Trajectory, folder: Path) -> Trajectory:
+    """A relative image path is meant from the folder of the file, where it does not exist from here."""
+    image = Path(trajectory.sample.image)
+    if image.is_absolute() or image.exists() or not (folder / image).exists():
+        return trajectory
+    return replace(trajectory, sample=replace(trajectory.sample, image=str(folder / image)))
+
+
 # --- the page around the data
 
 
 def _page(title: str, data: str, embedded: dict[int, tuple[Size, bytes]]) -> bytes:
-    parts = {name: (files("cof_agent") / "page" / f"page.{name}").read_text("utf-8") for name in ("html", "css", "js")}
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_sha256(parts['css'])}'; "
-        f"script-src '{_sha256(parts['js'])}'; base-uri 'none'; form-action 'none'"
-    )
+    parts = {kind: part(f"page.{kind}") for kind in ("html", "css", "js")}
     fills = {
         "title": escape(title),
-        "policy": escape(policy, quote=True),
+        "policy": escape(policy(parts["css"], parts["js"]), quote=True),
         "style": parts["css"],
         "script": parts["js"],
         "data": data,
         "images": "".join(_image_block(number, *image) for number, image in embedded.items()),
     }
-    pieces = parts["html"].split("%%")  # text, name, text, name, ..., text
-    return "".join(fills[piece] if index % 2 else piece for index, piece in enumerate(pieces)).encode()
+    return fill(parts["html"], fills).encode()
 
 
 def _image_block(number: int, size: Size, encoded: bytes) -> str:
     """Base64 in a data block of its own, so that the page reads an image only when its card comes into sight."""
     text = base64.b64encode(encoded).decode()
     return f'<script type="text/plain" id="i{number}" data-w="{size.width}" data-h="{size.height}">{text}</script>\n'
-
-
-def _sha256(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 _UNSAFE = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
@@ -150,18 +148,18 @@ def _record(trajectory: Trajectory, right: bool | None, numbers: list[int], limi
     category, answer, overview = sample.metadata.get("category"), trajectory.answer, trajectory.overview
     crop = trajectory.settings.get("crop", "real")
     return {
-        "id": _cut(sample.id, min(limit, 200)),
-        "file": _cut(Path(sample.image).name, min(limit, 200)),
-        "question": _cut(sample.question, limit),
-        "choices": [[letter, _cut(text, min(limit, 1000))] for letter, text in lettered(sample.choices[:most])],
-        "truth": [[_cut(text, min(limit, 1000)), _choice(text, sample.choices)] for text in sample.answers[:most]],
-        "answer": None if answer is None else [_cut(answer, limit), _choice(answer, sample.choices)],
+        "id": cut(sample.id, min(limit, 200)),
+        "file": cut(Path(sample.image).name, min(limit, 200)),
+        "question": cut(sample.question, limit),
+        "choices": [[letter, cut(text, min(limit, 1000))] for letter, text in lettered(sample.choices[:most])],
+        "truth": [[cut(text, min(limit, 1000)), _choice(text, sample.choices)] for text in sample.answers[:most]],
+        "answer": None if answer is None else [cut(answer, limit), _choice(answer, sample.choices)],
         "right": right,
         "stop": trajectory.stop.value,
-        "error": None if trajectory.error is None else _cut(trajectory.error, min(limit, 2000)),
-        "policy": _cut(trajectory.policy, min(limit, 120)),
-        "category": "" if category is None else _cut(str(category), min(limit, 80)),
-        "altered": "" if crop == "real" else _cut(str(crop), min(limit, 40)),  # an ablation: the model saw other crops
+        "error": None if trajectory.error is None else cut(trajectory.error, min(limit, 2000)),
+        "policy": cut(trajectory.policy, min(limit, 120)),
+        "category": "" if category is None else cut(str(category), min(limit, 80)),
+        "altered": "" if crop == "real" else cut(str(crop), min(limit, 40)),  # an ablation: the model saw other crops
         "zooms": trajectory.zooms,
         "tokens": _tokens(trajectory.turns),
         "seconds": _finite(trajectory.seconds),
@@ -200,8 +198,8 @@ def _turns(turns: Iterable[Turn], limit: int) -> list[dict[str, Any]]:
         next_view += sum(observation is not None and observation.view is not None for observation in unshown)
         shown.append(
             {
-                "thought": _cut(thought(turn.text), limit),
-                "text": _cut(turn.text, limit),
+                "thought": cut(thought(turn.text), limit),
+                "text": cut(turn.text, limit),
                 "steps": steps,
                 "more": len(pairs) - len(steps),
                 "tokens": [turn.tokens.prompt, turn.tokens.completion],
@@ -222,29 +220,23 @@ def _paired(turn: Turn) -> Iterator[tuple[Action | None, Observation | None]]:
 def _step(action: Action | None, observation: Observation | None, next_view: int, limit: int) -> dict[str, Any]:
     step: dict[str, Any] = {"kind": action.kind if action else "observation"}
     if isinstance(action, Zoom):
-        step["asked"] = _cut("[" + ", ".join(str(value) for value in action.box[:8]) + "]", 120)
+        step["asked"] = cut("[" + ", ".join(str(value) for value in action.box[:8]) + "]", 120)
         step["of"] = action.image
     elif isinstance(action, Answer):
-        step["text"] = _cut(action.text, limit // 2)
+        step["text"] = cut(action.text, limit // 2)
     elif action is not None:
-        step["text"] = _cut(action.reason, 400)
+        step["text"] = cut(action.reason, 400)
     if observation is not None:
         if observation.view is not None:
             step["view"] = next_view
-        step["error"] = None if observation.error is None else _cut(observation.error, 400)
-        step["note"] = None if observation.note is None else _cut(observation.note, 400)
+        step["error"] = None if observation.error is None else cut(observation.error, 400)
+        step["note"] = None if observation.note is None else cut(observation.note, 400)
     return step
 
 
 def _choice(answer: str, choices: tuple[str, ...]) -> int | None:
     text = choice_of(answer, choices)
     return None if text is None else choices.index(text)
-
-
-def _cut(text: str, limit: int) -> str:
-    """At most `limit` characters, all of which can be written as UTF-8."""
-    kept = text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit:,} more characters]"
-    return kept.encode("utf-8", "replace").decode()
 
 
 def _finite(value: float) -> float | None:
@@ -305,7 +297,7 @@ class _Pictures:
             for index, (encoded, problems) in enumerate(jobs, 1):
                 done |= encoded
                 for number, text in problems.items():
-                    self.problems.setdefault(_cut(text, 200), []).append(number)
+                    self.problems.setdefault(cut(text, 200), []).append(number)
                 if progress is not None:
                     progress(index, len(self.by_path))
         return done
@@ -325,7 +317,7 @@ def _encode_source(
         size = fitted(_region_size(picture.region), _first_side(picture, most), at_least=picture.side)
         try:
             pixels = source.show(View(picture.source_size, picture.region, size))
-            encoded[number] = _encode(pixels, most)
+            encoded[number] = encode(pixels, most)
         except (InputError, ValueError, OSError, MemoryError) as error:
             problems[number] = str(error) or type(error).__name__
     return encoded, problems
@@ -341,7 +333,7 @@ def _first_side(picture: _Picture, most_bytes: int) -> int:
     return max(_MIN_SIDE, min(picture.side, round(math.sqrt(max(0, most_bytes) / 0.04 * aspect))))
 
 
-def _encode(pixels: Image.Image, most_bytes: int) -> tuple[Size, bytes]:
+def encode(pixels: Image.Image, most_bytes: int) -> tuple[Size, bytes]:
     """`pixels` as WebP of at most `most_bytes`, made smaller until it fits.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|collect|sft|rl`."""
+"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|eval|collect|sft|rl`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import platform
 from importlib.metadata import version
 
-from benches import agent, collect, rl, sft
+from benches import agent, collect, eval, rl, sft
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
-    parser.add_argument("what", choices=("agent", "collect", "sft", "rl"))
-    parser.add_argument("--samples", type=int, default=64, help="agent: scenes")
-    parser.add_argument("--repeats", type=int, default=1, help="agent, rl: the best of so many runs counts")
+    parser.add_argument("what", choices=("agent", "eval", "collect", "sft", "rl"))
+    parser.add_argument("--samples", type=int, help="agent (64), eval (48): scenes")
+    parser.add_argument("--repeats", type=int, default=1, help="agent, eval, rl: the best of so many runs counts")
     parser.add_argument(
         "--steps", type=int, help="sft: steps of the run whose memory is watched (500); rl: compared (4)"
     )
@@ -26,7 +26,9 @@ def main() -> None:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
     if options.what == "agent":
-        agent.run(options.samples, options.repeats)
+        agent.run(options.samples or 64, options.repeats)
+    elif options.what == "eval":
+        eval.run(options.samples or 48, options.repeats)
     elif options.what == "collect":
         collect.run()
     elif options.what == "sft":

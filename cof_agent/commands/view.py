@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.progress import Progress
 
 from cof_agent import scoring
 from cof_agent.errors import InputError
-from cof_agent.report import write_page
+from cof_agent.report import located, write_page
 from cof_agent.trajectory import Trajectory, read_jsonl
 
 
@@ -26,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         task = bar.add_task("Embedding images", total=None)
         try:
             write_page(
-                [_located(trajectory, path.parent) for trajectory in trajectories],
+                [located(trajectory, path.parent) for trajectory in trajectories],
                 Path(options.output),
                 title=options.title or path.name,
                 score=scoring.accuracy,
@@ -36,11 +35,3 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(f"cannot write {options.output}: {error.strerror}.") from None
     print(options.output)
     return 0
-
-
-def _located(trajectory: Trajectory, folder: Path) -> Trajectory:
-    """A relative image path is meant from the folder of the file, where it does not exist from here."""
-    image = Path(trajectory.sample.image)
-    if image.is_absolute() or image.exists() or not (folder / image).exists():
-        return trajectory
-    return replace(trajectory, sample=replace(trajectory.sample, image=str(folder / image)))

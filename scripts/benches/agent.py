@@ -83,11 +83,11 @@ def run(count: int, repeats: int) -> None:
         samples = read_samples(data)
         _commands(samples[0])
         policy = load(NANO)
-        plain, _ = _rate(samples, SequentialTransformers(policy, WEIGHTS), 1, repeats)
+        plain, _ = rate(samples, SequentialTransformers(policy, WEIGHTS), 1, repeats)
         print(f"sequential transformers     {plain:6.2f} trajectories/s    1.0 x")
         for concurrency in (1, 8, 32):
-            rate, trajectories = _rate(samples, policy, concurrency, repeats)
-            print(f"cof, concurrency {concurrency:2}         {rate:6.2f} trajectories/s  {rate / plain:5.1f} x")
+            reached, trajectories = rate(samples, policy, concurrency, repeats)
+            print(f"cof, concurrency {concurrency:2}         {reached:6.2f} trajectories/s  {reached / plain:5.1f} x")
         turns = sum(len(trajectory.turns) for trajectory in trajectories)
         print(f"({turns / count:.1f} turns and {sum(t.zooms for t in trajectories) / count:.1f} zooms a trajectory)")
         _shares(samples, policy)
@@ -115,7 +115,7 @@ def _wall(command: list[str]) -> tuple[float, int]:
     return float(seconds), int(peak)
 
 
-def _rate(samples: list[Sample], policy: Policy, concurrency: int, repeats: int) -> tuple[float, list[Trajectory]]:
+def rate(samples: list[Sample], policy: Policy, concurrency: int, repeats: int) -> tuple[float, list[Trajectory]]:
     """Trajectories per second, the best of `repeats`; sources are decoded anew each time."""
     best, trajectories = 0.0, []
     for _ in range(repeats):

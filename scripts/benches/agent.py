@@ -1,7 +1,8 @@
 """The agent against a plain sequential loop over transformers' `generate`.
 
 Prints: the time of `cof --help`; wall time and peak memory of a cold `cof ask` on a 4K scene; trajectories per second at
-concurrency 1, 8 and 32; and which share of the time is the model, images and our own code.
+concurrency 1, 8 and 32, and what the images alone leave possible; and which share of the time is the model, images and our own
+code.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ def run(count: int, repeats: int) -> None:
         for concurrency in (1, 8, 32):
             reached, trajectories = rate(samples, policy, concurrency, repeats)
             print(f"cof, concurrency {concurrency:2}         {reached:6.2f} trajectories/s  {reached / plain:5.1f} x")
+        bound = max(_images_alone(trajectories, policy) for _ in range(repeats))
+        print(f"a model that takes no time  {bound:6.2f} trajectories/s  {bound / plain:5.1f} x")
         turns = sum(len(trajectory.turns) for trajectory in trajectories)
         print(f"({turns / count:.1f} turns and {sum(t.zooms for t in trajectories) / count:.1f} zooms a trajectory)")
         _shares(samples, policy)
@@ -130,6 +133,18 @@ def rate(samples: list[Sample], policy: Policy, concurrency: int, repeats: int) 
         )
         best = max(best, len(samples) / (time.perf_counter() - started))
     return best, trajectories
+
+
+def _images_alone(trajectories: list[Trajectory], policy: Policy) -> float:
+    """Trajectories per second of nothing but decoding sources and making overviews and crops, as all at once as they come."""
+    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+
+    async def everything() -> None:
+        await asyncio.gather(*(environment.images(one.sample, one.views) for one in trajectories))
+
+    started = time.perf_counter()
+    asyncio.run(everything())
+    return len(trajectories) / (time.perf_counter() - started)
 
 
 def _shares(samples: list[Sample], policy: Any) -> None:

@@ -8,11 +8,12 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import replace
 from functools import cache
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import CoordinateSystem
@@ -35,6 +36,8 @@ FAMILIES = {
 """Coordinates and grid by what the name of a served model contains, without its punctuation."""
 OTHERS = (CoordinateSystem.THOUSAND, 28)
 """What a model of no known name is taken for: 0 to 1000 on both axes, whatever its resolution."""
+
+Clients = dict[Sampling, "BaseChatModel"]
 
 _MIN_CELLS, _OVERVIEW_CELLS, _ZOOM_CELLS = 4, 1280, 320
 _PNG_CHARACTERS = 256 * 2**20  # of encoded images that are kept
@@ -59,9 +62,10 @@ class ChatPolicy:
         self._provider = provider
         self._own_server = provider == "openai" and "base_url" in options
         self._options = options
-        self._clients: dict[Sampling, BaseChatModel] = {}
+        self._clients: Clients = {}
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Clients] = WeakKeyDictionary()
         self._pngs: Recent[str] = Recent(_PNG_CHARACTERS)
-        self._client(GREEDY)  # a missing package or key is found now
+        self._client(GREEDY, self._clients)  # a missing package or key is found now
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next assistant message. Token counts are the server's, None where it does not say.
@@ -73,7 +77,7 @@ class ChatPolicy:
             InputError: if it refuses the API key, knows no such model, or cannot go on from a beginning.
         """
         pngs = await asyncio.to_thread(lambda: [self._png(image) for image in images])
-        client = self._client(sampling)
+        client = await self._client_here(sampling)
         extra: dict[str, Any] = {} if sampling.seed is None else {"seed": sampling.seed}
         rendered = [_rendered(message, pngs) for message in messages]
         beginning = begun(messages)
@@ -90,7 +94,7 @@ class ChatPolicy:
         else:
             request = client.ainvoke(rendered, **extra)
         try:
-            reply = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request, _client_loop()))
+            reply = await (request if self._provider == "openai" else _in_client_loop(request))
         except Exception as error:
             raise _explained(error, self.name, self._where) from error
         completion = _completion(reply)
@@ -108,17 +112,24 @@ class ChatPolicy:
         key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).digest()
         return self._pngs.get(key, lambda: _png(image), len)
 
-    def _client(self, sampling: Sampling) -> BaseChatModel:
+    async def _client_here(self, sampling: Sampling) -> BaseChatModel:
+        """A client that can be used in this event loop: OpenAI's kind over its own connections, others in their loop."""
+        if self._provider != "openai":
+            return self._client(sampling, self._clients)
+        clients = self._by_loop.setdefault(asyncio.get_running_loop(), {})
+        return self._client(sampling, clients, http_async_client=await _connections())
+
+    def _client(self, sampling: Sampling, known: Clients, **connections: Any) -> BaseChatModel:
         """A client for these sampling parameters, which not every provider takes at each request."""
         kind = replace(sampling, seed=None)  # seeds differ by turn, and go with the request
-        if kind not in self._clients:
-            options = {**self._options, "temperature": kind.temperature, "max_tokens": kind.max_tokens}
+        if kind not in known:
+            options = {**self._options, **connections, "temperature": kind.temperature, "max_tokens": kind.max_tokens}
             if kind.top_p < 1:
                 options["top_p"] = kind.top_p
             if kind.logprobs:
                 options["logprobs"] = True
-            self._clients[kind] = _init(self.name, self._provider, options)
-        return self._clients[kind]
+            known[kind] = _init(self.name, self._provider, options)
+        return known[kind]
 
     @property
     def _where(self) -> str:
@@ -171,25 +182,41 @@ def connect(
     )
 
 
+async def _in_client_loop(request: Coroutine[Any, Any, AIMessage]) -> AIMessage:
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request, _client_loop()))
+
+
 @cache
 def _client_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of all clients: LangChain shares their connections, which outlive the callers' own loops."""
+    """The event loop of clients whose connections LangChain shares: they outlive the callers' own loops."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="chat-clients", daemon=True).start()
     return loop
 
 
+_open: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncGenerator[Any, None], Any]] = WeakKeyDictionary()
+
+
+async def _connections() -> Any:
+    """The connections of this event loop to servers of OpenAI's kind; they are closed with it."""
+    loop = asyncio.get_running_loop()
+    if loop not in _open:
+        keeper = _keep_open()
+        _open[loop] = keeper, await anext(keeper)
+    return _open[loop][1]
+
+
+async def _keep_open() -> AsyncGenerator[Any, None]:
+    """aiohttp's connections: httpx looks at each idle one at each request. `asyncio.run` ends this when it ends."""
+    from openai import DefaultAioHttpClient
+
+    async with DefaultAioHttpClient() as client:
+        yield client
+
+
 def _family(model: str) -> tuple[CoordinateSystem, int]:
     plain = "".join(character for character in model.lower() if character.isalnum())
     return next((family for name, family in FAMILIES.items() if name in plain), OTHERS)
-
-
-@cache
-def _connections() -> Any:
-    """The connections of all clients of OpenAI's kind. aiohttp's: httpx looks at each idle one at each request."""
-    from openai import DefaultAioHttpClient
-
-    return DefaultAioHttpClient()
 
 
 def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChatModel:
@@ -198,8 +225,6 @@ def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChat
     except ImportError:
         raise InputError('served models need another package: pip install "chain-of-focus[api]".') from None
     try:
-        if provider == "openai":
-            options = {**options, "http_async_client": _connections()}
         client: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
     except ImportError as error:
         hint = 'pip install "chain-of-focus[api]"' if provider == "openai" else said(error)

@@ -88,3 +88,15 @@ def levenshtein(first: str, second: str) -> int:
         for column, other in enumerate(second, 1):
             row.append(min(above[column] + 1, row[-1] + 1, above[column - 1] + (character != other)))
     return row[-1]
+
+
+_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_WORDS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS)} | {"none": "0", "a": "", "an": "", "the": ""}
+
+
+def plain_words(text: str) -> str:
+    """A short text as VQA's evaluation compares it: lower case, without punctuation (but for that within numbers) and
+    articles, small numbers as digits. Its list of contractions is left out: an apostrophe counts for nothing here."""
+    text = unicodedata.normalize("NFKC", text).casefold().replace("'", "").replace("’", "")
+    text = re.sub(r"(?<!\d)[^\w\s]|[^\w\s](?!\d)", " ", text)
+    return " ".join(plain for word in text.split() if (plain := _WORDS.get(word, word)))

@@ -176,6 +176,12 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         "--shard", metavar="I/N", help="only part I of N, into the same folder; the one that ends last sums up"
     )
     parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="samples under way at once")
+    parser.add_argument(
+        "--judge",
+        metavar="SPEC",
+        help="asked whether an answer that is not the accepted text means the same: a directory, a hub id, or PROVIDER:MODEL",
+    )
+    parser.add_argument("--judge-base-url", metavar="URL", help="where the judge is served")
     _add_model(parser)
     _add_agent(parser)
 

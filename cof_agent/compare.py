@@ -85,9 +85,9 @@ def _asked(sample: Sample) -> tuple[str, tuple[str, ...], list[str]]:
     return sample.question, sample.answers, sorted(sample.choices)
 
 
-def right_of(pairs: Sequence[Pair]) -> list[tuple[bool, bool]]:
-    """Whether each run answers each question rightly."""
-    return [(bool(scoring.accuracy(pair.first)), bool(scoring.accuracy(pair.second))) for pair in pairs]
+def right_of(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+    """How right each run's answer to each question is (`scoring.score`)."""
+    return [(scoring.score(pair.first) or 0.0, scoring.score(pair.second) or 0.0) for pair in pairs]
 
 
 def difference(pairs: Sequence[Pair], figures_of: Figures = figures) -> dict[str, Any]:
@@ -99,8 +99,8 @@ def difference(pairs: Sequence[Pair], figures_of: Figures = figures) -> dict[str
         "n": len(pairs),
         "first": figures_of([pair.first for pair in pairs]),
         "second": figures_of([pair.second for pair in pairs]),
-        "gained": sum(after and not before for before, after in right),
-        "lost": sum(before and not after for before, after in right),
+        "gained": sum(after > before for before, after in right),
+        "lost": sum(before > after for before, after in right),
         "accuracy": paired(right, questions),
         "zooms": paired(zooms, questions),
     }

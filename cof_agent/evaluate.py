@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any, TypeVar
 
+import numpy as np
+
 from cof_agent import scoring
 from cof_agent.difficulty import PLAY
 from cof_agent.environment import ZoomEnvironment
@@ -17,9 +19,13 @@ from cof_agent.trajectory import StopReason, Trajectory
 
 UNKNOWN = "unknown"
 Item = TypeVar("Item")
+Score = Callable[[Trajectory], float | None]
+"""How right a trajectory is, 0 to 1; None if that is not known."""
 
 
-def summarise(trajectories: Sequence[Trajectory], environment: ZoomEnvironment) -> dict[str, Any]:
+def summarise(
+    trajectories: Sequence[Trajectory], environment: ZoomEnvironment, score: Score = scoring.score
+) -> dict[str, Any]:
     """The summary of a run: its figures, and the same figures by category, resolution and zooms needed, and by run where
     every question was asked several times (`runs` has the mean accuracy of these and their standard deviation).
 
@@ -30,11 +36,11 @@ def summarise(trajectories: Sequence[Trajectory], environment: ZoomEnvironment) 
         "by_resolution": resolution,
         "by_zooms_needed": lambda t: _zooms_needed(t, environment),
     }
-    summary = figures(trajectories)
+    summary = figures(trajectories, score)
     for name, key in tables.items():
-        summary[name] = {row: figures(group) for row, group in grouped(trajectories, key)}
+        summary[name] = {row: figures(group, score) for row, group in grouped(trajectories, key)}
     if all(PLAY in t.sample.metadata for t in trajectories):
-        summary["by_run"] = {row: figures(group) for row, group in grouped(trajectories, play)}
+        summary["by_run"] = {row: figures(group, score) for row, group in grouped(trajectories, play)}
         scores = [row["accuracy"] for row in summary["by_run"].values()]
         if None not in scores and len(scores) > 1:
             summary["runs"] = {"mean_accuracy": _mean(scores), "sd_accuracy": round(stdev(scores), 4)}
@@ -58,20 +64,20 @@ def resolution(trajectory: Trajectory) -> str:
     return str(trajectory.overview.source_size.long_side) if trajectory.overview else UNKNOWN
 
 
-def figures(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+def figures(trajectories: Sequence[Trajectory], score: Score = scoring.score) -> dict[str, Any]:
     """One row of figures. Means are over trajectories; seconds are of generation, summed over a trajectory's turns.
 
-    A question without a known answer is left out of the accuracy and counted in `unscored`; one that was not
-    answered counts as wrong.
+    A question that cannot be scored, for want of a known answer or of a judge's verdict, is left out of the accuracy and
+    counted in `unscored`; one that was not answered counts as wrong.
     """
-    scores = [score for t in trajectories if (score := scoring.accuracy(t)) is not None]
+    scores = [found for t in trajectories if (found := score(t)) is not None]
     hits = [hit for t in trajectories if (hit := scoring.target_hits(t)) is not None]
     stops = Counter(t.stop.value for t in trajectories)
     return {
         "n": len(trajectories),
         "unscored": len(trajectories) - len(scores),
         "accuracy": _mean(scores),
-        "accuracy_ci95": wilson(sum(scores), len(scores)),
+        "accuracy_ci95": interval(scores),
         "target_hit_rate": _mean(hits),
         "mean_zooms": _mean([t.zooms for t in trajectories]),
         "tokens_in": _mean([_tokens(t, "prompt") for t in trajectories]),
@@ -80,6 +86,16 @@ def figures(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
         "malformed_rate": _mean([scoring.malformed(t) for t in trajectories]),
         "stop_reasons": {reason.value: stops[reason.value] for reason in StopReason if stops[reason.value]},
     }
+
+
+def interval(scores: Sequence[float]) -> list[float] | None:
+    """The 95 % interval of a mean of scores: Wilson's where each is right or wrong, else by bootstrap; None for none."""
+    if all(score in (0, 1) for score in scores):
+        return wilson(round(sum(scores)), len(scores))
+    random = np.random.default_rng(0)
+    values = np.asarray(scores)
+    means = [values[random.integers(len(values), size=len(values))].mean() for _ in range(2_000)]
+    return [round(float(end), 4) for end in np.percentile(means, (2.5, 97.5))]
 
 
 def wilson(right: int, n: int) -> list[float] | None:

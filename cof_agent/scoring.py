@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from cof_agent import protocol
-from cof_agent.agreement import close, quantity, similarity
+from cof_agent.agreement import close, plain_words, quantity, similarity
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Malformed, Sample, Trajectory
 
@@ -62,6 +62,32 @@ def anls(trajectory: Trajectory) -> float | None:
         return None
     said = _said(trajectory)
     return 0.0 if said is None else max(similarity(said, true) for true in trajectory.sample.answers)
+
+
+def vqa(trajectory: Trajectory) -> float | None:
+    """VQA accuracy (Antol et al., arXiv 1505.00468), 0 to 1: over each of the people left out, a third for each of the others
+    who gave this answer, at most 1, and the mean of that; None if the sample has no known answer. No answer is 0.
+
+    Texts are compared as in `agreement.plain_words`.
+    """
+    people = [plain_words(text) for text in trajectory.sample.answers]
+    if not people:
+        return None
+    said = _said(trajectory)
+    if said is None:
+        return 0.0
+    same = [text == plain_words(said) for text in people]
+    if len(people) == 1:
+        return float(same[0])
+    return sum(min(1.0, (sum(same) - left_out) / 3) for left_out in same) / len(people)
+
+
+def score(trajectory: Trajectory) -> float | None:
+    """What an evaluation counts, 0 to 1: by the rule that the sample's benchmark is scored by, else `accuracy`; None if the
+    sample has no known answer."""
+    rule = {"anls": anls, "vqa": vqa}.get(str(trajectory.sample.metadata.get("scoring")), accuracy)
+    found = rule(trajectory)
+    return None if found is None else float(found)
 
 
 def choice(trajectory: Trajectory) -> bool | None:

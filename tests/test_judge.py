@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,9 @@ from test_chat import free_port
 
 from cof_agent.backends.chat import ChatPolicy, connect
 from cof_agent.backends.local import load
+from cof_agent.commands import eval as eval_command
 from cof_agent.errors import InputError
+from cof_agent.evaluate import figures
 from cof_agent.judge import Judge, read_verdict
 from cof_agent.nano import NANO
 from cof_agent.policy import PolicyError, ScriptedPolicy
@@ -189,3 +193,16 @@ def test_a_local_model_is_a_judge_as_well() -> None:
 )
 def test_a_verdict_is_the_first_word(text: str, verdict: bool | None) -> None:
     assert read_verdict(text) is verdict
+
+
+def test_an_evaluation_is_scored_by_the_judge_that_is_named(server: Server, tmp_path: Path) -> None:
+    options = argparse.Namespace(judge="openai:some-judge", judge_base_url=server.url)
+    named = ["red", "crimson", "blue", "I mumble", None]
+    played = [replace(one, sample=replace(one.sample, id=str(k))) for k, one in enumerate(map(answered, named))]
+    for _ in range(2):  # the second time from what is kept
+        score, told = eval_command._score(options, played, tmp_path)
+        assert [score(one) for one in played] == [1.0, 1.0, 0.0, None, 0.0]
+        assert told == {"judge": {"name": "some-judge", "without_verdict": 1}}
+    assert asked(server) == 4  # the verdict there was none of is asked for again
+    row = figures(played, score)
+    assert (row["accuracy"], row["unscored"]) == (0.5, 1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from cof_agent import scoring
 from cof_agent.agreement import similarity
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.evaluate import figures, summarise, wilson
+from cof_agent.evaluate import figures, interval, summarise, wilson
 from cof_agent.geometry import Box, Size, View
 from cof_agent.trajectory import Answer, Malformed, Observation, Sample, StopReason, Tokens, Trajectory, Turn, Zoom
 
@@ -192,3 +192,43 @@ def test_figures_count_each_thing_once() -> None:
 def test_wilson(right: int, n: int, low: float, high: float) -> None:
     assert wilson(right, n) == pytest.approx([low, high], abs=2e-4)
     assert wilson(0, 0) is None
+
+
+def people(*answers: str) -> Sample:
+    return Sample("v", "i.png", "?", answers, metadata={"scoring": "vqa"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "given", "expected"),
+    [
+        ("red", ["red"] * 10, 1.0),
+        ("red", ["red"] * 3 + ["blue"] * 7, (3 * 2 / 3 + 7) / 10),
+        ("red", ["red"] * 1 + ["blue"] * 9, 9 * (1 / 3) / 10),
+        ("green", ["red"] * 10, 0.0),
+        ("The two cats.", ["2 cats"] * 10, 1.0),
+        ("it's 3.5", ["its 3.5"] * 10, 1.0),
+        ("35", ["3.5"] * 10, 0.0),
+        (None, ["red"] * 10, 0.0),
+        ("red", ["red"], 1.0),
+    ],
+)
+def test_vqa_accuracy_counts_the_people_who_agree(answer: str | None, given: list[str], expected: float) -> None:
+    assert scoring.vqa(run(answer, people(*given))) == pytest.approx(expected)
+    assert scoring.score(run(answer, people(*given))) == pytest.approx(expected)
+
+
+def test_a_benchmark_is_scored_by_its_own_rule() -> None:
+    def scored(rule: str | None) -> float | None:
+        return scoring.score(run("hallo", Sample("s", "i.png", "?", ("hello",), metadata={"scoring": rule})))
+
+    assert (scored("anls"), scored("vqa"), scored("exact"), scored(None)) == (0.8, 0.0, 0.0, 0.0)
+    assert scoring.score(run("red", people())) is None
+
+
+def test_scores_between_right_and_wrong_have_an_interval_of_their_own() -> None:
+    row = figures([run("red", people(*["red"] * k, *["blue"] * (10 - k))) for k in (1, 2, 3, 5)] * 10)
+    low, high = row["accuracy_ci95"]
+    assert row["accuracy"] == pytest.approx((0.3 + 0.6 + 0.9 + 1.0) / 4)
+    assert 0.55 < low < 0.66 < 0.74 < high < 0.85
+    assert interval([1, 0, 1, 1]) == wilson(3, 4)
+    assert interval([]) is None

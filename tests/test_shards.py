@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cof_agent import shards
+from cof_agent.backends.fingerprint import fingerprint
 from cof_agent.cli import main
 from cof_agent.errors import InputError
 from cof_agent.shards import Shard
@@ -90,6 +91,21 @@ def test_several_runs_are_drawn_apart_and_told_together(
     assert told["runs"] == {"mean_accuracy": 0.0, "sd_accuracy": 0.0}
     assert run("greedy", "--runs", "3") == 2
     assert "--runs needs --seed N" in capsys.readouterr().err
+
+
+def test_the_summary_names_the_weights(run: Run, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+    assert run("out") == 0
+    named = summary(tmp_path / "out")["weights"]
+    assert named == fingerprint(str(checkpoint("qwen2_5_vl"))) != fingerprint("nano")
+    assert named.startswith("sha256:") and len(named) == 7 + 16
+    (tmp_path / "w").mkdir()
+    assert fingerprint(str(tmp_path / "w")) is None
+    found = []
+    for content in (b"one", b"two", b"one"):
+        (tmp_path / "w" / "model.safetensors").write_bytes(content)
+        found.append(fingerprint(str(tmp_path / "w")))
+    assert found[0] == found[2] != found[1]
+    assert fingerprint("nobody/nothing") is None
 
 
 def test_parts_that_are_none(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

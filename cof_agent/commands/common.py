@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cof_agent.backends.fingerprint import fingerprint
 from cof_agent.backends.named import named_policy
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO
@@ -119,6 +120,7 @@ def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
     return {
         "command": shlex.join(["cof", *sys.argv[1:]]),
         "policy": first.policy,
+        "weights": None if options.provider or options.base_url else fingerprint(options.model),
         "protocol_version": PROTOCOL_VERSION,
         "settings": first.settings,
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},

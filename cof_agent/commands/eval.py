@@ -13,14 +13,16 @@ from typing import Any
 
 from rich.table import Table
 
-from cof_agent import shards, strategies
+from cof_agent import scoring, shards, strategies
+from cof_agent.backends.named import named_policy, split_spec
 from cof_agent.benchmarks.choices import shuffled
 from cof_agent.benchmarks.table import load
 from cof_agent.commands import common
 from cof_agent.difficulty import plays_of
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
-from cof_agent.evaluate import summarise
+from cof_agent.evaluate import Score, summarise
+from cof_agent.judge import Judge
 from cof_agent.rollout import rollout
 from cof_agent.samples import at_each_resolution, read_samples
 from cof_agent.shards import Shard
@@ -28,7 +30,6 @@ from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json, write_
 
 NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows
 WHOLE = "trajectories.jsonl"
-SCORED = ("choice", "exact", "yes_no")  # rules of benchmarks that `scoring.accuracy` is
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,11 +62,30 @@ def run(options: argparse.Namespace) -> int:
             return 0
         trajectories = [found[id] for id in every]
         write_atomic(output / WHOLE, "".join(to_json(trajectory) + "\n" for trajectory in trajectories))
-    judged_by = ZoomEnvironment(replace(settings, max_zooms=NEEDED_BUDGET, crop="real"))
-    summary = summarise(trajectories, judged_by) | common.origin(options, trajectories[0])
+    needed_by = ZoomEnvironment(replace(settings, max_zooms=NEEDED_BUDGET, crop="real"))
+    score, judge = _score(options, trajectories, output)
+    summary = summarise(trajectories, needed_by, score) | common.origin(options, trajectories[0]) | judge
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output)
     return 0
+
+
+def _score(
+    options: argparse.Namespace, trajectories: Sequence[Trajectory], output: Path
+) -> tuple[Score, dict[str, Any]]:
+    """How answers are scored: by the rule of their benchmark, or by the judge that is named, and what is told of it."""
+    if options.judge is None:
+        return scoring.score, {}
+    provider, model = split_spec(options.judge)
+    policy = named_policy(model, provider=provider, base_url=options.judge_base_url)
+    judge = Judge(policy, cache=output / "judge" / "verdicts.jsonl")
+    verdicts = dict(zip((t.sample.id for t in trajectories), judge.verdicts(trajectories), strict=True))
+
+    def score(trajectory: Trajectory) -> float | None:
+        verdict = verdicts[trajectory.sample.id]
+        return None if verdict is None else float(verdict)
+
+    return score, {"judge": {"name": policy.name, "without_verdict": judge.failures}}
 
 
 def _shard(options: argparse.Namespace) -> Shard:
@@ -96,8 +116,6 @@ def _samples(options: argparse.Namespace) -> list[Sample]:
         samples = read_samples(options.data, limit=options.limit)
     else:
         samples = load(options.benchmark, options.data, limit=options.limit)
-        if (rule := samples[0].metadata["scoring"]) not in SCORED:
-            raise InputError(f"{options.benchmark} is scored by the rule {rule}, which cof eval does not have yet.")
     return samples if options.shuffle_options is None else shuffled(samples, options.shuffle_options)
 
 

@@ -1,0 +1,33 @@
+"""Which weights a local model has, for the record of a result."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from cof_agent.nano import NANO, WEIGHTS
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+def fingerprint(model: str) -> str | None:
+    """Of nano or a directory, `sha256:` and the first 16 digits of the hash over its weight files in the order of their
+    names; of a model of the hub, `commit:` and the commit that was loaded. None where neither can be found."""
+    folder = WEIGHTS if model == NANO else Path(model)
+    if not folder.is_dir():
+        return _commit(model)
+    files = sorted(file for pattern in _WEIGHTS for file in folder.glob(pattern))
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _commit(model: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, "config.json")
+    return f"commit:{Path(found).parent.name}" if isinstance(found, str) else None

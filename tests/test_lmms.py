@@ -1,11 +1,4 @@
-r"""lmms-eval's requests become questions of the agent; where lmms-eval is installed, it runs tasks with it.
-
-It needs no torchvision for that, so these versions, without what they depend on, do:
-
-    pip install --no-deps lmms-eval==0.7.3 loguru==0.7.3 sacrebleu==2.6.0 portalocker==4.4.2 tabulate==0.10.0 \
-        colorama==0.4.6 lxml==6.1.3 evaluate==0.4.6 pytz==2026.6 pytablewriter==1.2.1 DataProperty==1.1.1 \
-        typepy==1.3.5 mbstrdecoder==1.1.5 tabledata==1.3.5 tcolorpy==0.1.7 pathvalidate==3.3.1 chardet==6.0.0.post1
-"""
+"""lmms-eval's requests become questions of the agent; where lmms-eval is installed (`lmms-eval.txt`), it runs tasks with it."""
 
 from __future__ import annotations
 

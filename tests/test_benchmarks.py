@@ -553,3 +553,11 @@ def test_the_agent_is_measured_on_a_copy(tmp_path: Path, capsys: pytest.CaptureF
     assert "of 115 direct_attributes" in capsys.readouterr().err
     assert cof(["eval", "-o", str(tmp_path / "none")]) == 2
     assert "say what to measure on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "copied"), [("infographicvqa", infographicvqa), ("textvqa", textvqa)])
+def test_texts_are_scored_by_their_own_rule(tmp_path: Path, name: str, copied: Callable[[Path], Path]) -> None:
+    given = ["eval", "--benchmark", name, "--data", str(copied(tmp_path / "copy")), "-o", str(tmp_path / "out")]
+    assert cof([*given, "--limit", "1", "--max-zooms", "0", "--max-tokens", "8"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["n"], summary["unscored"], summary["accuracy"]) == (1, 0, 0.0)

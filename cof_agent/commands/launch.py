@@ -17,11 +17,13 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from cof_agent.errors import InputError, said
 
 NEEDED = ("trl", "peft", "accelerate", "datasets")
 EXTRA = "chain-of-focus[train]"
+LOOK = 1.0  # seconds between looks whether it has ended
 GRACE = 60.0
 """Seconds that a training which is told to end may take; Accelerate's launcher gives its processes 30 of them."""
 
@@ -82,9 +84,10 @@ def _ended(arguments: Sequence[str], environment: dict[str, str]) -> int:
     def end(_: int, __: FrameType | None) -> None:
         child.terminate()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before: dict[int, Any] = {}
     try:
-        code = child.wait()
+        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+        code = _waited_for(child)
     except KeyboardInterrupt:
         child.terminate()
         try:
@@ -99,6 +102,14 @@ def _ended(arguments: Sequence[str], environment: dict[str, str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _waited_for(child: subprocess.Popen[bytes]) -> int:
+    """Its exit code. An interrupt that comes just before the process begins to wait would not be seen while it waits, so it
+    does not wait for long at once."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(LOOK)
 
 
 def launch(name: str, arguments: Sequence[str]) -> int:

@@ -284,8 +284,10 @@ def test_an_interrupt_leaves_nothing(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    adapter = adapted("qwen3_vl").adapter
     monkeypatch.setattr(Path, "rename", interrupted)  # the last thing that is done
-    assert main(["merge", str(adapted("qwen3_vl").adapter), "-o", str(tmp_path / "out")]) == 130
+    capfd.readouterr()
+    assert main(["merge", str(adapter), "-o", str(tmp_path / "out")]) == 130
     assert capfd.readouterr().err == "\ncof merge: interrupted; nothing was written.\n"
     assert names(tmp_path) == set()
 

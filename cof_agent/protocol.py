@@ -180,6 +180,11 @@ def begin_answer(thought: str) -> str:
     return write_answer(thought, "").removesuffix("</answer>")
 
 
+def begins_anew(text: str) -> bool:
+    """Whether a text is the start of a turn, rather than the rest of one that was begun."""
+    return text.lstrip().startswith("<think>")
+
+
 _THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
 _TAGS = re.compile(r"</?(?:think|tool_call|answer)>")

@@ -45,7 +45,7 @@ def _focus(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings
 
 
 def _direct(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
-    return _Named(policy, "direct"), replace(settings, max_zooms=0)
+    return Named(policy, "direct"), replace(settings, max_zooms=0)
 
 
 def _grid(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
@@ -71,7 +71,7 @@ _STRATEGIES: dict[str, Strategy] = {
 }
 
 
-class _Named:
+class Named:
     """The policy, under a name that says how it is used."""
 
     def __init__(self, policy: Policy, how: str) -> None:
@@ -87,7 +87,7 @@ class _Named:
         return await self._policy.generate(messages, images, sampling)
 
 
-class _AlwaysZoom(_Named):
+class _AlwaysZoom(Named):
     """Looks closer before it answers, whether it would or not: where its first turn has no zoom, the turn is cut after its
     thought, and what the model then says to the beginning of a zoom is the box."""
 
@@ -106,7 +106,7 @@ class _AlwaysZoom(_Named):
         return Completion(text, own.tokens + forced.tokens)
 
 
-class _Grid(_Named):
+class _Grid(Named):
     """Looks at the tiles of a fixed grid, whatever the question, and lets the model answer from them."""
 
     async def generate(

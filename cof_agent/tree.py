@@ -19,6 +19,7 @@ from cof_agent import protocol
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.policy import Completion, Policy, Sampling
+from cof_agent.strategies import Named
 from cof_agent.trajectory import Answer, Observation, Tokens, Zoom
 
 if TYPE_CHECKING:
@@ -36,14 +37,11 @@ OVERLAP = 1.2
 _CONFIDENCE = re.compile(r"\d\.\d{4}")
 
 
-class TreeSearch:
+class TreeSearch(Named):
     """A policy that asks another for the answer in each part of the image, and divides the most promising part."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self.name = f"{policy.name}, tree"
-        self.coordinates = policy.coordinates
-        self.limits = policy.limits
+        super().__init__(policy, "tree")
 
     async def generate(
         self, messages: Sequence[protocol.Message], images: Sequence[Image], sampling: Sampling

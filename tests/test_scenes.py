@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from cof_agent import protocol, scoring
+from cof_agent.cli import main
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
@@ -190,3 +191,9 @@ def test_the_question_hides_the_answer() -> None:
         if sample.metadata["kind"] in ("label", "sign"):
             assert sample.answers[0] not in sample.question
             assert protocol.question_text(sample).startswith(sample.question)
+
+
+def test_a_resolution_beyond_what_is_drawn_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scenes", str(tmp_path / "out"), "--resolutions", "448,15361"]) == 2
+    assert "at most 15360 pixels on the long side" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

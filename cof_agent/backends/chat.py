@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.policy import GREEDY, Completion, PixelLimits, PolicyError, Sampling, begun
+from cof_agent.protocol import begins_anew
 from cof_agent.recent import Recent
 from cof_agent.trajectory import Tokens
 
@@ -100,7 +101,7 @@ class ChatPolicy:
         completion = _completion(reply)
         if not beginning:
             return completion
-        if completion.text.lstrip().startswith("<think>"):
+        if begins_anew(completion.text):
             raise InputError(
                 f"{self._where} begins a new reply where it should go on from the beginning of one, which this strategy "
                 "needs; use a server that knows continue_final_message, such as vLLM or SGLang."

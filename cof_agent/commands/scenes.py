@@ -14,6 +14,8 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.scenes.write import write_scenes
 
+LONGEST = 15_360  # pixels of the long side of a scene
+
 
 def run(options: argparse.Namespace) -> int:
     console = Console(stderr=True)
@@ -23,11 +25,18 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         size=_size(options.size),
         split=options.split,
-        resolutions=common.resolutions(options.resolutions) if options.resolutions else (),
+        resolutions=_resolutions(options.resolutions) if options.resolutions else (),
         progress=lambda indices: track(indices, "Drawing scenes", console=console, disable=not console.is_terminal),
     )
     print(path)
     return 0
+
+
+def _resolutions(text: str) -> list[int]:
+    found = common.resolutions(text)
+    if max(found) > LONGEST:
+        raise InputError(f"--resolutions {text} is out of range: at most {LONGEST} pixels on the long side.")
+    return found
 
 
 def _size(text: str) -> Size:
@@ -35,8 +44,8 @@ def _size(text: str) -> Size:
     if found is None:
         raise InputError(f"--size must be WIDTHxHEIGHT in pixels, such as 3840x2160, not {text!r}.")
     size = Size(int(found[1]), int(found[2]))
-    if not 0.4 <= size.width / size.height <= 2.5 or size.long_side > 15360:
+    if not 0.4 <= size.width / size.height <= 2.5 or size.long_side > LONGEST:
         raise InputError(
-            f"--size {text} is out of range: at most 15360 on the long side, and at most 2.5 times as long as wide."
+            f"--size {text} is out of range: at most {LONGEST} on the long side, and at most 2.5 times as long as wide."
         )
     return size

@@ -100,12 +100,12 @@ def write_scenes(
     for index in progress(range(count)):
         scene, question = scene_of(split, seed, index, style)
         name = f"{split}-{seed}-{index:05d}"
-        photo: list[Image.Image] = []  # drawn once, and only if a picture is missing
+        photo: Image.Image | None = None  # drawn once, and only if a picture is missing
         for to in [_with_long_side(size, long_side) for long_side in resolutions] or [size]:
             relative = f"images/{name}-{to.width}x{to.height}.png"
             if not (output / relative).exists():
-                photo = photo or [photograph(scene)]
-                write_atomic(output / relative, _png(photo[0], to))
+                photo = photo or photograph(scene)
+                write_atomic(output / relative, _png(photo, to))
             sample = sample_of(scene, question, id=name, image=relative, size=to)
             lines.append(to_json(taken_at(sample, to.long_side) if resolutions else sample))
     path = output / "samples.jsonl"

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cof_agent import compare, controls, scoring
+from cof_agent import compare, controls, evaluate, scoring
 from cof_agent.gallery import MOST, failures, pictures
 from cof_agent.markup import Markup, cut, element, fill, part, policy, together
 from cof_agent.picture import altered, spelled
@@ -161,28 +161,12 @@ _PROPERTIES: dict[str, Callable[[Run], str]] = {
 
 
 def _figures(runs: Sequence[Run]) -> Markup:
-    headings = ("", "n", "accuracy", "95 %", "hits", "zooms", "tokens in", "out", "malformed", "ended")
-    return _table(headings, [_row(run.name, _figure_cells(run.figures)) for run in runs])
+    rows = [_row(run.name, [*evaluate.cells(run.figures), _ended(run.figures)]) for run in runs]
+    return _table((*evaluate.HEADINGS, "ended"), rows)
 
 
-def _figure_cells(found: Mapping[str, Any]) -> list[str]:
-    unscored = f" ({found['unscored']:,} unscored)" if found["unscored"] else ""
-    interval = found["accuracy_ci95"]
-    return [
-        f"{found['n']:,}{unscored}",
-        _number(found["accuracy"], 3),
-        f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-",
-        _number(found["target_hit_rate"], 3),
-        _number(found["mean_zooms"], 2),
-        _number(found["tokens_in"], 0),
-        _number(found["tokens_out"], 0),
-        _number(found["malformed_rate"], 3),
-        ", ".join(f"{_STOPS[reason]} {count:,}" for reason, count in found["stop_reasons"].items()),
-    ]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
+def _ended(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{_STOPS[reason]} {count:,}" for reason, count in found["stop_reasons"].items())
 
 
 def _difference(base: str, name: str, found: Mapping[str, Any]) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, TypeVar
 
@@ -86,6 +86,26 @@ def figures(trajectories: Sequence[Trajectory], score: Score = scoring.score) ->
         "malformed_rate": _mean([scoring.malformed(t) for t in trajectories]),
         "stop_reasons": {reason.value: stops[reason.value] for reason in StopReason if stops[reason.value]},
     }
+
+
+HEADINGS = ("", "n", "accuracy", "95 %", "hits", "zooms", "tokens in", "out", "malformed")
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of figures as text, under `HEADINGS` without the first."""
+    unscored = f" ({row['unscored']:,} unscored)" if row["unscored"] else ""
+    ends = row["accuracy_ci95"]
+    digits = {"target_hit_rate": 3, "mean_zooms": 2, "tokens_in": 0, "tokens_out": 0, "malformed_rate": 3}
+    return [
+        f"{row['n']:,}{unscored}",
+        _number(row["accuracy"], 3),
+        f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "-",
+        *(_number(row[name], count) for name, count in digits.items()),
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
 
 
 def interval(scores: Sequence[float]) -> list[float] | None:

@@ -21,7 +21,7 @@ from cof_agent.commands import common
 from cof_agent.difficulty import plays_of
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
-from cof_agent.evaluate import Score, summarise
+from cof_agent.evaluate import HEADINGS, Score, cells, summarise
 from cof_agent.judge import Judge
 from cof_agent.rollout import rollout
 from cof_agent.samples import at_each_resolution, read_samples
@@ -129,35 +129,16 @@ def _asked(samples: Sequence[Sample], options: argparse.Namespace) -> list[Sampl
 
 def _print(summary: dict[str, Any], output: Path) -> None:
     table = Table(title=f"{summary['policy']} on {summary['n']} samples", title_justify="left")
-    for heading in ("", "n", "accuracy", "95 %", "hits", "zooms", "tokens in", "out", "malformed"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
-    _row(table, "all", summary)
+    table.add_row("all", *cells(summary))
     for name in ("by_run", "by_category", "by_resolution", "by_zooms_needed"):
         table.add_section()
         for row, figures in summary.get(name, {}).items():
-            _row(table, f"{name.removeprefix('by_').replace('_', ' ')} {row}", figures)
+            table.add_row(f"{name.removeprefix('by_').replace('_', ' ')} {row}", *cells(figures))
     console = common.console()
     console.print(table)
     if runs := summary.get("runs"):
         console.print(f"accuracy over runs: mean {runs['mean_accuracy']:.3f}, deviation {runs['sd_accuracy']:.3f}")
     console.print("stop reasons:", ", ".join(f"{name} {n}" for name, n in summary["stop_reasons"].items()))
     console.print(f"written: {output / 'summary.json'}, {output / WHOLE}", soft_wrap=True)
-
-
-def _row(table: Table, name: str, figures: dict[str, Any]) -> None:
-    interval = figures["accuracy_ci95"]
-    table.add_row(
-        name,
-        str(figures["n"]),
-        _figure(figures["accuracy"], 3),
-        f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-",
-        _figure(figures["target_hit_rate"], 3),
-        _figure(figures["mean_zooms"], 2),
-        _figure(figures["tokens_in"], 0),
-        _figure(figures["tokens_out"], 0),
-        _figure(figures["malformed_rate"], 3),
-    )
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

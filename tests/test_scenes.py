@@ -176,6 +176,14 @@ def test_scenes_are_written_at_several_resolutions(tmp_path: Path) -> None:
         at_each_resolution(found, [448])
 
 
+def test_several_processes_write_what_one_does(tmp_path: Path) -> None:
+    for folder, processes in (("one", 1), ("two", 2)):
+        write_scenes(tmp_path / folder, count=9, seed=1, size=Size(224, 126), split="test", processes=processes)
+    one, two = ({f.name: f.read_bytes() for f in (tmp_path / n).rglob("*") if f.is_file()} for n in ("one", "two"))
+    assert one == two
+    assert len(one) == 10
+
+
 def test_scenes_without_anything_to_ask_are_refused() -> None:
     with pytest.raises(InputError, match="larger objects"):
         scene_of("test", 0, 2, Style(signs=0.0))

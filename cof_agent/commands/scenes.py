@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def run(options: argparse.Namespace) -> int:
         size=_size(options.size),
         split=options.split,
         resolutions=_resolutions(options.resolutions) if options.resolutions else (),
-        progress=lambda indices: track(indices, "Drawing scenes", console=console, disable=not console.is_terminal),
+        processes=options.processes or os.cpu_count() or 1,
+        progress=lambda drawn: track(
+            drawn, "Drawing scenes", total=options.count, console=console, disable=not console.is_terminal
+        ),
     )
     print(path)
     return 0

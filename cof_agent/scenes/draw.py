@@ -6,7 +6,6 @@ import math
 from functools import lru_cache
 from random import Random
 
-import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from cof_agent.geometry import Box, Size
@@ -167,12 +166,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _with_noise(image: Image.Image, seed: str, amplitude: int) -> Image.Image:
     """The same small random shift on the three channels of a pixel."""
-    raw = np.frombuffer(Random(f"noise:{seed}").randbytes(image.width * image.height), np.uint8)
+    grain = Image.frombytes("L", image.size, Random(f"noise:{seed}").randbytes(image.width * image.height))
     # Two in three pixels stay as they are: grain, at a third of the file size of dense noise.
-    table = np.zeros(256, np.int16)
-    table[:42], table[42:84] = -amplitude, amplitude
-    pixels = np.asarray(image, np.int16) + table[raw].reshape(image.height, image.width, 1)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    darker = grain.point([amplitude if value < 42 else 0 for value in range(256)])
+    lighter = grain.point([amplitude if 42 <= value < 84 else 0 for value in range(256)])
+    image = ImageChops.subtract(image, Image.merge("RGB", [darker] * 3))
+    return ImageChops.add(image, Image.merge("RGB", [lighter] * 3))
 
 
 def _clamp(value: int) -> int:

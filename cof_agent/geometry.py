@@ -104,18 +104,31 @@ class CoordinateSystem(StrEnum):
     ABSOLUTE = "absolute"  # pixels of the image after the processor resized it (Qwen2.5-VL)
     THOUSAND = "thousand"  # 0..1000 on both axes (Qwen2-VL, Qwen3-VL)
     UNIT = "unit"  # 0..1 on both axes
+    PADDED = "padded"  # 0..1 on both axes of the square in whose middle the image lies (LLaVA, Chain-of-Spot)
 
-    def extent(self, shown: Size) -> tuple[float, float]:
-        """The model's coordinates of the bottom right corner of a view shown at `shown` pixels."""
-        if self is CoordinateSystem.ABSOLUTE:
-            return float(shown.width), float(shown.height)
-        side = 1000.0 if self is CoordinateSystem.THOUSAND else 1.0
-        return side, side
+    def frame(self, shown: Size) -> Box:
+        """The edges of a view shown at `shown` pixels, in the model's coordinates."""
+        match self:
+            case CoordinateSystem.ABSOLUTE:
+                return Box(0.0, 0.0, float(shown.width), float(shown.height))
+            case CoordinateSystem.THOUSAND:
+                return Box(0.0, 0.0, 1000.0, 1000.0)
+            case CoordinateSystem.UNIT:
+                return Box(0.0, 0.0, 1.0, 1.0)
+        x, y = (0.5 - side / shown.long_side / 2 for side in (shown.width, shown.height))
+        return Box(x, y, 1 - x, 1 - y)
+
+    @property
+    def digits(self) -> int:
+        """Decimals with which its numbers are written."""
+        return 0 if self in (CoordinateSystem.ABSOLUTE, CoordinateSystem.THOUSAND) else 3
 
     def describe(self, shown: Size) -> str:
         """The frame in words, for observations and prompts."""
         if self is CoordinateSystem.ABSOLUTE:
             return f"{shown} pixels"
+        if self is CoordinateSystem.PADDED:
+            return f"{', '.join(f'{edge:.3f}' for edge in self.frame(shown))} of the padded square"
         return "0 to 1000 on both axes" if self is CoordinateSystem.THOUSAND else "0 to 1 on both axes"
 
 
@@ -133,22 +146,27 @@ class View:
 
     def to_source(self, box: Box, system: CoordinateSystem) -> Box:
         """A box in the model's coordinates of this view -> source pixels."""
-        width, height = system.extent(self.shown_size)
-        sx, sy = self.region.width / width, self.region.height / height
-        x, y = self.region.x0, self.region.y0
-        return Box(x + box.x0 * sx, y + box.y0 * sy, x + box.x1 * sx, y + box.y1 * sy)
+        return _mapped(box, system.frame(self.shown_size), self.region)
 
     def from_source(self, box: Box, system: CoordinateSystem) -> Box:
         """A box in source pixels -> the model's coordinates of this view."""
-        width, height = system.extent(self.shown_size)
-        sx, sy = width / self.region.width, height / self.region.height
-        x, y = self.region.x0, self.region.y0
-        return Box((box.x0 - x) * sx, (box.y0 - y) * sy, (box.x1 - x) * sx, (box.y1 - y) * sy)
+        return _mapped(box, self.region, system.frame(self.shown_size))
 
     @property
     def scale(self) -> float:
         """Shown pixels per source pixel along the sharper axis; 1 or more means full detail."""
         return max(self.shown_size.width / self.region.width, self.shown_size.height / self.region.height)
+
+
+def _mapped(box: Box, old: Box, new: Box) -> Box:
+    """`box` moved and stretched as `old` is to become `new`."""
+    sx, sy = new.width / old.width, new.height / old.height
+    return Box(
+        new.x0 + (box.x0 - old.x0) * sx,
+        new.y0 + (box.y0 - old.y0) * sy,
+        new.x0 + (box.x1 - old.x0) * sx,
+        new.y0 + (box.y1 - old.y0) * sy,
+    )
 
 
 def read_box(values: Any) -> Box:
@@ -190,8 +208,8 @@ def clip_to_view(box: Box, view: View, system: CoordinateSystem) -> Box:
     Raises:
         BoxError: if nothing of it lies inside.
     """
-    width, height = system.extent(view.shown_size)
-    inside = Box(max(box.x0, 0.0), max(box.y0, 0.0), min(box.x1, width), min(box.y1, height))
+    frame = system.frame(view.shown_size)
+    inside = Box(max(box.x0, frame.x0), max(box.y0, frame.y0), min(box.x1, frame.x1), min(box.y1, frame.y1))
     if not (inside.x1 > inside.x0 and inside.y1 > inside.y0):
         raise BoxError(f"The box lies outside the image, which is {system.describe(view.shown_size)}.")
     return inside

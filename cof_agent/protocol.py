@@ -26,6 +26,7 @@ _BOX_WORDS = {
     CoordinateSystem.ABSOLUTE: "in pixels of that image",
     CoordinateSystem.THOUSAND: "from 0 to 1000 on both axes of that image",
     CoordinateSystem.UNIT: "from 0 to 1 on both axes of that image",
+    CoordinateSystem.PADDED: "from 0 to 1 on both axes of the square in whose middle that image lies",
 }
 
 

@@ -114,12 +114,10 @@ class _Grid(Named):
     ) -> Completion:
         if _said(messages):
             return await self._policy.generate(messages, images, sampling)
-        width, height = self.coordinates.extent(Size(*images[0].size))
-        tiles = [
-            Box(x * width / GRID, y * height / GRID, (x + 1) * width / GRID, (y + 1) * height / GRID)
-            for y in range(GRID)
-            for x in range(GRID)
-        ]
+        whole = self.coordinates.frame(Size(*images[0].size))
+        width, height = whole.width / GRID, whole.height / GRID
+        corners = [(whole.x0 + x * width, whole.y0 + y * height) for y in range(GRID) for x in range(GRID)]
+        tiles = [Box(x, y, x + width, y + height) for x, y in corners]
         return Completion(protocol.write_zooms("I look at every part.", tiles), Tokens(0, 0))
 
 

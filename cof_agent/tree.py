@@ -53,7 +53,7 @@ class TreeSearch(Named):
         """
         said = ["".join(part["text"] for part in m["content"]) for m in messages if m["role"] == "assistant"]
         known = [float(number) for text in said for number in _CONFIDENCE.findall(protocol.thought(text))]
-        parts = [_whole(images[0], self.coordinates), *(box for text in said for box in _boxes(text))]
+        parts = [self.coordinates.frame(Size(*images[0].size)), *(box for text in said for box in _boxes(text))]
         sampling = replace(sampling, logprobs=True)
 
         async def ask(part: int) -> Completion:
@@ -105,11 +105,6 @@ def _next(parts: Sequence[Box], confidence: Sequence[float]) -> int | None:
     smallest = parts[0].width / 2**DEPTH * 1.01
     still = [at for at, part in enumerate(parts) if part.width > smallest and quarters(part)[0] not in parts]
     return max(still, key=confidence.__getitem__, default=None)
-
-
-def _whole(overview: Image, system: CoordinateSystem) -> Box:
-    width, height = system.extent(Size(*overview.size))
-    return Box(0, 0, width, height)
 
 
 def _boxes(text: str) -> list[Box]:

@@ -93,6 +93,6 @@ def _rewritten(
     except (BoxError, IndexError):
         raise Unfit("a box of it cannot be read, so that it cannot be rewritten for this model") from None
     box = shown[action.image].from_source(source, new)
-    if new is not CoordinateSystem.UNIT:
+    if not new.digits:
         box = Box(*(float(round(value)) for value in box))
     return protocol.write_zoom(protocol.thought(turn.text), box, action.image)

@@ -92,10 +92,10 @@ class TestViews:
         environment = ZoomEnvironment(ZoomSettings(system=system, limits=limits))
         views = [View(size, Box(0, 0, size.width, size.height), Size(28 * 9, 28 * 5))]
         for image, at in enumerate((first, second)):
-            extent = system.extent(views[image].shown_size) * 2
-            (observation,) = environment.step(
-                [Zoom(tuple(a * b for a, b in zip(at, extent, strict=True)), image)], views
-            )
+            frame = system.frame(views[image].shown_size)
+            edges = [(frame.x0, frame.width), (frame.y0, frame.height)] * 2
+            box = tuple(start + share * length for share, (start, length) in zip(at, edges, strict=True))
+            (observation,) = environment.step([Zoom(box, image)], views)
             if observation.view is None:
                 assert observation.error
                 return
@@ -181,8 +181,9 @@ class TestSteps:
 
     @pytest.mark.parametrize("system", CoordinateSystem)
     def test_every_system_gives_the_same_crop(self, system: CoordinateSystem) -> None:
-        width, height = system.extent(overview().shown_size)
-        box = (0.1 * width, 0.25 * height, 0.2 * width, 0.5 * height)
+        frame = system.frame(overview().shown_size)
+        x, y, width, height = frame.x0, frame.y0, frame.width, frame.height
+        box = (x + 0.1 * width, y + 0.25 * height, x + 0.2 * width, y + 0.5 * height)
         (observation,) = ENVIRONMENT.with_system(system).step([Zoom(box)], [overview()])
         assert observation.view is not None and observation.view.region == Box(150, 225, 450, 675)
 

@@ -59,8 +59,10 @@ class TestRoundTrip:
     @given(views(), systems, st.tuples(fractions, fractions, fractions, fractions))
     @settings(deadline=None, max_examples=300)
     def test_model_to_source_to_model(self, view: View, system: CoordinateSystem, at: tuple[float, ...]) -> None:
-        width, height = system.extent(view.shown_size)
-        box = Box(at[0] * width, at[1] * height, at[2] * width, at[3] * height)
+        frame = system.frame(view.shown_size)
+        width, height = frame.width, frame.height
+        x, y = frame.x0, frame.y0
+        box = Box(x + at[0] * width, y + at[1] * height, x + at[2] * width, y + at[3] * height)
         back = view.from_source(view.to_source(box, system), system)
         # A grid pixel is a pixel of what the vision tower receives.
         per_x, per_y = view.shown_size.width / width, view.shown_size.height / height
@@ -81,7 +83,7 @@ class TestRoundTrip:
     @given(views(), systems)
     @settings(deadline=None)
     def test_the_whole_view_is_its_region(self, view: View, system: CoordinateSystem) -> None:
-        source = view.to_source(Box(0, 0, *system.extent(view.shown_size)), system)
+        source = view.to_source(system.frame(view.shown_size), system)
         assert tuple(source) == pytest.approx(tuple(view.region))
 
     def test_systems_mean_what_they_say(self) -> None:
@@ -90,6 +92,8 @@ class TestRoundTrip:
         assert view.to_source(Box(140, 70, 420, 210), CoordinateSystem.ABSOLUTE) == region
         assert view.to_source(Box(250, 250, 750, 750), CoordinateSystem.THOUSAND) == region
         assert view.to_source(Box(0.25, 0.25, 0.75, 0.75), CoordinateSystem.UNIT) == region
+        # The view is twice as wide as high: a quarter of the square lies above it, and a quarter below.
+        assert view.to_source(Box(0.25, 0.375, 0.75, 0.625), CoordinateSystem.PADDED) == region
 
 
 class TestReadBox:

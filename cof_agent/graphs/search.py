@@ -183,13 +183,12 @@ async def _describe(step: Step, move: Describe, views: list[View], context: Cont
 
 def words(view: View, box: Box, system: CoordinateSystem) -> tuple[float, ...]:
     """A box (source pixels) as a model writes it in a view: the part inside, edges rounded outwards."""
-    extent = system.extent(view.shown_size)
-    inside = view.from_source(box, system)
-    scale = 1000 if system is CoordinateSystem.UNIT else 1
-    low = [max(0.0, math.floor(value * scale) / scale) for value in (inside.x0, inside.y0)]
+    frame, inside, scale = system.frame(view.shown_size), view.from_source(box, system), 10**system.digits
+    low = [
+        max(limit, math.floor(value * scale) / scale) for value, limit in ((inside.x0, frame.x0), (inside.y0, frame.y0))
+    ]
     high = [
-        min(limit, math.ceil(value * scale) / scale)
-        for value, limit in zip((inside.x1, inside.y1), extent, strict=True)
+        min(limit, math.ceil(value * scale) / scale) for value, limit in ((inside.x1, frame.x1), (inside.y1, frame.y1))
     ]
     return tuple(int(value) if value == int(value) else value for value in (*low, *high))
 

@@ -12,7 +12,7 @@ from random import Random
 
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.geometry import Box, CoordinateSystem, View
+from cof_agent.geometry import Box, View
 from cof_agent.scenes import oracle
 from cof_agent.trajectory import Sample, Zoom
 
@@ -67,16 +67,17 @@ class Teacher:
         (zoom,) = protocol.parse(text)
         assert isinstance(zoom, Zoom)
         system = self._environment.settings.system
-        box = _beside(Box(*zoom.box), self._faults, system.extent(views[zoom.image].shown_size))
-        if system is not CoordinateSystem.UNIT:
+        box = _beside(Box(*zoom.box), self._faults, system.frame(views[zoom.image].shown_size))
+        if not system.digits:
             box = Box(*(round(value) for value in box))
         return protocol.write_zoom(protocol.thought(text), box, zoom.image)
 
 
-def _beside(box: Box, faults: Faults, extent: tuple[float, float]) -> Box:
-    """`box` off its place within an image of this extent, both in the model's coordinates."""
+def _beside(box: Box, faults: Faults, frame: Box) -> Box:
+    """`box` off its place within an image with these edges, both in the model's coordinates."""
     cx, cy = box.center
     centre = (cx + faults.shift * box.width, cy + faults.shift * box.height)
     halves = (box.width * faults.tight / 2, box.height * faults.tight / 2)
-    x, y = (min(middle, end - half) for middle, half, end in zip(centre, halves, extent, strict=True))
+    ends = (frame.x1, frame.y1)
+    x, y = (min(middle, end - half) for middle, half, end in zip(centre, halves, ends, strict=True))
     return Box(x - halves[0], y - halves[1], x + halves[0], y + halves[1])

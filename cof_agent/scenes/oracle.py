@@ -125,8 +125,7 @@ def pointing_box(view: View, box: Box, system: CoordinateSystem) -> Box:
     if system is CoordinateSystem.ABSOLUTE:
         return snapped
     exact = view.from_source(view.to_source(snapped, CoordinateSystem.ABSOLUTE), system)
-    digits = 0 if system is CoordinateSystem.THOUSAND else 3
-    return Box(*(round(value, digits) for value in exact))
+    return Box(*(round(value, system.digits) for value in exact))
 
 
 def _snap(value: float) -> int:
@@ -144,13 +143,10 @@ def _last_thought(sample: Sample, overview: View, system: CoordinateSystem) -> s
 
 
 def _point(view: View, box: Box, system: CoordinateSystem) -> str:
-    x, y = view.from_source(box, CoordinateSystem.ABSOLUTE).center
-    width, height = system.extent(view.shown_size)
+    x, y = view.from_source(box, system).center
     if system is CoordinateSystem.ABSOLUTE:
         return f"[{_snap(x)}, {_snap(y)}]"
-    digits = 0 if system is CoordinateSystem.THOUSAND else 3
-    fx, fy = x / view.shown_size.width * width, y / view.shown_size.height * height
-    return f"[{round(fx, digits):g}, {round(fy, digits):g}]"
+    return f"[{round(x, system.digits):g}, {round(y, system.digits):g}]"
 
 
 def _sentence(words: str) -> str:

@@ -69,12 +69,12 @@ def _boxes(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
 def _inside(action: Zoom, views: tuple[View, ...], system: CoordinateSystem) -> bool:
     if not 0 <= action.image < len(views):
         return False
-    width, height = system.extent(views[action.image].shown_size)
+    frame = system.frame(views[action.image].shown_size)
     try:
         box = read_box(list(action.box))
     except BoxError:
         return False
-    return box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    return box.x0 >= frame.x0 and box.y0 >= frame.y0 and box.x1 <= frame.x1 and box.y1 <= frame.y1
 
 
 def _replay(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:

@@ -52,6 +52,7 @@ _WORDS = {
     CoordinateSystem.ABSOLUTE: "in pixels of the image",
     CoordinateSystem.THOUSAND: "from 0 to 1000 on both axes",
     CoordinateSystem.UNIT: "from 0 to 1 on both axes",
+    CoordinateSystem.PADDED: "from 0 to 1 on both axes of the square in whose middle the image lies",
 }
 
 DESCRIBE = f"""You are shown parts of a large image and a question. Answer it from what you see, as briefly as possible: a \
@@ -93,7 +94,7 @@ class AskedPlanner:
         if step.box is None or not isinstance(step.move, Locate | Adjust):
             return step.reply
         box = shown[step.move.image].from_source(step.box, self.policy.coordinates)
-        digits = 3 if self.policy.coordinates is CoordinateSystem.UNIT else 0
+        digits = self.policy.coordinates.digits
         return f"[{', '.join(f'{value:.{digits}f}' for value in box)}] in image {step.move.image}"
 
     def _move(self, text: str, shown: Sequence[View]) -> Move:

@@ -197,8 +197,8 @@ class Agent:
         self._plain = argparse.Namespace(**asdict(options))  # what the commands have
         strategy, self._prompt = strategies.by_name(options.strategy), common.system_prompt(self._plain)
         policy = _policy(options, self._plain)
-        self._policy, settings = strategy(policy, common.settings(self._plain, policy))
-        self._environment = ZoomEnvironment(settings)
+        self._way = strategy(policy, common.settings(self._plain, policy))
+        self._environment = ZoomEnvironment(self._way.settings)
 
     def answer(
         self, requests: Sequence[Request], documents: Mapping[str, Any], *, rank: int = 0, ranks: int = 1
@@ -261,12 +261,13 @@ class Agent:
     ) -> list[Trajectory]:
         return await rollout(
             samples,
-            self._policy,
+            self._way.policy,
             self._environment,
             output=file if samples else None,
             concurrency=self.options.concurrency,
             sampling=how,
             prompt=self._prompt,
+            graph=self._way.graph,
             retry_errors=True,
             progress=progress,
         )

@@ -16,6 +16,7 @@ from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, 
 
 if TYPE_CHECKING:
     from cof_agent.environment import ZoomEnvironment
+    from cof_agent.graphs.steps import Graph
 
 Done = Callable[[Trajectory], None]
 Item = TypeVar("Item")
@@ -35,23 +36,27 @@ async def rollout(
     progress: bool = True,
     on_done: Done | None = None,
     resolutions: bool = False,
+    graph: Graph | None = None,
 ) -> list[Trajectory]:
-    """One trajectory of the zoom agent for each sample, in the order of the samples; see `collect` and `focus.run`.
-    resolutions: each sample is taken at its own (`samples.at_resolutions`).
+    """One trajectory for each sample, in the order of the samples, of the zoom agent or another graph; see `collect` and
+    `Graph.run`. resolutions: each sample is taken at its own (`samples.at_resolutions`).
 
     Raises:
         InputError: as `collect` does, and where `output` was made by another policy or with other settings.
     """
-    from cof_agent.graphs import focus
+    from cof_agent.graphs.focus import FOCUS
+    from cof_agent.graphs.steps import Context
+
+    play = graph or FOCUS
 
     def shown_to(sample: Sample) -> ZoomEnvironment:
         return environment.at(sample, sample.metadata[RESOLUTION]) if resolutions else environment
 
     def made_with(sample: Sample) -> dict[str, Any]:
-        return focus.made_with(focus.Context(policy, shown_to(sample), sampling, prompt, timeout))
+        return play.made_with(Context(policy, shown_to(sample), sampling, prompt, timeout))
 
     async def one(sample: Sample) -> Trajectory:
-        return await focus.run(sample, policy, shown_to(sample), sampling=sampling, prompt=prompt, timeout=timeout)
+        return await play.run(sample, policy, shown_to(sample), sampling=sampling, prompt=prompt, timeout=timeout)
 
     return await collect(
         samples,

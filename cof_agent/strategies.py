@@ -1,13 +1,13 @@
 """Other ways to spend zooms, to hold the agent against: the same model, loop and record, so that gains can be told apart.
 
-A strategy wraps the policy and changes the settings, nothing else; the record of a run names it in `policy`.
+A strategy wraps the policy, changes the settings, or plays another graph; the record of a run names it in `policy`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cof_agent import protocol
@@ -20,8 +20,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cof_agent.environment import ZoomSettings
+    from cof_agent.graphs.steps import Graph
 
-Strategy = Callable[[Policy, "ZoomSettings"], "tuple[Policy, ZoomSettings]"]
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How samples are played; `graph` is the agent's where none is named."""
+
+    policy: Policy
+    settings: ZoomSettings
+    graph: Graph | None = None
+
+
+Strategy = Callable[[Policy, "ZoomSettings"], Way]
 
 GRID = 3  # tiles along each side
 BOX_TOKENS = 48  # more than four numbers take
@@ -40,26 +51,26 @@ def by_name(name: str) -> Strategy:
     return _STRATEGIES[name]
 
 
-def _focus(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
-    return policy, settings
+def _focus(policy: Policy, settings: ZoomSettings) -> Way:
+    return Way(policy, settings)
 
 
-def _direct(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
-    return Named(policy, "direct"), replace(settings, max_zooms=0)
+def _direct(policy: Policy, settings: ZoomSettings) -> Way:
+    return Way(Named(policy, "direct"), replace(settings, max_zooms=0))
 
 
-def _grid(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
-    return _Grid(policy, f"grid {GRID} x {GRID}"), replace(settings, max_zooms=GRID * GRID, enlarge=1.0)
+def _grid(policy: Policy, settings: ZoomSettings) -> Way:
+    return Way(_Grid(policy, f"grid {GRID} x {GRID}"), replace(settings, max_zooms=GRID * GRID, enlarge=1.0))
 
 
-def _always_zoom(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
-    return _AlwaysZoom(policy, "always-zoom"), settings
+def _always_zoom(policy: Policy, settings: ZoomSettings) -> Way:
+    return Way(_AlwaysZoom(policy, "always-zoom"), settings)
 
 
-def _tree(policy: Policy, settings: ZoomSettings) -> tuple[Policy, ZoomSettings]:
+def _tree(policy: Policy, settings: ZoomSettings) -> Way:
     from cof_agent.tree import EXPANSIONS, OVERLAP, TreeSearch
 
-    return TreeSearch(policy), replace(settings, max_zooms=4 * EXPANSIONS, enlarge=OVERLAP)
+    return Way(TreeSearch(policy), replace(settings, max_zooms=4 * EXPANSIONS, enlarge=OVERLAP))
 
 
 _STRATEGIES: dict[str, Strategy] = {

@@ -173,9 +173,9 @@ def test_the_strategy_is_known_by_the_name_it_gives() -> None:
     class Plain:
         name, coordinates, limits = "model", None, None
 
-    policy, settings = strategies.by_name("direct")(Plain(), ZoomSettings())  # type: ignore[arg-type]
-    assert settings.max_zooms == 0
-    assert policy.name.removesuffix(controls._DIRECT) == "model"
+    way = strategies.by_name("direct")(Plain(), ZoomSettings())  # type: ignore[arg-type]
+    assert way.settings.max_zooms == 0
+    assert way.policy.name.removesuffix(controls._DIRECT) == "model"
 
 
 # --- which run a control is held against

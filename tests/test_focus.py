@@ -16,7 +16,7 @@ import pytest
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
-from cof_agent.graphs import focus
+from cof_agent.graphs import focus, steps
 from cof_agent.graphs.state import open_checkpoints
 from cof_agent.policy import Completion, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.protocol import PROTOCOL_VERSION, Message, write_answer, write_zoom
@@ -189,7 +189,7 @@ def test_a_policy_that_stays_gone_ends_the_run_with_its_sentence(
     assert (trajectory.stop, trajectory.error) == (StopReason.ERROR, "the server is gone")
     assert len(trajectory.turns) == 1
     assert trajectory.zooms == 1
-    assert len(calls) == 1 + focus.RETRIES.max_attempts
+    assert len(calls) == 1 + steps.RETRIES.max_attempts
 
 
 def test_what_is_not_worth_a_retry_is_not_retried(sample: Sample) -> None:
@@ -249,14 +249,14 @@ def test_seeds_differ_by_turn_and_sample_and_repeat(sample: Sample) -> None:
 
 
 def test_events_tell_the_story(sample: Sample) -> None:
-    events: list[focus.Event] = []
+    events: list[steps.Event] = []
     play([ZOOM, ANSWER], sample, on_event=events.append)
     assert [type(event).__name__ for event in events] == ["Looked", "Spoke", "Saw", "Spoke"]
     spoke, saw = events[1], events[2]
-    assert isinstance(spoke, focus.Spoke)
+    assert isinstance(spoke, steps.Spoke)
     assert spoke.thought == "closer"
     assert spoke.number == 0
-    assert isinstance(saw, focus.Saw)
+    assert isinstance(saw, steps.Saw)
     assert saw.observations[0].view is not None
 
 
@@ -264,7 +264,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box
-from cof_agent.graphs import focus
+from cof_agent.graphs import focus, steps
 from cof_agent.graphs.state import open_checkpoints
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.protocol import write_zoom
@@ -356,7 +356,7 @@ def test_a_checkpoint_file_that_is_none(tmp_path: Path) -> None:
 def test_the_state_is_plain_json(sample: Sample) -> None:
     async def scene() -> list[dict[str, object]]:
         compiled = focus.build().compile()
-        context = focus.Context(ScriptedPolicy([ZOOM, ANSWER]), ZoomEnvironment())
+        context = steps.Context(ScriptedPolicy([ZOOM, ANSWER]), ZoomEnvironment())
         start = {"sample": {"image": sample.image, "question": "?"}}
         return [state async for state in compiled.astream(start, context=context, stream_mode="values")]  # type: ignore[call-overload]
 

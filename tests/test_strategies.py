@@ -31,9 +31,12 @@ def sample(tmp_path: Path) -> Sample:
 
 
 def play(strategy: str, sample: Sample, script: list[str], system: CoordinateSystem) -> Trajectory:
-    made = ScriptedPolicy(script, coordinates=system)
-    policy, settings = strategies.by_name(strategy)(made, ZoomSettings(system, made.limits))
-    return asyncio.run(focus.run(sample, policy, ZoomEnvironment(settings)))
+    return played_by(strategy, ScriptedPolicy(script, coordinates=system), sample)
+
+
+def played_by(strategy: str, policy: ScriptedPolicy, sample: Sample) -> Trajectory:
+    way = strategies.by_name(strategy)(policy, ZoomSettings(policy.coordinates, policy.limits))
+    return asyncio.run(focus.run(sample, way.policy, ZoomEnvironment(way.settings)))
 
 
 def test_direct_answers_from_the_overview(sample: Sample) -> None:
@@ -62,8 +65,7 @@ def test_always_zoom_makes_a_zoom_of_what_would_have_been_an_answer(sample: Samp
         return f"{beginning}30, 40, 130, 90.5], and so on" if beginning else protocol.write_answer("It is [1].", "red")
 
     made = ScriptedPolicy(line)
-    policy, settings = strategies.by_name("always-zoom")(made, ZoomSettings(made.coordinates, made.limits))
-    played = asyncio.run(focus.run(sample, policy, ZoomEnvironment(settings)))
+    played = played_by("always-zoom", made, sample)
     assert [turn.text for turn in played.turns] == [
         protocol.write_zoom("It is [1].", Box(30, 40, 130, 90.5)),
         protocol.write_answer("It is [1].", "red"),
@@ -74,8 +76,7 @@ def test_always_zoom_makes_a_zoom_of_what_would_have_been_an_answer(sample: Samp
 
 def test_always_zoom_takes_no_box_for_none(sample: Sample) -> None:
     made = ScriptedPolicy(lambda messages: f"{begun(messages)}nothing" if begun(messages) else ANSWER)
-    policy, settings = strategies.by_name("always-zoom")(made, ZoomSettings(made.coordinates, made.limits))
-    played = asyncio.run(focus.run(sample, policy, ZoomEnvironment(settings)))
+    played = played_by("always-zoom", made, sample)
     assert (played.zooms, played.answer) == (0, "red")
     assert "not JSON" in str(played.turns[0].observations[0].error)
 
@@ -106,8 +107,7 @@ def says(message: protocol.Message) -> str:
 
 def test_the_tree_divides_the_surest_part_until_it_is_sure_enough(sample: Sample) -> None:
     made = sure_of((700, 100), sharp=230)
-    policy, settings = strategies.by_name("tree")(made, ZoomSettings(made.coordinates, made.limits))
-    played = asyncio.run(focus.run(sample, policy, ZoomEnvironment(settings)))
+    played = played_by("tree", made, sample)
     assert played.views[0].shown_size == Size(896, 588)
     assert (played.answer, played.zooms, played.stop) == ("red", 8, StopReason.ANSWERED)
     second = [action for action in played.turns[1].actions if isinstance(action, Zoom)]
@@ -119,8 +119,7 @@ def test_the_tree_divides_the_surest_part_until_it_is_sure_enough(sample: Sample
 
 def test_the_tree_answers_with_the_surest_part_when_it_may_look_no_further(sample: Sample) -> None:
     made = sure_of((700, 100), sharp=1)
-    policy, settings = strategies.by_name("tree")(made, ZoomSettings(made.coordinates, made.limits))
-    played = asyncio.run(focus.run(sample, policy, ZoomEnvironment(settings)))
+    played = played_by("tree", made, sample)
     assert (played.answer, played.zooms, len(played.turns)) == ("blue", 16, 5)
     widths = [Box(*map(float, action.box)).width for turn in played.turns[:-1] for action in turn.actions]  # type: ignore[union-attr]
     assert min(widths) == 896 / 2**3 and len({turn.text for turn in played.turns}) == 5
@@ -128,14 +127,13 @@ def test_the_tree_answers_with_the_surest_part_when_it_may_look_no_further(sampl
 
 def test_the_tree_needs_probabilities(sample: Sample) -> None:
     made = ScriptedPolicy(lambda messages: f"{begun(messages)}red</answer>")
-    policy, settings = strategies.by_name("tree")(made, ZoomSettings(made.coordinates, made.limits))
     with pytest.raises(InputError, match="does not tell its tokens' probabilities"):
-        asyncio.run(focus.run(sample, policy, ZoomEnvironment(settings)))
+        played_by("tree", made, sample)
 
 
 def test_the_agent_itself_is_untouched(sample: Sample) -> None:
     policy, settings = ScriptedPolicy([ANSWER]), ZoomSettings()
-    assert strategies.by_name("focus")(policy, settings) == (policy, settings)
+    assert strategies.by_name("focus")(policy, settings) == strategies.Way(policy, settings)
 
 
 def test_a_strategy_that_is_none_is_one_sentence() -> None:

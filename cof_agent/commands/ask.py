@@ -65,7 +65,7 @@ def _check(sample: Sample, options: argparse.Namespace) -> None:
 
 
 def _show(console: Console, event: object) -> None:
-    from cof_agent.graphs.focus import Looked, Saw, Spoke
+    from cof_agent.graphs.steps import Looked, Saw, Spoke
 
     match event:
         case Looked(overview=view):

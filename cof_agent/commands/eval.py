@@ -40,18 +40,19 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
     policy = common.policy(options)
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
-    policy, settings = strategies.by_name(options.strategy)(policy, common.settings(options, policy))
+    way = strategies.by_name(options.strategy)(policy, common.settings(options, policy))
     part = output / (f"shard-{shard.name}.jsonl" if shard.count > 1 else WHOLE)
     trajectories = asyncio.run(
         rollout(
             taken,
-            policy,
-            ZoomEnvironment(settings),
+            way.policy,
+            ZoomEnvironment(way.settings),
             output=part,
             concurrency=options.concurrency,
             sampling=common.sampling(options),
             prompt=prompt,
             resolutions=bool(options.resolutions),
+            graph=way.graph,
         )
     )
     if shard.count > 1:
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
             return 0
         trajectories = [found[id] for id in every]
         write_atomic(output / WHOLE, "".join(to_json(trajectory) + "\n" for trajectory in trajectories))
-    needed_by = ZoomEnvironment(replace(settings, max_zooms=NEEDED_BUDGET, crop="real"))
+    needed_by = ZoomEnvironment(replace(way.settings, max_zooms=NEEDED_BUDGET, crop="real"))
     score, judge = _score(options, trajectories, output)
     summary = summarise(trajectories, needed_by, score) | common.origin(options, trajectories[0]) | judge
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,287 @@
+"""What the graphs share: their context and events, the nodes that open the image and cut crops, and how one is run.
+
+    graph = Graph(build, version, limit)
+    trajectory = await graph.run(sample, policy, environment)
+
+A run ends with ERROR, whatever the graph, when the image cannot be opened or the policy fails after its retries; `error` says it
+in a sentence. Anything else that goes wrong is an error of the program, and propagates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import RetryPolicy
+
+from cof_agent import protocol
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.errors import InputError
+from cof_agent.geometry import View
+from cof_agent.graphs.state import Ask, Progress, State, plain, progress
+from cof_agent.nano import NANO
+from cof_agent.policy import GREEDY, Completion, Policy, PolicyError, Sampling
+from cof_agent.trajectory import Action, Observation, Sample, StopReason, Trajectory, Turn
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.graph.state import CompiledStateGraph
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The overview is there."""
+
+    sample: Sample
+    overview: View
+
+
+@dataclass(frozen=True, slots=True)
+class Spoke:
+    """The model has written turn `number` (from 0); `turn` has no observations yet."""
+
+    number: int
+    turn: Turn
+    thought: str
+
+
+@dataclass(frozen=True, slots=True)
+class Saw:
+    """What came back for the actions of turn `number`, one observation for each that was carried out."""
+
+    number: int
+    actions: tuple[Action, ...]
+    observations: tuple[Observation, ...]
+
+
+Event = Looked | Spoke | Saw
+
+
+class ImageGone(RuntimeError):
+    """The image was changed or removed during a run: recorded on the trajectory."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a run needs beside its state. `timeout`: seconds for one assistant message, waiting in a queue included."""
+
+    policy: Policy
+    environment: ZoomEnvironment
+    sampling: Sampling = GREEDY
+    prompt: str | None = None
+    timeout: float = 600.0
+
+    async def images(self, sample: Sample, views: tuple[View, ...]) -> list[Image]:
+        """The pixels of the views; the environment keeps them, so they are no part of the state."""
+        return await self.environment.images(sample, views)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The context as LangGraph Studio can offer it: plain values, from which a `Context` is made."""
+
+    model: str = NANO
+    max_zooms: int = 6
+    max_tokens: int = 512
+    temperature: float = 0.0
+    seed: int | None = None
+    prompt: str | None = None
+
+
+def context_of(runtime: Runtime[Any]) -> Context:
+    """The context of a run, made from `Options` where a front end gave these."""
+    if isinstance(runtime.context, Context):
+        return runtime.context
+    return _context_from(runtime.context or Options())
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str) -> Policy:
+    from cof_agent.backends.local import load
+
+    return load(model)
+
+
+def _context_from(options: Options) -> Context:
+    from cof_agent.environment import ZoomSettings
+
+    policy = _loaded(options.model)
+    settings = ZoomSettings(policy.coordinates, policy.limits, max_zooms=options.max_zooms)
+    sampling = Sampling(max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed)
+    return Context(policy, ZoomEnvironment(settings), sampling, options.prompt)
+
+
+async def look(state: Ask, runtime: Runtime[Any]) -> dict[str, Any]:
+    """Opens the image and shows the overview."""
+    sample = progress(dict(state)).sample
+    context = await asyncio.to_thread(context_of, runtime)
+    opened: dict[str, Any] = {"sample": plain(sample), "overview": None, "turns": []}
+    try:
+        overview = await asyncio.to_thread(context.environment.reset, sample)
+        await context.images(sample, (overview,))  # decoded here, so that a broken file ends the run before it starts
+    except InputError as error:
+        return opened | {"stop": StopReason.ERROR.value, "error": str(error)}
+    runtime.stream_writer(Looked(sample, overview))
+    return opened | {"overview": plain(overview)}
+
+
+async def speak(
+    state: State,
+    context: Context,
+    messages: Sequence[protocol.Message],
+    *,
+    read: Callable[[str], tuple[Action, ...]] = protocol.parse,
+    on_event: Callable[[Event], None],
+) -> tuple[Progress, Completion]:
+    """Asks the policy for the next assistant message and has `read` find the actions in it.
+
+    Returns:
+        the record with the new turn, which has no observations yet, and the completion.
+
+    Raises:
+        ImageGone: if the image was changed or removed during the run.
+        PolicyError: if no answer came in time, or none at all.
+    """
+    now, started = progress(dict(state)), time.perf_counter()
+    try:
+        images = await context.images(now.sample, now.views)
+    except InputError as error:
+        raise ImageGone(str(error)) from None
+    try:
+        async with asyncio.timeout(context.timeout):
+            completion = await context.policy.generate(messages, images, _turn_sampling(context.sampling, now))
+    except TimeoutError:
+        raise PolicyError(f"{context.policy.name} gave no answer within {context.timeout:g} seconds.") from None
+    turn = Turn(
+        completion.text,
+        read(completion.text),
+        tokens=completion.tokens,
+        seconds=round(time.perf_counter() - started, 4),
+    )
+    on_event(Spoke(len(now.turns), turn, protocol.thought(turn.text)))
+    return replace(now, turns=(*now.turns, turn)), completion
+
+
+def _turn_sampling(sampling: Sampling, now: Progress) -> Sampling:
+    """The seed of this turn: else each sample and each turn would draw the same random numbers."""
+    if sampling.seed is None:
+        return sampling
+    return replace(sampling, seed=crc32(f"{sampling.seed}/{now.sample.id}/{len(now.turns)}".encode()))
+
+
+async def see(state: State, context: Context, *, on_event: Callable[[Event], None]) -> Progress:
+    """Carries out the actions of the last turn, in order, up to the zoom budget: the record with what was seen."""
+    now = progress(dict(state))
+    turn = now.turns[-1]
+    observations = await asyncio.to_thread(context.environment.step, turn.actions, now.views)
+    on_event(Saw(len(now.turns) - 1, turn.actions, observations))
+    return replace(now, turns=(*now.turns[:-1], replace(turn, observations=observations)))
+
+
+def _worth_a_retry(error: Exception) -> bool:
+    return isinstance(error, PolicyError) and error.transient
+
+
+RETRIES = RetryPolicy(initial_interval=0.3, backoff_factor=4.0, max_attempts=3, jitter=False, retry_on=_worth_a_retry)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One way to play a sample. `build`: the graph for a context of this type, not yet compiled; `version`: of the format its
+    model reads and writes; `limit`: steps that no run within the rules can exceed, for so many zooms."""
+
+    build: Callable[[type[Any]], StateGraph[State, Any, Ask, State]]
+    version: str
+    limit: Callable[[int], int]
+
+    async def run(
+        self,
+        sample: Sample,
+        policy: Policy,
+        environment: ZoomEnvironment,
+        *,
+        sampling: Sampling = GREEDY,
+        prompt: str | None = None,
+        timeout: float = 600.0,
+        checkpointer: BaseCheckpointSaver[Any] | None = None,
+        thread_id: str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Trajectory:
+        """Plays one sample and returns the record, whatever the end was.
+
+        prompt: replaces the system message. timeout: seconds for one assistant message.
+        checkpointer: each step is saved under `thread_id` (the sample's id by default); a run of that thread that was
+        interrupted goes on from its last finished step, one that had ended is returned as it was.
+        on_event: called as things happen, in order, in the event loop.
+
+        Raises:
+            InputError: if the thread belongs to another sample, or the policy refuses how it is used (a bad API key).
+        """
+        context = Context(policy, environment, sampling, prompt, timeout)
+        compiled = _compiled(self, checkpointer)
+        config: RunnableConfig = {"recursion_limit": self.limit(environment.settings.max_zooms)}
+        values: dict[str, Any] = {"sample": plain(sample)}
+        start: Any = dict(values)
+        if checkpointer is not None:
+            config["configurable"] = {"thread_id": thread_id or sample.id}
+            saved = (await compiled.aget_state(config)).values
+            if saved:
+                values, start = _of_same_sample(saved, sample, thread_id), None
+            if values.get("stop"):
+                return self._trajectory(progress(values), context)
+        try:
+            stream = compiled.astream(
+                start,
+                config,
+                context=context,
+                stream_mode=["values", "custom"],
+                durability="sync" if checkpointer is not None else None,
+            )
+            mode: str
+            data: Any
+            async for mode, data in stream:
+                if mode == "values":
+                    values = data
+                elif on_event is not None:
+                    on_event(data)
+        except (PolicyError, ImageGone) as error:
+            values = values | {"stop": StopReason.ERROR.value, "error": str(error)}
+        return self._trajectory(progress(values), context)
+
+    def made_with(self, context: Context) -> dict[str, Any]:
+        """The fields of `Trajectory` that say how it was made: policy, protocol_version, settings."""
+        settings = {
+            **context.environment.settings.to_dict(),
+            "sampling": context.sampling.to_dict(),
+            "prompt": context.prompt,
+        }
+        return {"policy": context.policy.name, "protocol_version": self.version, "settings": settings}
+
+    def _trajectory(self, now: Progress, context: Context) -> Trajectory:
+        assert now.stop is not None, "the graph ended without a reason"
+        made = self.made_with(context)
+        return Trajectory(now.sample, now.overview, now.turns, now.stop, now.answer, error=now.error, **made)
+
+
+@lru_cache(maxsize=8)
+def _compiled(
+    graph: Graph, checkpointer: BaseCheckpointSaver[Any] | None
+) -> CompiledStateGraph[State, Any, Ask, State]:
+    return graph.build(Context).compile(checkpointer=checkpointer)
+
+
+def _of_same_sample(saved: dict[str, Any], sample: Sample, thread_id: str | None) -> dict[str, Any]:
+    if saved.get("sample") != plain(sample):
+        raise InputError(
+            f"the checkpoint of thread {thread_id or sample.id} belongs to another sample; use another thread."
+        )
+    return saved

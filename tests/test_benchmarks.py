@@ -1,4 +1,4 @@
-"""Published benchmarks: a tiny copy of each in its published layout, complete and broken ones, and the shuffle of options."""
+"""Published benchmarks: the tiny copy of each in `tests/data`, complete and broken ones, and the shuffle of options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,26 @@ from cof_agent.trajectory import Sample, to_json
 
 pytest.importorskip("datasets")
 
+DATA = Path(__file__).parent / "data"  # a tiny copy of each, in its layout; the pictures are `picture`
+COPIES = {
+    "vstar": "vstar",
+    "hrbench-4k": "hrbench",
+    "hrbench-8k": "hrbench",
+    "mme-realworld": "mme-realworld",
+    "mme-realworld-lite": "mme-realworld-lite",
+    "treebench": "treebench",
+    "visualprobe": "visualprobe",
+    "pope": "pope",
+    "infographicvqa": "infographicvqa",
+    "textvqa": "textvqa",
+}
 VSTAR_PARTS = {"direct_attributes": 115, "relative_position": 76}
-INSTRUCTION = "\nAnswer with the option's letter from the given choices directly."
 LEVELS = ("Easy", "Medium", "Hard")
+
+
+def copy_of(name: str, folder: Path) -> Path:
+    """The copy of `tests/data` of this name, in `folder`, to be changed at will."""
+    return Path(shutil.copytree(DATA / name, folder))
 
 
 def picture(number: int) -> bytes:
@@ -38,15 +54,6 @@ def picture(number: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG")
     return buffer.getvalue()
-
-
-def picture_text(number: int) -> str:
-    return base64.b64encode(picture(number)).decode()
-
-
-def write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -76,207 +83,16 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def vstar_rows(numbers: dict[str, int]) -> list[dict[str, Any]]:
-    texts = {
-        "direct_attributes": "What is the material of the glove?\n(A) rubber\n(B) cotton\n(C) kevlar\n(D) leather",
-        "relative_position": "Is the dog on the left or right side of the cat?\n(A) right\n(B) left",
-    }
+    """So many rows of each category, with ids of their own and one picture."""
+    lines = (DATA / "vstar" / "test_questions.jsonl").read_text().splitlines()
+    one = {row["category"]: row for row in map(json.loads, lines)}
     parts = [part for part, number in numbers.items() for _ in range(number)]
-    return [
-        {
-            "image": f"{part}/sa_{number}.jpg",
-            "text": texts[part] + INSTRUCTION,
-            "category": part,
-            "label": "B",
-            "question_id": str(number),
-        }
-        for number, part in enumerate(parts)
-    ]
+    return [one[part] | {"question_id": str(number)} for number, part in enumerate(parts)]
 
 
-def vstar(folder: Path, numbers: dict[str, int] | None = None) -> Path:
-    rows = vstar_rows(numbers or {"direct_attributes": 2, "relative_position": 1})
-    write_lines(folder / "test_questions.jsonl", rows)
-    content = picture(0)
-    for row in rows:
-        image = folder / row["image"]
-        image.parent.mkdir(exist_ok=True)
-        image.write_bytes(content)
-        annotation = {
-            "target_object": ["glove"],
-            "bbox": [[5, 6, 10, 20]],
-            "question": "?",
-            "options": ["It is cotton."],
-        }
-        image.with_suffix(".json").write_text(json.dumps(annotation, indent=2))
+def vstar(folder: Path, numbers: dict[str, int]) -> Path:
+    write_lines(copy_of("vstar", folder) / "test_questions.jsonl", vstar_rows(numbers))
     return folder
-
-
-def hrbench_rows() -> list[dict[str, Any]]:
-    options = ["red", "blue", "green", "07"]
-    return [
-        {
-            "index": 4 * question + cycle,
-            "question": f"What colour is hat {question}?",
-            **dict(zip("ABCD", options[cycle:] + options[:cycle], strict=True)),
-            "answer": "ABCD"[-cycle % 4],
-            "category": ("single", "cross")[question],
-            "cycle_category": str(cycle),
-            "image": picture_text(question),
-        }
-        for question in range(2)
-        for cycle in range(4)
-    ]
-
-
-def hrbench(folder: Path) -> Path:
-    write_parquet(folder / "hr_bench_4k.parquet", hrbench_rows())
-    write_tsv(folder / "hr_bench_8k.tsv", hrbench_rows())
-    return folder
-
-
-MME_OPTIONS = ["(A) 13", "(B) 90", "(C) 77", "(D) 6", "(E) The image does not feature the buses"]
-
-
-def mme_realworld(folder: Path, name: str = "MME_RealWorld.json", images: str = "") -> Path:
-    row = {
-        "Question_id": "perception/monitoring/Vehicle/counting/0310",
-        "Image": "monitoring_images/a.jpg",
-        "Text": "What is the number of buses in the image?",
-        "Question Type": "Multiple Choice",
-        "Answer choices": MME_OPTIONS,
-        "Ground truth": "E",
-        "Category": "Vehicle/counting",
-        "Subtask": "Monitoring",
-        "Task": "Perception",
-    }
-    write_json(folder / name, [row, row])  # the same id twice
-    image = folder / images / row["Image"]
-    image.parent.mkdir(parents=True)
-    image.write_bytes(picture(0))
-    return folder
-
-
-def mme_realworld_lite(folder: Path) -> Path:
-    return mme_realworld(folder, "data/MME-RealWorld-Lite.json", "data/imgs")
-
-
-def mme_realworld_table(folder: Path) -> Path:
-    row = {
-        "bytes": picture_text(0),
-        "index": 0,
-        "question": "What is the number of buses in the image?",
-        "multi-choice options": MME_OPTIONS,
-        "answer": "E",
-        "category": "Perception/Monitoring",
-        "l2-category": "Vehicle/counting",
-    }
-    write_parquet(folder / "data" / "train-00000-of-00002.parquet", [row])
-    write_parquet(folder / "data" / "train-00001-of-00002.parquet", [row | {"index": 1}])
-    return folder
-
-
-def treebench(folder: Path) -> Path:
-    rows = [
-        ("Where?", "A. left\nB. right\nC. in front of it\nD. behind", "C", "Reasoning/Ordering"),
-        ("Which?", "A. one B. two\nC. three", "B", "Perception/Material"),  # so published: B within the line of A
-        ("What is next?", "A. Exit\nB. Way out", "B", "Perception/OCR"),
-    ]
-    named = [
-        {
-            "index": number,
-            "image": picture_text(0),
-            "question": question,
-            "multi-choice options": options,
-            "answer": answer,
-            "category": category,
-            "l2-category": category.partition("/")[0],
-            "target_instances": "[[1, 2, 30, 40], [5, 5, 9, 9]]",
-        }
-        for number, (question, options, answer, category) in enumerate(rows)
-    ]
-    write_tsv(folder / "TreeBench.tsv", named)
-    return folder
-
-
-def visualprobe(folder: Path) -> Path:
-    for number, level in enumerate(LEVELS):
-        name = f"VisualProbe_{level}"
-        row = {
-            "doc_id": 0,
-            "images": [f"{name}/data/1.jpg"],
-            "problem": "<image>\nHow many flags are there?",
-            "solution": str(number),
-            "data_source": name,
-        }
-        write_json(folder / name / "val.json", [row])
-        (folder / name / "data").mkdir()
-        (folder / name / "data" / "1.jpg").write_bytes(picture(number))
-    return folder
-
-
-def pope(folder: Path) -> Path:
-    rows = [
-        {
-            "id": str(number),
-            "question_id": "1",
-            "question": "Is there a snowboard in the image?",
-            "answer": answer,
-            "image_source": "COCO_val2014_000000310196",
-            "image": picture(0),
-            "category": category,
-        }
-        for number, (answer, category) in enumerate([("yes", "adversarial"), ("no", "popular")])
-    ]
-    write_parquet(folder / "data" / "test-00000-of-00001.parquet", rows)
-    write_parquet(folder / "Full" / "adversarial-00000-of-00001.parquet", rows)
-    return folder
-
-
-def infographicvqa(folder: Path) -> Path:
-    row = {
-        "questionId": "98313",
-        "question": "How many females are affected?",
-        "answers": ["201,000", "201000"],
-        "answer_type": ["single span"],
-        "image": picture(0),
-        "image_url": "https://example.org/a.jpg",
-        "operation/reasoning": ["counting", "arithmetic"],
-        "ocr": "{}",
-        "data_split": "val",
-    }
-    write_parquet(folder / "InfographicVQA" / "validation-00000-of-00001.parquet", [row])
-    write_parquet(
-        folder / "DocVQA" / "validation-00000-of-00001.parquet",
-        [{"questionId": "1", "question": "?", "answers": ["1"]}],
-    )
-    return folder
-
-
-def textvqa(folder: Path) -> Path:
-    row = {
-        "image_id": "003a8ae2ef43b901",
-        "question_id": 34602,
-        "question": "what is the brand of this camera?",
-        "image": picture(0),
-        "answers": ["dakota"] * 6 + ["nous les gosses", "dakota digital", "dakota", "clos culombu"],
-    }
-    write_parquet(folder / "data" / "validation-00000-of-00001.parquet", [row])
-    write_parquet(folder / "data" / "train-00000-of-00001.parquet", [row | {"answers": []}])
-    return folder
-
-
-COPIES: dict[str, Callable[[Path], Path]] = {
-    "vstar": vstar,
-    "hrbench-4k": hrbench,
-    "hrbench-8k": hrbench,
-    "mme-realworld": mme_realworld,
-    "mme-realworld-lite": mme_realworld_lite,
-    "treebench": treebench,
-    "visualprobe": visualprobe,
-    "pope": pope,
-    "infographicvqa": infographicvqa,
-    "textvqa": textvqa,
-}
 
 
 def loaded(name: str, copy: Path, **options: Any) -> list[Sample]:
@@ -285,7 +101,7 @@ def loaded(name: str, copy: Path, **options: Any) -> list[Sample]:
 
 @pytest.mark.parametrize("name", COPIES)
 def test_every_benchmark_is_read_from_its_layout(tmp_path: Path, name: str) -> None:
-    samples = loaded(name, COPIES[name](tmp_path / "copy"))
+    samples = loaded(name, copy_of(COPIES[name], tmp_path / "copy"))
     assert len({sample.id for sample in samples}) == len(samples) > 0
     for sample in samples:
         with Image.open(sample.image) as image:
@@ -300,13 +116,13 @@ def test_every_benchmark_is_read_from_its_layout(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_that_is_not_complete_is_named(tmp_path: Path, name: str) -> None:
-    copy = COPIES[name](tmp_path / "copy")
+    copy = copy_of(COPIES[name], tmp_path / "copy")
     with pytest.raises(InputError, match=rf"holds \d questions, .* has {BENCHMARKS[name].size}.*set a limit"):
         load(name, copy, keep_images=tmp_path / "kept")
 
 
 def test_vstar(tmp_path: Path) -> None:
-    first, _, last = loaded("vstar", vstar(tmp_path / "copy"))
+    first, _, last = loaded("vstar", copy_of("vstar", tmp_path / "copy"))
     assert first == Sample(
         id="vstar-0",
         image=str(tmp_path / "copy/direct_attributes/sa_0.jpg"),
@@ -339,7 +155,7 @@ def test_a_complete_copy_needs_no_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", ["4k", "8k"])
 def test_hrbench_keeps_its_four_cycles(tmp_path: Path, size: str) -> None:
-    samples = loaded(f"hrbench-{size}", hrbench(tmp_path / "copy"))
+    samples = loaded(f"hrbench-{size}", copy_of("hrbench", tmp_path / "copy"))
     assert [sample.metadata["cycle"] for sample in samples] == ["0", "1", "2", "3"] * 2
     assert [sample.metadata["category"] for sample in samples] == ["single"] * 4 + ["cross"] * 4
     assert [sample.choices.index("red") for sample in samples[:4]] == [0, 3, 2, 1]
@@ -350,9 +166,9 @@ def test_hrbench_keeps_its_four_cycles(tmp_path: Path, size: str) -> None:
 
 def test_mme_realworld_in_both_layouts(tmp_path: Path) -> None:
     for name, copy in (
-        ("mme-realworld", mme_realworld(tmp_path / "full")),
-        ("mme-realworld-lite", mme_realworld_lite(tmp_path / "lite")),
-        ("mme-realworld-lite", mme_realworld_table(tmp_path / "table")),
+        ("mme-realworld", copy_of("mme-realworld", tmp_path / "full")),
+        ("mme-realworld-lite", copy_of("mme-realworld-lite", tmp_path / "lite")),
+        ("mme-realworld-lite", copy_of("mme-realworld-table", tmp_path / "table")),
     ):
         first, second = loaded(name, copy)
         assert first.choices == ("13", "90", "77", "6", "The image does not feature the buses") == second.choices
@@ -362,7 +178,7 @@ def test_mme_realworld_in_both_layouts(tmp_path: Path) -> None:
 
 
 def test_treebench(tmp_path: Path) -> None:
-    ordering, material, reading = loaded("treebench", treebench(tmp_path / "copy"))
+    ordering, material, reading = loaded("treebench", copy_of("treebench", tmp_path / "copy"))
     assert ordering.answers == ("in front of it",) and ordering.boxes == (Box(1, 2, 30, 40), Box(5, 5, 9, 9))
     assert material.choices == ("one", "two", "three") and material.answers == ("two",)
     assert reading.choices == () and reading.metadata["scoring"] == "exact"  # its options stand in the image
@@ -372,7 +188,7 @@ def test_treebench(tmp_path: Path) -> None:
 
 
 def test_visualprobe(tmp_path: Path) -> None:
-    samples = loaded("visualprobe", visualprobe(tmp_path / "copy"))
+    samples = loaded("visualprobe", copy_of("visualprobe", tmp_path / "copy"))
     assert {sample.metadata["category"]: sample.answers for sample in samples} == {
         "easy": ("0",),
         "medium": ("1",),
@@ -382,12 +198,12 @@ def test_visualprobe(tmp_path: Path) -> None:
 
 
 def test_free_answers_stay_as_they_are(tmp_path: Path) -> None:
-    (camera,) = loaded("textvqa", textvqa(tmp_path / "textvqa"))
+    (camera,) = loaded("textvqa", copy_of("textvqa", tmp_path / "textvqa"))
     assert len(camera.answers) == 10 and Counter(camera.answers)["dakota"] == 7
-    (females,) = loaded("infographicvqa", infographicvqa(tmp_path / "infographicvqa"))
+    (females,) = loaded("infographicvqa", copy_of("infographicvqa", tmp_path / "infographicvqa"))
     assert females.answers == ("201,000", "201000")
     assert females.metadata["subcategory"] == "arithmetic, counting"
-    assert [sample.answers for sample in loaded("pope", pope(tmp_path / "pope"))] == [("yes",), ("no",)]
+    assert [sample.answers for sample in loaded("pope", copy_of("pope", tmp_path / "pope"))] == [("yes",), ("no",)]
 
 
 def test_our_own_scenes(tmp_path: Path) -> None:
@@ -422,7 +238,9 @@ def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     for level in LEVELS:
         hub_cache(
-            tmp_path / "hub", f"Mini-o3/VisualProbe_{level}", visualprobe(tmp_path / level) / f"VisualProbe_{level}"
+            tmp_path / "hub",
+            f"Mini-o3/VisualProbe_{level}",
+            copy_of("visualprobe", tmp_path / level) / f"VisualProbe_{level}",
         )
     samples = load("visualprobe", limit=3)
     assert Counter(sample.metadata["category"] for sample in samples) == {"easy": 1, "medium": 1, "hard": 1}
@@ -434,16 +252,17 @@ def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def spoiled(name: str, folder: Path, **changes: Any) -> Path:
     """A copy whose second row has other content."""
-    copy = COPIES[name](folder)
+    copy = copy_of(COPIES[name], folder)
     if name == "vstar":
         rows = vstar_rows({"direct_attributes": 2})
         write_lines(copy / "test_questions.jsonl", [rows[0], rows[1] | changes])
     elif name == "hrbench-8k":
-        rows = hrbench_rows()
+        with open(copy / "hr_bench_8k.tsv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
         write_tsv(copy / "hr_bench_8k.tsv", [rows[0], rows[1] | changes, *rows[2:]])
     elif name == "visualprobe":
         (row,) = json.loads((copy / "VisualProbe_Easy/val.json").read_text())
-        write_json(copy / "VisualProbe_Easy/val.json", [row, row | changes])
+        (copy / "VisualProbe_Easy/val.json").write_text(json.dumps([row, row | changes]))
     return copy
 
 
@@ -486,12 +305,12 @@ def test_copies_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no benchmark 'v\*'; there are vstar, hrbench-4k"):
         load("v*")
     with pytest.raises(InputError, match=r"has nothing in the column 'answer_type'.*here are questionId, question"):
-        load("infographicvqa", infographicvqa(tmp_path / "documents") / "DocVQA")
+        load("infographicvqa", copy_of("infographicvqa", tmp_path / "documents") / "DocVQA")
     (tmp_path / "TreeBench.tsv").write_bytes(b"index\timage\n1\t\xff\xfe\n")
     with pytest.raises(InputError, match="is no TSV"):
         load("treebench", tmp_path / "TreeBench.tsv")
     (tmp_path / "hr_bench_4k.parquet").write_bytes(
-        (hrbench(tmp_path / "hr") / "hr_bench_4k.parquet").read_bytes()[:300]
+        (copy_of("hrbench", tmp_path / "hr") / "hr_bench_4k.parquet").read_bytes()[:300]
     )
     with pytest.raises(InputError, match=r"cannot read .*hr_bench_4k\.parquet"):
         load("hrbench-4k", tmp_path / "hr_bench_4k.parquet")
@@ -543,7 +362,7 @@ def test_an_option_about_the_others_keeps_its_place() -> None:
 
 
 def test_the_agent_is_measured_on_a_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy = vstar(tmp_path / "copy")
+    copy = copy_of("vstar", tmp_path / "copy")
     given = ["eval", "--benchmark", "vstar", "--data", str(copy), "-o", str(tmp_path / "out")]
     assert cof([*given, "--limit", "3", "--shuffle-options", "--max-zooms", "1", "--max-tokens", "24"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -555,9 +374,9 @@ def test_the_agent_is_measured_on_a_copy(tmp_path: Path, capsys: pytest.CaptureF
     assert "say what to measure on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "copied"), [("infographicvqa", infographicvqa), ("textvqa", textvqa)])
-def test_texts_are_scored_by_their_own_rule(tmp_path: Path, name: str, copied: Callable[[Path], Path]) -> None:
-    given = ["eval", "--benchmark", name, "--data", str(copied(tmp_path / "copy")), "-o", str(tmp_path / "out")]
+@pytest.mark.parametrize("name", ["infographicvqa", "textvqa"])
+def test_texts_are_scored_by_their_own_rule(tmp_path: Path, name: str) -> None:
+    given = ["eval", "--benchmark", name, "--data", str(DATA / name), "-o", str(tmp_path / "out")]
     assert cof([*given, "--limit", "1", "--max-zooms", "0", "--max-tokens", "8"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n"], summary["unscored"], summary["accuracy"]) == (1, 0, 0.0)

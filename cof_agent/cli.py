@@ -222,6 +222,12 @@ def _add_scenes(parser: argparse.ArgumentParser) -> None:
         "--resolutions", metavar="N,N,...", help="write every scene with each of these long sides instead, in pixels"
     )
     parser.add_argument("--split", choices=("train", "val", "test", "hard"), default="test")
+    parser.add_argument(
+        "--parts",
+        default="1",
+        metavar="F,F,...",
+        help="of a whole scene's sides, one drawn for each: 0.5 is a quarter of it",
+    )
     parser.add_argument("--processes", type=_count, metavar="N", help="that draw; one for each core by default")
 
 

@@ -20,7 +20,7 @@ from cof_agent.policy import PixelLimits
 from cof_agent.scenes import imperfect, oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask, colour, shape, sign_on, written_on
-from cof_agent.scenes.scene import Item, Scene, Style, generate
+from cof_agent.scenes.scene import Item, Scene, Style, generate, part_of
 from cof_agent.scenes.write import sample_of
 from cof_agent.trajectory import Sample
 from sft.dataset import Outline, to_row
@@ -39,6 +39,7 @@ class Plan:
     simple: float = 0.2  # share of scenes that are simpler than those of the benchmark
     tokens: int = 270  # beside an overview; rows of one length waste no padding
     long_sides: Sequence[int] = (SHOWN,)  # shown pixels of a full scene's overview, one drawn for each conversation
+    parts: Sequence[float] = (1.0,)  # of a full scene's sides, one drawn for each conversation (`scene.part_of`)
     faults: dict[str, float] = field(
         default_factory=dict
     )  # of the teacher (`scenes.imperfect.Faults`); none by default
@@ -48,13 +49,14 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
     """One conversation; the same for a key, whenever and wherever it is made."""
     random = Random(f"row:{key}")
     growth = random.random() if random.random() < plan.simple else 1.0
-    scene = generate(key, style(growth))
+    part = Random(f"part:{key}").choice(plan.parts)
+    scene = generate(key, part_of(style(growth), part))
     talk = _Conversation(scene, environment, plan.tokens, imperfect.Faults(**plan.faults))
     kind = random.random()
     if kind < plan.reading:
         _read_crops(talk, random)
         return talk.row()
-    talk.show(overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides)))
+    talk.show(overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part))
     if kind < plan.reading + plan.listing:
         talk.say(LIST, listing(random.sample(scene.items, len(scene.items)), talk.views[0]))
     else:
@@ -100,10 +102,11 @@ def style(growth: float) -> Style:
     )
 
 
-def overview_of(scene: Scene, long_side: int = SHOWN) -> View:
-    """The overview at the scale at which that of a full scene has `long_side` shown pixels; for a full scene at 224, 448
-    and 896 it is what `ZoomEnvironment.at` shows, at other sizes it can be a row of cells higher."""
-    shown = Size(*(max(28, round(side * long_side / FULL)) for side in (scene.size.width, scene.size.height)))
+def overview_of(scene: Scene, long_side: int = SHOWN, part: float = 1.0) -> View:
+    """The overview at the scale at which that of a full scene (or of a `part` of one) has `long_side` shown pixels; for a
+    full scene at 224, 448 and 896 it is what `ZoomEnvironment.at` shows, at other sizes it can be a row of cells higher."""
+    full = FULL * part
+    shown = Size(*(max(28, round(side * long_side / full)) for side in (scene.size.width, scene.size.height)))
     resized = smart_resize(shown, grid=28, min_pixels=28 * 28, max_pixels=long_side * long_side)
     return View(scene.size, Box(0, 0, scene.size.width, scene.size.height), resized)
 

@@ -70,5 +70,7 @@ def _check_plan(plan: dict[str, Any]) -> None:
         Faults(**made.faults)
         if min(made.long_sides) < 112:  # shown pixels: four cells
             raise ValueError("long_sides must be at least 112")
+        if not all(0.1 <= part <= 1 for part in made.parts):
+            raise ValueError("parts must lie between 0.1 and 1")
     except (TypeError, ValueError) as error:
         raise InputError(f"the plan of the curriculum is not right: {error}; see `sft.curriculum.Plan`.") from None

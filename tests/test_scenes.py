@@ -18,7 +18,7 @@ from cof_agent.samples import at_each_resolution
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import photograph, sketch
 from cof_agent.scenes.questions import CATEGORIES, ask
-from cof_agent.scenes.scene import COLOURS, HARD, HELD_OUT, Style, generate
+from cof_agent.scenes.scene import COLOURS, HARD, HELD_OUT, Style, generate, part_of
 from cof_agent.scenes.write import sample_of, scene_of, style_of, write_scenes
 from cof_agent.trajectory import Sample, StopReason, read_jsonl
 
@@ -182,6 +182,20 @@ def test_several_processes_write_what_one_does(tmp_path: Path) -> None:
     one, two = ({f.name: f.read_bytes() for f in (tmp_path / n).rglob("*") if f.is_file()} for n in ("one", "two"))
     assert one == two
     assert len(one) == 10
+
+
+def test_a_part_of_a_scene_shows_the_same_things_larger(tmp_path: Path) -> None:
+    whole, part = (generate("key", part_of(Style(), share)) for share in (1, 0.5))
+    assert part.size == Size(1920, 1080) and whole == generate("key", Style())
+    sides = [item.box.width for item in part.items]
+    assert Style().side[0] * 3840 <= min(sides) and max(sides) <= Style().side[1] * 3840 * 1.01
+    path = write_scenes(tmp_path, count=8, seed=1, size=Size(448, 252), split="test", parts=(0.5, 1))
+    sizes = set()
+    for sample in read_jsonl(path, Sample):
+        with Image.open(tmp_path / sample.image) as image:
+            sizes.add(image.size)
+            assert all(box.x1 <= image.width and box.y1 <= image.height for box in sample.boxes)
+    assert sizes == {(224, 126), (448, 252)}
 
 
 def test_scenes_without_anything_to_ask_are_refused() -> None:

@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
         size=_size(options.size),
         split=options.split,
         resolutions=_resolutions(options.resolutions) if options.resolutions else (),
+        parts=_parts(options.parts),
         processes=options.processes or os.cpu_count() or 1,
         progress=lambda drawn: track(
             drawn, "Drawing scenes", total=options.count, console=console, disable=not console.is_terminal
@@ -40,6 +41,16 @@ def _resolutions(text: str) -> list[int]:
     found = common.resolutions(text)
     if max(found) > LONGEST:
         raise InputError(f"--resolutions {text} is out of range: at most {LONGEST} pixels on the long side.")
+    return found
+
+
+def _parts(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0.1 <= part <= 1 for part in found):
+        raise InputError(f"--parts must be shares of the sides from 0.1 to 1, such as 0.5,1, not {text!r}.")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from cof_agent.geometry import Box, Size
@@ -98,6 +98,21 @@ class Style:
     label_lengths: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2, 2, 3)
     clutter: tuple[int, int] = (15, 40)
     signs: float = 0.5  # chance that a large enough object bears a sign
+
+
+def part_of(style: Style, share: float) -> Style:
+    """A smaller scene, of this share of the sides, with things as large as in the whole one, and so fewer of them: in an
+    overview of the same size they are seen larger. 1 is the style itself."""
+    if share == 1:
+        return style
+    (fewest, most), low, high = style.count, *style.side
+    return replace(
+        style,
+        size=Size(round(style.size.width * share), round(style.size.height * share)),
+        count=(max(3, round(fewest * share**2)), max(6, round(most * share**2))),
+        side=(low / share, high / share),
+        clutter=(round(style.clutter[0] * share**2), round(style.clutter[1] * share**2)),
+    )
 
 
 SIGN_MIN_SIDE = 170  # source pixels; below, the letters of a sign would have fewer than 14 pixels

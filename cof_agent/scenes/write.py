@@ -19,7 +19,7 @@ from cof_agent.geometry import Box, Size
 from cof_agent.samples import taken_at
 from cof_agent.scenes.draw import photograph
 from cof_agent.scenes.questions import CATEGORIES, Question, ask
-from cof_agent.scenes.scene import HARD, HELD_OUT, Scene, Style, generate
+from cof_agent.scenes.scene import HARD, HELD_OUT, Scene, Style, generate, part_of
 from cof_agent.trajectory import Sample, to_json, write_atomic
 
 SPLITS = ("train", "val", "test", "hard")
@@ -91,6 +91,7 @@ def write_scenes(
     size: Size,
     split: str,
     resolutions: Sequence[int] = (),
+    parts: Sequence[float] = (1.0,),
     processes: int = 1,
     progress: Callable[[Iterable[list[Sample]]], Iterable[list[Sample]]] = iter,
 ) -> Path:
@@ -98,12 +99,14 @@ def write_scenes(
 
     resolutions: long sides in pixels at which each scene is written, in the aspect ratio of `size`, as samples of their
     own named `id@resolution`; without them each is written once, at `size`.
+    parts: shares of the sides of a whole scene (`scene.part_of`), of which one is drawn for each scene; `size` and
+    `resolutions` are those of a whole one.
     processes: that draw, at most; with more than one the caller must be importable, as multiprocessing asks.
     Pictures that are there already are kept, so the same command goes on after an interruption.
     `progress` wraps the samples of each scene as they come, to show how far it is.
     """
     (output / "images").mkdir(parents=True, exist_ok=True)
-    draw = _Drawing(output, seed, split, style_of(split, size), size, tuple(resolutions))
+    draw = _Drawing(output, seed, split, style_of(split, size), size, tuple(resolutions), tuple(parts))
     with _mapped(draw, range(count), min(processes, count // FEWEST)) as drawn:
         lines = [to_json(sample) for samples in progress(drawn) for sample in samples]
     path = output / "samples.jsonl"
@@ -121,14 +124,17 @@ class _Drawing:
     style: Style
     size: Size
     resolutions: tuple[int, ...]
+    parts: tuple[float, ...]
 
     def __call__(self, index: int) -> list[Sample]:
         """Writes the pictures of a scene that are not there; its samples."""
-        scene, question = scene_of(self.split, self.seed, index, self.style)
+        part = Random(f"part:{self.split}:{self.seed}:{index}").choice(self.parts)
+        scene, question = scene_of(self.split, self.seed, index, part_of(self.style, part))
         name = f"{self.split}-{self.seed}-{index:05d}"
         photo: Image.Image | None = None  # drawn once, and only if a picture is missing
         samples = []
-        for to in [_with_long_side(self.size, long_side) for long_side in self.resolutions] or [self.size]:
+        for long_side in self.resolutions or [self.size.long_side]:
+            to = _with_long_side(self.size, long_side * part)
             relative = f"images/{name}-{to.width}x{to.height}.png"
             if not (self.output / relative).exists():
                 photo = photo or photograph(scene)
@@ -153,7 +159,7 @@ def _mapped(draw: _Drawing, indices: range, processes: int) -> Iterator[Iterable
             raise
 
 
-def _with_long_side(size: Size, long_side: int) -> Size:
+def _with_long_side(size: Size, long_side: float) -> Size:
     scale = long_side / size.long_side
     return Size(max(1, round(size.width * scale)), max(1, round(size.height * scale)))
 

@@ -70,6 +70,16 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="path of an image of any size")
     parser.add_argument("question", metavar="QUESTION")
     parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="a possible answer; repeat")
+    parser.add_argument(
+        "--region",
+        action="append",
+        default=[],
+        metavar="X0,Y0,X1,Y1",
+        help="what <region1>, <region2>, ... in the question mean, in pixels of the image; repeat",
+    )
+    parser.add_argument(
+        "--region-crops", action="store_true", help="also show a crop of each region first; each counts as a zoom"
+    )
     _add_model(parser)
     _add_agent(parser)
     parser.add_argument("--save", metavar="DIR", help="write trajectory.jsonl, trajectory.png and report.html there")
@@ -164,7 +174,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         default="focus",
         metavar="NAME",
         help="focus (the agent), or to hold it against: direct (overview only), always-zoom (never without), grid (fixed "
-        "tiles), tree (the parts where the model is surest)",
+        "tiles), tree (the parts where the model is surest), regions (what the question names, first)",
     )
     parser.add_argument(
         "--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show"

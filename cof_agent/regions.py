@@ -87,8 +87,8 @@ def check_regions(sample: Sample) -> None:
         raise InputError(f"{where} names <region{max(named)}>, but {given}; give a box for each.")
     if unnamed := sorted(set(range(1, count + 1)) - named):
         raise InputError(
-            f"{where} has {count} region{'s' * (count > 1)}, but names no <region{unnamed[0]}>; write it where it is meant, or leave the "
-            "region out."
+            f"{where} has {count} region{'s' * (count > 1)}, but names no <region{unnamed[0]}>; write it where it is "
+            "meant, or leave the region out."
         )
     for number, box in enumerate(sample.regions, 1):
         if not all(map(math.isfinite, box)):

@@ -1,4 +1,4 @@
-"""The command line: `cof ask | collect | eval | compare | rollout | view | scenes | sft | rl | merge`.
+"""The command line: `cof ask | collect | eval | compare | rollout | view | scenes | regions | sft | rl | merge`.
 
 Parsing only; each command lives in `cof_agent.commands`.
 """
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_view(commands.add_parser("view", help="turn trajectories into a page to look at"))
     _add_scenes(commands.add_parser("scenes", help="draw scenes with questions and known answers"))
+    _add_regions(commands.add_parser("regions", help="turn a public set with regions into samples to train on"))
     _add_training(commands.add_parser("sft", help="fine-tune a model on zoom trajectories", allow_abbrev=False), "sft")
     _add_training(commands.add_parser("rl", help="train a model on what it plays itself", allow_abbrev=False), "rl")
     _add_merge(commands.add_parser("merge", help="fold a LoRA adapter into its model"))
@@ -233,6 +234,16 @@ def _add_scenes(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", choices=("train", "val", "test", "hard"), default="test")
     parser.add_argument("--processes", type=_count, metavar="N", help="that draw; one for each core by default")
+
+
+def _add_regions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("builder", metavar="BUILDER", help="coco, refcoco, visual-genome, flickr30k, vcr, or drawn")
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="the set as it is published; none for drawn scenes")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for samples.jsonl")
+    parser.add_argument("--images", metavar="DIR", help="the images of the set; by default FOLDER")
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")
+    parser.add_argument("--count", type=_count, default=100, metavar="N", help="scenes to draw")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the scenes")
 
 
 def _add_training(parser: argparse.ArgumentParser, name: str) -> None:

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.vision_utils import get_vision_window_index
 
@@ -258,6 +259,12 @@ class RegionQwen(Qwen2_5_VLForConditionalGeneration):
                 embedded = self.region_extractor([level[place] for level in levels], regions[rows, 1:] / shown)
                 found |= dict(zip(rows, embedded, strict=True))
         return torch.stack([found[row] for row in range(len(of))])
+
+
+# Under the names that the base model's weights are saved; by its own class name transformers would know none of them.
+register_checkpoint_conversion_mapping(
+    RegionQwen.__name__, get_checkpoint_conversion_mapping(Qwen2_5_VLForConditionalGeneration.__name__), overwrite=True
+)
 
 
 def _told(seen: Any) -> BaseModelOutputWithPooling:

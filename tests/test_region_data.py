@@ -83,7 +83,9 @@ def visual_genome(folder: Path) -> None:
     picture(folder / "1.jpg")
 
 
-SENTENCE = "[/EN#1/people A man] in [/EN#2/clothing a red hat] looks at [/EN#3/other two dogs] near [/EN#0/scene a lake] ."
+SENTENCE = (
+    "[/EN#1/people A man] in [/EN#2/clothing a red hat] looks at [/EN#3/other two dogs] near [/EN#0/scene a lake] ."
+)
 XML = """<annotation><filename>77.jpg</filename><size><width>320</width><height>240</height><depth>3</depth></size>
 <object><name>1</name><bndbox><xmin>10</xmin><ymin>20</ymin><xmax>110</xmax><ymax>220</ymax></bndbox></object>
 <object><name>2</name><bndbox><xmin>30</xmin><ymin>20</ymin><xmax>80</xmax><ymax>50</ymax></bndbox></object>
@@ -115,7 +117,9 @@ VCR = {
 def vcr(folder: Path) -> None:
     put(folder / "train.jsonl", json.dumps(VCR) + "\n")
     boxes = [[10, 10, 100, 200, 0.99], [150, 20, 300, 230, 0.98], [110, 90, 140, 120, 0.9]]
-    put(folder / "vcr1images" / "m" / "a@1.json", {"boxes": boxes, "names": VCR["objects"], "width": 320, "height": 240})
+    put(
+        folder / "vcr1images" / "m" / "a@1.json", {"boxes": boxes, "names": VCR["objects"], "width": 320, "height": 240}
+    )
     picture(folder / "vcr1images" / "m" / "a@1.jpg")
 
 
@@ -164,7 +168,12 @@ def test_visual_genome_has_a_few_regions_to_a_conversation(tmp_path: Path) -> No
     samples = built("visual-genome", tmp_path)
     assert [len(sample.regions) for sample in samples] == [4, 1]
     assert samples[0].question in CAPTION
-    assert [answer for _, answer in rounds(samples[0])] == ["a clock on a pole", "a grey car", "green leaves", "the curb"]
+    assert [answer for _, answer in rounds(samples[0])] == [
+        "a clock on a pole",
+        "a grey car",
+        "green leaves",
+        "the curb",
+    ]
 
 
 def test_flickr30k_marks_the_phrases_that_have_one_box(tmp_path: Path) -> None:
@@ -210,16 +219,36 @@ BROKEN: list[tuple[str, str, Callable[[Path], Any], str]] = [
     ("coco", "annotations/instances_val2017.json", Path.unlink, "has no annotations/instances_*.json"),
     ("coco", "annotations/instances_val2017.json", lambda p: put(p, [1]), "holds no JSON object"),
     ("coco", "annotations/instances_val2017.json", lambda p: put(p, {"images": []}), "has no field 'categories'"),
-    ("coco", "000000000009.jpg", Path.unlink, "its image is missing or cannot be opened; name their folder with --images"),
+    (
+        "coco",
+        "000000000009.jpg",
+        Path.unlink,
+        "its image is missing or cannot be opened; name their folder with --images",
+    ),
     ("refcoco", "refs(unc).p", cut, "is no pickle, or only a part of one"),
     ("refcoco", "instances.json", Path.unlink, "cannot read"),
     ("refcoco", "refs(unc).p", lambda p: p.write_bytes(pickle.dumps([{"ann_id": 77}])), "row 1 has no field 77"),
     ("visual-genome", "region_descriptions.json", lambda p: put(p, [{"id": 1, "regions": [{"x": "a"}]}]), "row 1"),
     ("flickr30k", "Annotations/77.xml", cut, "is no XML, or only a part of it"),
-    ("flickr30k", "Annotations/77.xml", lambda p: put(p, f"<!DOCTYPE a [<!ENTITY b 'b'>]>{XML}"), "declares a document type"),
-    ("flickr30k", "Annotations/77.xml", lambda p: put(p, XML.replace("<xmin>10", "<xmin>ten")), "row 1 is not as the set"),
+    (
+        "flickr30k",
+        "Annotations/77.xml",
+        lambda p: put(p, f"<!DOCTYPE a [<!ENTITY b 'b'>]>{XML}"),
+        "declares a document type",
+    ),
+    (
+        "flickr30k",
+        "Annotations/77.xml",
+        lambda p: put(p, XML.replace("<xmin>10", "<xmin>ten")),
+        "row 1 is not as the set",
+    ),
     ("flickr30k", "Annotations/77.xml", Path.unlink, "cannot read"),
-    ("vcr", "train.jsonl", lambda p: put(p, json.dumps(VCR | {"answer_label": 9}) + "\n"), "row 1 is not as the set has it"),
+    (
+        "vcr",
+        "train.jsonl",
+        lambda p: put(p, json.dumps(VCR | {"answer_label": 9}) + "\n"),
+        "row 1 is not as the set has it",
+    ),
     ("vcr", "vcr1images/m/a@1.json", lambda p: put(p, {"boxes": []}), "an object that the metadata has no box of"),
 ]
 
@@ -269,4 +298,4 @@ def test_drawn_scenes_are_legible_in_the_overview(tmp_path: Path) -> None:
         view = ZoomEnvironment().reset(sample)
         sides = [box.width * 448 / view.source_size.width for box in sample.regions]
         assert min(sides) / 3 >= 14  # the height of its letters in shown pixels
-        assert drawn.thought(sample).startswith("Region 1 is the ")
+        assert sample.metadata[drawn.THOUGHT].startswith("Region 1 is the ")

@@ -74,9 +74,7 @@ def test_a_row_does_not_depend_on_the_regions_of_another(loaded: Loaded, two: di
     alone = batch_of(processor, [f"Is region 1{SLOT} like region 2{SLOT}?"], [noise((112, 140), 2)])
     moved = BOXES[1:] - torch.tensor([1.0, 0, 0, 0, 0])
     length = alone["input_ids"].shape[1]
-    torch.testing.assert_close(
-        both[1, -length:], model(**alone, regions=moved).logits[0], atol=2e-3, rtol=1e-3
-    )
+    torch.testing.assert_close(both[1, -length:], model(**alone, regions=moved).logits[0], atol=2e-3, rtol=1e-3)
 
 
 @torch.no_grad()

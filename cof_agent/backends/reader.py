@@ -55,8 +55,8 @@ class Reader:
 
     name: how the policy is called in the record. max_pixels: area limit of the overview in shown pixels, by default the
     checkpoint's own, but at most `OVERVIEW_CELLS` cells. zoom_pixels: that of a crop, a quarter of it by default.
-    `stop_ids` end a turn. `unspeakable`: tokens that stand for part of an image or video, or a region; one that the model had written
-    itself would have none.
+    `stop_ids` end a turn. `unspeakable`: tokens that stand for part of an image or video, or a region; one that
+    the model had written itself would have none.
 
     Raises:
         InputError: if a limit is smaller than one cell.

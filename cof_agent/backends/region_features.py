@@ -83,7 +83,11 @@ class RegionExtractor(nn.Module):
         self.cut = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in levels)
         self.flat = nn.Linear(width * config.bins**2, config.feature)
         self.place = nn.Sequential(
-            nn.Linear(4, 256), nn.ReLU(), nn.LayerNorm(256), nn.Linear(256, config.feature), nn.LayerNorm(config.feature)
+            nn.Linear(4, 256),
+            nn.ReLU(),
+            nn.LayerNorm(256),
+            nn.Linear(256, config.feature),
+            nn.LayerNorm(config.feature),
         )
         self.leave = nn.Linear(config.feature, language)
 
@@ -237,7 +241,10 @@ class RegionQwen(Qwen2_5_VLForConditionalGeneration):
             patch_size=vision.patch_size,
         )
         back = torch.argsort(order).to(grid.device)
-        return [maps_of(taken[level], back, grid, vision.spatial_merge_size) for level in self.region_extractor.config.levels]
+        return [
+            maps_of(taken[level], back, grid, vision.spatial_merge_size)
+            for level in self.region_extractor.config.levels
+        ]
 
     def embed_regions(self, maps: Sequence[Sequence[Tensor]], grid: Tensor, regions: Tensor) -> Tensor:
         """Embeddings [regions, width]. maps: of each level and image (see `_maps`); images of one size are fused together.
@@ -278,9 +285,7 @@ def maps_of(hidden: Tensor, back: Tensor, grid: Tensor, merge: int) -> list[Tens
     """
     groups = hidden.unflatten(0, (-1, merge * merge))[back]
     maps = []
-    for (_, rows, columns), part in zip(
-        grid.tolist(), groups.split((grid.prod(1) // merge**2).tolist()), strict=True
-    ):
+    for (_, rows, columns), part in zip(grid.tolist(), groups.split((grid.prod(1) // merge**2).tolist()), strict=True):
         blocks = part.view(rows // merge, columns // merge, merge, merge, -1)
         maps.append(blocks.permute(4, 0, 2, 1, 3).reshape(-1, rows, columns))
     return maps

@@ -29,7 +29,9 @@ class RegionPolicy(LocalPolicy):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._model: Any = arguments[0]
-        self._generating = threading.Lock()  # random numbers and the hooks on the tower are the process's and the model's
+        self._generating = (
+            threading.Lock()
+        )  # random numbers and the hooks on the tower are the process's and the model's
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next assistant message; see `LocalPolicy`. Does not tell probabilities.
@@ -63,7 +65,11 @@ class RegionPolicy(LocalPolicy):
             eos_token_id=sorted(self.stop_ids),
             pad_token_id=self._tokenizer.pad_token_id,
             suppress_tokens=sorted(self.unspeakable),
-            **({"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}),
+            **(
+                {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+                if sampling.temperature
+                else {}
+            ),
         )
         with self._generating, torch.random.fork_rng():
             if sampling.seed is not None:

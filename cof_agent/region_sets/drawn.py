@@ -10,6 +10,9 @@ from cof_agent.geometry import Box
 from cof_agent.scenes.scene import FULL, Scene, Style, generate
 from cof_agent.trajectory import Sample
 
+THOUGHT = "thought"
+"""Key of a sample's metadata: what to think before the answer, for training."""
+
 STYLE = Style(size=FULL, count=(3, 8), side=(0.1, 0.17), label_lengths=(1, 2, 2), clutter=(3, 20), signs=0.0)
 """At 448 of 3840 pixels an object is 45 to 76 shown pixels wide, and its letters 15 to 25 high."""
 
@@ -38,12 +41,6 @@ def samples_of(scene: Scene, key: str, image: str = "", *, scale: float = 1.0) -
         asked.append(("which", f"Which of <region1>, <region2> is {colour}?", f"region {number}", (one, other)))
     for kind, question, answer, items in asked:
         boxes = tuple(Box(*(value * scale for value in item.box)) for item in items)
-        names = [item.name for item in items]
-        metadata = {"category": kind, "objects": names}
+        known = "; ".join(f"region {number} is the {item.name}" for number, item in enumerate(items, 1))
+        metadata = {"category": kind, THOUGHT: f"{known.capitalize()}."}
         yield Sample(f"{key}-{kind}", image, question, (answer,), metadata=metadata, boxes=boxes, regions=boxes)
-
-
-def thought(sample: Sample) -> str:
-    """What is thought before the answer: which objects are meant."""
-    names = sample.metadata["objects"]
-    return "; ".join(f"region {number} is the {name}" for number, name in enumerate(names, 1)).capitalize() + "."

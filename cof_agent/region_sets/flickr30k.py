@@ -1,5 +1,7 @@
-"""Flickr30k Entities (Plummer et al., arXiv 1505.04870): sentences whose phrases have boxes. `Sentences/<id>.txt` marks each phrase
-`[/EN#<chain>/<kind> words]`, `Annotations/<id>.xml` has the boxes of the chains."""
+"""Flickr30k Entities (Plummer et al., arXiv 1505.04870): sentences whose phrases have boxes.
+
+`Sentences/<id>.txt` marks each phrase `[/EN#<chain>/<kind> words]`, `Annotations/<id>.xml` has the boxes of the chains.
+"""
 
 from __future__ import annotations
 

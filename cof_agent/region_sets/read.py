@@ -32,14 +32,18 @@ def json_of(path: Path, kind: type[Any]) -> Any:
     return found
 
 
+class _NotPlain(pickle.UnpicklingError):
+    """What a pickle holds beside plain values."""
+
+
 class _Plain(pickle.Unpickler):
     """A pickle can name any function to be called; one of a set's annotations needs none."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
+        raise _NotPlain(f"it names {module}.{name}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError("it refers to something outside")
+        raise _NotPlain("it refers to something outside")
 
 
 def plain_pickle(path: Path) -> list[Any]:
@@ -52,7 +56,7 @@ def plain_pickle(path: Path) -> list[Any]:
         found = _Plain(io.BytesIO(path.read_bytes()), encoding="latin-1").load()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
-    except pickle.UnpicklingError as error:
+    except _NotPlain as error:
         raise InputError(f"{path} is no pickle of plain lists and numbers: {error}; it is not read.") from None
     except Exception:  # what damaged bytes make the unpickler raise is not limited
         raise InputError(f"{path} is no pickle, or only a part of one; get the file again.") from None

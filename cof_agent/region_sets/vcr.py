@@ -65,9 +65,7 @@ def _words(text: list[Any], objects: list[str], named: list[int], *, placeholder
     for word in text:
         if isinstance(word, list):
             places = [(named.index(index) + 1, objects[index]) for index in word]
-            pieces.append(
-                " and ".join(f"<region{n}>" if placeholder else f"{name} (region {n})" for n, name in places)
-            )
+            pieces.append(" and ".join(f"<region{n}>" if placeholder else f"{name} (region {n})" for n, name in places))
         else:
             pieces.append(str(word))
     joined = " ".join(pieces)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
 from cof_agent.backends.processor import load_processor
@@ -148,7 +148,12 @@ def _shuffled(levels: Sequence[Tensor]) -> Iterator[Tensor]:
 class RegionQwen(Qwen2_5_VLForConditionalGeneration):
     """Qwen2.5-VL with a `RegionExtractor` beside it. Without regions it is the base model to the last bit; images only.
 
-    Its configuration holds `region_config`, the fields of `RegionConfig`.
+    Its configuration holds `region_config`, the fields of `RegionConfig`. `forward` and `generate` are the base model's, and
+    take `regions`, [regions, 5]: for each slot of `input_ids`, row by row, which image of the batch, counted from 0, and the
+    box in shown pixels of that image. They are passed over once the images have been read, as in generation.
+
+    Raises (from `forward`):
+        ValueError: if there are not as many regions as slots, or one lies in no image of the batch.
     """
 
     def __init__(self, config: Qwen2_5_VLConfig) -> None:
@@ -157,52 +162,26 @@ class RegionQwen(Qwen2_5_VLForConditionalGeneration):
         shape |= {name: tuple(shape[name]) for name in ("levels", "scales")}
         vision, text = config.vision_config, config.text_config
         self.region_extractor = RegionExtractor(RegionConfig(**shape), vision.hidden_size, text.hidden_size)
+        self.model.register_forward_pre_hook(self._with_regions, with_kwargs=True)
         self.post_init()
 
-    def forward(  # type: ignore[override]
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Any = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        pixel_values: Tensor | None = None,
-        image_grid_thw: Tensor | None = None,
-        mm_token_type_ids: Tensor | None = None,
-        logits_to_keep: int | Tensor = 0,
-        regions: Tensor | None = None,
-        **options: Any,
-    ) -> CausalLMOutputWithPast:
-        """As the base model's, and:
+    def prepare_inputs_for_generation(self, *arguments: Any, regions: Tensor | None = None, **kwargs: Any) -> Any:
+        """As the base model's; regions are read with the images, before the first token."""
+        return {**super().prepare_inputs_for_generation(*arguments, **kwargs), "regions": regions}
 
-        regions: [regions, 5], for each slot of `input_ids`, row by row: which image of the batch, counted from 0, and the
-        box in shown pixels of that image. Passed over once the images have been read, as in generation.
+    def _supports_mm_encoder_outputs(self) -> bool:
+        """No: `generate` would run the tower beforehand, where nothing takes its levels."""
+        return False
 
-        Raises:
-            ValueError: if there are not as many regions as slots, or one lies in no image of the batch.
-        """
-        images: Any = None
-        if regions is not None and len(regions) and pixel_values is not None and input_ids is not None:
-            inputs_embeds, images = self._read(input_ids, pixel_values, image_grid_thw, regions)
-            pixel_values = None
-        output: CausalLMOutputWithPast = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
-            use_cache=use_cache,
-            pixel_values=pixel_values,
-            image_grid_thw=image_grid_thw,
-            mm_token_type_ids=mm_token_type_ids,
-            logits_to_keep=logits_to_keep,
-            mm_encoder_outputs=images,
-            **options,
-        )
-        return output
+    def _with_regions(
+        self, _: nn.Module, arguments: tuple[Any, ...], given: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Before the inner model runs, whoever calls it: TRL's fused loss does not come through our own `forward`."""
+        regions, patches = given.pop("regions", None), given.get("pixel_values")
+        if regions is None or not len(regions) or patches is None:
+            return arguments, given
+        words, images = self._read(given["input_ids"], patches, given["image_grid_thw"], regions)
+        return arguments, given | {"pixel_values": None, "inputs_embeds": words, "mm_encoder_outputs": images}
 
     def _read(self, ids: Tensor, patches: Tensor, grid: Any, regions: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The embeddings of the text with those of the regions in their slots, and what the tower makes of the images."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from random import Random
 
 from cof_agent.geometry import Box
-from cof_agent.scenes.scene import FULL, Scene, Style, generate
+from cof_agent.scenes.scene import FULL, Item, Scene, Style, generate
 from cof_agent.trajectory import Sample
 
 THOUGHT = "thought"
@@ -31,7 +31,7 @@ def samples_of(scene: Scene, key: str, image: str = "", *, scale: float = 1.0) -
     random = Random(f"asked:{key}")
     one, other = random.sample(scene.items, 2)
     written = random.choice(scene.items)
-    asked = [
+    asked: list[tuple[str, str, str, tuple[Item, ...]]] = [
         ("object", "What is <region1>?", f"the {one.name}", (one,)),
         ("label", "What is written on <region1>?", written.label, (written,)),
     ]

@@ -298,4 +298,4 @@ def test_drawn_scenes_are_legible_in_the_overview(tmp_path: Path) -> None:
         view = ZoomEnvironment().reset(sample)
         sides = [box.width * 448 / view.source_size.width for box in sample.regions]
         assert min(sides) / 3 >= 14  # the height of its letters in shown pixels
-        assert sample.metadata[drawn.THOUGHT].startswith("Region 1 is the ")
+        assert sample.metadata[drawn.THOUGHT].endswith(" can be seen well.")

@@ -81,7 +81,8 @@ class RegionPolicy(LocalPolicy):
 
 def _with_slots(messages: Sequence[Message]) -> tuple[list[Message], list[list[float]]]:
     """The messages with slots in what the user wrote, and the boxes in their order, in shown pixels of the overview."""
-    rewritten, boxes = [], []
+    rewritten: list[Message] = []
+    boxes: list[list[float]] = []
     for message in messages:
         content = []
         for part in message["content"]:

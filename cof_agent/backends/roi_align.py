@@ -37,7 +37,8 @@ def plain_roi_align(features: Tensor, boxes: Tensor, *, size: int, scale: float,
     edges = boxes.float() * scale - 0.5
     rows = _weights(edges[:, 1], edges[:, 3], height, size, sampling).to(features.dtype)
     columns = _weights(edges[:, 0], edges[:, 2], width, size, sampling).to(features.dtype)
-    return torch.einsum("bph,chw,bqw->bcpq", rows, features, columns)
+    found: Tensor = torch.einsum("bph,chw,bqw->bcpq", rows, features, columns)
+    return found
 
 
 def _weights(low: Tensor, high: Tensor, length: int, size: int, sampling: int) -> Tensor:

@@ -11,7 +11,8 @@ from cof_agent.scenes.scene import FULL, Item, Scene, Style, generate
 from cof_agent.trajectory import Sample
 
 THOUGHT = "thought"
-"""Key of a sample's metadata: what to think before the answer, for training."""
+"""Key of a sample's metadata: what to think before the answer, for training; in words that nano knows, since in the first stage
+its language model does not learn new ones."""
 
 STYLE = Style(size=FULL, count=(3, 8), side=(0.1, 0.17), label_lengths=(1, 2, 2), clutter=(3, 20), signs=0.0)
 """At 448 of 3840 pixels an object is 45 to 76 shown pixels wide, and its letters 15 to 25 high."""
@@ -32,7 +33,7 @@ def samples_of(scene: Scene, key: str, image: str = "", *, scale: float = 1.0) -
     one, other = random.sample(scene.items, 2)
     written = random.choice(scene.items)
     asked: list[tuple[str, str, str, tuple[Item, ...]]] = [
-        ("object", "What is <region1>?", f"the {one.name}", (one,)),
+        ("object", "What is <region1>?", one.name, (one,)),
         ("label", "What is written on <region1>?", written.label, (written,)),
     ]
     if one.colour != other.colour:
@@ -41,6 +42,6 @@ def samples_of(scene: Scene, key: str, image: str = "", *, scale: float = 1.0) -
         asked.append(("which", f"Which of <region1>, <region2> is {colour}?", f"region {number}", (one, other)))
     for kind, question, answer, items in asked:
         boxes = tuple(Box(*(value * scale for value in item.box)) for item in items)
-        known = "; ".join(f"region {number} is the {item.name}" for number, item in enumerate(items, 1))
-        metadata = {"category": kind, THOUGHT: f"{known.capitalize()}."}
+        known = f"The {items[0].name}" if kind == "label" else "It"
+        metadata = {"category": kind, THOUGHT: f"{known} can be seen well."}
         yield Sample(f"{key}-{kind}", image, question, (answer,), metadata=metadata, boxes=boxes, regions=boxes)

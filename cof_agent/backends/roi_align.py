@@ -49,4 +49,5 @@ def _weights(low: Tensor, high: Tensor, length: int, size: int, sampling: int) -
     at = at.clamp(0, length - 1)
     features = torch.arange(length, device=low.device)
     near = (1 - (at[..., None] - features).abs()).clamp(min=0) * inside[..., None]
-    return near.unflatten(1, (size, sampling)).mean(2)
+    shares: Tensor = near.unflatten(1, (size, sampling)).mean(2)
+    return shares

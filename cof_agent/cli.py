@@ -1,4 +1,4 @@
-"""The command line: `cof ask | collect | eval | compare | rollout | view | scenes | sft | rl | merge`.
+"""The command line: `cof ask | collect | eval | compare | rollout | view | scenes | regions | sft | rl | merge`.
 
 Parsing only; each command lives in `cof_agent.commands`.
 """
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_view(commands.add_parser("view", help="turn trajectories into a page to look at"))
     _add_scenes(commands.add_parser("scenes", help="draw scenes with questions and known answers"))
+    _add_regions(commands.add_parser("regions", help="turn a public set with regions into samples to train on"))
     _add_training(commands.add_parser("sft", help="fine-tune a model on zoom trajectories", allow_abbrev=False), "sft")
     _add_training(commands.add_parser("rl", help="train a model on what it plays itself", allow_abbrev=False), "rl")
     _add_merge(commands.add_parser("merge", help="fold a LoRA adapter into its model"))
@@ -70,6 +71,16 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="path of an image of any size")
     parser.add_argument("question", metavar="QUESTION")
     parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="a possible answer; repeat")
+    parser.add_argument(
+        "--region",
+        action="append",
+        default=[],
+        metavar="X0,Y0,X1,Y1",
+        help="what <region1>, <region2>, ... in the question mean, in pixels of the image; repeat",
+    )
+    parser.add_argument(
+        "--region-crops", action="store_true", help="also show a crop of each region first; each counts as a zoom"
+    )
     _add_model(parser)
     _add_agent(parser)
     parser.add_argument("--save", metavar="DIR", help="write trajectory.jsonl, trajectory.png and report.html there")
@@ -164,7 +175,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         default="focus",
         metavar="NAME",
         help="focus (the agent), or to hold it against: direct (overview only), always-zoom (never without), grid (fixed "
-        "tiles), tree (the parts where the model is surest)",
+        "tiles), tree (the parts where the model is surest), regions (what the question names, first)",
     )
     parser.add_argument(
         "--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show"
@@ -229,6 +240,16 @@ def _add_scenes(parser: argparse.ArgumentParser) -> None:
         help="of a whole scene's sides, one drawn for each: 0.5 is a quarter of it",
     )
     parser.add_argument("--processes", type=_count, metavar="N", help="that draw; one for each core by default")
+
+
+def _add_regions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("builder", metavar="BUILDER", help="coco, refcoco, visual-genome, flickr30k, vcr, or drawn")
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="the set as it is published; none for drawn scenes")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for samples.jsonl")
+    parser.add_argument("--images", metavar="DIR", help="the images of the set; by default FOLDER")
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")
+    parser.add_argument("--count", type=_count, default=100, metavar="N", help="scenes to draw")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the scenes")
 
 
 def _add_training(parser: argparse.ArgumentParser, name: str) -> None:

@@ -32,6 +32,7 @@ from cof_agent.geometry import (
 from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, Source, open_source
 from cof_agent.policy import PixelLimits
 from cof_agent.recent import Recent
+from cof_agent.regions import check_inside
 from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Zoom
 
 CropMode = Literal["real", "blank", "shuffled"]
@@ -126,9 +127,11 @@ class ZoomEnvironment:
         """The overview: the whole image on the processor's grid, within `limits.max_pixels`. Decodes nothing.
 
         Raises:
-            InputError: if the image cannot be opened.
+            InputError: if the image cannot be opened, or a region of the sample lies outside it.
         """
-        return self.overview(self._source(sample.image).size)
+        size = self._source(sample.image).size
+        check_inside(sample, size)
+        return self.overview(size)
 
     def step(self, actions: Sequence[Action], views: Sequence[View]) -> tuple[Observation, ...]:
         """What the actions of one turn bring; `views` are all views so far, image `k` is `views[k]`.

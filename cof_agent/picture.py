@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import Source
 from cof_agent.protocol import lettered, question_text
+from cof_agent.regions import in_source_pixels
 from cof_agent.scoring import choice_of
 from cof_agent.trajectory import Trajectory
 
@@ -68,7 +69,7 @@ def seen(trajectory: Trajectory, source: Source, *, long_side: int) -> Image.Ima
     right = max((overview.width + gap + x1 for _, _, x1, _ in cells), default=overview.width)
     bottom = max((y1 for _, _, _, y1 in cells), default=0)
 
-    _draw_truth(overview, trajectory.sample.boxes, whole, unit)
+    _draw_truth(overview, (*trajectory.sample.boxes, *trajectory.sample.regions), whole, unit)
     _draw_boxes(overview, regions, whole, unit)
     canvas = Image.new("RGB", (right, max(overview.height, bottom)), _PAPER)
     canvas.paste(overview, (0, 0))
@@ -259,7 +260,10 @@ def _luminance(ink: str) -> float:
 
 
 def _caption(trajectory: Trajectory, width: int, unit: float, font: str | None) -> Image.Image:
-    question, *choices = question_text(trajectory.sample).split("\n")
+    sample, text = trajectory.sample, question_text(trajectory.sample)
+    if trajectory.overview is not None:
+        text = in_source_pixels(text, sample, trajectory.overview.source_size)
+    question, *choices = text.split("\n")
     paragraphs = [(question, round(38 * unit), _INK, 3)]
     if choices:
         paragraphs.append(("    ".join(choices), round(26 * unit), _QUIET, 2))
@@ -275,7 +279,7 @@ def _verdict(trajectory: Trajectory, width: int, unit: float, font: str | None) 
     paragraphs = [(said, round(34 * unit), _INK, 3)]
     truth = " or ".join(spelled(answer, choices) for answer in trajectory.sample.answers)
     notes = [f"Truth: {truth}"] if truth else []
-    if trajectory.sample.boxes:
+    if trajectory.sample.boxes or trajectory.sample.regions:
         notes.append("Dashed: what the question is about")
     if (sentence := altered(trajectory)) is not None:
         notes.append(sentence)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cof_agent.geometry import Box, CoordinateSystem, View
+from cof_agent.regions import located
 from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Trajectory, Turn, Zoom
 
 PROTOCOL_VERSION = "1"
@@ -89,11 +90,18 @@ def _letter(index: int) -> str:
 
 
 def opening(sample: Sample, overview: View, *, system: CoordinateSystem, prompt: str | None = None) -> list[Message]:
-    """The system message and the user's question under the overview."""
+    """The system message and the user's question under the overview, its regions as words and boxes."""
+    question = located(question_text(sample), sample.regions, overview, system)
     return [
         {"role": "system", "content": [_text(system_prompt(system) if prompt is None else prompt)]},
-        {"role": "user", "content": [{"type": "image", "view": 0}, _text(question_text(sample))]},
+        {"role": "user", "content": [{"type": "image", "view": 0}, _text(question)]},
     ]
+
+
+def asked(messages: Sequence[Message]) -> str:
+    """The text of the question that a conversation was opened with."""
+    user = next(message for message in messages if message["role"] == "user")
+    return "".join(part["text"] for part in user["content"] if part["type"] == "text")
 
 
 def observation_message(observations: Sequence[Observation], first_view: int, *, system: CoordinateSystem) -> Message:

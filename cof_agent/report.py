@@ -27,6 +27,7 @@ from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, open_source
 from cof_agent.markup import cut, fill, part, policy
 from cof_agent.picture import PALETTE, annotate, fitted
 from cof_agent.protocol import lettered, thought
+from cof_agent.regions import in_source_pixels
 from cof_agent.scoring import choice_of
 from cof_agent.trajectory import Action, Answer, Observation, Trajectory, Turn, Zoom, views_of, write_atomic
 
@@ -150,7 +151,9 @@ def _record(trajectory: Trajectory, right: bool | None, numbers: list[int], limi
     return {
         "id": cut(sample.id, min(limit, 200)),
         "file": cut(Path(sample.image).name, min(limit, 200)),
-        "question": cut(sample.question, limit),
+        "question": cut(in_source_pixels(sample.question, sample, overview.source_size), limit)
+        if overview
+        else cut(sample.question, limit),
         "choices": [[letter, cut(text, min(limit, 1000))] for letter, text in lettered(sample.choices[:most])],
         "truth": [[cut(text, min(limit, 1000)), _choice(text, sample.choices)] for text in sample.answers[:most]],
         "answer": None if answer is None else [cut(answer, limit), _choice(answer, sample.choices)],
@@ -164,7 +167,7 @@ def _record(trajectory: Trajectory, right: bool | None, numbers: list[int], limi
         "tokens": _tokens(trajectory.turns),
         "seconds": _finite(trajectory.seconds),
         "size": [overview.source_size.width, overview.source_size.height] if overview else None,
-        "boxes": [list(box) for box in sample.boxes[:most] if _all_finite(box)],
+        "boxes": [list(box) for box in (*sample.boxes, *sample.regions)[:most] if _all_finite(box)],
         "views": [_view(view, number) for view, number in zip(views, numbers, strict=False)],
         "turns": _turns(shown, limit),
         "left_out": len(trajectory.turns) - len(shown),

@@ -22,6 +22,7 @@ from typing import Any
 
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import Box
+from cof_agent.regions import check_regions
 from cof_agent.trajectory import Sample, read_jsonl, write_atomic
 
 COLUMNS = {
@@ -55,7 +56,8 @@ def read_samples(
     dataset holds itself are written, once each. columns: our names (`COLUMNS`) to the set's. split: of a dataset.
 
     Raises:
-        InputError: if there are none, or a row lacks what a sample needs, naming the row.
+        InputError: if there are none, or a row lacks what a sample needs, naming the row; or if a question and its
+            regions do not belong to each other.
     """
     path = Path(spec)
     ours = path / "samples.jsonl" if path.is_dir() else path
@@ -70,6 +72,8 @@ def read_samples(
         read = _samples(rows, str(spec), columns or {}, Path(keep_images) if keep_images else None)
         folder = Path(images) if images else (path if path.is_dir() else path.parent)
     samples = [replace(sample, image=str(folder / sample.image)) for sample in islice(read, limit)]
+    for sample in samples:
+        check_regions(sample)
     if not samples:
         raise InputError(f"{ours if ours.exists() else spec} holds no samples.")
     return samples

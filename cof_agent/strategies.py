@@ -14,6 +14,7 @@ from cof_agent import protocol
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size
 from cof_agent.policy import Completion, Policy, Sampling
+from cof_agent.regions import mentions
 from cof_agent.trajectory import Tokens, Zoom
 
 if TYPE_CHECKING:
@@ -73,12 +74,17 @@ def _tree(policy: Policy, settings: ZoomSettings) -> Way:
     return Way(TreeSearch(policy), replace(settings, max_zooms=4 * EXPANSIONS, enlarge=OVERLAP))
 
 
+def _regions(policy: Policy, settings: ZoomSettings) -> Way:
+    return Way(_Regions(policy, "region crops"), settings)
+
+
 _STRATEGIES: dict[str, Strategy] = {
     "focus": _focus,
     "direct": _direct,
     "always-zoom": _always_zoom,
     "grid": _grid,
     "tree": _tree,
+    "regions": _regions,
 }
 
 
@@ -130,6 +136,20 @@ class _Grid(Named):
         corners = [(whole.x0 + x * width, whole.y0 + y * height) for y in range(GRID) for x in range(GRID)]
         tiles = [Box(x, y, x + width, y + height) for x, y in corners]
         return Completion(protocol.write_zooms("I look at every part.", tiles), Tokens(0, 0))
+
+
+class _Regions(Named):
+    """Looks at each region that the question names, once, before it says anything of its own. They count as zooms, and what
+    is cut is enlarged as for any of them; crop k is image k of the conversation, so that the model can zoom into it."""
+
+    async def generate(
+        self, messages: Sequence[protocol.Message], images: Sequence[Image], sampling: Sampling
+    ) -> Completion:
+        named = {} if _said(messages) else {one.number: one.box for one in mentions(protocol.asked(messages))}
+        if not named:
+            return await self._policy.generate(messages, images, sampling)
+        boxes = [named[number] for number in sorted(named)]
+        return Completion(protocol.write_zooms("I look at each region.", boxes), Tokens(0, 0))
 
 
 def _said(messages: Sequence[protocol.Message]) -> bool:

@@ -23,6 +23,7 @@ class Sample:
     """One task. `image` is a path; `boxes` are the objects the question needs, in source pixels.
 
     `answers` are accepted alternatives; with `choices`, the answer is one of them (its text or its letter).
+    `regions`, source pixels too, are what `<region1>`, `<region2>`, ... in the question mean (see `regions`).
     """
 
     id: str
@@ -32,6 +33,7 @@ class Sample:
     choices: tuple[str, ...] = ()
     boxes: tuple[Box, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    regions: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,8 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
         args=training,
         processing_class=processor,
         data_collator=AssistantCollator(processor),
-        train_dataset=_dataset(rows, [one.index for one in measured.kept]),
-        eval_dataset=_dataset(rows, [measured.kept[0].index]) if held_out else None,  # the trainer insists on one
+        train_dataset=as_dataset(rows, [one.index for one in measured.kept]),
+        eval_dataset=as_dataset(rows, [measured.kept[0].index]) if held_out else None,  # the trainer insists on one
         peft_config=lora(settings, config) if settings.model.use_peft else None,
         play=play_of(settings),
         held_out=held_out,
@@ -111,13 +111,13 @@ def _figures(measured: measure.Measured) -> dict[str, Any]:
     }
 
 
-def _dataset(rows: Rows, indices: list[int]) -> Dataset:
+def as_dataset(rows: Rows, indices: list[int]) -> Dataset:
     """Rows that are made when they are read, so that nothing is decoded ahead and a resumed run skips in no time."""
 
     def read(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         yield_to_training()
         made = [rows.row(index) for index in batch["index"]]
-        return {key: [entry[key] for entry in made] for key in ("messages", "images")}
+        return {key: [entry[key] for entry in made] for key in made[0]}
 
     return Dataset.from_dict({"index": indices}).with_transform(read)
 

@@ -137,6 +137,16 @@ def _cpu_has_bfloat16(kind: str) -> bool:
     return kind == "cpu" and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
+def _kind(config: Any) -> tuple[Any, type[LocalPolicy]]:
+    """What a checkpoint is loaded as, and the policy it makes: those with region embeddings have their own."""
+    if getattr(config, "region_config", None) is None:
+        return AutoModelForImageTextToText, LocalPolicy
+    from cof_agent.backends.region_features import RegionQwen
+    from cof_agent.backends.region_policy import RegionPolicy
+
+    return RegionQwen, RegionPolicy
+
+
 def load(
     model: str | Path,
     *,
@@ -169,14 +179,15 @@ def load(
                 "Qwen3-VL family."
             )
         processor: Any = load_processor(where)
-        weights: Any = AutoModelForImageTextToText.from_pretrained(where, config=config, dtype=placement.dtype)
+        kind, policy = _kind(config)
+        weights: Any = kind.from_pretrained(where, config=config, dtype=placement.dtype)
     except InputError:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
         raise InputError(f"cannot load the model {where}: {first_sentence(error)}.") from None
     if torch.device(placement.device).type == "cpu":
         speed_up_vision(weights)
-    return LocalPolicy(
+    return policy(
         weights.to(placement.device).eval(),
         processor,
         name=name or where,

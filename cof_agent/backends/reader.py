@@ -55,8 +55,8 @@ class Reader:
 
     name: how the policy is called in the record. max_pixels: area limit of the overview in shown pixels, by default the
     checkpoint's own, but at most `OVERVIEW_CELLS` cells. zoom_pixels: that of a crop, a quarter of it by default.
-    `stop_ids` end a turn. `unspeakable`: tokens that stand for part of an image or video; one that the model had written
-    itself would have none.
+    `stop_ids` end a turn. `unspeakable`: tokens that stand for part of an image or video, or a region; one that
+    the model had written itself would have none.
 
     Raises:
         InputError: if a limit is smaller than one cell.
@@ -70,7 +70,9 @@ class Reader:
         self.coordinates = FAMILIES[config.model_type]
         self.limits = limits_of(config, processor, max_pixels, zoom_pixels)
         self.stop_ids = _stop_ids(model, processor.tokenizer)
-        self.unspeakable = (config.image_token_id, config.video_token_id)
+        region = getattr(config, "region_config", None)
+        slots = (region["token_id"],) if region else ()
+        self.unspeakable = (config.image_token_id, config.video_token_id, *slots)
         self._processor = processor
         self._tokenizer = processor.tokenizer
         self._image_token_id = config.image_token_id

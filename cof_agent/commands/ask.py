@@ -10,11 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from cof_agent import protocol, scoring
+from cof_agent import protocol, scoring, strategies
 from cof_agent.commands import common
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.image import open_source
+from cof_agent.regions import check_inside, check_regions, read_region
 from cof_agent.trajectory import Answer, Sample, StopReason, Trajectory, to_json, write_atomic
 
 UNANSWERED = 3
@@ -28,11 +29,13 @@ ENDED = {
 def run(options: argparse.Namespace) -> int:
     prompt = common.system_prompt(options)
     image = Path(options.image)
-    sample = Sample(image.name, str(image), options.question, choices=tuple(options.choice))
+    regions = tuple(read_region(text) for text in options.region)
+    sample = Sample(image.name, str(image), options.question, choices=tuple(options.choice), regions=regions)
     _check(sample, options)
     policy = common.policy(options)
     common.warn_if_unknown_to_nano(options, image)
-    environment = ZoomEnvironment(common.settings(options, policy))
+    strategy = strategies.by_name("regions" if options.region_crops else "focus")
+    way = strategy(policy, common.settings(options, policy))
     steps = Console(stderr=True, quiet=True) if options.json else Console(highlight=False)
 
     from cof_agent.graphs import focus
@@ -40,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
     trajectory = asyncio.run(
         focus.run(
             sample,
-            policy,
-            environment,
+            way.policy,
+            ZoomEnvironment(way.settings),
             sampling=common.sampling(options),
             prompt=prompt,
             on_event=lambda event: _show(steps, event),
@@ -59,7 +62,16 @@ def _check(sample: Sample, options: argparse.Namespace) -> None:
     if not sample.question.strip():
         raise InputError("the question is empty.")
     limit = {"max_source_pixels": options.max_source_pixels} if options.max_source_pixels else {}
-    open_source(sample.image, **limit)
+    size = open_source(sample.image, **limit).size
+    check_regions(sample)
+    check_inside(sample, size)
+    if options.region_crops and not sample.regions:
+        raise InputError("--region-crops shows the regions of the question; give one with --region X0,Y0,X1,Y1.")
+    if options.region_crops and len(sample.regions) > options.max_zooms:
+        raise InputError(
+            f"--region-crops takes a zoom for each of the {len(sample.regions)} regions; raise --max-zooms from "
+            f"{options.max_zooms}."
+        )
     if options.save and Path(options.save).exists() and not Path(options.save).is_dir():
         raise InputError(f"--save {options.save} is a file; name a folder.")
 

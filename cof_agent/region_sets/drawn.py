@@ -1,0 +1,47 @@
+"""Drawn scenes with questions about regions: what is it, what is written on it, which of two has this colour. Objects are large
+enough for their labels to be legible in an overview of 448 shown pixels, so that no zoom is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from cof_agent.geometry import Box
+from cof_agent.scenes.scene import FULL, Item, Scene, Style, generate
+from cof_agent.trajectory import Sample
+
+THOUGHT = "thought"
+"""Key of a sample's metadata: what to think before the answer, for training; in words that nano knows, since in the first stage
+its language model does not learn new ones."""
+
+STYLE = Style(size=FULL, count=(3, 8), side=(0.1, 0.17), label_lengths=(1, 2, 2), clutter=(3, 20), signs=0.0)
+"""At 448 of 3840 pixels an object is 45 to 76 shown pixels wide, and its letters 15 to 25 high."""
+
+
+def scene_of(key: str) -> Scene:
+    """The scene of a key: at least two objects."""
+    for attempt in range(100):
+        scene = generate(f"regions:{key}:{attempt}", STYLE)
+        if len(scene.items) > 1:
+            return scene
+    raise AssertionError("a scene always has room for two objects")
+
+
+def samples_of(scene: Scene, key: str, image: str = "", *, scale: float = 1.0) -> Iterator[Sample]:
+    """Up to three samples about objects of a scene; the same for a key. scale: pixels of the image per pixel of the scene."""
+    random = Random(f"asked:{key}")
+    one, other = random.sample(scene.items, 2)
+    written = random.choice(scene.items)
+    asked: list[tuple[str, str, str, tuple[Item, ...]]] = [
+        ("object", "What is <region1>?", one.name, (one,)),
+        ("label", "What is written on <region1>?", written.label, (written,)),
+    ]
+    if one.colour != other.colour:
+        number = random.choice((1, 2))
+        colour = (one, other)[number - 1].colour
+        asked.append(("which", f"Which of <region1>, <region2> is {colour}?", f"region {number}", (one, other)))
+    for kind, question, answer, items in asked:
+        boxes = tuple(Box(*(value * scale for value in item.box)) for item in items)
+        known = f"The {items[0].name}" if kind == "label" else "It"
+        metadata = {"category": kind, THOUGHT: f"{known} can be seen well."}
+        yield Sample(f"{key}-{kind}", image, question, (answer,), metadata=metadata, boxes=boxes, regions=boxes)

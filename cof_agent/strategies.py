@@ -73,12 +73,19 @@ def _tree(policy: Policy, settings: ZoomSettings) -> Way:
     return Way(TreeSearch(policy), replace(settings, max_zooms=4 * EXPANSIONS, enlarge=OVERLAP))
 
 
+def _spot(policy: Policy, settings: ZoomSettings) -> Way:
+    from cof_agent.graphs.spot import SPOT, settings_for
+
+    return Way(Named(policy, "spot"), settings_for(settings), SPOT)
+
+
 _STRATEGIES: dict[str, Strategy] = {
     "focus": _focus,
     "direct": _direct,
     "always-zoom": _always_zoom,
     "grid": _grid,
     "tree": _tree,
+    "spot": _spot,
 }
 
 

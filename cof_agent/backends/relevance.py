@@ -1,0 +1,144 @@
+"""Which part of the overview an answer rests on: relevance propagated through a Qwen-VL's attention.
+
+Chefer, Gur and Wolf, arXiv 2103.15679, for a decoder that reads image and text in one sequence. Relevance starts as the
+identity; each layer adds `A_bar R`, where A_bar is the mean over heads of relu(gradient x attention) and the gradient is
+that of the given answer's log-probability. Of the last R only one row is wanted, so it is carried as a vector from the top
+layer down, beside the gradient; one layer's attention is held at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cof_agent.backends.memory import FeatureCache
+from cof_agent.policy import begun
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cof_agent.backends.local import LocalPolicy
+    from cof_agent.protocol import Message
+
+
+def relevance(
+    policy: LocalPolicy, messages: Sequence[Message], images: Sequence[Image], answer: str, *, row: int | None = None
+) -> Tensor:
+    """The map of the first image for `answer`: [rows, columns] of merged patches, float32 on the CPU, 0 or more.
+
+    messages: the conversation up to the answer; the last one is the beginning of the assistant's turn, which `answer`
+    continues. row: the position in the sequence whose relevance is read, by default the one that predicts the answer's
+    first token: every path from the image to the answer runs through it or through later ones.
+
+    Not while the policy generates: the attention implementation is another one during the call, and restored after it.
+
+    Raises:
+        InputError: if a message holds the text of the image token.
+        ValueError: if there is no beginning to continue, or the answer is no text of its own tokens.
+    """
+    if not begun(messages):
+        raise ValueError("the last message must be the assistant's own, with the answer's beginning")
+    text = policy.render(messages)
+    start, pictures = policy.read(text, images)
+    ids, _ = policy.read(text + answer, images)
+    # Where the two texts part, the answer begins; a token that spans the border belongs to it.
+    first = next((place for place, (a, b) in enumerate(zip(start, ids, strict=False)) if a != b), len(start))
+    if first >= len(ids):
+        raise ValueError(f"the answer {answer!r} has no tokens")
+    model = policy.model
+    with _eager(model.model.language_model):
+        trace = _Trace.of(model, ids, pictures)
+        found = trace.propagate(model, ids, first, first - 1 if row is None else row)
+    grid, merge = pictures[0].grid, model.config.vision_config.spatial_merge_size
+    begin, cells = ids.index(model.config.image_token_id), prod(grid) // merge**2
+    return found[begin : begin + cells].reshape(grid[1] // merge, grid[2] // merge).float().cpu()
+
+
+@contextmanager
+def _eager(text_model: Any) -> Iterator[None]:
+    """The only implementation that tells its attention; for the language model alone."""
+    before = text_model.config._attn_implementation
+    text_model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        text_model.set_attn_implementation(before)
+
+
+@dataclass
+class _Trace:
+    """What entered each decoder layer in one forward pass without gradients: [1, tokens, width], and its other arguments;
+    `last`: what came out of the last one."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    arguments: list[dict[str, Any]] = field(default_factory=list)
+    last: Tensor | None = None
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: Any, ids: list[int], pictures: list[Any]) -> _Trace:
+        trace, text_model = cls(), model.model.language_model
+
+        def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            trace.inputs.append(args[0] if args else kwargs.pop("hidden_states"))
+            trace.arguments.append(kwargs | {"past_key_values": None, "use_cache": False})
+
+        hooks = [layer.register_forward_pre_hook(enter, with_kwargs=True) for layer in text_model.layers]
+        hooks.append(text_model.norm.register_forward_pre_hook(lambda _, args: setattr(trace, "last", args[0])))
+        try:
+            tokens = torch.tensor([ids], device=model.device)
+            kinds = (tokens == model.config.image_token_id).int()
+            grid = torch.tensor([picture.grid for picture in pictures])
+            positions, _ = model.model.get_rope_index(tokens, kinds, image_grid_thw=grid)
+            features = FeatureCache(model).of(pictures)
+            model.model(
+                input_ids=tokens, position_ids=positions, mm_encoder_outputs={"image": features}, use_cache=False
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return trace
+
+    def propagate(self, model: Any, ids: list[int], first: int, row: int) -> Tensor:
+        """Row `row` of the relevance of all tokens: [tokens]; the answer is `ids[first:]`."""
+        assert self.last is not None
+        gradient = _answer_gradient(model, self.last, ids, first)
+        relevant = torch.zeros(len(ids), device=self.last.device)
+        relevant[row] = 1.0
+        layers = list(model.model.language_model.layers)
+        for layer, entered, arguments in reversed(list(zip(layers, self.inputs, self.arguments, strict=True))):
+            gradient, attention = _through(layer, entered, arguments, gradient)
+            relevant = relevant + relevant @ attention
+        return relevant
+
+
+@torch.enable_grad()
+def _answer_gradient(model: Any, last: Tensor, ids: list[int], first: int) -> Tensor:
+    """The gradient of the answer's log-probability by the last layer's output."""
+    last = last.detach().requires_grad_()
+    logits = model.lm_head(model.model.language_model.norm(last)[0, first - 1 : -1]).float()
+    target = torch.tensor(ids[first:], device=last.device)
+    told = logits.log_softmax(-1).gather(1, target[:, None]).sum()
+    (gradient,) = torch.autograd.grad(told, last)
+    return gradient
+
+
+@torch.enable_grad()
+def _through(layer: Any, entered: Tensor, arguments: dict[str, Any], gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient before a layer from the one behind it, and the layer's A_bar [tokens, tokens]."""
+    seen: list[Tensor] = []
+    hook = layer.self_attn.register_forward_hook(lambda _, __, output: seen.append(output[1]))
+    try:
+        entered = entered.detach().requires_grad_()
+        output = layer(entered, **arguments)
+    finally:
+        hook.remove()
+    output = output[0] if isinstance(output, tuple) else output
+    before, by_attention = torch.autograd.grad(output, (entered, seen[0]), gradient)
+    return before, (by_attention * seen[0].detach()).clamp(min=0)[0].float().mean(0)

@@ -114,8 +114,8 @@ def test_two_turns_the_region_and_the_answer(sample: Sample) -> None:
     assert (played.stop, played.answer, played.zooms) == (StopReason.ANSWERED, "7", 1)
     assert (played.policy, played.protocol_version) == ("scripted, spot", spot.VERSION)
     assert played.settings["system"] == "padded" and played.settings["max_zooms"] == 1
-    # 800 x 600 lies 100 below the top of its padded square; half as much again is cut on either side.
-    assert played.views[1].region == Box(200 - 50, 200 - 25, 400 + 50, 300 + 25)
+    # 800 x 600 lies 100 below the top of its padded square, up to rounding to the grid; a quarter is added at each edge.
+    assert tuple(played.views[1].region) == pytest.approx((200 - 50, 200 - 25, 400 + 50, 300 + 25), abs=7)
     assert heard[0] == spot.opening(sample)
     assert heard[1] == [*heard[0], {"role": "assistant", "content": [{"type": "text", "text": REGION}]}, heard[1][-1]]
     image, text = heard[1][-1]["content"]
@@ -253,8 +253,8 @@ def highlight(cells: Sequence[Sequence[float]], size: Size) -> Highlight:
 
 
 def test_the_region_is_what_hangs_together_with_the_peak() -> None:
-    found = highlight([[0, 0, 0, 9], [5, 0, 0, 0], [0, 10, 6, 0], [0, 0, 4, 0]], Size(800, 400))
-    assert found.peak == (300, 250)
+    found = highlight([[0, 0, 0, 9], [4, 0, 0, 0], [0, 10, 6, 0], [0, 0, 2, 0]], Size(800, 400))
+    assert found.peak == Box(200, 200, 400, 300)
     assert found.region == Box(0, 100, 600, 300)
 
 
@@ -263,9 +263,9 @@ def test_a_region_lies_in_the_image_around_its_peak(size: Size, rows: int, colum
     cell = st.floats(0, 1)
     cells = data.draw(st.lists(st.lists(cell, min_size=columns, max_size=columns), min_size=rows, max_size=rows))
     found = highlight(cells, size)
-    (x, y), region = found.peak, found.region
-    assert -1e-6 <= region.x0 < x < region.x1 <= size.width + 1e-6
-    assert -1e-6 <= region.y0 < y < region.y1 <= size.height + 1e-6
+    whole = Box(0, 0, size.width, size.height)
+    assert found.region.coverage(found.peak) == pytest.approx(1)
+    assert whole.coverage(found.region) == pytest.approx(1)
 
 
 def test_the_pointing_game() -> None:

@@ -1,9 +1,9 @@
-"""Which part of the overview an answer rests on: relevance propagated through a Qwen-VL's attention.
+"""Which part of the overview a reply rests on: relevance propagated through a Qwen-VL's attention.
 
 Chefer, Gur and Wolf, arXiv 2103.15679, for a decoder that reads image and text in one sequence. Relevance starts as the
 identity; each layer adds `A_bar R`, where A_bar is the mean over heads of relu(gradient x attention) and the gradient is
-that of the given answer's log-probability. Of the last R only one row is wanted, so it is carried as a vector from the top
-layer down, beside the gradient; one layer's attention is held at a time.
+that of the given reply's log-probability. Of the last R a few rows are wanted, so these are carried from the top layer
+down, beside the gradient; one layer's attention is held at a time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cof_agent.backends.memory import FeatureCache
-from cof_agent.policy import begun
+from cof_agent.backends.memory import FeatureCache, Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,37 +26,34 @@ if TYPE_CHECKING:
     from cof_agent.protocol import Message
 
 
-def relevance(
-    policy: LocalPolicy, messages: Sequence[Message], images: Sequence[Image], answer: str, *, row: int | None = None
-) -> Tensor:
-    """The map of the first image for `answer`: [rows, columns] of merged patches, float32 on the CPU, 0 or more.
+def relevance(policy: LocalPolicy, messages: Sequence[Message], images: Sequence[Image], reply: str) -> Tensor:
+    """The map of the first image for `reply`: [rows, columns] of merged patches, float32 on the CPU, 0 or more, sum 1.
 
-    messages: the conversation up to the answer; the last one is the beginning of the assistant's turn, which `answer`
-    continues. row: the position in the sequence whose relevance is read, by default the one that predicts the answer's
-    first token: every path from the image to the answer runs through it or through later ones.
+    messages: the conversation up to the reply; where the last one is the beginning of the assistant's turn, the reply goes
+    on from there. Read are the rows of the positions that predict a token of the reply, the question's last among them
+    where the reply is one token; each row is scaled to sum 1 over the image, so that every token has the same say.
 
     Not while the policy generates: the attention implementation is another one during the call, and restored after it.
 
     Raises:
         InputError: if a message holds the text of the image token.
-        ValueError: if there is no beginning to continue, or the answer is no text of its own tokens.
+        ValueError: if the reply has no tokens of its own.
     """
-    if not begun(messages):
-        raise ValueError("the last message must be the assistant's own, with the answer's beginning")
     text = policy.render(messages)
     start, pictures = policy.read(text, images)
-    ids, _ = policy.read(text + answer, images)
-    # Where the two texts part, the answer begins; a token that spans the border belongs to it.
+    ids, _ = policy.read(text + reply, images)
+    # Where the two texts part, the reply begins; a token that spans the border belongs to it.
     first = next((place for place, (a, b) in enumerate(zip(start, ids, strict=False)) if a != b), len(start))
     if first >= len(ids):
-        raise ValueError(f"the answer {answer!r} has no tokens")
+        raise ValueError(f"the reply {reply!r} has no tokens")
     model = policy.model
     with _eager(model.model.language_model):
-        trace = _Trace.of(model, ids, pictures)
-        found = trace.propagate(model, ids, first, first - 1 if row is None else row)
+        found = _Trace.of(model, ids, pictures).propagate(model, ids, first)
     grid, merge = pictures[0].grid, model.config.vision_config.spatial_merge_size
     begin, cells = ids.index(model.config.image_token_id), prod(grid) // merge**2
-    return found[begin : begin + cells].reshape(grid[1] // merge, grid[2] // merge).float().cpu()
+    votes = found[:, begin : begin + cells].float().cpu()
+    votes = votes / votes.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return votes.mean(0).reshape(grid[1] // merge, grid[2] // merge)
 
 
 @contextmanager
@@ -82,7 +78,7 @@ class _Trace:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: Any, ids: list[int], pictures: list[Any]) -> _Trace:
+    def of(cls, model: Any, ids: list[int], pictures: list[Picture]) -> _Trace:
         trace, text_model = cls(), model.model.language_model
 
         def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -105,12 +101,11 @@ class _Trace:
                 hook.remove()
         return trace
 
-    def propagate(self, model: Any, ids: list[int], first: int, row: int) -> Tensor:
-        """Row `row` of the relevance of all tokens: [tokens]; the answer is `ids[first:]`."""
+    def propagate(self, model: Any, ids: list[int], first: int) -> Tensor:
+        """Relevance of all tokens to the positions that predict the reply, `ids[first:]`: [reply, tokens]."""
         assert self.last is not None
-        gradient = _answer_gradient(model, self.last, ids, first)
-        relevant = torch.zeros(len(ids), device=self.last.device)
-        relevant[row] = 1.0
+        gradient = _reply_gradient(model, self.last, ids, first)
+        relevant = torch.eye(len(ids), device=self.last.device)[first - 1 : -1]
         layers = list(model.model.language_model.layers)
         for layer, entered, arguments in reversed(list(zip(layers, self.inputs, self.arguments, strict=True))):
             gradient, attention = _through(layer, entered, arguments, gradient)
@@ -119,8 +114,8 @@ class _Trace:
 
 
 @torch.enable_grad()
-def _answer_gradient(model: Any, last: Tensor, ids: list[int], first: int) -> Tensor:
-    """The gradient of the answer's log-probability by the last layer's output."""
+def _reply_gradient(model: Any, last: Tensor, ids: list[int], first: int) -> Tensor:
+    """The gradient of the reply's log-probability by the last layer's output."""
     last = last.detach().requires_grad_()
     logits = model.lm_head(model.model.language_model.norm(last)[0, first - 1 : -1]).float()
     target = torch.tensor(ids[first:], device=last.device)

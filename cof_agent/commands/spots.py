@@ -112,8 +112,9 @@ class _Spots:
         opening = protocol.opening(sample, overview, system=self.policy.coordinates)
         said = await self.policy.generate(opening, [image], Sampling())
         thought = protocol.without_tags(protocol.thought(said.text))
-        held = [*opening, protocol.assistant(protocol.begin_answer(thought))]
-        found = await asyncio.to_thread(relevance, self.policy, held, [image], sample.answers[0])
+        # Its own thought before the true answer: without one, a model that thinks first has not looked yet.
+        reply = protocol.write_answer(thought, sample.answers[0])
+        found = await asyncio.to_thread(relevance, self.policy, opening, [image], reply)
         return Highlight(sample.id, overview, tuple(tuple(round(cell, 6) for cell in row) for row in found.tolist()))
 
     def _draw(self, found: Highlight, sample: Sample) -> None:

@@ -327,11 +327,23 @@ def test_spots_annotates_draws_and_goes_on(
     assert [one.sample.id for one in played] == ["a", "b"]
     assert all((one.stop, one.answer, one.zooms) == (StopReason.ANSWERED, "7", 1) for one in played)
     boxed = list(read_jsonl(out / "samples.jsonl", Sample))
-    assert [one.boxes for one in boxed] == [(one.views[1].region,) for one in played]
+    assert all(one.views[1].region.coverage(*two.boxes) > 0.99 for one, two in zip(played, boxed, strict=True))
     assert sorted(path.name for path in (out / "pictures").iterdir()) == ["a.png", "b.png"]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["annotated"] == 2 and summary["pointing"]["all"]["n"] == 1
     assert "2 of 2 samples have a region" in capsys.readouterr().out
+
+
+def test_spots_goes_on_after_a_sample_that_it_cannot_read(
+    checkpoint: Callable[[str], Path], data: Path, sample: Sample, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [replace(sample, id="a", image="gone.png"), replace(sample, id="b", question="What is <|image_pad|>?")]
+    (data / "samples.jsonl").write_text("".join(to_json(one) + "\n" for one in bad))
+    assert main(["spots", str(data), "-o", str(data / "out"), "--model", str(checkpoint("qwen2_5_vl"))]) == 0
+    gone, marked = read_jsonl(data / "out" / "trajectories.jsonl", Trajectory)
+    assert (gone.stop, marked.stop) == (StopReason.ERROR, StopReason.ERROR)
+    assert "no such file" in str(gone.error) and "stands for an image" in str(marked.error)
+    assert "0 of 2 samples have a region" in capsys.readouterr().out
 
 
 def test_spots_needs_answers_and_a_model_of_its_own(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

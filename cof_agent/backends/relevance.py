@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cof_agent.backends.memory import FeatureCache, Picture
+from cof_agent.policy import PolicyError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +38,7 @@ def relevance(policy: LocalPolicy, messages: Sequence[Message], images: Sequence
 
     Raises:
         InputError: if a message holds the text of the image token.
+        PolicyError: if the device has not enough memory for the conversation.
         ValueError: if the reply has no tokens of its own.
     """
     text = policy.render(messages)
@@ -47,8 +49,13 @@ def relevance(policy: LocalPolicy, messages: Sequence[Message], images: Sequence
     if first >= len(ids):
         raise ValueError(f"the reply {reply!r} has no tokens")
     model = policy.model
-    with _eager(model.model.language_model):
-        found = _Trace.of(model, ids, pictures).propagate(model, ids, first)
+    try:
+        with _eager(model.model.language_model):
+            found = _Trace.of(model, ids, pictures).propagate(model, ids, first)
+    except torch.OutOfMemoryError:
+        raise PolicyError(
+            f"{policy.name} ran out of memory at {len(ids)} tokens; lower --max-pixels.", transient=False
+        ) from None
     grid, merge = pictures[0].grid, model.config.vision_config.spatial_merge_size
     begin, cells = ids.index(model.config.image_token_id), prod(grid) // merge**2
     votes = found[:, begin : begin + cells].float().cpu()

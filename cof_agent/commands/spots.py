@@ -22,7 +22,7 @@ from cof_agent.graphs.spot import SPOT, settings_for
 from cof_agent.graphs.steps import Context
 from cof_agent.highlight import Highlight, draw, pointing
 from cof_agent.picture import fitted
-from cof_agent.policy import Policy, Sampling, ScriptedPolicy
+from cof_agent.policy import Line, Policy, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.rollout import collect
 from cof_agent.scenes import oracle
 from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, read_jsonl, to_json, write_atomic
@@ -30,6 +30,7 @@ from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, read_jsonl, 
 if TYPE_CHECKING:
     from cof_agent.backends.local import LocalPolicy
 
+HIGHLIGHTS = "highlights.jsonl"
 PICTURE = 1280  # pixels of the long side
 
 
@@ -42,9 +43,13 @@ def run(options: argparse.Namespace) -> int:
     policy = _local(options)
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
     spots = _Spots(policy, ZoomSettings(policy.coordinates, policy.limits, enlarge=options.enlarge), output)
-    trajectories = asyncio.run(spots.annotate(samples, pictures=options.pictures))
-    summary = spots.summary(trajectories) | common.origin(options, trajectories[0])
-    write_atomic(output / "samples.jsonl", "".join(to_json(_boxed(one)) + "\n" for one in trajectories if one.zooms))
+    trajectories = asyncio.run(spots.annotate(samples))
+    found = spots.found(trajectories)
+    if options.pictures:
+        for sample, highlight in found:
+            spots.draw(highlight, sample)
+    summary = spots.summary(trajectories, found) | common.origin(options, trajectories[0])
+    write_atomic(output / "samples.jsonl", "".join(to_json(_boxed(*pair)) + "\n" for pair in found))
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output)
     return 0
@@ -52,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_output(output: Path) -> None:
     """Samples that are there already are not overwritten, least of all those that are read."""
-    if (output / "samples.jsonl").exists() and not (output / "highlights.jsonl").exists():
+    if (output / "samples.jsonl").exists() and not (output / HIGHLIGHTS).exists():
         raise InputError(
             f"{output / 'samples.jsonl'} holds samples that this command did not write; use another folder."
         )
@@ -68,41 +73,40 @@ def _local(options: argparse.Namespace) -> LocalPolicy:
 
 
 class _Spots:
-    """Annotates samples into a folder, where `highlights.jsonl` holds a map for every trajectory there."""
+    """Annotates samples into a folder, where `HIGHLIGHTS` holds a map for every trajectory there."""
 
     def __init__(self, policy: LocalPolicy, settings: ZoomSettings, output: Path) -> None:
         self.policy, self.output = policy, output
         self.own = ZoomEnvironment(settings)  # the conversation that the map is made of is in the model's own format
         self.environment = self.own.with_settings(settings_for(settings))
 
-    async def annotate(self, samples: Sequence[Sample], *, pictures: bool) -> list[Trajectory]:
+    async def annotate(self, samples: Sequence[Sample]) -> list[Trajectory]:
         """One trajectory for each sample, in their order; those that are there already are kept."""
 
         def made_with(sample: Sample) -> dict[str, Any]:
-            return SPOT.made_with(Context(self._teller([]), self.environment))
+            return SPOT.made_with(Context(self._teller(), self.environment))
 
-        with JsonlAppender(self.output / "highlights.jsonl") as file:
+        with JsonlAppender(self.output / HIGHLIGHTS) as file:
 
             async def one(sample: Sample) -> Trajectory:
-                return await self._one(sample, file, pictures)
+                return await self._one(sample, file)
 
             return await collect(
                 samples, one, output=self.output / "trajectories.jsonl", concurrency=1, made_with=made_with
             )
 
-    async def _one(self, sample: Sample, file: JsonlAppender, pictures: bool) -> Trajectory:
+    async def _one(self, sample: Sample, file: JsonlAppender) -> Trajectory:
         try:
             overview = self.own.reset(sample)
             found = await self._highlight(sample, overview)
-        except InputError:
-            return await SPOT.run(sample, self._teller([]), self.environment)  # which records why it cannot be opened
+        except (InputError, PolicyError) as error:
+            failed = self._teller(PolicyError(str(error), transient=False))
+            return await SPOT.run(sample, failed, self.environment)
         file.append(found)
-        if pictures:
-            self._draw(found, sample)
         region = spot.write_region(overview.from_source(found.region, spot.SYSTEM))
-        return await SPOT.run(sample, self._teller([region, sample.answers[0]]), self.environment)
+        return await SPOT.run(sample, self._teller(region, sample.answers[0]), self.environment)
 
-    def _teller(self, lines: list[str]) -> Policy:
+    def _teller(self, *lines: Line) -> Policy:
         return ScriptedPolicy(lines, name=f"{self.policy.name}, relevance", limits=self.policy.limits)
 
     async def _highlight(self, sample: Sample, overview: View) -> Highlight:
@@ -117,43 +121,47 @@ class _Spots:
         found = await asyncio.to_thread(relevance, self.policy, opening, [image], reply)
         return Highlight(sample.id, overview, tuple(tuple(round(cell, 6) for cell in row) for row in found.tolist()))
 
-    def _draw(self, found: Highlight, sample: Sample) -> None:
+    def found(self, trajectories: Sequence[Trajectory]) -> list[tuple[Sample, Highlight]]:
+        """The samples that have a region, each with its map."""
+        maps = {found.id: found for found in read_jsonl(self.output / HIGHLIGHTS, Highlight)}
+        return [(one.sample, maps[one.sample.id]) for one in trajectories if one.zooms]
+
+    def draw(self, found: Highlight, sample: Sample) -> None:
+        """`pictures/ID.png` in the output folder."""
         whole = replace(found.overview, shown_size=fitted(found.overview.source_size, PICTURE))
         buffer = io.BytesIO()
         draw(found, sample, self.own.image(sample, whole)).save(buffer, "PNG")
         name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in sample.id)
         write_atomic(self.output / "pictures" / f"{name}.png", buffer.getvalue())
 
-    def summary(self, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    def summary(self, trajectories: Sequence[Trajectory], found: Sequence[tuple[Sample, Highlight]]) -> dict[str, Any]:
         """Counts, and the pointing figures of the samples with true boxes; `overview`: of those whose details the overview
         shows, where that is known."""
-        maps = {found.id: found for found in read_jsonl(self.output / "highlights.jsonl", Highlight)}
-        pairs = [(maps[one.sample.id], one.sample) for one in trajectories if one.sample.id in maps]
         legible = [
-            (found, sample)
-            for found, sample in pairs
-            if "looks" in sample.metadata and not oracle.zooms_needed(sample, found.overview, self.own)
+            (sample, highlight)
+            for sample, highlight in found
+            if "looks" in sample.metadata and not oracle.zooms_needed(sample, highlight.overview, self.own)
         ]
+        figures = {"all": found, "overview": legible}
+        errors = [one.error for one in trajectories if one.error]
         return {
             "n": len(trajectories),
-            "annotated": sum(bool(one.zooms) for one in trajectories),
-            "pointing": {
-                "all": pointing((found, sample.boxes) for found, sample in pairs),
-                "overview": pointing((found, sample.boxes) for found, sample in legible),
-            },
+            "annotated": len(found),
+            "first_error": errors[0] if errors else None,
+            "pointing": {name: pointing((h, s.boxes) for s, h in pairs) for name, pairs in figures.items()},
         }
 
 
-def _boxed(trajectory: Trajectory) -> Sample:
-    """The sample with the region that was cut, in place of any boxes of its own."""
-    return replace(
-        trajectory.sample, image=str(Path(trajectory.sample.image).resolve()), boxes=(trajectory.views[1].region,)
-    )
+def _boxed(sample: Sample, found: Highlight) -> Sample:
+    """The sample with the region, not yet extended, in place of any boxes of its own."""
+    return replace(sample, image=str(Path(sample.image).resolve()), boxes=(found.region,))
 
 
 def _print(summary: dict[str, Any], output: Path) -> None:
     console = common.console()
     console.print(f"{summary['annotated']} of {summary['n']} samples have a region.")
+    if summary["first_error"]:
+        console.print(f"the first that has none: {summary['first_error']}")
     figures = {name: row for name, row in summary["pointing"].items() if row["n"]}
     if figures:
         table = Table(title="maps against true boxes", title_justify="left")

@@ -1,4 +1,4 @@
-"""The command line: `cof ask | collect | eval | compare | rollout | view | scenes | regions | sft | rl | merge`.
+"""The command line: `cof ask | collect | eval | compare | rollout | spots | view | scenes | regions | sft | rl | merge`.
 
 Parsing only; each command lives in `cof_agent.commands`.
 """
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_rollout(
         commands.add_parser("rollout", help="play samples several times, keep those neither easy nor hopeless")
     )
+    _add_spots(commands.add_parser("spots", help="find the regions that known answers rest on, to train Chain-of-Spot"))
     _add_view(commands.add_parser("view", help="turn trajectories into a page to look at"))
     _add_scenes(commands.add_parser("scenes", help="draw scenes with questions and known answers"))
     _add_regions(commands.add_parser("regions", help="turn a public set with regions into samples to train on"))
@@ -175,7 +176,8 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         default="focus",
         metavar="NAME",
         help="focus (the agent), or to hold it against: direct (overview only), always-zoom (never without), grid (fixed "
-        "tiles), tree (the parts where the model is surest), regions (what the question names, first)",
+        "tiles), tree (the parts where the model is surest), regions (what the question names, first), spot (Chain-of-Spot: "
+        "one region, then the answer)",
     )
     parser.add_argument(
         "--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show"
@@ -215,6 +217,19 @@ def _add_rollout(parser: argparse.ArgumentParser) -> None:
     _add_model(parser, seed="of the random numbers; 0 by default")
     parser.set_defaults(seed=0)
     _add_agent(parser)
+
+
+def _add_spots(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--pictures", action="store_true", help="draw each map over its overview, with the region")
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="nano", metavar="NAME", help="nano, a directory or a hub id")
+    group.add_argument(
+        "--max-pixels", type=_count, metavar="N", help="most pixels of the overview as the model sees it"
+    )
+    group.add_argument("--zoom-pixels", type=_count, metavar="N", help="most pixels of a crop as the model sees it")
+    group.add_argument("--enlarge", type=_factor, default=1.5, metavar="F", help="widen each region by this factor")
+    parser.set_defaults(provider=None, base_url=None, coordinates=None, seed=None)
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:

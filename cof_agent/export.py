@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cof_agent import protocol
+from cof_agent import protocol, spot
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
@@ -43,9 +43,17 @@ def settings_of(trajectory: Trajectory) -> ZoomSettings:
 
 
 def messages_of(trajectory: Trajectory) -> list[protocol.Message]:
-    """The conversation as it was held, under the system prompt that it was held with."""
+    """The conversation as it was held, in its own wire format, under the system prompt that it was held with."""
+    return _RENDERED.get(trajectory.protocol_version, _agents)(trajectory)
+
+
+def _agents(trajectory: Trajectory) -> list[protocol.Message]:
     system = settings_of(trajectory).system
     return protocol.render(trajectory, system=system, prompt=trajectory.settings.get("prompt"))
+
+
+_RENDERED: dict[str, Callable[[Trajectory], list[protocol.Message]]] = {spot.VERSION: spot.render}
+"""How trajectories of other formats than the agent's are written, by `protocol_version`."""
 
 
 def conversation(trajectory: Trajectory, environment: ZoomEnvironment) -> tuple[list[protocol.Message], list[bytes]]:
@@ -128,7 +136,7 @@ def to_sharegpt(trajectories: Iterable[Trajectory], folder: Path) -> tuple[int, 
             for message in messages
             if message["role"] != "system"
         ]
-        system = _flat(messages[0]["content"])
+        system = "".join(_flat(message["content"]) for message in messages if message["role"] == "system")
         images = [_written(png, folder) for png in pngs]
         rows.append({"id": trajectory.sample.id, "conversations": turns, "system": system, "images": images})
     write_atomic(folder / "sharegpt.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")

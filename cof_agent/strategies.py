@@ -78,6 +78,12 @@ def _regions(policy: Policy, settings: ZoomSettings) -> Way:
     return Way(_Regions(policy, "region crops"), settings)
 
 
+def _spot(policy: Policy, settings: ZoomSettings) -> Way:
+    from cof_agent.graphs.spot import SPOT, settings_for
+
+    return Way(Named(policy, "spot"), settings_for(settings), SPOT)
+
+
 _STRATEGIES: dict[str, Strategy] = {
     "focus": _focus,
     "direct": _direct,
@@ -85,6 +91,7 @@ _STRATEGIES: dict[str, Strategy] = {
     "grid": _grid,
     "tree": _tree,
     "regions": _regions,
+    "spot": _spot,
 }
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from cof_agent import protocol
+from cof_agent import protocol, spot
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Box, CoordinateSystem, Size, View, smart_resize
 from cof_agent.nano.build import OVERVIEW_PIXELS, ZOOM_PIXELS
@@ -43,6 +43,7 @@ class Plan:
     faults: dict[str, float] = field(
         default_factory=dict
     )  # of the teacher (`scenes.imperfect.Faults`); none by default
+    spot: float = 0.0  # share of rows in Chain-of-Spot's two turns in their place; the others stay as they are
 
 
 def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
@@ -51,6 +52,9 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
     growth = random.random() if random.random() < plan.simple else 1.0
     part = Random(f"part:{key}").choice(plan.parts)
     scene = generate(key, part_of(style(growth), part))
+    if Random(f"spot:{key}").random() < plan.spot:
+        overview = overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part)
+        return _spot_row(_samples(scene, overview, random, drill=False), scene, overview, environment, plan.tokens)
     talk = _Conversation(scene, environment, plan.tokens, imperfect.Faults(**plan.faults))
     kind = random.random()
     if kind < plan.reading:
@@ -198,6 +202,34 @@ def _read_crops(talk: _Conversation, random: Random) -> None:
             break
     if talk._new:  # shown, but without a question
         talk.views.pop()
+
+
+def _spot_row(
+    samples: list[Sample], scene: Scene, overview: View, environment: ZoomEnvironment, tokens: int
+) -> dict[str, Any]:
+    """Questions about one scene in the turns of `cof_agent.spot`, as many as about `tokens` tokens and the zoom budget hold.
+
+    Each region takes in all that its question needs; the true answer follows, whether or not the crop shows it well.
+    """
+    messages: list[protocol.Message] = []
+    views = [overview]
+    padded = environment.with_system(spot.SYSTEM)
+    for sample in samples[: environment.settings.max_zooms]:
+        text = spot.write_region(oracle.pointing_box(overview, oracle.region(sample), spot.SYSTEM))
+        (seen,) = padded.step((spot.read_region(text, overview),), [overview])
+        assert seen.view is not None
+        asked = [
+            spot.ask_region(sample, None if messages else 0),
+            protocol.assistant(text),
+            spot.ask_answer(sample, len(views)),
+            protocol.assistant(sample.answers[0]),
+        ]
+        tokens -= sum(_tokens(message) for message in asked)
+        if messages and tokens < 0:
+            break
+        messages += asked
+        views.append(seen.view)
+    return to_row(messages, [sketch(scene, view.region, view.shown_size) for view in views])
 
 
 def crop_of(item: Item, overview: View, environment: ZoomEnvironment, random: Random, *, sign: bool) -> View:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cof_agent import protocol
+from cof_agent import protocol, spot
 from cof_agent.backends.reader import FAMILIES
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.export import settings_of
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, Size, View, read_box, smart_resize
 from cof_agent.policy import PixelLimits
-from cof_agent.trajectory import Trajectory, Turn, Zoom
+from cof_agent.trajectory import Action, Trajectory, Turn, Zoom
 
 
 class Unfit(Exception):
@@ -55,8 +55,9 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
     """
     if trajectory.overview is None:
         raise Unfit("its image was never shown")
-    made = settings_of(trajectory)
-    if made.system == frame.system and all(frame.fits(view.shown_size) for view in trajectory.views):
+    made, spots = settings_of(trajectory), trajectory.protocol_version == spot.VERSION
+    system = spot.SYSTEM if spots else frame.system  # Chain-of-Spot's coordinates are the same for every model
+    if made.system == system and all(frame.fits(view.shown_size) for view in trajectory.views):
         return trajectory
     limits = PixelLimits(
         frame.grid,
@@ -64,12 +65,15 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
         min(max(made.limits.max_pixels, frame.min_pixels), frame.max_pixels),
         min(max(made.limits.zoom_pixels, frame.min_pixels), frame.max_pixels),
     )
-    settings = replace(made, system=frame.system, limits=limits)
+    settings = replace(made, system=system, limits=limits)
     target = environment.with_settings(settings)
     views, shown, turns = trajectory.views, [target.reset(trajectory.sample)], []
     for turn in trajectory.turns:
-        text = _rewritten(turn, made.system, frame.system, views, shown)
-        actions = protocol.parse(text)
+        if spots:
+            text, actions = _pointed(turn, views, shown)
+        else:
+            text = _rewritten(turn, made.system, frame.system, views, shown)
+            actions = protocol.parse(text)
         observations = target.step(actions, shown)
         if len(observations) != len(turn.observations) or any(found.view is None for found in observations):
             raise Unfit("a box of it brings no crop in this model's coordinates")
@@ -88,11 +92,25 @@ def _rewritten(
     action = turn.actions[0]
     if not isinstance(action, Zoom):
         return turn.text
+    return protocol.write_zoom(protocol.thought(turn.text), _moved(action, old, new, views, shown), action.image)
+
+
+def _pointed(turn: Turn, views: tuple[View, ...], shown: list[View]) -> tuple[str, tuple[Action, ...]]:
+    """The words and the action of a turn in Chain-of-Spot's format, the region in the padded square of the new overview."""
+    (action,) = turn.actions
+    if not isinstance(action, Zoom):
+        return turn.text, turn.actions
+    text = spot.write_region(_moved(action, spot.SYSTEM, spot.SYSTEM, views, shown))
+    return text, (spot.read_region(text, shown[0]),)
+
+
+def _moved(
+    action: Zoom, old: CoordinateSystem, new: CoordinateSystem, views: tuple[View, ...], shown: list[View]
+) -> Box:
+    """The box of a zoom in the new coordinates."""
     try:
         source = views[action.image].to_source(read_box(action.box), old)
     except (BoxError, IndexError):
         raise Unfit("a box of it cannot be read, so that it cannot be rewritten for this model") from None
     box = shown[action.image].from_source(source, new)
-    if not new.digits:
-        box = Box(*(float(round(value)) for value in box))
-    return protocol.write_zoom(protocol.thought(turn.text), box, action.image)
+    return box if new.digits else Box(*(float(round(value)) for value in box))

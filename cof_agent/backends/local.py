@@ -40,7 +40,7 @@ class LocalPolicy(Reader):
     1e-6 of their size in float32), on who else is being answered or on what was read before, so that a greedy or
     seeded text can only differ between two runs where two tokens are tied that closely.
 
-    capacity: conversations that are generated for at once. The rest is `Reader`'s.
+    capacity: conversations that are generated for at once. `model` is the checkpoint itself. The rest is `Reader`'s.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class LocalPolicy(Reader):
         capacity: int = CAPACITY,
     ) -> None:
         super().__init__(model, processor, name=name, max_pixels=max_pixels, zoom_pixels=zoom_pixels)
+        self.model = model
         self._decoder = Decoder(model, self.stop_ids, list(self.unspeakable), capacity=capacity)
         self._batcher: Batcher[Prompt, Generated] = Batcher(self._decoder)
 

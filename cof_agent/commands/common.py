@@ -17,7 +17,6 @@ from cof_agent.backends.named import named_policy
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO
 from cof_agent.policy import Policy, Sampling
-from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.samples import read_samples
 from cof_agent.trajectory import Sample, Trajectory
 
@@ -121,7 +120,7 @@ def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
         "command": shlex.join(["cof", *sys.argv[1:]]),
         "policy": first.policy,
         "weights": None if options.provider or options.base_url else fingerprint(options.model),
-        "protocol_version": PROTOCOL_VERSION,
+        "protocol_version": first.protocol_version,
         "settings": first.settings,
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "seed": options.seed,

@@ -57,6 +57,17 @@ def looks(sample: Sample) -> tuple[Look, ...]:
     return tuple(Look.from_dict(look) for look in sample.metadata["looks"])
 
 
+def region(sample: Sample) -> Box:
+    """What one look must take in, in source pixels: the innermost box of each thing that must be seen, together."""
+    inner = [look.boxes[-1] for look in looks(sample)]
+    return Box(
+        min(box.x0 for box in inner),
+        min(box.y0 for box in inner),
+        max(box.x1 for box in inner),
+        max(box.y1 for box in inner),
+    )
+
+
 def zooms_needed(sample: Sample, overview: View, environment: ZoomEnvironment) -> int:
     """How many zooms the ideal trajectory has; 0 where the overview suffices."""
     return play(sample, overview, environment).zooms

@@ -73,12 +73,21 @@ def _tree(policy: Policy, settings: ZoomSettings) -> Way:
     return Way(TreeSearch(policy), replace(settings, max_zooms=4 * EXPANSIONS, enlarge=OVERLAP))
 
 
+def _coroi(policy: Policy, settings: ZoomSettings) -> Way:
+    from cof_agent.backends.regions import RegionPolicy
+    from cof_agent.graphs.coroi import COROI
+
+    chooser = RegionPolicy(policy)
+    return Way(chooser, replace(settings, max_zooms=min(settings.max_zooms, chooser.regions)), COROI)
+
+
 _STRATEGIES: dict[str, Strategy] = {
     "focus": _focus,
     "direct": _direct,
     "always-zoom": _always_zoom,
     "grid": _grid,
     "tree": _tree,
+    "coroi": _coroi,
 }
 
 

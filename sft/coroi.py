@@ -51,7 +51,7 @@ from sft.curriculum import SHOWN, WEIGHTS, overview_of, sample_without_image, st
 from sft.stage import Report, keep, one_cycle, options, restore
 
 IMAGES = 16  # a step
-QUESTIONS = 4  # about each scene
+QUESTIONS = 6  # about each scene
 FOLLOWED = 1  # of them beyond the first region: a crop takes as long as all the questions about an overview
 LONG_SIDES = (224, 448, 448, 448, 896)  # shown pixels of a full scene's overview, one drawn for each step
 SIMPLE = 0.2  # share of scenes that are simpler than those of the benchmark
@@ -156,7 +156,9 @@ class SceneLessons(IterableDataset[Batch]):
             random = Random(f"coroi:{self.key}:{step}")
             long_side = random.choice(LONG_SIDES)
             chains = Chains(environment, self.config, random)
-            for k in range(self.images if long_side <= SHOWN else self.images // 4):  # else one step is longer than the others
+            for k in range(
+                self.images if long_side <= SHOWN else self.images // 4
+            ):  # else one step is longer than the others
                 growth = random.random() if random.random() < SIMPLE else 1.0
                 scene = generate(f"coroi:{self.key}:{step}:{k}", style(growth))
                 questions = [ask(scene, random.choices(CATEGORIES, WEIGHTS)[0], random) for _ in range(QUESTIONS)]
@@ -279,7 +281,9 @@ def train(model: str, output: Path, *, data: Path | None, steps: int, rate: floa
             keep(output / STATE, step, stateful)
         if step % SAVE_EVERY == 0 or step == steps:
             figures = measure(scorer, policy, held_out, environment)
-            report.console.print("coroi held out: " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+            report.console.print(
+                "coroi held out: " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            )
     _with_checkpoint(policy.folder, output)
     record = {"steps": steps, "rate": rate, "seed": seed, "data": str(data) if data else None, "held_out": figures}
     write_atomic(output / FOLDER / RECORD, json.dumps(record) + "\n")
@@ -328,7 +332,7 @@ def _with_checkpoint(folder: Path, output: Path) -> None:
 
 
 def main() -> None:
-    given = options(__doc__, "model", "output", optional=("data",), steps=1500, rate=1e-3)
+    given = options(__doc__, "model", "output", optional=("data",), steps=800, rate=1.5e-3)
     try:
         train(str(given.model), given.output, data=given.data, steps=given.steps, rate=given.rate, seed=given.seed)
     except InputError as error:

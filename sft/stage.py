@@ -17,9 +17,7 @@ from rich.console import Console
 from cof_agent.trajectory import write_atomic
 
 
-def options(
-    doc: str | None, *paths: str, optional: Sequence[str] = (), steps: int, rate: float
-) -> argparse.Namespace:
+def options(doc: str | None, *paths: str, optional: Sequence[str] = (), steps: int, rate: float) -> argparse.Namespace:
     """The command line of a stage: `--PATH` for each of `paths` and of those that may be left out, and numbers with their
     defaults. Sets the threads."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])

@@ -205,8 +205,8 @@ def score_maps(scorer: RegionScorer, seen: Sequence[Seen], queries: Sequence[Que
         none = overviews.new_zeros(0, scorer.config.width)
         crops, shown = _padded([torch.cat([none, *(read[k] for k in queries[number].images[1:])]) for number in asked])
         scores, need = scorer(overviews, words, spoken, crops, shown)
-        needs = needs.index_put((torch.tensor(asked, device=device),), need)
-        for number, one in zip(asked, patch_map(scores, *grid), strict=True):
+        needs = needs.index_put((torch.tensor(asked, device=device),), need.float())
+        for number, one in zip(asked, patch_map(scores.float(), *grid), strict=True):
             maps[number] = one
     return maps, needs
 

@@ -86,9 +86,7 @@ def next_zoom(sample: Sample, views: Sequence[View], environment: ZoomEnvironmen
     return protocol.write_zoom(too_small(look), pointing_box(views[number], box, system), number)
 
 
-def next_target(
-    sample: Sample, views: Sequence[View], environment: ZoomEnvironment
-) -> tuple[Look, int, Box] | None:
+def next_target(sample: Sample, views: Sequence[View], environment: ZoomEnvironment) -> tuple[Look, int, Box] | None:
     """What is to be looked at next: the look it is for, the view to point in, and the box in source pixels; None when
     it is time to answer."""
     for look in looks(sample):

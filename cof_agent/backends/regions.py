@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from cof_agent.backends.fingerprint import fingerprint
 from cof_agent.backends.local import LocalPolicy
-from cof_agent.backends.region_scorer import Query, Seen, load_scorer, score_maps
+from cof_agent.backends.region_scorer import FOLDER, Query, Seen, load_scorer, score_maps
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
 from cof_agent.strategies import Named
@@ -22,20 +23,22 @@ if TYPE_CHECKING:
 
 
 class RegionPolicy(Named):
-    """The policy, with the regions that the scorer of its checkpoint chooses.
+    """The policy, with the regions that the scorer of its checkpoint chooses; its name tells one scorer from another.
+
+    regions: how many are chosen for a question, at most.
 
     Raises:
         InputError: if it is no local model, or its folder holds no scorer that fits it.
     """
 
     def __init__(self, policy: Policy) -> None:
-        super().__init__(policy, "coroi")
         if not isinstance(policy, LocalPolicy) or policy.folder is None:
             raise InputError(
                 f"{policy.name} is no model in a folder of this machine, and CoRoI needs the region scorer that lies in one; "
                 "name a folder that sft.coroi wrote."
             )
         self._local, self._scorer = policy, load_scorer(policy.folder)
+        super().__init__(policy, f"coroi {fingerprint(str(policy.folder / FOLDER))}")
         self.regions = self._scorer.config.regions
         wanted, has = self._scorer.config.features, policy.config.get_text_config().hidden_size
         merge = policy.config.vision_config.spatial_merge_size

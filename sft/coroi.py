@@ -235,8 +235,8 @@ def measure(
             overview = batch.views[asked.images[0]]
             share, (rows, columns) = share_of(asked.boxes, overview, *scores.shape), scores.shape
             chances = scores.flatten().softmax(0).view_as(scores).double().cpu().numpy()
-            found["peak"].append(share.flat[chances.argmax()] > 0)
-            found["centre"].append(share[rows // 2, columns // 2] > 0)
+            found["peak"].append(float(share.flat[chances.argmax()] > 0))
+            found["centre"].append(float(share[rows // 2, columns // 2] > 0))
             box = box_of(best_window(chances, scorer.config.factors), overview, rows, columns)
             region = environment.crop_view(box, overview.source_size).region
             found["next" if len(asked.images) > 1 else "shown"].append(region.coverage(asked.boxes[0]) > COVERED)

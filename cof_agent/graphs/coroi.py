@@ -24,7 +24,19 @@ from langgraph.runtime import Runtime
 from cof_agent import protocol
 from cof_agent.geometry import Box, View
 from cof_agent.graphs.state import Ask, State, plain, progress
-from cof_agent.graphs.steps import RETRIES, Context, Graph, Spoke, context_of, conversation, look, see, shown, speak
+from cof_agent.graphs.steps import (
+    RETRIES,
+    Context,
+    Event,
+    Graph,
+    Spoke,
+    context_of,
+    conversation,
+    look,
+    see,
+    shown,
+    speak,
+)
 from cof_agent.trajectory import Answer, Malformed, StopReason, Tokens, Turn
 
 if TYPE_CHECKING:
@@ -72,7 +84,8 @@ async def zoom(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
 
 async def answer(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
     """Asks the model, which reads the overview and all regions; holds it to an answer where it gives none."""
-    context, told = context_of(runtime), []
+    context = context_of(runtime)
+    told: list[Event] = []  # by the replies, of which the run is told once it knows the last
     messages = conversation(progress(dict(state)), context)
     now, completion = await speak(state, context, messages, on_event=told.append)
     turn = now.turns[-1]

@@ -31,7 +31,6 @@ from cof_agent.trajectory import from_json, write_atomic
 
 FOLDER, CONFIG, WEIGHTS = "coroi", "config.json", "scorer.safetensors"
 
-_TRAITS = 32  # of things and questions that are held against each other
 _OCTAVES = 8  # of the sines that tell a place: the fastest turns in a hundredth of the long side
 
 
@@ -80,10 +79,6 @@ class RegionScorer(nn.Module):
         self.match = nn.ModuleList(_Block(width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.score = nn.Linear(width, config.merge**2)
-        # Beside the scores that attention finds, a plain product of cells and question: each colour or shape that both
-        # have in common adds to it, which is learned at once.
-        self.asked = nn.Linear(width, 1)
-        self.trait, self.traits = nn.Linear(width, _TRAITS), nn.Linear(width, config.merge**2 * _TRAITS)
         self.need = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
 
     def grid(self, features: Tensor, places: Tensor) -> Tensor:
@@ -116,10 +111,7 @@ class RegionScorer(nn.Module):
         for block in self.match:
             cells = block(cells, context, hidden)
         cells = self.norm(cells)
-        pooled = self.asked(told).masked_fill(hidden[:, : told.shape[1], None], -math.inf).softmax(1)
-        wanted = self.trait((pooled * told).sum(1))
-        alike = self.traits(overview).unflatten(-1, (-1, _TRAITS)) @ wanted[:, None, :, None]
-        scores = self.score(cells) + alike.squeeze(-1) * _TRAITS**-0.5
+        scores = self.score(cells)
         looked_at = scores.logsumexp(-1).softmax(-1).unsqueeze(1) @ cells
         return scores, self.need(looked_at).flatten()
 

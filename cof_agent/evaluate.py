@@ -98,8 +98,13 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     """A row of figures as text, under `HEADINGS` without the first."""
     unscored = f" ({row['unscored']:,} unscored)" if row["unscored"] else ""
     ends = row["accuracy_ci95"]
-    digits = {"target_hit_rate": 3, "mean_zooms": 2, "image_tokens": 0, "tokens_in": 0, "tokens_out": 0} | {
-        "malformed_rate": 3
+    digits = {
+        "target_hit_rate": 3,
+        "mean_zooms": 2,
+        "image_tokens": 0,
+        "tokens_in": 0,
+        "tokens_out": 0,
+        "malformed_rate": 3,
     }
     return [
         f"{row['n']:,}{unscored}",

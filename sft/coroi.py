@@ -81,25 +81,25 @@ class Batch:
 
 
 class Chains:
-    """Makes the steps of batches. `draw` shows a view of a sample."""
+    """Makes the steps of a batch."""
 
     def __init__(self, environment: ZoomEnvironment, config: ScorerConfig, random: Random) -> None:
         self.environment, self.config, self.random = environment, config, random
         self.batch = Batch([], [], [])
 
     def add(self, samples: Sequence[Sample], overview: View, draw: Callable[[View], Image]) -> None:
-        """The chain of each sample, all of one image."""
+        """The chain of each sample, all of one image, whose views `draw` shows."""
         first = self._show(overview, draw)
         for place, sample in enumerate(samples):
             numbers = [first]
-            for _ in range(self.config.regions if place < FOLLOWED else 1):
+            for left in reversed(range(self.config.regions if place < FOLLOWED else 1)):
                 views = [self.batch.views[number] for number in numbers]
                 box = next_box(sample, views, self.environment)
                 sought = _sought(sample) if len(views) == 1 else None
                 boxes = tuple(found for found in (box or sought,) if found)
                 self.batch.asked.append(Asked(sample.question, tuple(numbers), boxes, box is not None))
-                crop = self._crop(box, overview) if box else None
-                if crop is None or crop in views or place >= FOLLOWED:
+                crop = self._crop(box, overview) if box and left else None
+                if crop is None or crop in views:
                     break
                 numbers.append(self._show(crop, draw))
 

@@ -196,7 +196,7 @@ def test_image_tokens_are_counted_once_a_view_and_held_against_the_whole_picture
     assert evaluate.image_tokens(played) == overview + 16 + 16
     assert evaluate.image_tokens_full(played) == 14 * 11  # 400 x 300 pixels become 392 x 308
     wide = replace(played, overview=View(Size(40_000, 3), Box(0, 0, 40_000, 3), Size(5600, 28)))
-    assert evaluate.image_tokens_full(wide) == 200 * 7  # shown distorted, as everywhere
+    assert evaluate.image_tokens_full(wide) == 1400 * 7  # shown distorted to a ratio of 200, as everywhere
     for unknown in (replace(played, settings={}), replace(played, settings={"limits": {"grid": "28"}})):
         assert (evaluate.image_tokens(unknown), figures([unknown, played])["image_tokens"]) == (None, overview + 32)
     unseen = replace(played, overview=None, turns=())

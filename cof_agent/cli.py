@@ -177,7 +177,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="focus (the agent), or to hold it against: direct (overview only), always-zoom (never without), grid (fixed "
         "tiles), tree (the parts where the model is surest), regions (what the question names, first), spot (Chain-of-Spot: "
-        "one region, then the answer)",
+        "one region, then the answer), coroi (regions that a trained scorer chooses)",
     )
     parser.add_argument(
         "--crop", choices=("real", "blank", "shuffled"), default="real", help="control: what crops show"

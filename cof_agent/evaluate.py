@@ -13,6 +13,7 @@ import numpy as np
 from cof_agent import scoring
 from cof_agent.difficulty import PLAY
 from cof_agent.environment import ZoomEnvironment
+from cof_agent.geometry import smart_resize
 from cof_agent.samples import RESOLUTION
 from cof_agent.scenes import oracle
 from cof_agent.trajectory import StopReason, Trajectory
@@ -80,6 +81,8 @@ def figures(trajectories: Sequence[Trajectory], score: Score = scoring.score) ->
         "accuracy_ci95": interval(scores),
         "target_hit_rate": _mean(hits),
         "mean_zooms": _mean([t.zooms for t in trajectories]),
+        "image_tokens": _mean(_known(image_tokens(t) for t in trajectories)),
+        "image_tokens_full": _mean(_known(image_tokens_full(t) for t in trajectories)),
         "tokens_in": _mean([_tokens(t, "prompt") for t in trajectories]),
         "tokens_out": _mean([_tokens(t, "completion") for t in trajectories]),
         "seconds": _mean([t.seconds for t in trajectories]),
@@ -88,14 +91,21 @@ def figures(trajectories: Sequence[Trajectory], score: Score = scoring.score) ->
     }
 
 
-HEADINGS = ("", "n", "accuracy", "95 %", "hits", "zooms", "tokens in", "out", "malformed")
+HEADINGS = ("", "n", "accuracy", "95 %", "hits", "zooms", "image", "tokens in", "out", "malformed")
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
     """A row of figures as text, under `HEADINGS` without the first."""
     unscored = f" ({row['unscored']:,} unscored)" if row["unscored"] else ""
     ends = row["accuracy_ci95"]
-    digits = {"target_hit_rate": 3, "mean_zooms": 2, "tokens_in": 0, "tokens_out": 0, "malformed_rate": 3}
+    digits = {
+        "target_hit_rate": 3,
+        "mean_zooms": 2,
+        "image_tokens": 0,
+        "tokens_in": 0,
+        "tokens_out": 0,
+        "malformed_rate": 3,
+    }
     return [
         f"{row['n']:,}{unscored}",
         _number(row["accuracy"], 3),
@@ -131,6 +141,33 @@ def wilson(right: int, n: int) -> list[float] | None:
 def _tokens(trajectory: Trajectory, side: str) -> int:
     """Prompt or completion tokens over all turns; a turn of which the server said nothing counts none."""
     return sum(getattr(turn.tokens, side) or 0 for turn in trajectory.turns)
+
+
+def image_tokens(trajectory: Trajectory) -> float | None:
+    """Image tokens of all the views that were shown, each counted once however often it was read again; None where nothing
+    was shown, or the record does not say how large a token is."""
+    grid = _limit(trajectory, "grid")
+    return sum(view.shown_size.area for view in trajectory.views) / grid**2 if trajectory.views and grid else None
+
+
+def image_tokens_full(trajectory: Trajectory) -> float | None:
+    """Image tokens of the whole picture read at full resolution, without a limit; None as `image_tokens`."""
+    grid, overview = _limit(trajectory, "grid"), trajectory.overview
+    if overview is None or not grid:
+        return None
+    least = _limit(trajectory, "min_pixels") or grid**2
+    most = max(4 * least, 4 * overview.source_size.long_side**2, 4 * grid**2)
+    return smart_resize(overview.source_size, grid=grid, min_pixels=least, max_pixels=most).area / grid**2
+
+
+def _limit(trajectory: Trajectory, name: str) -> int | None:
+    limits = trajectory.settings.get("limits")
+    found = limits.get(name) if isinstance(limits, dict) else None
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -84,6 +84,14 @@ def _spot(policy: Policy, settings: ZoomSettings) -> Way:
     return Way(Named(policy, "spot"), settings_for(settings), SPOT)
 
 
+def _coroi(policy: Policy, settings: ZoomSettings) -> Way:
+    from cof_agent.backends.region_chooser import RegionChooser
+    from cof_agent.graphs.coroi import COROI
+
+    chooser = RegionChooser(policy)
+    return Way(chooser, replace(settings, max_zooms=min(settings.max_zooms, chooser.regions)), COROI)
+
+
 _STRATEGIES: dict[str, Strategy] = {
     "focus": _focus,
     "direct": _direct,
@@ -92,6 +100,7 @@ _STRATEGIES: dict[str, Strategy] = {
     "tree": _tree,
     "regions": _regions,
     "spot": _spot,
+    "coroi": _coroi,
 }
 
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from rich.console import Console
 
+from cof_agent.trajectory import write_atomic
 
-def options(doc: str | None, *paths: str, steps: int, rate: float) -> argparse.Namespace:
-    """The command line of a stage: `--PATH` for each of `paths`, and numbers with their defaults. Sets the threads."""
+
+def options(doc: str | None, *paths: str, optional: Sequence[str] = (), steps: int, rate: float) -> argparse.Namespace:
+    """The command line of a stage: `--PATH` for each of `paths` and of those that may be left out, and numbers with their
+    defaults. Sets the threads."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     for path in paths:
         parser.add_argument(f"--{path}", type=Path, required=True)
+    for path in optional:
+        parser.add_argument(f"--{path}", type=Path)
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--rate", type=float, default=rate)
     parser.add_argument("--seed", type=int, default=7)
@@ -29,6 +37,23 @@ def options(doc: str | None, *paths: str, steps: int, rate: float) -> argparse.N
 def one_cycle(progress: float) -> float:
     """The share of the learning rate: up over the first twentieth, then down along a cosine."""
     return min(1.0, progress / 0.05 + 0.02) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def restore(path: Path, stateful: dict[str, Any]) -> int:
+    """Load the state of an interrupted run; returns the steps it had done."""
+    if not path.exists():
+        return 0
+    saved = torch.load(path, weights_only=True)
+    for name, part in stateful.items():
+        part.load_state_dict(saved[name])
+    return int(saved["step"])
+
+
+def keep(path: Path, step: int, stateful: dict[str, Any]) -> None:
+    """Save the state of a run, for `restore`."""
+    buffer = io.BytesIO()
+    torch.save({"step": step} | {name: part.state_dict() for name, part in stateful.items()}, buffer)
+    write_atomic(path, buffer.getvalue())
 
 
 class Report:

@@ -8,7 +8,6 @@ language model alone, over the few answer tokens of a conversation, colours did 
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ from cof_agent.scenes.scene import (
 )
 from cof_agent.trajectory import write_atomic
 from sft.curriculum import SHOWN, nano_environment, overview_of
-from sft.stage import Report, one_cycle, options
+from sft.stage import Report, keep, one_cycle, options, restore
 
 PATCH = 14  # shown pixels; a merged token is 2 x 2 patches
 PIECE = 6 * PATCH  # shown pixels: the side of a small view
@@ -336,7 +335,7 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
     optimiser = torch.optim.AdamW(learner.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     stateful = {"learner": learner, "optimiser": optimiser, "schedule": schedule}
-    start = _restore(output / STATE, stateful)
+    start = restore(output / STATE, stateful)
     progress = Report(steps, start, "vision")
     lessons = DataLoader(Lessons(start, steps, seed), batch_size=None, num_workers=1, prefetch_factor=4)
     for step, (pixels, grid, targets) in enumerate(lessons, start + 1):
@@ -350,7 +349,7 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
         optimiser.zero_grad()
         progress.add(accuracy_of(outputs, targets))
         if step % SAVE_EVERY == 0:
-            _save(output / STATE, step, stateful)
+            keep(output / STATE, step, stateful)
     model.save_pretrained(output)
     write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed}) + "\n")
     (output / STATE).unlink(missing_ok=True)
@@ -358,22 +357,6 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
 
 SAVE_EVERY = 100
 STATE, RECORD = "vision-state.pt", "vision.json"
-
-
-def _restore(path: Path, stateful: dict[str, Any]) -> int:
-    """Load the state of an interrupted run; returns the steps it had done."""
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    for name, part in stateful.items():
-        part.load_state_dict(saved[name])
-    return int(saved["step"])
-
-
-def _save(path: Path, step: int, stateful: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save({"step": step} | {name: part.state_dict() for name, part in stateful.items()}, buffer)
-    write_atomic(path, buffer.getvalue())
 
 
 def main() -> None:

@@ -142,6 +142,7 @@ def test_eval_writes_what_it_prints_and_goes_on_where_it_stopped(
     assert (tmp_path / "trajectories.jsonl").read_text().splitlines()[:2] == first
     summary = json.loads((tmp_path / "summary.json").read_text())
     keys = {"n", "accuracy", "accuracy_ci95", "target_hit_rate", "mean_zooms", "tokens_in", "tokens_out", "seconds"}
+    keys |= {"image_tokens", "image_tokens_full"}
     keys |= {"malformed_rate", "stop_reasons", "by_category", "by_resolution", "by_zooms_needed"}
     assert keys | {"command", "versions", "seed"} <= set(summary)
     assert summary["n"] == 3

@@ -1,10 +1,12 @@
 """What counts as right, and the figures of a run."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cof_agent import scoring
+from cof_agent import evaluate, scoring
 from cof_agent.agreement import similarity
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.evaluate import figures, interval, summarise, wilson
@@ -183,6 +185,22 @@ def test_figures_count_each_thing_once() -> None:
     assert summary["by_category"]["x"]["n"] == 3
     assert summary["by_zooms_needed"]["unknown"]["n"] == 4
     assert summary["by_resolution"]["400"]["n"] == 4
+
+
+def test_image_tokens_are_counted_once_a_view_and_held_against_the_whole_picture() -> None:
+    limits = {"grid": 28, "min_pixels": 56 * 56, "max_pixels": 448 * 448, "zoom_pixels": 112 * 112}
+    turn = Turn("", (Zoom((0, 0, 1, 1)),), (crop(0),), Tokens(99, 2))
+    played = replace(run("red", Sample("s", "i", "q", ("red",)), turn, turn), settings={"limits": limits})
+    assert played.overview is not None
+    overview = played.overview.shown_size.area / 28**2
+    assert evaluate.image_tokens(played) == overview + 16 + 16
+    assert evaluate.image_tokens_full(played) == 14 * 11  # 400 x 300 pixels become 392 x 308
+    wide = replace(played, overview=View(Size(40_000, 3), Box(0, 0, 40_000, 3), Size(5600, 28)))
+    assert evaluate.image_tokens_full(wide) == 1400 * 7  # shown distorted to a ratio of 200, as everywhere
+    for unknown in (replace(played, settings={}), replace(played, settings={"limits": {"grid": "28"}})):
+        assert (evaluate.image_tokens(unknown), figures([unknown, played])["image_tokens"]) == (None, overview + 32)
+    unseen = replace(played, overview=None, turns=())
+    assert figures([unseen])["image_tokens"] is None and figures([unseen])["image_tokens_full"] is None
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_the_agent_itself_is_untouched(sample: Sample) -> None:
 
 def test_a_strategy_that_is_none_is_one_sentence() -> None:
     with pytest.raises(
-        InputError, match=r"no strategy 'luck'; the strategies are focus, direct, .*, regions, spot\."
+        InputError, match=r"no strategy 'luck'; the strategies are focus, direct, .*, regions, spot, coroi\."
     ):
         strategies.by_name("luck")
 

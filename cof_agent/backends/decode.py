@@ -86,10 +86,22 @@ class Decoder:
         return picture.key in self._features
 
     @torch.inference_mode()
+    def features(self, pictures: list[Picture]) -> list[Tensor]:
+        """What the vision tower makes of each picture, [merged patches, width]; kept for the conversations about it.
+        From any thread."""
+        self._use_threads()
+        found: list[Tensor] = self._features.of(pictures).pooler_output
+        return found
+
+    @torch.inference_mode()
+    def embeddings(self, ids: list[int]) -> Tensor:
+        """The input embeddings of tokens, [tokens, width]. From any thread."""
+        found: Tensor = self._model.get_input_embeddings()(torch.tensor(ids, device=self._model.device))
+        return found
+
+    @torch.inference_mode()
     def admit(self, request: Prompt) -> int:
-        if self._threads is not None:  # counts for the thread that calls, which is the batcher's
-            torch.set_num_threads(self._threads)
-            self._threads = None
+        self._use_threads()
         read = self._read_before(request) or self._read(request)
         self._pool.insert(read.layers, max((row.length for row in self._rows), default=0))
         generator = _generator(request.sampling)
@@ -117,6 +129,11 @@ class Decoder:
     def reset(self) -> None:
         self._rows.clear()
         self._pool = KeyValuePool()
+
+    def _use_threads(self) -> None:
+        """Counts for the thread that calls, and for that one alone."""
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
 
     def _read_before(self, prompt: Prompt) -> _Read | None:
         """What is known of the same prompt from a conversation that is running; None if there is none.

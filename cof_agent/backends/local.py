@@ -10,12 +10,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.decode import Decoder, Generated, Prompt
 from cof_agent.backends.memory import Picture
-from cof_agent.backends.processor import load_processor
+from cof_agent.backends.processor import load_processor, prepare_images
 from cof_agent.backends.reader import FAMILIES, Reader, check_name
 from cof_agent.batching import Batcher
 from cof_agent.errors import InputError, first_sentence
@@ -40,7 +41,8 @@ class LocalPolicy(Reader):
     1e-6 of their size in float32), on who else is being answered or on what was read before, so that a greedy or
     seeded text can only differ between two runs where two tokens are tied that closely.
 
-    capacity: conversations that are generated for at once. `model` is the checkpoint itself. The rest is `Reader`'s.
+    capacity: conversations that are generated for at once. folder: where the checkpoint lies, if it is one on this machine.
+    `model` is the checkpoint itself. The rest is `Reader`'s.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class LocalPolicy(Reader):
         max_pixels: int | None = None,
         zoom_pixels: int | None = None,
         capacity: int = CAPACITY,
+        folder: Path | None = None,
     ) -> None:
         super().__init__(model, processor, name=name, max_pixels=max_pixels, zoom_pixels=zoom_pixels)
-        self.model = model
+        self.model, self.folder = model, folder
         self._decoder = Decoder(model, self.stop_ids, list(self.unspeakable), capacity=capacity)
         self._batcher: Batcher[Prompt, Generated] = Batcher(self._decoder)
 
@@ -87,6 +90,24 @@ class LocalPolicy(Reader):
             raise PolicyError(
                 f"{self.name} ran out of memory at {len(prompt.ids)} tokens; lower --max-pixels or the concurrency."
             ) from None
+
+    def features(self, images: Sequence[Image]) -> list[Tensor]:
+        """What the vision tower makes of each image, [image tokens, width of the language model], row by row. From any
+        thread; kept for the conversations about these images.
+
+        Raises:
+            PolicyError: if the device has not enough memory for them.
+            ValueError: if an image is not of a size that the model takes as it is.
+        """
+        pictures = [self._picture(image) for image in prepare_images(images, self.limits)]
+        try:
+            return self._decoder.features(pictures)
+        except torch.OutOfMemoryError:
+            raise PolicyError(f"{self.name} ran out of memory at an image; lower --max-pixels.") from None
+
+    def embeddings(self, text: str) -> Tensor:
+        """The input embeddings of a text's tokens, [tokens, width of the language model]. From any thread."""
+        return self._decoder.embeddings(self.ids(text))
 
     def forget(self) -> None:
         """Drops what was read in earlier conversations, which costs time and changes no text: for fair measurements."""
@@ -195,4 +216,5 @@ def load(
         max_pixels=max_pixels,
         zoom_pixels=zoom_pixels,
         capacity=capacity,
+        folder=Path(where) if Path(where).is_dir() else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -170,12 +171,16 @@ def _common(past: _Past, ids: list[int], pictures: list[bytes]) -> int:
 
 
 class FeatureCache:
-    """What the vision tower makes of an image, kept for the later turns of a conversation, least recent out first."""
+    """What the vision tower makes of an image, kept for the later turns of a conversation, least recent out first.
+
+    From any thread; while one computes, others that ask wait.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._kept: OrderedDict[bytes, tuple[Tensor, list[Tensor]]] = OrderedDict()
         self._bytes = 0
+        self._one_at_a_time = threading.Lock()
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._kept
@@ -183,7 +188,8 @@ class FeatureCache:
     def of(self, pictures: list[Picture]) -> Any:
         """In the form of `get_image_features`: a tensor [merged patches, width] for each image, and so for each
         DeepStack level."""
-        found = [self._one(picture) for picture in pictures]
+        with self._one_at_a_time:
+            found = [self._one(picture) for picture in pictures]
         levels = [[deep[level] for _, deep in found] for level in range(len(found[0][1]))]
         return SimpleNamespace(pooler_output=[features for features, _ in found], deepstack_features=levels)
 

@@ -102,9 +102,13 @@ class Reader:
             ValueError: if an image is not of a size that the model takes as it is.
         """
         pictures = [self._picture(image) for image in prepare_images(images, self.limits)]
+        return self._expanded(self.ids(text), pictures), pictures
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text."""
         with self._tokenizing:
-            ids = self._tokenizer.encode(text, add_special_tokens=False)
-        return self._expanded(ids, pictures), pictures
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     def _expanded(self, ids: list[int], pictures: list[Picture]) -> list[int]:
         """Each image token as often as its image has merged patches."""

@@ -28,10 +28,8 @@ class RegionPolicy(LocalPolicy):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._model: Any = arguments[0]
-        self._generating = (
-            threading.Lock()
-        )  # random numbers and the hooks on the tower are the process's and the model's
+        # Random numbers and the hooks on the tower are the process's and the model's.
+        self._generating = threading.Lock()
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next assistant message; see `LocalPolicy`. Does not tell probabilities.
@@ -43,14 +41,14 @@ class RegionPolicy(LocalPolicy):
         if not boxes:
             return await super().generate(messages, images, sampling)
         ids, pictures = await asyncio.to_thread(self.read, self.render(rewritten), images)
-        prompt = torch.tensor([ids], device=self._model.device)
+        prompt = torch.tensor([ids], device=self.model.device)
         inputs = {
             "input_ids": prompt,
             "attention_mask": torch.ones_like(prompt),
             "mm_token_type_ids": (prompt == self._image_token_id).int(),
-            "pixel_values": torch.cat([picture.patches for picture in pictures]).to(self._model.device),
-            "image_grid_thw": torch.tensor([picture.grid for picture in pictures], device=self._model.device),
-            "regions": torch.tensor([[0.0, *box] for box in boxes], device=self._model.device),
+            "pixel_values": torch.cat([picture.patches for picture in pictures]).to(self.model.device),
+            "image_grid_thw": torch.tensor([picture.grid for picture in pictures], device=self.model.device),
+            "regions": torch.tensor([[0.0, *box] for box in boxes], device=self.model.device),
         }
         new = await asyncio.to_thread(self._drawn, inputs, sampling)
         return Completion(
@@ -74,7 +72,7 @@ class RegionPolicy(LocalPolicy):
         with self._generating, torch.random.fork_rng():
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
-            whole = self._model.generate(**inputs, generation_config=how)
+            whole = self.model.generate(**inputs, generation_config=how)
         new: list[int] = whole[0, inputs["input_ids"].shape[1] :].tolist()
         return new
 

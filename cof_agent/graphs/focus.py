@@ -22,7 +22,7 @@ from langgraph.runtime import Runtime
 
 from cof_agent import protocol
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
-from cof_agent.graphs.steps import RETRIES, Context, Graph, Options, context_of, look, see, speak
+from cof_agent.graphs.steps import RETRIES, Context, Graph, Options, context_of, conversation, look, see, speak
 from cof_agent.trajectory import Answer, StopReason, Zoom
 
 FRUITLESS_TURNS = 2
@@ -32,16 +32,9 @@ FRUITLESS_TURNS = 2
 async def think(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
     """Asks the policy for the next assistant message and reads the actions in it."""
     context = context_of(runtime)
-    messages = _messages(progress(dict(state)), context)
+    messages = conversation(progress(dict(state)), context)
     now, completion = await speak(state, context, messages, on_event=runtime.stream_writer)
     return {"turns": [*state.get("turns", []), plain(now.turns[-1])], **_end(now, completion.truncated, context)}
-
-
-def _messages(now: Progress, context: Context) -> list[protocol.Message]:
-    assert now.overview is not None
-    system = context.environment.settings.system
-    messages = protocol.opening(now.sample, now.overview, system=system, prompt=context.prompt)
-    return messages + protocol.render_turns(now.turns, first_view=1, system=system)
 
 
 def _end(now: Progress, truncated: bool, context: Context) -> dict[str, Any]:

@@ -134,6 +134,26 @@ async def look(state: Ask, runtime: Runtime[Any]) -> dict[str, Any]:
     return opened | {"overview": plain(overview)}
 
 
+async def shown(now: Progress, context: Context) -> list[Image]:
+    """The pixels of all views so far.
+
+    Raises:
+        ImageGone: if the image was changed or removed during the run.
+    """
+    try:
+        return await context.images(now.sample, now.views)
+    except InputError as error:
+        raise ImageGone(str(error)) from None
+
+
+def conversation(now: Progress, context: Context) -> list[protocol.Message]:
+    """What was said and shown so far, in the wire format."""
+    assert now.overview is not None
+    system = context.environment.settings.system
+    messages = protocol.opening(now.sample, now.overview, system=system, prompt=context.prompt)
+    return messages + protocol.render_turns(now.turns, first_view=1, system=system)
+
+
 async def speak(
     state: State,
     context: Context,
@@ -152,10 +172,7 @@ async def speak(
         PolicyError: if no answer came in time, or none at all.
     """
     now, started = progress(dict(state)), time.perf_counter()
-    try:
-        images = await context.images(now.sample, now.views)
-    except InputError as error:
-        raise ImageGone(str(error)) from None
+    images = await shown(now, context)
     try:
         async with asyncio.timeout(context.timeout):
             completion = await context.policy.generate(messages, images, _turn_sampling(context.sampling, now))

@@ -1,4 +1,7 @@
-"""Puts a trained nano into the package, as bfloat16: `python -m cof_agent.nano.install CHECKPOINT_DIR`."""
+"""Puts a trained nano into the package, as bfloat16: `python -m cof_agent.nano.install CHECKPOINT_DIR`.
+
+A region scorer that lies in it (`coroi/`) goes with it; one of the weights before would not fit, and goes.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
+from cof_agent.backends.region_scorer import FOLDER
 from cof_agent.errors import InputError
 from cof_agent.nano import WEIGHTS
 from cof_agent.nano.build import save
@@ -32,6 +36,8 @@ def install(checkpoint: Path) -> None:
         size = (fresh / "model.safetensors").stat().st_size
         if size > LARGEST:
             raise InputError(f"the weights take {size} bytes; at most {LARGEST} may ship.")
+        if (checkpoint / FOLDER).is_dir():
+            shutil.copytree(checkpoint / FOLDER, fresh / FOLDER)
         if WEIGHTS.exists():
             shutil.rmtree(WEIGHTS)
         fresh.rename(WEIGHTS)

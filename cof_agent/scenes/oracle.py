@@ -89,13 +89,23 @@ def _scale(view: View) -> float:
 
 def next_zoom(sample: Sample, views: Sequence[View], environment: ZoomEnvironment) -> str | None:
     """The next zooming turn in the wire format; None when it is time to answer."""
+    found = next_target(sample, views, environment)
+    if found is None:
+        return None
+    look, number, box = found
+    system = environment.settings.system
+    return protocol.write_zoom(too_small(look), pointing_box(views[number], box, system), number)
+
+
+def next_target(sample: Sample, views: Sequence[View], environment: ZoomEnvironment) -> tuple[Look, int, Box] | None:
+    """What is to be looked at next: the look it is for, the view to point in, and the box in source pixels; None when
+    it is time to answer."""
     for look in looks(sample):
         if _seen(look, views):
             continue
         number, box = _target(look, views)
         if _gains(views[number], box, environment):
-            system = environment.settings.system
-            return protocol.write_zoom(too_small(look), pointing_box(views[number], box, system), number)
+            return look, number, box
     return None
 
 

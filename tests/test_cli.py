@@ -26,7 +26,7 @@ def model(checkpoint: Callable[[str], Path]) -> str:
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
-    assert main(["scenes", str(folder), "--count", "3", "--size", "448x252"]) == 0
+    assert main(["scenes", str(folder), "--count", "3", "--size", "896x504", "--parts", "0.5"]) == 0
     return folder
 
 

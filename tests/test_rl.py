@@ -40,7 +40,7 @@ from sft.frame import Frame
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=8, seed=3, size=Size(3840, 2160), split="test")
+    write_scenes(folder, count=8, seed=3, size=Size(3840, 2160), split="test", processes=2)
     return folder
 
 

@@ -40,7 +40,7 @@ QWEN3 = Frame(CoordinateSystem.THOUSAND, 32, 4096, 144 * 64 * 64)
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=12, seed=5, size=Size(1600, 900), split="train")
+    write_scenes(folder, count=12, seed=5, size=Size(1600, 900), split="train", processes=2)
     return folder
 
 

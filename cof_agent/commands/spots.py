@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HIGHLIGHTS = "highlights.jsonl"
 PICTURE = 1280  # pixels of the long side
+THOUGHT = 128  # tokens: of the thought, and of what follows it and is not read
 
 
 def run(options: argparse.Namespace) -> int:
@@ -114,7 +115,7 @@ class _Spots:
 
         image = self.own.image(sample, overview)
         opening = protocol.opening(sample, overview, system=self.policy.coordinates)
-        said = await self.policy.generate(opening, [image], Sampling())
+        said = await self.policy.generate(opening, [image], Sampling(max_tokens=THOUGHT))
         thought = protocol.without_tags(protocol.thought(said.text))
         # Its own thought before the true answer: without one, a model that thinks first has not looked yet.
         reply = protocol.write_answer(thought, sample.answers[0])

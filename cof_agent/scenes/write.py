@@ -24,7 +24,7 @@ from cof_agent.trajectory import Sample, to_json, write_atomic
 
 SPLITS = ("train", "val", "test", "hard")
 DRAWN = 3840  # source pixels of the long side; smaller sizes are resized from this
-FEWEST = 4  # scenes for which another process is worth its start
+FEWEST = 3  # scenes for which another process is worth its start
 
 
 def scene_of(split: str, seed: int, index: int, style: Style) -> tuple[Scene, Question]:

@@ -25,7 +25,7 @@ SCENES = 24
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=SCENES, seed=3, size=Size(3840, 2160), split="test")
+    write_scenes(folder, count=SCENES, seed=3, size=Size(3840, 2160), split="test", processes=2)
     return read_samples(folder)
 
 

@@ -132,11 +132,10 @@ class Placement:
     dtype: torch.dtype
 
 
-def place(device: str | None = None, dtype: str | None = None, *, own: torch.dtype | None = None) -> Placement:
+def place(device: str | None = None, dtype: str | None = None) -> Placement:
     """The device and precision to use: what is asked for, else the best there is.
 
-    CUDA in bfloat16; a CPU in float32, or in bfloat16 where its instructions have it and the checkpoint's `own` precision
-    is no better: in bfloat16 answers depend on who else is answered.
+    CUDA in bfloat16; a CPU in float32, or in bfloat16 where its instructions have it.
 
     Raises:
         InputError: for a name that torch does not know, or a device that is not there.
@@ -148,8 +147,7 @@ def place(device: str | None = None, dtype: str | None = None, *, own: torch.dty
     except (RuntimeError, AssertionError):
         raise InputError(f"there is no device {device!r} here; leave it out to use what there is.") from None
     if dtype is None:
-        rounded = kind == "cuda" or (_cpu_has_bfloat16(kind) and own is not torch.float32)
-        return Placement(device, torch.bfloat16 if rounded else torch.float32)
+        return Placement(device, torch.bfloat16 if kind == "cuda" or _cpu_has_bfloat16(kind) else torch.float32)
     chosen = getattr(torch, dtype, None)
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
         raise InputError(f"{dtype!r} is no precision of torch; use bfloat16, float16 or float32.")
@@ -194,10 +192,9 @@ def load(
     if where == NANO:
         where, name, dtype = str(WEIGHTS), name or NANO, dtype or "float32"
     check_name(where)
-    place(device, dtype)  # what cannot be had is said before anything is loaded
+    placement = place(device, dtype)
     try:
         config = AutoConfig.from_pretrained(where)
-        placement = place(device, dtype, own=config.dtype)
         if config.model_type not in FAMILIES:
             raise InputError(
                 f"{where} is a {config.model_type} model; a local model must be of the Qwen2-VL, Qwen2.5-VL or "

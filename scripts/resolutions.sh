@@ -7,7 +7,7 @@ set -euo pipefail
 sft="${1:-nano}" rl="${2:-outputs/nano-rl}" folder="${3:-outputs/resolutions}"
 . "$(dirname "$0")/environment.sh" train,api,ray,plot,dev
 cof=.venv/bin/cof
-trap 'kill $(jobs -p) 2>/dev/null' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 # In this order the odd and the even ones cost the same: the two processes below take every other question.
 "$cof" scenes "$folder/scenes" --count 300 --seed 21 --split test --resolutions 224,336,672,448,1024,1920,3840,2560
 measure() { # NAME MODEL [OPTION ...]: in two processes, each half of the questions; the last one to end prints the table

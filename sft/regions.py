@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,12 +33,12 @@ from cof_agent.scenes.draw import sketch
 from cof_agent.training import settings
 from cof_agent.training.command import explained
 from cof_agent.training.models import freeze, load_model, read_checkpoint
-from cof_agent.training.trainer import held_out_of, last_whole_checkpoint, play_of
+from cof_agent.training.trainer import held_out_of, play_of
 from cof_agent.trajectory import Sample
 from sft.collate import AssistantCollator
 from sft.dataset import Outline, to_row
 from sft.frame import Unfit
-from sft.train import as_dataset
+from sft.train import as_dataset, train_and_save
 from sft.trainer import ZoomSFTTrainer
 
 DRAWN = "drawn"
@@ -76,6 +75,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         raise InputError("as_text has no extractor to train alone; give --stage 2 with it.")
     if run.data == DRAWN and not run.samples:
         raise InputError("drawn scenes have no end: say how many with --samples.")
+    if run.dry_run:
+        raise InputError("this training has no dry run; leave dry_run out.")
     if model.use_peft:
         raise InputError("the two stages train whole modules; leave use_peft out.")
     run.freeze_vision = True
@@ -174,12 +175,7 @@ class RegionCollator(AssistantCollator):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
-    trainer = build_trainer(given)
-    if trainer.is_world_process_zero():
-        settings.write_record(given)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(str(given.training.output_dir))))
-    trainer.save_model()
-    trainer.create_model_card()
+    train_and_save(build_trainer(given), given)
 
 
 def build_trainer(given: Settings) -> ZoomSFTTrainer:

@@ -21,6 +21,7 @@ from transformers import set_seed
 from cof_agent.errors import InputError
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
+from cof_agent.training.settings import Settings as AnySettings
 from cof_agent.training.settings import record, write_record
 from cof_agent.training.trainer import held_out_of, last_whole_checkpoint, play_of
 from sft import measure
@@ -39,10 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         plan.show(settings)
         return
-    trainer = build_trainer(settings)
+    train_and_save(build_trainer(settings), settings)
+
+
+def train_and_save(trainer: ZoomSFTTrainer, settings: AnySettings) -> None:
+    """Trains from where an earlier run was interrupted, if it was, and writes the model with its record and card."""
     if trainer.is_world_process_zero():
         write_record(settings)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(settings.training.output_dir)))
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(str(settings.training.output_dir))))
     trainer.save_model()
     trainer.create_model_card()
 

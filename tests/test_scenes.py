@@ -197,6 +197,10 @@ def test_a_part_of_a_scene_shows_the_same_things_larger(tmp_path: Path) -> None:
             sizes.add(image.size)
             assert all(box.x1 <= image.width and box.y1 <= image.height for box in sample.boxes)
     assert sizes == {(90, 50), (179, 101)}
+    write_scenes(
+        tmp_path, count=8, seed=1, size=Size(179, 101), split="test", parts=(0.5,)
+    )  # 90 x 50, but other pictures
+    assert len(list((tmp_path / "images").glob("*-90x50.png"))) > 8
 
 
 def test_scenes_without_anything_to_ask_are_refused() -> None:

@@ -131,11 +131,14 @@ class _Drawing:
         part = Random(f"part:{self.split}:{self.seed}:{index}").choice(self.parts)
         scene, question = scene_of(self.split, self.seed, index, part_of(self.style, part))
         name = f"{self.split}-{self.seed}-{index:05d}"
+        picture = (
+            name if part == 1 else f"{name}-part{part:g}"
+        )  # else that of a whole scene of this size is taken for it
         photo: Image.Image | None = None  # drawn once, and only if a picture is missing
         samples = []
         for long_side in self.resolutions or [self.size.long_side]:
             to = _with_long_side(self.size, long_side * part)
-            relative = f"images/{name}-{to.width}x{to.height}.png"
+            relative = f"images/{picture}-{to.width}x{to.height}.png"
             if not (self.output / relative).exists():
                 photo = photo or photograph(scene)
                 write_atomic(self.output / relative, _png(photo, to))
@@ -166,7 +169,7 @@ def _with_long_side(size: Size, long_side: float) -> Size:
 
 def _png(image: Image.Image, size: Size) -> bytes:
     if image.size != (size.width, size.height):
-        # The gap lets Pillow halve a far larger picture first: a seventh of the time, at a tenth of a grey level.
+        # The gap lets Pillow halve a far larger picture first, which is faster and hardly to be seen.
         image = image.resize((size.width, size.height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)

@@ -223,7 +223,8 @@ def measure(
 ) -> dict[str, float]:
     """Over steps for which a region is needed, the shares whose best patch lies on the thing (`peak`; `centre`: the
     patch in the middle does) and whose region shows all of it (`shown`; `next`: the same of those that come after another
-    region); and over all steps, whether what is said of the need is right (`need`)."""
+    region); and over all steps, whether what is said of the need is right (`need`). The regions before are the true ones,
+    so that `next` says less than `cof eval --strategy coroi`, where they are the scorer's own."""
     found: dict[str, list[float]] = {"peak": [], "centre": [], "shown": [], "next": [], "need": []}
     scorer.eval()
     for batch in batches:

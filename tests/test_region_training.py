@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -27,7 +28,7 @@ SHORT = "--samples 6 --per_device_train_batch_size 3 --dataloader_num_workers 0 
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
-    Image.effect_noise((640, 360), 60).convert("RGB").save(tmp_path / "noise.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)).save(tmp_path / "noise.png")
     regions = (Box(64, 36, 128, 108), Box(320, 180, 640, 360))
     rounds = {"rounds": [["And <region2>?", "a dog"]]}
     return Sample(

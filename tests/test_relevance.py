@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -54,8 +55,8 @@ def asked(policy: LocalPolicy, size: Size) -> tuple[list[protocol.Message], list
     sample = Sample("x", "", "What colour is the circle?")
     overview = View(size, Box(0, 0, size.width, size.height), size)
     opening = protocol.opening(sample, overview, system=policy.coordinates)
-    noise = Image.effect_noise((size.width, size.height), 80).convert("RGB")
-    return [*opening, protocol.assistant(protocol.begin_answer("I see."))], [noise]
+    noise = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
+    return [*opening, protocol.assistant(protocol.begin_answer("I see."))], [Image.fromarray(noise)]
 
 
 def by_autograd(policy: LocalPolicy, ids: list[int], pictures: list[Any], first: int) -> Tensor:

@@ -166,7 +166,7 @@ def _print(summary: dict[str, Any], output: Path) -> None:
     figures = {name: row for name, row in summary["pointing"].items() if row["n"]}
     if figures:
         table = Table(title="maps against true boxes", title_justify="left")
-        for heading in ("samples", "n", "peak in a box", "image centre", "overlap", "centre crop"):
+        for heading in ("samples", "n", "peak meets a box", "image centre", "overlap", "centre crop"):
             table.add_column(heading, justify="right")
         for name, row in figures.items():
             cells = (f"{row[key]:.3f}" for key in ("hit", "centre_hit", "overlap", "centre_overlap"))

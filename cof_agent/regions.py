@@ -130,12 +130,12 @@ def in_source_pixels(text: str, sample: Sample, size: Size) -> str:
 
 
 def _outwards(region: Box, overview: View, system: CoordinateSystem) -> Box:
-    box = overview.from_source(region.clipped(overview.source_size), system)
-    frame, step = system.frame(overview.shown_size), 10**system.digits
+    # What is clipped lies inside the view; its edges may be a digit outside where the view's own cannot be written.
+    box, step = overview.from_source(region.clipped(overview.source_size), system), 10**system.digits
     # Rounding away float noise first keeps an exact edge from moving by one.
     low = [math.floor(round(value * step, 6)) / step for value in (box.x0, box.y0)]
     high = [math.ceil(round(value * step, 6)) / step for value in (box.x1, box.y1)]
-    return Box(max(low[0], frame.x0), max(low[1], frame.y0), min(high[0], frame.x1), min(high[1], frame.y1))
+    return Box(*low, *high)
 
 
 def mentions(text: str) -> list[Mention]:

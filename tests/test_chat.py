@@ -45,7 +45,7 @@ def server(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     """`transformers serve` with a tiny checkpoint; its base URL."""
     port = free_port()
     command = [sys.executable, "-m", "cof_agent.backends.serve", str(checkpoint("qwen2_5_vl"))]
-    command += ["--port", str(port), "--host", "127.0.0.1", "--device", "cpu", "--dtype=float32"]
+    command += ["--port", str(port), "--host", "127.0.0.1", "--device=cpu"]
     log = tmp_path_factory.mktemp("server") / "log.txt"
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
@@ -79,7 +79,7 @@ def served(checkpoint: Callable[[str], Path], server: str) -> ChatPolicy:
 def test_the_agent_gets_the_same_from_the_server_as_in_process(
     served: ChatPolicy, checkpoint: Callable[[str], Path], picture: Path
 ) -> None:
-    local = load(checkpoint("qwen2_5_vl"), device="cpu", dtype="float32")
+    local = load(checkpoint("qwen2_5_vl"), device="cpu")
     assert served.limits == local.limits
     environment = ZoomEnvironment(ZoomSettings(local.coordinates, local.limits))
     sample = Sample("shapes", str(picture), "What is there?")

@@ -346,6 +346,7 @@ def test_the_fast_vision_tower_is_the_stock_one(checkpoint: Callable[[str], Path
 def test_devices_and_precisions() -> None:
     assert place("cpu", "float32").dtype is torch.float32
     assert place("cpu").dtype in (torch.float32, torch.bfloat16)
+    assert place("cpu", small=True).dtype is torch.float32
     with pytest.raises(InputError, match="no device 'warp'"):
         place("warp")
     with pytest.raises(InputError, match="no precision"):

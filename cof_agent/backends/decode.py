@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from cof_agent.backends.cpu import is_small
 from cof_agent.backends.memory import FeatureCache, KeyValuePool, Layers, PastConversations, Picture, layers_of
 from cof_agent.policy import Sampling
 
@@ -228,7 +229,7 @@ class Decoder:
 def _threads(model: Any) -> int | None:
     """A small model's operations are too short to share between cores, which then wait for each other more than they
     work; with another busy program on the machine a hundred times more. None for torch's own choice."""
-    return 1 if model.device.type == "cpu" and model.num_parameters() < 50_000_000 else None
+    return 1 if model.device.type == "cpu" and is_small(model) else None
 
 
 def _generator(sampling: Sampling) -> torch.Generator | None:

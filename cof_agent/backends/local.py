@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from cof_agent.backends.cpu import speed_up_vision
+from cof_agent.backends.cpu import is_small, speed_up_vision
 from cof_agent.backends.decode import Decoder, Generated, Prompt
 from cof_agent.backends.memory import Picture
 from cof_agent.backends.processor import load_processor, prepare_images
@@ -132,10 +132,11 @@ class Placement:
     dtype: torch.dtype
 
 
-def place(device: str | None = None, dtype: str | None = None) -> Placement:
+def place(device: str | None = None, dtype: str | None = None, *, small: bool = False) -> Placement:
     """The device and precision to use: what is asked for, else the best there is.
 
-    CUDA in bfloat16; a CPU in float32, or in bfloat16 where its instructions have it.
+    CUDA in bfloat16; a CPU in bfloat16 where its instructions have it and the model is not `small` (`is_small`), else
+    in float32: a small model gains nothing by 16 bit, and its answers would depend on who else is answered.
 
     Raises:
         InputError: for a name that torch does not know, or a device that is not there.
@@ -147,7 +148,8 @@ def place(device: str | None = None, dtype: str | None = None) -> Placement:
     except (RuntimeError, AssertionError):
         raise InputError(f"there is no device {device!r} here; leave it out to use what there is.") from None
     if dtype is None:
-        return Placement(device, torch.bfloat16 if kind == "cuda" or _cpu_has_bfloat16(kind) else torch.float32)
+        wide = kind != "cuda" and (small or not _cpu_has_bfloat16(kind))
+        return Placement(device, torch.float32 if wide else torch.bfloat16)
     chosen = getattr(torch, dtype, None)
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
         raise InputError(f"{dtype!r} is no precision of torch; use bfloat16, float16 or float32.")
@@ -169,6 +171,12 @@ def _kind(config: Any) -> tuple[Any, type[LocalPolicy]]:
     return RegionQwen, RegionPolicy
 
 
+def is_small_checkpoint(config: Any) -> bool:
+    """`is_small` for a model that is not loaded."""
+    with torch.device("meta"):  # no memory for weights
+        return is_small(AutoModelForImageTextToText.from_config(config))
+
+
 def load(
     model: str | Path,
     *,
@@ -181,18 +189,17 @@ def load(
 ) -> LocalPolicy:
     """Loads `nano`, or a checkpoint from a directory or the hub.
 
-    nano runs in float32 unless `dtype` says otherwise: in bfloat16 its answers would depend on who else is answered.
-
-    name: how the policy is called in the record, by default as `model`. For the rest see `LocalPolicy`.
+    name: how the policy is called in the record, by default as `model`. device, dtype: see `place`. For the rest see
+    `LocalPolicy`.
 
     Raises:
         InputError: if there is no such checkpoint, it cannot be read, or it is of another family.
     """
     where = str(model)
     if where == NANO:
-        where, name, dtype = str(WEIGHTS), name or NANO, dtype or "float32"
+        where, name = str(WEIGHTS), name or NANO
     check_name(where)
-    placement = place(device, dtype)
+    place(device, dtype)  # what is wrong with these is said first
     try:
         config = AutoConfig.from_pretrained(where)
         if config.model_type not in FAMILIES:
@@ -202,6 +209,7 @@ def load(
             )
         processor: Any = load_processor(where)
         kind, policy = _kind(config)
+        placement = place(device, dtype, small=is_small_checkpoint(config))
         weights: Any = kind.from_pretrained(where, config=config, dtype=placement.dtype)
     except InputError:
         raise

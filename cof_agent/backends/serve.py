@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from typing import Any
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, first_sentence
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,12 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f'serving needs {" and ".join(missing)}: pip install "chain-of-focus[api]".')
     import transformers
 
-    from cof_agent.backends.local import place
+    from cof_agent.backends.local import is_small_checkpoint, place
     from cof_agent.backends.processor import load_processor
 
     # The server asks for this by name at each load; there is no option for it.
     transformers.AutoProcessor.from_pretrained = staticmethod(load_processor)  # type: ignore[method-assign, assignment]
-    placement = place()
+    placement = place(small=bool(given) and not given[0].startswith("-") and is_small_checkpoint(_config(given[0])))
     defaults = {"--device": placement.device, "--dtype": str(placement.dtype).removeprefix("torch.")}
     for option, value in defaults.items():
         if not any(word == option or word.startswith(f"{option}=") for word in given):
@@ -37,6 +38,18 @@ def main(arguments: list[str] | None = None) -> int:
 
     app(["serve", *given])
     return 0
+
+
+def _config(model: str) -> Any:
+    from transformers import AutoConfig
+
+    from cof_agent.backends.reader import check_name
+
+    check_name(model)
+    try:
+        return AutoConfig.from_pretrained(model)
+    except Exception as error:  # what a broken or missing checkpoint makes the loader raise is not limited
+        raise InputError(f"cannot read the model {model}: {first_sentence(error)}.") from None
 
 
 if __name__ == "__main__":

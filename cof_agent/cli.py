@@ -258,8 +258,12 @@ def _add_scenes(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_regions(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("builder", metavar="BUILDER", help="coco, refcoco, visual-genome, flickr30k, vcr, or drawn")
-    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="the set as it is published; none for drawn scenes")
+    parser.add_argument(
+        "builder", metavar="BUILDER", help="coco, refcoco, visual-genome, flickr30k, vcr, scenes, or drawn"
+    )
+    parser.add_argument(
+        "folder", nargs="?", metavar="FOLDER", help="the set as it is published, or scenes of `cof scenes`"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for samples.jsonl")
     parser.add_argument("--images", metavar="DIR", help="the images of the set; by default FOLDER")
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N samples")

@@ -17,6 +17,8 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Box, CoordinateSystem, Size, View, smart_resize
 from cof_agent.nano.build import OVERVIEW_PIXELS, ZOOM_PIXELS
 from cof_agent.policy import PixelLimits
+from cof_agent.region_sets.scenes import by_region
+from cof_agent.regions import located
 from cof_agent.scenes import imperfect, oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask, colour, shape, sign_on, written_on
@@ -44,6 +46,7 @@ class Plan:
         default_factory=dict
     )  # of the teacher (`scenes.imperfect.Faults`); none by default
     spot: float = 0.0  # share of rows in Chain-of-Spot's two turns in their place; the others stay as they are
+    regions: float = 0.0  # and of whole trajectories whose questions name regions, with their boxes in words
 
 
 def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
@@ -56,6 +59,11 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
         overview = overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part)
         return _spot_row(_samples(scene, overview, random, drill=False), scene, overview, environment, plan.tokens)
     talk = _Conversation(scene, environment, plan.tokens, imperfect.Faults(**plan.faults))
+    if Random(f"regions:{key}").random() < plan.regions:
+        talk.show(overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part))
+        named = _samples(scene, talk.views[0], random, drill=False)
+        talk.ask([by_region(sample) for sample in named], whole=True)
+        return talk.row()
     kind = random.random()
     if kind < plan.reading:
         _read_crops(talk, random)
@@ -145,7 +153,8 @@ class _Conversation:
         """Answer `samples` in order: the whole way with its crops, or the first action only. False: no room is left."""
         for sample in samples:
             views, teacher = list(self.views), imperfect.Teacher(sample, self.environment, self.faults)
-            messages = [_message("user", protocol.question_text(sample), *self._new)]
+            asked = located(protocol.question_text(sample), sample.regions, views[0], self.environment.settings.system)
+            messages = [_message("user", asked, *self._new)]
             while text := self._next_zoom(sample, views, teacher):
                 messages.append(_message("assistant", text))
                 if not whole:

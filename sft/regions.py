@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from random import Random
 from typing import Any
 
 import torch
@@ -25,7 +27,7 @@ from cof_agent.backends.reader import limits_of
 from cof_agent.backends.region_features import slotted, with_regions
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem, View
+from cof_agent.geometry import CoordinateSystem, Size, View
 from cof_agent.region_sets import drawn
 from cof_agent.regions import located, rounds
 from cof_agent.samples import read_samples
@@ -35,6 +37,7 @@ from cof_agent.training.command import explained
 from cof_agent.training.models import freeze, load_model, read_checkpoint
 from cof_agent.training.trainer import held_out_of, play_of
 from cof_agent.trajectory import Sample
+from sft import curriculum
 from sft.collate import AssistantCollator
 from sft.dataset import Outline, to_row
 from sft.frame import Unfit
@@ -43,6 +46,7 @@ from sft.trainer import ZoomSFTTrainer
 
 DRAWN = "drawn"
 SEEN = "I look at the regions."  # the thought of an answer where the sample gives none
+ZOOMING = curriculum.Plan(regions=1.0)
 ASKED = 2  # times that a drawn scene's kinds of questions are asked in its conversation
 
 
@@ -52,6 +56,9 @@ class RunConfig(settings.RunConfig):
 
     stage: int = field(default=1, metadata={"help": "1: the extractor alone; 2: all but the vision encoder."})
     as_text: bool = field(default=False, metadata={"help": "Boxes in words, and no extractor (in stage 2)."})
+    zooming: float = field(
+        default=0.0, metadata={"help": "Share of drawn conversations that are the agent's, with zooms into regions."}
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         raise InputError(f"stage must be 1 or 2, not {run.stage}.")
     if run.as_text and run.stage == 1:
         raise InputError("as_text has no extractor to train alone; give --stage 2 with it.")
+    if not 0 <= run.zooming <= 1:
+        raise InputError(f"zooming is a share from 0 to 1, not {run.zooming:g}.")
     if run.data == DRAWN and not run.samples:
         raise InputError("drawn scenes have no end: say how many with --samples.")
     if run.dry_run:
@@ -85,11 +94,15 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 
 
 class DrawnRows:
-    """The first `count` scenes of a seed, a conversation about each: the kinds of `drawn.samples_of`, `ASKED` times. Each
-    question counts its regions anew (see `sft.dataset.Rows`)."""
+    """The first `count` scenes of a seed, a conversation about each: the kinds of `drawn.samples_of`, `ASKED` times, or for a
+    share of `zooming` the agent's about the scenes of `cof scenes`. Each question counts its regions anew (see
+    `sft.dataset.Rows`)."""
 
-    def __init__(self, environment: ZoomEnvironment, seed: int, count: int, *, as_text: bool) -> None:
+    def __init__(
+        self, environment: ZoomEnvironment, seed: int, count: int, *, as_text: bool, zooming: float = 0.0
+    ) -> None:
         self._environment, self._seed, self._count, self._as_text = environment, seed, count, as_text
+        self._zooming = zooming
 
     def __len__(self) -> int:
         return self._count
@@ -99,10 +112,12 @@ class DrawnRows:
 
     def outline(self, index: int) -> Outline:
         made = self.row(index)
-        return Outline(made["messages"], [self._environment.overview(drawn.scene_of(self.name(index)).size).shown_size])
+        return Outline(made["messages"], [Size(*image.size) for image in made["images"]])
 
     def row(self, index: int) -> dict[str, Any]:
         key = self.name(index)
+        if Random(f"zooming:{key}").random() < self._zooming:
+            return _slotted_row(curriculum.row(ZOOMING, self._environment, key), as_text=self._as_text)
         scene = drawn.scene_of(key)
         view = self._environment.overview(scene.size)
         samples = [sample for time in range(ASKED) for sample in drawn.samples_of(scene, f"{key}:{time}")]
@@ -149,27 +164,35 @@ def row_of(
     """
     messages = protocol.opening(replace(samples[0], question=""), view, system=system)
     head = messages.pop()["content"][0]  # the image, which stands before the first question
-    boxes: list[list[float]] = []
     for sample in samples:
         thought = str(sample.metadata.get(drawn.THOUGHT, SEEN))
         for question, answer in rounds(sample):
             text = located(question, sample.regions, view, system)
-            if not as_text:
-                text, found = slotted(text)
-                boxes += found
             content = [*([] if len(messages) > 1 else [head]), {"type": "text", "text": text}]
             messages.append({"role": "user", "content": content})
             messages.append(protocol.assistant(protocol.write_answer(thought, answer)))
-    return to_row(messages, [image]) | {"regions": boxes}
+    return _slotted_row(to_row(messages, [image]), as_text=as_text)
+
+
+def _slotted_row(row: dict[str, Any], *, as_text: bool) -> dict[str, Any]:
+    """TRL's columns with slots in place of the boxes that users name, and `regions`; with boxes in words as they are."""
+    boxes: list[list[float]] = []
+    for message in row["messages"]:
+        for part in message["content"]:
+            if message["role"] == "user" and part["type"] == "text" and not as_text:
+                part["text"], found = slotted(part["text"])
+                boxes += found
+    return row | {"regions": boxes}
 
 
 @dataclass
 class RegionCollator(AssistantCollator):
-    """`AssistantCollator` with the boxes: rows of one image each -> `regions` as `RegionQwen.forward` takes them."""
+    """`AssistantCollator` with the boxes, all in the first image of their row: `regions` as `RegionQwen.forward` takes them."""
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = super().__call__(rows)
-        regions = [[float(image), *box] for image, row in enumerate(rows) for box in row["regions"]]
+        first = [0, *accumulate(len(row["images"]) for row in rows)]
+        regions = [[float(image), *box] for image, row in zip(first, rows, strict=False) for box in row["regions"]]
         return {**batch, "regions": torch.tensor(regions)} if regions else batch
 
 
@@ -226,7 +249,7 @@ def _rows(given: Settings, environment: ZoomEnvironment) -> tuple[DrawnRows | Sa
     """
     run = given.run
     if run.data == DRAWN:
-        made = DrawnRows(environment, given.training.seed, run.samples or 0, as_text=run.as_text)
+        made = DrawnRows(environment, given.training.seed, run.samples or 0, as_text=run.as_text, zooming=run.zooming)
         return made, list(range(len(made)))
     rows = SampleRows(read_samples(run.data, limit=run.samples), environment, as_text=run.as_text)
     kept, why = [], ""

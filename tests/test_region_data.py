@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from cof_agent.region_sets import drawn
 from cof_agent.region_sets.instructions import CAPTION, CATEGORY, REFERRING, WHY
 from cof_agent.regions import rounds
 from cof_agent.samples import read_samples
-from cof_agent.trajectory import Sample
+from cof_agent.scenes import oracle
+from cof_agent.trajectory import Sample, to_json
 
 
 def put(path: Path, value: Any) -> Path:
@@ -283,11 +285,30 @@ def test_what_is_off_its_image_is_left_out_and_said(tmp_path: Path, capsys: pyte
 
 def test_there_are_no_other_builders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["regions", "lvis", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
-    assert "the builders are coco, refcoco, visual-genome, flickr30k, vcr, drawn." in capsys.readouterr().err
+    assert "the builders are coco, refcoco, visual-genome, flickr30k, vcr, scenes, drawn." in capsys.readouterr().err
     assert main(["regions", "coco", str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 2
     assert "there is no folder" in capsys.readouterr().err
     assert main(["regions", "coco", "-o", str(tmp_path / "out")]) == 2
     assert "say where the set is" in capsys.readouterr().err
+
+
+def test_scenes_are_asked_about_by_region(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenes = tmp_path / "scenes"
+    assert main(["scenes", str(scenes), "--count", "3", "--seed", "5", "--size", "960x540"]) == 0
+    assert main(["regions", "scenes", str(scenes), "-o", str(tmp_path / "out")]) == 0
+    pairs = list(zip(read_samples(scenes), read_samples(tmp_path / "out"), strict=True))
+    for plain, sample in pairs:
+        assert sample.regions == plain.boxes and sample.answers == plain.answers
+        assert "<region1>" in sample.question and "object" not in sample.question
+    assert {sample.metadata["category"] for _, sample in pairs} == {"direct_attributes", "relative_position", "nested"}
+    for _, sample in pairs:
+        environment = ZoomEnvironment()
+        played = oracle.play(sample, environment.reset(sample), environment)
+        assert played.turns[-1].text.startswith("<think>Region 1 ")
+    bare = replace(pairs[0][0], metadata={})
+    (scenes / "samples.jsonl").write_text(to_json(bare) + "\n")
+    assert main(["regions", "scenes", str(scenes), "-o", str(tmp_path / "out")]) == 2
+    assert "is none of `cof scenes`" in capsys.readouterr().err
 
 
 def test_drawn_scenes_are_legible_in_the_overview(tmp_path: Path) -> None:

@@ -64,6 +64,20 @@ def test_drawn_rows_are_the_same_each_time_and_their_boxes_lie_in_the_image() ->
         assert 0 <= x0 < x1 <= 448 and 0 <= y0 < y1 <= 252
 
 
+def test_the_agents_conversations_zoom_into_the_regions_they_name(checkpoint: Callable[[str], Path]) -> None:
+    rows = DrawnRows(nano_environment(), 3, 8, as_text=False, zooming=1.0)
+    made = [rows.row(index) for index in range(len(rows))]
+    assert any("image_zoom_in_tool" in text for row in made for text in texts(row)[2:])
+    assert all(sum(text.count(SLOT) for text in texts(row)) == len(row["regions"]) > 0 for row in made)
+    assert all(" at [" not in text.split("?")[0] for row in made for text in texts(row)[1::2])
+    _, processor = with_regions(str(checkpoint("qwen2_5_vl")), dtype=torch.float32)
+    batch = RegionCollator(processor)(made)
+    first = [sum(len(row["images"]) for row in made[:index]) for index in range(len(made))]
+    assert batch["regions"][:, 0].tolist() == [
+        float(at) for at, row in zip(first, made, strict=True) for _ in row["regions"]
+    ]
+
+
 def test_a_batch_carries_the_boxes_and_its_loss_falls_on_answers(checkpoint: Callable[[str], Path]) -> None:
     model, processor = with_regions(str(checkpoint("qwen2_5_vl")), dtype=torch.float32)
     rows = DrawnRows(nano_environment(), 3, 2, as_text=False)

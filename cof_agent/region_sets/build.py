@@ -12,7 +12,7 @@ from pathlib import Path
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import open_source
-from cof_agent.region_sets import coco, drawn, flickr30k, refcoco, vcr, visual_genome
+from cof_agent.region_sets import coco, drawn, flickr30k, refcoco, scenes, vcr, visual_genome
 from cof_agent.regions import check_inside, check_regions
 from cof_agent.scenes.draw import sketch
 from cof_agent.trajectory import Sample, to_json, write_atomic
@@ -23,6 +23,7 @@ BUILDERS: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "visual-genome": visual_genome.samples,
     "flickr30k": flickr30k.samples,
     "vcr": vcr.samples,
+    "scenes": scenes.samples,
 }
 
 DRAWN = "drawn"

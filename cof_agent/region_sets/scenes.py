@@ -1,0 +1,34 @@
+"""Scenes as `cof scenes` writes them: the same questions, with what must be seen as a region in place of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cof_agent.errors import InputError
+from cof_agent.scenes.oracle import looks
+from cof_agent.trajectory import Sample, read_jsonl
+
+
+def samples(folder: Path) -> Iterator[Sample]:
+    """See `region_sets.build.samples_of`."""
+    path = folder / "samples.jsonl"
+    for sample in read_jsonl(path, Sample):
+        if "looks" not in sample.metadata:
+            raise InputError(f"{path}: the sample {sample.id} is none of `cof scenes`: what must be seen is not told.")
+        yield by_region(sample)
+
+
+def by_region(sample: Sample) -> Sample:
+    """The sample of a scene, asked about regions. That of a sign is the sign, so that one look is enough."""
+    question, named = sample.question, []
+    for number, look in enumerate(looks(sample), 1):
+        question = question.replace(look.name, f"<region{number}>", 1)
+        named.append(replace(look, name=f"region {number}", boxes=look.boxes[-1:]))
+    return replace(
+        sample,
+        question=question,
+        regions=tuple(look.boxes[0] for look in named),
+        metadata=sample.metadata | {"looks": [look.to_dict() for look in named]},
+    )

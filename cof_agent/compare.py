@@ -16,6 +16,7 @@ from cof_agent import scoring
 from cof_agent.difficulty import PLAY
 from cof_agent.errors import InputError
 from cof_agent.evaluate import UNKNOWN, figures, grouped
+from cof_agent.regions import IN_WORDS
 from cof_agent.runs import TABLES, Figures
 from cof_agent.samples import RESOLUTION
 from cof_agent.trajectory import Sample, Trajectory
@@ -65,7 +66,7 @@ def compare(
 
 def pairs_of(first: Sequence[Trajectory], second: Sequence[Trajectory]) -> list[Pair]:
     """The questions with a known answer that both runs were asked, in the order of the first. The order of a question's
-    options may differ.
+    options may differ, and one run may be asked by region what the other is asked in words.
 
     Raises:
         InputError: as `compare`.
@@ -82,7 +83,7 @@ def pairs_of(first: Sequence[Trajectory], second: Sequence[Trajectory]) -> list[
 
 
 def _asked(sample: Sample) -> tuple[str, tuple[str, ...], list[str]]:
-    return sample.question, sample.answers, sorted(sample.choices)
+    return str(sample.metadata.get(IN_WORDS, sample.question)), sample.answers, sorted(sample.choices)
 
 
 def right_of(pairs: Sequence[Pair]) -> list[tuple[float, float]]:

@@ -19,7 +19,7 @@ from cof_agent.markup import Markup, cut, element, fill, part, policy, together
 from cof_agent.picture import altered, spelled
 from cof_agent.protocol import lettered
 from cof_agent.report import located
-from cof_agent.runs import Run
+from cof_agent.runs import SIDE_BY_SIDE, Run, side_by_side
 from cof_agent.trajectory import Trajectory, write_atomic
 
 _UNRECORDED = "not recorded"
@@ -162,7 +162,14 @@ _PROPERTIES: dict[str, Callable[[Run], str]] = {
 
 def _figures(runs: Sequence[Run]) -> Markup:
     rows = [_row(run.name, [*evaluate.cells(run.figures), _ended(run.figures)]) for run in runs]
-    return _table((*evaluate.HEADINGS, "ended"), rows)
+    headings, *lines = side_by_side(runs)
+    return together(
+        (
+            _table((*evaluate.HEADINGS, "ended"), rows),
+            element("p", f"{SIDE_BY_SIDE}:"),
+            _table(headings, [_row(line[0], line[1:]) for line in lines]),
+        )
+    )
 
 
 def _ended(found: Mapping[str, Any]) -> str:

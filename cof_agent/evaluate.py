@@ -108,13 +108,14 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     }
     return [
         f"{row['n']:,}{unscored}",
-        _number(row["accuracy"], 3),
+        number(row["accuracy"], 3),
         f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "-",
-        *(_number(row[name], count) for name, count in digits.items()),
+        *(number(row[name], count) for name, count in digits.items()),
     ]
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """A figure as text; a dash where there is none."""
     return "-" if value is None else f"{value:,.{digits}f}"
 
 

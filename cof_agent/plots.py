@@ -80,18 +80,27 @@ def by_category(runs: Sequence[Run]) -> Figure | None:
     return figure
 
 
+COSTS = {
+    "image_tokens": "image tokens a question, each image once",
+    "tokens_in": "prompt tokens a question, over all turns",
+}
+
+
 def by_tokens(runs: Sequence[Run]) -> Figure | None:
-    """What accuracy costs: a point for each run, its prompt tokens a question against its accuracy."""
+    """What accuracy costs: a point for each run, its tokens a question against its accuracy."""
     found = {run.name: run.figures for run in runs if run.figures["accuracy"] is not None}
     if not any(part["tokens_in"] for part in found.values()):
         return None
-    figure, (axes,) = _figure(1)
-    for place, (name, part) in enumerate(found.items()):
-        _with_intervals(axes, [part["tokens_in"]], [part], place, name)
-    axes.set_xlabel("prompt tokens a question, images included")
-    axes.set_ylabel("accuracy")
-    axes.set_xlim(left=0)
-    _finish(figure, axes)
+    figure, panels = _figure(2)
+    for axes, (cost, label) in zip(panels, COSTS.items(), strict=True):
+        for place, (name, part) in enumerate(found.items()):
+            if part[cost] is not None:
+                _with_intervals(axes, [part[cost]], [part], place, name)
+        axes.set_xlabel(label)
+        axes.set_ylabel("accuracy")
+        axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
+        axes.set_ylim(0, 1.02)
+    _finish(figure, panels[-1])
     return figure
 
 
@@ -109,7 +118,8 @@ def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
 
 def _finish(figure: Figure, axes: Axes) -> None:
     axes.set_ylim(0, 1.02)
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
 
 
 def _with_intervals(axes: Axes, x: Sequence[float], parts: Sequence[dict[str, Any]], place: int, name: str) -> None:

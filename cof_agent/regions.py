@@ -18,6 +18,9 @@ from cof_agent.trajectory import Sample
 ROUNDS = "rounds"
 """Key of a sample's metadata: what is asked further about the same regions (see `rounds`)."""
 
+IN_WORDS = "in_words"
+"""Key of a sample's metadata: the question as it is asked of those who are given no regions."""
+
 _PLACEHOLDER = re.compile(r"<region(\d{1,4})>")
 _NUMBER = r"(-?\d{1,9}(?:\.\d{1,9})?)"
 _WRITTEN = re.compile(r"region (\d{1,4}) at \[" + ", ".join([_NUMBER] * 4) + r"\]")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent.errors import InputError
-from cof_agent.evaluate import UNKNOWN, category, figures, grouped, resolution
+from cof_agent.evaluate import UNKNOWN, category, figures, grouped, number, resolution
 from cof_agent.trajectory import Trajectory, read_jsonl
 
 Figures = Callable[[Sequence[Trajectory]], dict[str, Any]]
@@ -59,6 +59,25 @@ class Run:
             name: {row: self.figures_of(group) for row, group in grouped(self.trajectories, key) if row != UNKNOWN}
             for name, key in TABLES.items()
         }
+
+
+SIDE_BY_SIDE = "Accuracy, in brackets image tokens a question"
+
+
+def side_by_side(runs: Sequence[Run]) -> list[list[str]]:
+    """All runs, at each resolution and over all, as `SIDE_BY_SIDE` says; then zooms and seconds of generation a question.
+    The first row has the headings."""
+    sides = sorted({side for run in runs for side in run.tables["by_resolution"]}, key=int)
+    rows = [["", *sides, "all", "zooms", "seconds"]]
+    for run in runs:
+        found = [run.tables["by_resolution"].get(side) for side in sides]
+        cells = [_accuracy_and_cost(part) if part else "-" for part in [*found, run.figures]]
+        rows.append([run.name, *cells, number(run.figures["mean_zooms"], 2), number(run.figures["seconds"], 2)])
+    return rows
+
+
+def _accuracy_and_cost(part: Mapping[str, Any]) -> str:
+    return f"{number(part['accuracy'], 3)} ({number(part['image_tokens'], 0)})"
 
 
 def remembered(function: Figures) -> Figures:

@@ -161,7 +161,7 @@ def test_the_command_writes_tables_and_plots(tmp_path: Path, capsys: pytest.Capt
     rows = list(csv.DictReader((output / "comparison.csv").open()))
     assert [row["rows"] for row in rows] == ["all", "category [/b", "category [/b]", "resolution 224", "resolution 448"]
     assert rows[0]["accuracy_base"] == "0.5" and rows[0]["accuracy"] == "0.75"
-    assert (output / "comparison.md").read_text().count("\n|") == 2 + len(rows)
+    assert (output / "comparison.md").read_text().count("\n|") == (2 + 2) + (2 + len(rows))
     for name in ("resolution.png", "category.png", "tokens.png"):
         with Image.open(output / name) as picture:
             assert picture.width > 500

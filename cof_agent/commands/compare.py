@@ -17,11 +17,11 @@ from cof_agent import compare
 from cof_agent.commands import common
 from cof_agent.comparison_page import write_comparison
 from cof_agent.plots import write_plots
-from cof_agent.runs import read_runs
+from cof_agent.runs import SIDE_BY_SIDE, read_runs, side_by_side
 from cof_agent.trajectory import write_atomic
 
 Rows = list[tuple[str, dict[str, Any]]]
-COLUMNS = ("accuracy", "mean_zooms", "tokens_in", "tokens_out")  # of both runs
+COLUMNS = ("accuracy", "mean_zooms", "image_tokens", "tokens_in", "tokens_out", "seconds")  # of both runs
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,19 +35,16 @@ def run(options: argparse.Namespace) -> int:
     tables = {other: compare.rows(found) for other, found in compared.items()}
     write_atomic(output / "comparison.json", json.dumps({"base": base.name, "others": compared}, indent=2) + "\n")
     write_atomic(output / "comparison.csv", _csv(tables))
-    write_atomic(output / "comparison.md", _markdown(base.name, tables))
+    together = side_by_side(runs)
+    write_atomic(output / "comparison.md", _markdown(together, base.name, tables))
     plots = write_plots(runs, output) if find_spec("matplotlib") is not None else None
     write_comparison(runs, compared, plots, output / "report.html")
     if plots is None:
         print('cof compare: no plots without matplotlib (pip install "chain-of-focus[plot]").', file=sys.stderr)
     console = common.console()
+    console.print(_table(together, SIDE_BY_SIDE, wrapped=True))
     for other, rows in tables.items():
-        table = Table(title=_title(base.name, other), title_justify="left")
-        for heading in compare.HEADINGS:
-            table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-        for name, part in rows:
-            table.add_row(name, *compare.cells(part))
-        console.print(table)
+        console.print(_table(_lines(rows), _title(base.name, other)))
     files = [output / f"comparison.{kind}" for kind in ("json", "csv", "md")] + (plots or []) + [output / "report.html"]
     console.print("written:", ", ".join(str(path) for path in files), soft_wrap=True)
     return 0
@@ -71,14 +68,27 @@ def _csv(tables: dict[str, Rows]) -> str:
     return file.getvalue()
 
 
-def _markdown(base: str, tables: dict[str, Rows]) -> str:
-    text = ""
-    for other, rows in tables.items():
-        text += f"## {_title(base, other)}\n\n"
-        lines = [
-            list(compare.HEADINGS),
-            ["---"] * len(compare.HEADINGS),
-            *([name, *compare.cells(part)] for name, part in rows),
-        ]
-        text += "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines) + "\n"
-    return text
+def _lines(rows: Rows) -> list[list[str]]:
+    return [list(compare.HEADINGS), *([name, *compare.cells(part)] for name, part in rows)]
+
+
+def _table(lines: list[list[str]], title: str, *, wrapped: bool = False) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place, heading in enumerate(lines[0]):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=not (wrapped and place))
+    for line in lines[1:]:
+        table.add_row(*line)
+    return table
+
+
+def _markdown(together: list[list[str]], base: str, tables: dict[str, Rows]) -> str:
+    parts = [
+        f"{SIDE_BY_SIDE}:\n\n{_pipes(together)}",
+        *(f"## {_title(base, other)}\n\n{_pipes(_lines(rows))}" for other, rows in tables.items()),
+    ]
+    return "".join(f"{part}\n" for part in parts)
+
+
+def _pipes(lines: list[list[str]]) -> str:
+    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in ruled)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cof_agent.errors import InputError
+from cof_agent.regions import IN_WORDS
 from cof_agent.scenes.oracle import looks
 from cof_agent.trajectory import Sample, read_jsonl
 
@@ -30,5 +31,5 @@ def by_region(sample: Sample) -> Sample:
         sample,
         question=question,
         regions=tuple(look.boxes[0] for look in named),
-        metadata=sample.metadata | {"looks": [look.to_dict() for look in named]},
+        metadata=sample.metadata | {"looks": [look.to_dict() for look in named], IN_WORDS: sample.question},
     )

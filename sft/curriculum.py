@@ -54,6 +54,8 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
     random = Random(f"row:{key}")
     growth = random.random() if random.random() < plan.simple else 1.0
     part = Random(f"part:{key}").choice(plan.parts)
+    if growth < 1:
+        part = max(part, 0.5)  # in less of a small canvas its large objects have no room
     scene = generate(key, part_of(style(growth), part))
     if Random(f"spot:{key}").random() < plan.spot:
         overview = overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part)

@@ -12,7 +12,7 @@ from cof_agent.scenes.questions import Look
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, Zoom, views_of
 
 LEGIBLE = 14.0  # shown pixels a detail must be high to be told: a patch of the vision tower
-FINDABLE = 8.0  # shown pixels a thing must be wide to be pointed at
+FINDABLE = 16.0  # shown pixels a sign must be wide to be pointed at without a look at what it is on: about half a token
 MARGIN = 1.0  # of the thing's side: what is cut is enlarged by the environment, which takes in its surroundings
 SMALLEST = 16  # shown pixels: the side of the smallest box
 SNAP = 4  # shown pixels: boxes lie on this raster, so that a small model has fewer numbers to learn

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Zooms and accuracy before and after RL with the adaptive reward, by how large the overview shows things.
+#   bash scripts/adaptive.sh [BEFORE] [AFTER] [FOLDER]
+# The same command goes on after an interruption. Tables, plots and the page are in FOLDER/compared.
+set -euo pipefail
+before="${1:-outputs/nano-needless}" after="${2:-outputs/nano-adaptive}" folder="${3:-outputs/adaptive}"
+. "$(dirname "$0")/environment.sh" train,api,ray,plot,dev
+. scripts/measure.sh
+for share in 1 0.5 0.25; do
+  "$cof" scenes "$folder/scenes-$share" --count 300 --seed 1 --split test --parts "$share"
+done
+at() { # NAME MODEL
+  measure "$folder/$1-1" --data "$folder/scenes-1" --model "$2" --resolutions 224,448
+  measure "$folder/$1-0.5" --data "$folder/scenes-0.5" --model "$2" --resolutions 448
+  measure "$folder/$1-0.25" --data "$folder/scenes-0.25" --model "$2" --resolutions 448
+  .venv/bin/python scripts/joined.py "$folder/$1" "$folder/$1-1=1" "$folder/$1-0.5=0.5" "$folder/$1-0.25=0.25"
+}
+at before "$before"
+at after "$after"
+"$cof" compare "$folder"/{before,after} -o "$folder/compared"

@@ -1,0 +1,31 @@
+"""Runs on whole scenes and on parts of scenes as one run, by the size at which the overview would show a whole scene.
+
+    python scripts/joined.py OUTPUT WHOLE_RUN=1 QUARTER_RUN=0.5 ...
+
+Writes OUTPUT/trajectories.jsonl for `cof compare`: half of a scene's sides in an overview of 448 pixels counts as 896.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cof_agent.samples import RESOLUTION, taken_at
+from cof_agent.trajectory import Trajectory, read_jsonl, to_json, write_atomic
+
+
+def relabelled(folder: Path, share: float) -> Iterator[Trajectory]:
+    """The trajectories of `cof eval --resolutions ...` on scenes of this share of a whole one's sides."""
+    for trajectory in read_jsonl(folder / "trajectories.jsonl", Trajectory):
+        sample, shown = trajectory.sample, trajectory.sample.metadata[RESOLUTION]
+        whole = replace(sample, id=f"{sample.id.removesuffix(f'@{shown}')} of {share:g}")
+        yield replace(trajectory, sample=taken_at(whole, round(shown / share)))
+
+
+if __name__ == "__main__":
+    output, *parts = sys.argv[1:]
+    split = [part.rsplit("=", 1) for part in parts]
+    lines = [to_json(one) + "\n" for folder, share in split for one in relabelled(Path(folder), float(share))]
+    write_atomic(Path(output) / "trajectories.jsonl", "".join(lines))

@@ -12,7 +12,8 @@ from cof_agent.scenes.questions import Look
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, Zoom, views_of
 
 LEGIBLE = 14.0  # shown pixels a detail must be high to be told: a patch of the vision tower
-FINDABLE = 16.0  # shown pixels a sign must be wide to be pointed at without a look at what it is on: about half a token
+FINDABLE = 8.0  # shown pixels a thing must be wide to be pointed at in a crop
+FINDABLE_AT_ONCE = 16.0  # and in the overview, without a look at what it is on; about half a token
 MARGIN = 1.0  # of the thing's side: what is cut is enlarged by the environment, which takes in its surroundings
 SMALLEST = 16  # shown pixels: the side of the smallest box
 SNAP = 4  # shown pixels: boxes lie on this raster, so that a small model has fewer numbers to learn
@@ -119,8 +120,8 @@ def _target(look: Look, views: Sequence[View]) -> tuple[int, Box]:
     order = sorted(range(len(views)), key=lambda k: _scale(views[k]), reverse=True)
     for box in reversed(look.boxes):
         for number in order:
-            view = views[number]
-            if view.region.coverage(box) > 0.9 and min(box.width, box.height) * _scale(view) >= FINDABLE:
+            view, least = views[number], FINDABLE if number else FINDABLE_AT_ONCE
+            if view.region.coverage(box) > 0.9 and min(box.width, box.height) * _scale(view) >= least:
                 return number, box
     return 0, look.boxes[0]
 

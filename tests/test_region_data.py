@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from cof_agent.cli import main
+from cof_agent.compare import pairs_of
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box
 from cof_agent.region_sets import drawn
@@ -305,6 +306,12 @@ def test_scenes_are_asked_about_by_region(tmp_path: Path, capsys: pytest.Capture
         environment = ZoomEnvironment()
         played = oracle.play(sample, environment.reset(sample), environment)
         assert played.turns[-1].text.startswith("<think>Region 1 ")
+    environment = ZoomEnvironment()
+    in_words, by_region = (
+        [oracle.play(sample, environment.reset(sample), environment) for sample in samples]
+        for samples in zip(*pairs, strict=True)
+    )
+    assert len(pairs_of(in_words, by_region)) == len(pairs)  # the same questions, for all that they are put differently
     bare = replace(pairs[0][0], metadata={})
     (scenes / "samples.jsonl").write_text(to_json(bare) + "\n")
     assert main(["regions", "scenes", str(scenes), "-o", str(tmp_path / "out")]) == 2

@@ -65,14 +65,15 @@ SIDE_BY_SIDE = "Accuracy, in brackets image tokens a question"
 
 
 def side_by_side(runs: Sequence[Run]) -> list[list[str]]:
-    """All runs, at each resolution and over all, as `SIDE_BY_SIDE` says; then zooms and seconds of generation a question.
-    The first row has the headings."""
+    """All runs, each on all its own questions, at each resolution and together, as `SIDE_BY_SIDE` says; then zooms and
+    seconds of generation a question. The first row has the headings."""
     sides = sorted({side for run in runs for side in run.tables["by_resolution"]}, key=int)
-    rows = [["", *sides, "all", "zooms", "seconds"]]
+    rows = [["", "n", *sides, "all", "zooms", "seconds"]]
     for run in runs:
         found = [run.tables["by_resolution"].get(side) for side in sides]
         cells = [_accuracy_and_cost(part) if part else "-" for part in [*found, run.figures]]
-        rows.append([run.name, *cells, number(run.figures["mean_zooms"], 2), number(run.figures["seconds"], 2)])
+        costs = [number(run.figures[name], 2) for name in ("mean_zooms", "seconds")]
+        rows.append([run.name, f"{run.figures['n']:,}", *cells, *costs])
     return rows
 
 

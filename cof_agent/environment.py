@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import random
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -43,6 +44,7 @@ SHOWN_CACHE_PIXELS = 64 * 1280 * 28 * 28
 """Pixels of ready views that are kept: every turn shows all earlier views again."""
 
 FULL_DETAIL = 0.95  # shown pixels per source pixel; rounding to the grid can take a little off 1
+_DECODER_NICENESS = 10  # a tenth of the time of what has none, where both want a core
 _MAX_ERRORS = 4  # in one turn; a hundred unreadable calls need not fill the context with a hundred sentences
 _SHUFFLES = 32
 _MID_GREY = (128, 128, 128)
@@ -170,14 +172,16 @@ class ZoomEnvironment:
         return shown.copy()
 
     async def images(self, sample: Sample, views: Sequence[View]) -> list[Image.Image]:
-        """`image` of each view, in the threads that all environments share, as many as there are cores: more would
-        take a model on the same machine more of its time than they save.
+        """`image` of each view. Sources are decoded by threads that all environments share, as many as there are cores;
+        what is cut from a source that is decoded already does not wait for them.
 
         Raises:
             InputError: as `image`.
         """
+        source = self._sources.peek(_identity(sample.image))
+        threads = None if source and source.is_decoded else _decoders()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_workers(), lambda: [self.image(sample, view) for view in views])
+        return await loop.run_in_executor(threads, lambda: [self.image(sample, view) for view in views])
 
     def _observe(
         self, action: Zoom | Malformed, views: Sequence[View], seen: list[View], *, spent: bool
@@ -232,8 +236,15 @@ class ZoomEnvironment:
 
 
 @cache
-def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="images")
+def _decoders() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, "decoder", _step_back)
+
+
+def _step_back() -> None:
+    """Lowers the priority of this thread, where threads have one: a model on the same machine, for which conversations
+    queue up, goes first."""
+    if sys.platform == "linux":
+        os.nice(_DECODER_NICENESS)
 
 
 def _no_detail(view: View, number: int, named: View, seen: Sequence[View]) -> str | None:

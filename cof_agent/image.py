@@ -53,6 +53,11 @@ class Source:
         self._pixels: Image.Image | None = None
         self._lock = threading.Lock()
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether the pixels are in memory."""
+        return self._pixels is not None
+
     def crop(self, region: Box) -> Image.Image:
         """The pixels of `region` (source pixels, integer edges inside the image): mode RGB, one to one, a fresh copy.
 

@@ -21,6 +21,12 @@ class Recent(Generic[Value]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def peek(self, key: Hashable) -> Value | None:
+        """The value under `key`, if it is there; that does not count as a use."""
+        with self._lock:
+            entry = self._values.get(key)
+            return None if entry is None else entry[0]
+
     def get(self, key: Hashable, make: Callable[[], Value], cost: Callable[[Value], int]) -> Value:
         """The value under `key`; made outside the lock, and of two made at the same time the first one stays."""
         with self._lock:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as transformers_resize
 
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.environment import ZoomEnvironment, ZoomSettings, _decoders
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.image import open_source
@@ -250,6 +253,22 @@ class TestImages:
         for thread in threads:
             thread.join()
         assert seen == [expected] * 8
+
+    def test_a_crop_of_a_decoded_source_does_not_wait_for_others_to_be_decoded(self, sample: Sample) -> None:
+        environment, free = ZoomEnvironment(SETTINGS), threading.Event()
+        expected = environment.image(sample, overview()).tobytes()
+        busy = [_decoders().submit(free.wait) for _ in range(4 * (os.cpu_count() or 1))]
+        try:
+            crops = asyncio.run(asyncio.wait_for(environment.images(sample, [overview(), zoomed()]), 30))
+        finally:
+            free.set()
+        assert all(one.result() for one in busy)
+        assert [crop.size for crop in crops] == [(700, 420), (476, 476)] and crops[0].tobytes() == expected
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux only")
+    def test_decoding_steps_back_behind_a_model(self) -> None:
+        own = os.nice(0)
+        assert own < _decoders().submit(os.nice, 0).result() == min(own + 10, 19)
 
     def test_blank_crops(self, sample: Sample) -> None:
         blank = ZoomEnvironment(replace(SETTINGS, crop="blank"))

@@ -6,14 +6,14 @@ set -euo pipefail
 before="${1:-outputs/nano-needless}" after="${2:-outputs/nano-adaptive}" folder="${3:-outputs/adaptive}"
 . "$(dirname "$0")/environment.sh" train,api,ray,plot,dev
 . scripts/measure.sh
-for share in 1 0.5 0.25; do
+for share in 1 0.5 0.2; do
   "$cof" scenes "$folder/scenes-$share" --count 300 --seed 1 --split test --parts "$share"
 done
 at() { # NAME MODEL
   measure "$folder/$1-1" --data "$folder/scenes-1" --model "$2" --resolutions 224,448
   measure "$folder/$1-0.5" --data "$folder/scenes-0.5" --model "$2" --resolutions 448
-  measure "$folder/$1-0.25" --data "$folder/scenes-0.25" --model "$2" --resolutions 448
-  .venv/bin/python scripts/joined.py "$folder/$1" "$folder/$1-1=1" "$folder/$1-0.5=0.5" "$folder/$1-0.25=0.25"
+  measure "$folder/$1-0.2" --data "$folder/scenes-0.2" --model "$2" --resolutions 448
+  .venv/bin/python scripts/joined.py "$folder/$1" "$folder/$1-1=1" "$folder/$1-0.5=0.5" "$folder/$1-0.2=0.2"
 }
 at before "$before"
 at after "$after"

@@ -2,7 +2,7 @@
 # Which part of an image deserves the tokens? Four papers' answers on the same scenes at four sizes: the overview alone,
 # Chain-of-Spot, CoRoI, Chain-of-Focus after SFT and after RL, and GPT4RoI, which is told the true regions.
 #   bash scripts/strategies.sh [MODELS] [FOLDER]
-# MODELS is the folder of what was trained (README, "Regions"). One question at a time in each of two processes, so that
+# MODELS is the folder of what was trained from nano (README, "Regions"). One question at a time in each of two processes, so that
 # seconds can be compared. The same command goes on after an interruption. Tables, plots and the page: FOLDER/compared.
 set -euo pipefail
 models="${1:-outputs}" folder="${2:-outputs/strategies}"
@@ -10,11 +10,11 @@ models="${1:-outputs}" folder="${2:-outputs/strategies}"
 . scripts/measure.sh
 "$cof" scenes "$folder/scenes" --count 200 --seed 21 --split test --resolutions 448,1024,1920,3840
 "$cof" regions scenes "$folder/scenes" -o "$folder/regions"
-at() { measure "$folder/$1" --concurrency 1 --data "$folder/$2" --model "$models/$3" --strategy "$4"; }
+at() { measure "$folder/$1" --concurrency 1 --data "$folder/$2" --model "$3" --strategy "$4"; }
 at overview scenes nano direct
-at chain-of-spot scenes nano-spot spot
-at coroi scenes nano-coroi coroi
+at chain-of-spot scenes "$models/nano-spot" spot
+at coroi scenes "$models/nano-coroi" coroi
 at focus-sft scenes nano focus
-at focus-rl scenes nano-rl focus
-at regions-told regions nano-regions-2 focus
+at focus-rl scenes "$models/nano-rl" focus
+at regions-told regions "$models/nano-regions-2" focus
 "$cof" compare "$folder"/{overview,chain-of-spot,coroi,focus-sft,focus-rl,regions-told} -o "$folder/compared"

@@ -305,6 +305,12 @@ def test_a_directory_that_is_not_there(name: str) -> None:
         load(name)
 
 
+def test_what_looks_like_a_name_of_the_hub_is_said_to_be_no_directory_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"outputs/nowhere: there is no such directory, and the hub .*\)\.$"):
+        load("outputs/nowhere")
+
+
 def test_directories_that_hold_no_model_of_ours(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot load the model"):
         load(tmp_path)

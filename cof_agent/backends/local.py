@@ -17,9 +17,9 @@ from cof_agent.backends.cpu import is_small, speed_up_vision
 from cof_agent.backends.decode import Decoder, Generated, Prompt
 from cof_agent.backends.memory import Picture
 from cof_agent.backends.processor import load_processor, prepare_images
-from cof_agent.backends.reader import FAMILIES, Reader, check_name
+from cof_agent.backends.reader import FAMILIES, Reader, check_name, unreadable
 from cof_agent.batching import Batcher
-from cof_agent.errors import InputError, first_sentence
+from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Completion, PolicyError, Sampling, begun
 from cof_agent.trajectory import Tokens
@@ -214,7 +214,7 @@ def load(
     except InputError:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
-        raise InputError(f"cannot load the model {where}: {first_sentence(error)}.") from None
+        raise unreadable(where, error) from None
     if torch.device(placement.device).type == "cpu":
         speed_up_vision(weights)
     return policy(

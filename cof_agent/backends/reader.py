@@ -14,7 +14,7 @@ import torch
 
 from cof_agent.backends.memory import Picture
 from cof_agent.backends.processor import prepare_images
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, first_sentence
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.policy import PixelLimits, begun
 
@@ -48,6 +48,14 @@ def check_name(checkpoint: str) -> None:
             f"there is no model directory {checkpoint}, and a model of the hub is named like "
             "Qwen/Qwen2.5-VL-7B-Instruct."
         )
+
+
+def unreadable(checkpoint: str, error: Exception) -> InputError:
+    """What to say of a checkpoint that transformers' loaders could not read."""
+    reason = first_sentence(error)
+    if not Path(checkpoint).is_dir():
+        reason = f"there is no such directory, and the hub does not give it ({reason})"
+    return InputError(f"cannot load the model {checkpoint}: {reason}.")
 
 
 class Reader:

@@ -26,8 +26,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
 from cof_agent.backends.processor import load_processor
+from cof_agent.backends.reader import unreadable
 from cof_agent.backends.roi_align import roi_align
-from cof_agent.errors import InputError, said
+from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.regions import mentions
 
@@ -301,7 +302,7 @@ def with_regions(path: str, *, seed: int = 0, **options: Any) -> tuple[RegionQwe
     except InputError:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
-        raise InputError(f"cannot load the model {path}: {said(error)}") from None
+        raise unreadable(path, error) from None
     if slot >= model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(slot + 1, mean_resizing=False)
         with torch.no_grad():

@@ -12,7 +12,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
-from cof_agent.errors import InputError, first_sentence
+from cof_agent.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,13 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _config(model: str) -> Any:
     from transformers import AutoConfig
 
-    from cof_agent.backends.reader import check_name
+    from cof_agent.backends.reader import check_name, unreadable
 
     check_name(model)
     try:
         return AutoConfig.from_pretrained(model)
     except Exception as error:  # what a broken or missing checkpoint makes the loader raise is not limited
-        raise InputError(f"cannot read the model {model}: {first_sentence(error)}.") from None
+        raise unreadable(model, error) from None
 
 
 if __name__ == "__main__":

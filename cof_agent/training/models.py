@@ -13,8 +13,8 @@ from trl.trainer.utils import get_quantization_config
 
 from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.processor import load_processor
-from cof_agent.backends.reader import FAMILIES, check_name
-from cof_agent.errors import InputError, said
+from cof_agent.backends.reader import FAMILIES, check_name, unreadable
+from cof_agent.errors import InputError
 from cof_agent.training.settings import Settings
 
 LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
@@ -36,7 +36,7 @@ def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(path)
         processor: Any = load_processor(path)
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
-        raise InputError(f"cannot read the model {path}: {said(error)}") from None
+        raise unreadable(path, error) from None
     if config.model_type not in FAMILIES:
         raise InputError(f"a {config.model_type} model cannot be trained; it must be Qwen2-VL, Qwen2.5-VL or Qwen3-VL.")
     size = dict(processor.image_processor.size)
@@ -64,7 +64,7 @@ def load_model(settings: Settings) -> Any:
     try:
         model = AutoModelForImageTextToText.from_pretrained(path, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"cannot load the model {path}: {said(error)}") from None
+        raise unreadable(path, error) from None
     freeze(model, settings)
     if settings.training.use_cpu:
         speed_up_vision(model)

@@ -22,7 +22,7 @@ from transformers import set_seed
 from trl import SFTConfig
 
 from cof_agent import protocol
-from cof_agent.backends.cpu import speed_up_vision
+from cof_agent.backends.cpu import speed_up_training
 from cof_agent.backends.reader import limits_of
 from cof_agent.backends.region_features import slotted, with_regions
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
@@ -238,7 +238,7 @@ def _freeze(model: Any, given: Settings) -> None:
         model.region_extractor.requires_grad_(True)
     freeze(model, given)
     if given.training.use_cpu:
-        speed_up_vision(model)
+        speed_up_training(model)
 
 
 def _rows(given: Settings, environment: ZoomEnvironment) -> tuple[DrawnRows | SampleRows, list[int]]:

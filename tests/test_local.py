@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from cof_agent.backends.cpu import speed_up_vision
+from cof_agent.backends.cpu import speed_up_training, speed_up_vision
 from cof_agent.backends.decode import Generated, Prompt
 from cof_agent.backends.local import LocalPolicy, load, place
 from cof_agent.backends.processor import load_processor, prepare_images
@@ -347,6 +347,43 @@ def test_the_fast_vision_tower_is_the_stock_one(checkpoint: Callable[[str], Path
             outcomes[-1] += [weight.grad for weight in model.model.visual.parameters() if weight.grad is not None]
     for stock, ours in zip(*outcomes, strict=True):
         assert torch.allclose(stock, ours, atol=1e-4 * float(stock.abs().max()))
+
+
+@pytest.mark.parametrize("family", GRIDS)
+def test_the_attention_of_training_in_16_bit_is_the_stock_one(
+    checkpoint: Callable[[str], Path], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 70 tokens, in blocks of 32: logits and gradients, as near to float32's as those of the kernel are."""
+    monkeypatch.setattr("cof_agent.backends.cpu._BLOCK", 32)
+    torch.manual_seed(4)
+    ids = torch.randint(3, 200, (2, 70))
+    outcomes = []
+    for fast, dtype in ((False, torch.float32), (False, torch.bfloat16), (True, torch.bfloat16)):
+        model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint(family), dtype=torch.float32)
+        if fast:
+            speed_up_training(model)
+        with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logits.float().square().mean().backward()
+        layers = model.model.language_model.layers
+        outcomes.append([logits.float().detach(), *(layer.self_attn.k_proj.weight.grad for layer in layers)])
+    for exact, stock, ours in zip(*outcomes, strict=True):
+        assert not torch.equal(stock, ours), "the attention is not the one that is tested"
+        assert (ours - exact).norm() < 2 * (stock - exact).norm()
+
+
+def test_the_attention_of_training_is_the_kernel_where_there_is_a_mask_or_no_gradient(
+    checkpoint: Callable[[str], Path],
+) -> None:
+    stock: Any = AutoModelForImageTextToText.from_pretrained(checkpoint("qwen2_5_vl"), dtype=torch.bfloat16)
+    ours: Any = AutoModelForImageTextToText.from_pretrained(checkpoint("qwen2_5_vl"), dtype=torch.bfloat16)
+    speed_up_training(ours)
+    ids, mask = torch.randint(3, 200, (2, 40)), torch.ones(2, 40, dtype=torch.long)
+    with torch.no_grad():
+        assert torch.equal(stock(input_ids=ids).logits, ours(input_ids=ids).logits)
+    mask[0, :7] = 0
+    given = {"input_ids": ids, "attention_mask": mask}
+    assert torch.equal(stock(**given).logits, ours(**given).logits)
 
 
 def test_devices_and_precisions() -> None:

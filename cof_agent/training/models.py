@@ -11,7 +11,7 @@ from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForImageTextToText
 from trl.trainer.utils import get_quantization_config
 
-from cof_agent.backends.cpu import speed_up_vision
+from cof_agent.backends.cpu import speed_up_training
 from cof_agent.backends.processor import load_processor
 from cof_agent.backends.reader import FAMILIES, check_name, unreadable
 from cof_agent.errors import InputError
@@ -67,7 +67,7 @@ def load_model(settings: Settings) -> Any:
         raise unreadable(path, error) from None
     freeze(model, settings)
     if settings.training.use_cpu:
-        speed_up_vision(model)
+        speed_up_training(model)
     return model
 
 

@@ -245,7 +245,8 @@ def test_a_question_with_the_slots_own_text_is_refused(loaded: Loaded, tmp_path:
         asyncio.run(policy.generate(protocol.opening(sample, view, system=policy.coordinates), [], Sampling()))
 
 
-def test_another_family_is_one_sentence(checkpoint: Callable[[str], Path]) -> None:
+def test_another_family_is_one_sentence(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else the hub is waited for
     with pytest.raises(InputError, match=r"is a qwen2_vl model; regions are learned by Qwen2\.5-VL only\."):
         with_regions(str(checkpoint("qwen2_vl")))
     with pytest.raises(InputError, match="cannot load the model"):

@@ -384,6 +384,9 @@ def test_the_attention_of_training_is_the_kernel_where_there_is_a_mask_or_no_gra
     mask[0, :7] = 0
     given = {"input_ids": ids, "attention_mask": mask}
     assert torch.equal(stock(**given).logits, ours(**given).logits)
+    chosen: Any = AutoModelForImageTextToText.from_pretrained(checkpoint("qwen2_5_vl"), attn_implementation="eager")
+    speed_up_training(chosen)
+    assert chosen.model.language_model.config._attn_implementation == "eager"
 
 
 def test_devices_and_precisions() -> None:

@@ -40,9 +40,11 @@ def speed_up_vision(model: Any) -> None:
 
 
 def speed_up_training(model: Any) -> None:
-    """Changes a model that is trained in place: its vision tower, and the attention of its language model."""
+    """Changes a model that is trained in place: its vision tower, and the attention of its language model unless another than
+    the fused kernel was chosen."""
     speed_up_vision(model)
-    model.model.language_model.set_attn_implementation(_BLOCKS)
+    if model.model.language_model.config._attn_implementation == "sdpa":
+        model.model.language_model.set_attn_implementation(_BLOCKS)
 
 
 _BLOCKS = "causal_blocks"
@@ -59,7 +61,7 @@ def _causal_blocks(
     """
     autocast = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocast else query.dtype
-    whole = attention_mask is None and query.shape[2] == key.shape[2]
+    whole = attention_mask is None and query.shape[2] == key.shape[2] and not options.get("dropout")
     if not (whole and query.requires_grad and query.device.type == "cpu" and dtype.itemsize == 2):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
     groups, scale = query.shape[1] // key.shape[1], options.get("scaling") or query.shape[-1] ** -0.5

@@ -307,7 +307,9 @@ def test_a_directory_that_is_not_there(name: str) -> None:
 
 def test_what_looks_like_a_name_of_the_hub_is_said_to_be_no_directory_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"outputs/nowhere: there is no such directory, and the hub .*\)\.$"):
+    with pytest.raises(
+        InputError, match=r"outputs/nowhere: there is no such directory here, and as a model of the hub .*\)\.$"
+    ):
         load("outputs/nowhere")
 
 

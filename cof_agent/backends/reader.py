@@ -54,7 +54,7 @@ def unreadable(checkpoint: str, error: Exception) -> InputError:
     """What to say of a checkpoint that transformers' loaders could not read."""
     reason = first_sentence(error)
     if not Path(checkpoint).is_dir():
-        reason = f"there is no such directory, and the hub does not give it ({reason})"
+        reason = f"there is no such directory here, and as a model of the hub it cannot be loaded ({reason})"
     return InputError(f"cannot load the model {checkpoint}: {reason}.")
 
 

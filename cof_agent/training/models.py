@@ -14,7 +14,7 @@ from trl.trainer.utils import get_quantization_config
 from cof_agent.backends.cpu import speed_up_training
 from cof_agent.backends.processor import load_processor
 from cof_agent.backends.reader import FAMILIES, check_name, unreadable
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.training.settings import Settings
 
 LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
@@ -63,8 +63,8 @@ def load_model(settings: Settings) -> Any:
         options |= {"quantization_config": quantization, "device_map": {"": settings.training.device}}
     try:
         model = AutoModelForImageTextToText.from_pretrained(path, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise unreadable(path, error) from None
+    except (OSError, ValueError, ImportError) as error:  # with what to do: a package to install, a setting to change
+        raise InputError(f"cannot load the model {path}: {said(error)}") from None
     freeze(model, settings)
     if settings.training.use_cpu:
         speed_up_training(model)

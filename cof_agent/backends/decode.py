@@ -7,6 +7,7 @@ all conversations in one forward pass a step; conversations join and leave betwe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -201,12 +202,15 @@ class Decoder:
 
     def _append(self, rows: list[_Row], logits: Tensor) -> None:
         logits[:, self._unspeakable] = -torch.inf
-        best = logits.argmax(-1).tolist()
-        for index, row in enumerate(rows):
-            sampled = row.generator is not None
-            row.ids.append(_draw(logits[index], row.prompt.sampling, row.generator) if sampled else best[index])
-            if row.logprobs is not None:
-                row.logprobs.append(float(logits[index].float().log_softmax(-1)[row.ids[-1]]))
+        chosen = _chosen(logits, rows)
+        for row, token in zip(rows, chosen, strict=True):
+            row.ids.append(token)
+        if any(row.logprobs is not None for row in rows):
+            tokens = torch.tensor(chosen, device=logits.device)[:, None]
+            told = logits.float().log_softmax(-1).gather(1, tokens)[:, 0].tolist()
+            for row, logprob in zip(rows, told, strict=True):
+                if row.logprobs is not None:
+                    row.logprobs.append(logprob)
 
     def _take_finished(self) -> dict[int, Generated]:
         finished = {}
@@ -244,13 +248,38 @@ def _generator(sampling: Sampling) -> torch.Generator | None:
     return generator
 
 
-def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
-    """One token of logits [vocabulary]: temperature, then the smallest set of tokens that holds `top_p`."""
-    chances = torch.softmax(logits.float().cpu() / sampling.temperature, -1)
-    if sampling.top_p < 1:
+def _chosen(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
+    """The next token of each row of logits [rows, vocabulary]: the likeliest, or drawn where a row has random numbers."""
+    drawing = [index for index, row in enumerate(rows) if row.generator is not None]
+    chosen: list[int] = logits.argmax(-1).tolist() if len(drawing) < len(rows) else [0] * len(rows)
+    if drawing:
+        drawn = logits if len(drawing) == len(rows) else logits[drawing]
+        for index, token in zip(drawing, _drawn(drawn, [rows[index] for index in drawing]), strict=True):
+            chosen[index] = token
+    return chosen
+
+
+def _drawn(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
+    """One token for each row of logits [rows, vocabulary]: temperature, then the smallest set of tokens that holds `top_p`.
+
+    All rows at once and where the logits lie: row by row, a large vocabulary would take longer than the model on a GPU.
+    Only the point that decides comes from each row's own random numbers.
+    """
+    logits = logits.float() if logits.device.type in ("cpu", "cuda") else logits.float().cpu()  # others lack float64
+    temperatures, bounds = (
+        torch.tensor(values, device=logits.device)[:, None]
+        for values in zip(*((row.prompt.sampling.temperature, row.prompt.sampling.top_p) for row in rows), strict=True)
+    )
+    chances = torch.softmax(logits / temperatures, -1)
+    if any(row.prompt.sampling.top_p < 1 for row in rows):
         ranked, order = chances.sort(descending=True, stable=True)
-        chances[order[ranked.cumsum(-1) - ranked >= sampling.top_p]] = 0
+        beyond = (ranked.cumsum(-1) - ranked >= bounds) & (bounds < 1)
+        chances = chances.scatter(1, order, ranked.masked_fill(beyond, 0))
     # Along the vocabulary, not along the ranks: rounding may swap two ranks, and with them the token that is drawn.
     total = chances.double().cumsum(-1)
-    point = torch.rand((), generator=generator, dtype=torch.float64) * total[-1]
-    return int(torch.searchsorted(total, point, right=True).clamp(max=int(chances.nonzero()[-1])))
+    points = total.new_tensor([float(torch.rand((), generator=row.generator, dtype=torch.float64)) for row in rows])
+    whole = total[:, -1:]
+    # Below the whole, whatever rounding does: there the sum still grows, so what is found has a chance.
+    points = torch.minimum(points[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
+    drawn: list[int] = torch.searchsorted(total, points, right=True)[:, 0].tolist()
+    return drawn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -375,3 +376,24 @@ def test_a_frozen_tower_is_not_differentiated_and_what_is_trained_is_float32(
     assert not any(seen)
     merger = next(parameter for name, parameter in tower.merger.named_parameters() if parameter.requires_grad)
     assert merger.grad is not None
+
+
+def test_a_step_whose_gradient_is_not_finite_is_left_out(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from sft.settings import parse
+    from sft.train import build_trainer
+
+    arguments = SHORT | {"data": folder, "output_dir": tmp_path / "run", "max_steps": 3, "save_strategy": "no"}
+    trainer = build_trainer(parse(command(arguments)[2:]))
+    weight, seen = trainer.model.model.language_model.layers[0].mlp.up_proj.weight, []
+
+    def spoilt(gradient: Any) -> Any:
+        seen.append(weight.detach().clone())
+        return gradient * math.nan if len(seen) == 2 else gradient
+
+    weight.register_hook(spoilt)
+    trainer.train()
+    assert "the gradient of step 2 is not finite" in caplog.text and caplog.text.count("not finite") == 1
+    assert (seen[2] == seen[1]).all() and (weight != seen[2]).any()
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())

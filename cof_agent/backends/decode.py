@@ -281,5 +281,6 @@ def _drawn(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
     whole = total[:, -1:]
     # Below the whole, whatever rounding does: there the sum still grows, so what is found has a chance.
     points = torch.minimum(points[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
-    drawn: list[int] = torch.searchsorted(total, points, right=True)[:, 0].tolist()
+    found = torch.searchsorted(total, points, right=True)[:, 0]
+    drawn: list[int] = found.clamp(max=total.shape[1] - 1).tolist()  # of NaN, a broken model's, it is beyond the last
     return drawn

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import re
 import shutil
 import sys
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from transformers import Trainer as Base
 else:
     Base = object  # a mixin, so that any of TRL's trainers can be the base
+
+_log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Reader)
 
@@ -94,6 +97,8 @@ class ZoomTrainer(Base):
         _leave_alone_what_is_frozen(self.model)
         if self.args.use_cpu:
             self.add_callback(_FlatMemory())
+        if not (self.args.fp16 or self.is_deepspeed_enabled or self.is_fsdp_enabled):  # fp16's scaler sees to it itself
+            self.add_callback(_FiniteSteps())
         if (self.args.bf16 or self.args.fp16) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             _widen_what_is_trained(self.model)
         self._policy: LocalPolicy | None = None
@@ -235,6 +240,18 @@ class _FlatMemory(TrainerCallback):
             trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
             if trim is not None:
                 trim(0)
+
+
+class _FiniteSteps(TrainerCallback):
+    """Leaves out a step whose gradient is not finite: taken, it would turn every weight into NaN, and with them the run."""
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if gradients and not torch.nn.utils.get_total_norm(gradients).isfinite():
+            optimizer.zero_grad()
+            _log.warning("the gradient of step %d is not finite; the step is left out.", state.global_step + 1)
 
 
 def _leave_alone_what_is_frozen(model: Any) -> None:

@@ -92,6 +92,9 @@ class ZoomTrainer(Base):
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        # On Hopper GPUs cuDNN's attention, torch's choice since 2.11, has gradients that are NaN where there is a mask and
+        # the length is 64 beyond a multiple of 128 (pytorch issue 196678); the other kernels have not, and cost no more.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self._play, self._held_out, self._record = play, held_out, record
         self._blank_control = blank_control
         _leave_alone_what_is_frozen(self.model)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains nano from a random start on two CPU cores (four hours, by estimate). The same command goes on after an
+# Trains nano from a random start on two CPU cores (about two hours). The same command goes on after an
 # interruption; only the second stage, the shortest, then begins again. The result is in outputs/nano, which `--install` also puts
 # into the package, as bf16; after RL in outputs/nano-rl.
 set -euo pipefail

@@ -93,7 +93,7 @@ class ZoomTrainer(Base):
     ) -> None:
         super().__init__(*arguments, **options)
         # On Hopper GPUs cuDNN's attention, torch's choice since 2.11, has gradients that are NaN where there is a mask and
-        # the length is 64 beyond a multiple of 128 (pytorch issue 196678); the other kernels have not, and cost no more.
+        # the length is 64 beyond a multiple of 128 (pytorch issue 196678); the other kernels have not.
         torch.backends.cuda.enable_cudnn_sdp(False)
         self._play, self._held_out, self._record = play, held_out, record
         self._blank_control = blank_control

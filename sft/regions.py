@@ -31,6 +31,7 @@ from cof_agent.geometry import CoordinateSystem, Size, View
 from cof_agent.region_sets import drawn
 from cof_agent.regions import located, rounds
 from cof_agent.samples import read_samples
+from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.training import settings
 from cof_agent.training.command import explained
@@ -47,7 +48,7 @@ from sft.trainer import ZoomSFTTrainer
 DRAWN = "drawn"
 SEEN = "I look at the regions."  # the thought of an answer where the sample gives none
 ZOOMING = curriculum.Plan(regions=1.0)
-ASKED = 2  # times that a drawn scene's kinds of questions are asked in its conversation
+ASKED = 2  # times that a drawn scene's kinds of questions are asked in its conversation, in any order
 
 
 @dataclass
@@ -94,9 +95,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 
 
 class DrawnRows:
-    """The first `count` scenes of a seed, a conversation about each: the kinds of `drawn.samples_of`, `ASKED` times, or for a
-    share of `zooming` the agent's about the scenes of `cof scenes`. Each question counts its regions anew (see
-    `sft.dataset.Rows`)."""
+    """The first `count` scenes of a seed, a conversation about each: the kinds of `drawn.samples_of` and `drawn.show_of`,
+    `ASKED` times, or for a share of `zooming` the agent's about the scenes of `cof scenes`. Each question counts its regions
+    anew (see `sft.dataset.Rows`)."""
 
     def __init__(
         self, environment: ZoomEnvironment, seed: int, count: int, *, as_text: bool, zooming: float = 0.0
@@ -120,7 +121,10 @@ class DrawnRows:
             return _slotted_row(curriculum.row(ZOOMING, self._environment, key), as_text=self._as_text)
         scene = drawn.scene_of(key)
         view = self._environment.overview(scene.size)
-        samples = [sample for time in range(ASKED) for sample in drawn.samples_of(scene, f"{key}:{time}")]
+        samples: list[Sample] = []
+        for asked in (f"{key}:{time}" for time in range(ASKED)):
+            samples += [*drawn.samples_of(scene, asked), drawn.show_of(scene, asked)]
+        Random(f"order:{key}").shuffle(samples)  # else each kind would be known by its place
         image = sketch(scene, view.region, view.shown_size)
         return row_of(samples, view, image, self._environment.settings.system, as_text=self._as_text)
 
@@ -170,7 +174,11 @@ def row_of(
             text = located(question, sample.regions, view, system)
             content = [*([] if len(messages) > 1 else [head]), {"type": "text", "text": text}]
             messages.append({"role": "user", "content": content})
-            messages.append(protocol.assistant(protocol.write_answer(thought, answer)))
+            if sample.metadata.get("category") == drawn.SHOW:
+                reply = protocol.write_zoom(thought, oracle.pointing_box(view, sample.regions[0], system))
+            else:
+                reply = protocol.write_answer(thought, answer)
+            messages.append(protocol.assistant(reply))
     return _slotted_row(to_row(messages, [image]), as_text=as_text)
 
 

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from cof_agent import protocol
 from cof_agent.backends.region_features import SLOT, with_regions
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem
-from cof_agent.trajectory import Sample, to_json, write_atomic
+from cof_agent.trajectory import Sample, Zoom, to_json, write_atomic
 from sft.curriculum import nano_environment
 from sft.frame import Unfit
 from sft.regions import DrawnRows, RegionCollator, SampleRows, main, parse, row_of
@@ -62,6 +63,19 @@ def test_drawn_rows_are_the_same_each_time_and_their_boxes_lie_in_the_image() ->
     assert image.size == (448, 252) and sum(text.count(SLOT) for text in texts(first)) == len(first["regions"])
     for x0, y0, x1, y1 in first["regions"]:
         assert 0 <= x0 < x1 <= 448 and 0 <= y0 < y1 <= 252
+
+
+def test_any_kind_of_question_comes_first_and_a_region_is_shown_by_a_zoom_into_it() -> None:
+    rows = DrawnRows(nano_environment(), 3, 24, as_text=False)
+    first = {text.split()[0] + text[-1] for index in range(24) for text in [texts(rows.row(index))[1]]}
+    assert first == {"What?", "Which?", "Show."}
+    boxes = iter((row := rows.row(0))["regions"])
+    for asked, replied in zip(texts(row)[1::2], texts(row)[2::2], strict=True):
+        named = [next(boxes) for _ in range(asked.count(SLOT))]
+        (action,) = protocol.parse(replied)
+        assert isinstance(action, Zoom) == asked.startswith("Show")
+        if isinstance(action, Zoom):
+            assert Box(*action.box).coverage(Box(*named[0])) > 0.8
 
 
 def test_the_agents_conversations_zoom_into_the_regions_they_name(checkpoint: Callable[[str], Path]) -> None:

@@ -14,6 +14,9 @@ THOUGHT = "thought"
 """Key of a sample's metadata: what to think before the answer, for training; in words that nano knows, since in the first stage
 its language model does not learn new ones."""
 
+SHOW = "show"
+"""Category of a sample that is answered with a zoom into its region, for training."""
+
 STYLE = Style(size=FULL, count=(3, 8), side=(0.1, 0.17), label_lengths=(1, 2, 2), clutter=(3, 20), signs=0.0)
 """At 448 of 3840 pixels an object is 45 to 76 shown pixels wide, and its letters 15 to 25 high."""
 
@@ -45,3 +48,10 @@ def samples_of(scene: Scene, key: str, image: str = "", *, scale: float = 1.0) -
         known = f"The {items[0].name}" if kind == "label" else "It"
         metadata = {"category": kind, THOUGHT: f"{known} can be seen well."}
         yield Sample(f"{key}-{kind}", image, question, (answer,), metadata=metadata, boxes=boxes, regions=boxes)
+
+
+def show_of(scene: Scene, key: str) -> Sample:
+    """A sample that asks where one object of a scene is; the same for a key."""
+    item = Random(f"shown:{key}").choice(scene.items)
+    metadata = {"category": SHOW, THOUGHT: "It can be seen well."}
+    return Sample(f"{key}-{SHOW}", "", "Show <region1>.", (), metadata=metadata, boxes=(item.box,), regions=(item.box,))

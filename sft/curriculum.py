@@ -39,6 +39,7 @@ class Plan:
     reading: float = 0.15  # about crops alone
     listing: float = 0.05  # lists of what is seen
     simple: float = 0.2  # share of scenes that are simpler than those of the benchmark
+    written: float = 0.0  # share of the questions for the first action only that ask for a label or a sign
     tokens: int = 270  # beside an overview; rows of one length waste no padding
     long_sides: Sequence[int] = (SHOWN,)  # shown pixels of a full scene's overview, one drawn for each conversation
     parts: Sequence[float] = (1.0,)  # of a full scene's sides, one drawn for each conversation (`scene.part_of`)
@@ -75,7 +76,7 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
         talk.say(LIST, listing(random.sample(scene.items, len(scene.items)), talk.views[0]))
     else:
         whole = kind < plan.reading + plan.listing + plan.whole
-        talk.ask(_samples(scene, talk.views[0], random, drill=not whole), whole=whole)
+        talk.ask(_samples(scene, talk.views[0], random, drill=not whole, written=plan.written), whole=whole)
     return talk.row()
 
 
@@ -266,7 +267,9 @@ def _off_centre(target: Box, seen: View, environment: ZoomEnvironment, random: R
     return view
 
 
-def _samples(scene: Scene, overview: View, random: Random, *, drill: bool, most: int = 14) -> list[Sample]:
+def _samples(
+    scene: Scene, overview: View, random: Random, *, drill: bool, written: float = 0.0, most: int = 14
+) -> list[Sample]:
     """Up to `most` questions of the benchmark, or such as drill what is learned slowest.
 
     No object is asked about twice: the first question would give away what the second should make the model look for.
@@ -275,7 +278,9 @@ def _samples(scene: Scene, overview: View, random: Random, *, drill: bool, most:
     samples: list[Sample] = []
     for _ in range(3 * most):
         question = (
-            _drilled(scene, overview, random) if drill else ask(scene, random.choices(CATEGORIES, WEIGHTS)[0], random)
+            _drilled(scene, overview, random, written)
+            if drill
+            else ask(scene, random.choices(CATEGORIES, WEIGHTS)[0], random)
         )
         if question and len(samples) < most and used.isdisjoint(item.name for item in question.about):
             used |= {item.name for item in question.about}
@@ -283,8 +288,12 @@ def _samples(scene: Scene, overview: View, random: Random, *, drill: bool, most:
     return samples
 
 
-def _drilled(scene: Scene, overview: View, random: Random) -> Question | None:
-    """Mostly what is answered at once: which of two is where, looks from place and place from looks."""
+def _drilled(scene: Scene, overview: View, random: Random, written: float) -> Question | None:
+    """Mostly what is answered at once: which of two is where, looks from place and place from looks; what is written for a
+    share of `written`."""
+    if written and random.random() < written:
+        item = random.choice(scene.items)
+        return sign_on(scene, item, random) if item.sign and random.random() < 0.6 else written_on(scene, item, random)
     kind = random.random()
     if kind < 0.4:
         return ask(scene, "relative_position", random)

@@ -140,6 +140,21 @@ def test_no_object_is_asked_about_twice_in_a_row() -> None:
         assert len(names) == len(set(names))
 
 
+def test_a_share_of_the_drill_asks_what_is_written() -> None:
+    environment = nano_environment()
+
+    def asked(written: float) -> list[str]:
+        plan = Plan(whole=0.0, reading=0.0, listing=0.0, written=written)
+        made = [row(plan, environment, f"l:{index}") for index in range(20)]
+        return [m["content"][-1]["text"] for one in made for m in one["messages"] if m["role"] == "user"]
+
+    shares = [
+        sum("written on" in text or "the sign on" in text for text in some) / len(some)
+        for some in map(asked, (0.0, 0.5, 1.0))
+    ]
+    assert shares[0] < 0.2 < shares[1] < 0.8 < shares[2] == 1.0
+
+
 def test_a_full_scene_is_shown_in_training_as_the_environment_shows_it() -> None:
     scene = generate("same", style(1.0))
     assert overview_of(scene) == nano_environment().overview(scene.size)

@@ -8,7 +8,10 @@ within hundreds of steps. Here lists of objects and boxes are learned, and on th
 - the noun of each name, in the third layer: heads are to attend to the image tokens of what it names (the word-region
   matching of grounded pretraining, put on the attention itself);
 - what comes before each coordinate, in the fourth layer: heads are to attend to the noun.
-The same is done for reading, see `sft.reading`, and for pointing inside crops, see `sft.closer`. An interrupted run begins again.
+The same is done for reading, see `sft.reading`, and for pointing at signs, see `sft.closer`. An interrupted run begins again.
+
+With `--part 0.2` a model that has been grounded goes on: three of four lessons in reading and in signs are then about
+overviews of such parts of scenes, in which what is asked about has to be told from the rest.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from cof_agent.backends.cpu import speed_up_vision
 from cof_agent.backends.processor import load_processor
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
+from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.nano.build import save
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
@@ -75,6 +79,7 @@ class Lessons(IterableDataset[tuple[Batch, closer.Pointing, reading.Reading]]):
     processor: Any
     steps: int
     seed: int
+    part: float = 1.0
 
     def __iter__(self) -> Iterator[tuple[Batch, closer.Pointing, reading.Reading]]:
         environment = nano_environment()
@@ -83,11 +88,11 @@ class Lessons(IterableDataset[tuple[Batch, closer.Pointing, reading.Reading]]):
             growth = min(1.0, max(0.0, random.uniform(-0.3, 1.6)))
             look = replace(style(growth), count=(3, 6) if growth < 0.2 else (10, 30))
             scenes = [generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)]
-            key = f"{self.seed}:{step}"
+            key, part = f"{self.seed}:{step}", self.part if step % 4 else 1.0
             yield (
                 self.lists(scenes, random),
-                closer.lesson(self.processor, key, environment),
-                reading.lesson(self.processor, key, environment),
+                closer.lesson(self.processor, key, environment, part),
+                reading.lesson(self.processor, key, environment, part),
             )
 
     def lists(self, scenes: list[Scene], random: Random) -> Batch:
@@ -200,8 +205,9 @@ def look_back(text: Any) -> None:
         head[:pairs], head[size // 2 : size // 2 + pairs] = 5 * angles.cos(), 5 * angles.sin()
 
 
-def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) -> None:
-    """Train the language model of `model_dir`, its vision tower left as it is; a finished run is left as it is.
+def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int, part: float = 1.0) -> None:
+    """Train the language model of `model_dir`, and its vision tower slowly; a finished run is left as it is. part: of scenes,
+    for a model that goes on; 1 for one that begins.
 
     Raises:
         InputError: if `model_dir` holds no model.
@@ -215,15 +221,16 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
     processor = load_processor(str(model_dir))
     speed_up_vision(model)
     text, tower, tokenizer = model.model.language_model, model.model.visual, processor.tokenizer
-    look_for_alike(text)
-    look_back(text)
+    if part == 1:
+        look_for_alike(text)
+        look_back(text)
     maps, words = Maps(text.config.hidden_size), Words(tokenizer)
     learner = nn.ModuleDict({"text": text, "maps": maps, "tower": tower})
     groups = [{"params": part.parameters(), "lr": rate * (TOWER if part is tower else 1)} for part in learner.values()]
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     report = Report(steps, 0, "ground")
-    lessons = Lessons(processor, steps, seed)
+    lessons = Lessons(processor, steps, seed, part)
     for batch, signs, crops in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
         tower.requires_grad_(False)
         with torch.autocast("cpu", torch.bfloat16):
@@ -249,7 +256,7 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int) 
         guessed = logits.detach()[batch.rows[:, None], batch.before][:, :, words.numbers].argmax(-1)
         report.add(_accuracy(numbers.detach(), guessed, on_object.detach(), on_noun.detach(), batch) | points | reads)
     save(model, tokenizer, output)
-    write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed}) + "\n")
+    write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed, "part": part}) + "\n")
 
 
 TOWER = 0.1  # of the learning rate, for the vision tower
@@ -282,9 +289,10 @@ def _accuracy(numbers: Tensor, guessed: Tensor, on_object: Tensor, on_noun: Tens
 
 
 def main() -> None:
-    given = options(__doc__, "model", "output", steps=1000, rate=2e-3)
+    given = options(__doc__, "model", "output", steps=1000, rate=2e-3, part=1.0)
+    model = WEIGHTS if str(given.model) == NANO else given.model
     try:
-        train(given.model, given.output, steps=given.steps, rate=given.rate, seed=given.seed)
+        train(model, given.output, steps=given.steps, rate=given.rate, seed=given.seed, part=given.part)
     except InputError as error:
         print(f"sft.ground: {error}", file=sys.stderr)
         sys.exit(2)

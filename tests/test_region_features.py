@@ -16,7 +16,15 @@ from transformers.vision_utils import get_vision_window_index
 
 from cof_agent import protocol
 from cof_agent.backends.local import load
-from cof_agent.backends.region_features import SLOT, RegionConfig, RegionExtractor, maps_of, slotted, with_regions
+from cof_agent.backends.region_features import (
+    SLOT,
+    RegionConfig,
+    RegionExtractor,
+    maps_of,
+    slotted,
+    waves_of,
+    with_regions,
+)
 from cof_agent.backends.region_policy import RegionPolicy
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
@@ -134,6 +142,14 @@ def test_the_levels_are_the_papers_where_the_tower_is_deep_enough() -> None:
         5,
     )
     assert RegionConfig.for_tower(4, 128, 7).levels == (0, 1, 2, 3)
+
+
+def test_boxes_a_step_of_the_raster_apart_are_told_apart() -> None:
+    box = torch.tensor([[100.0, 60, 140, 100]]) / 448
+    moved = box + torch.tensor([[4.0, 0, 4, 0]]) / 448
+    apart = (waves_of(box, 7) - waves_of(moved, 7)).abs()
+    assert apart.shape == (1, 4 + 8 * 7)
+    assert apart[:, :4].max() < 0.01 and apart[:, 4:].max() > 1
 
 
 def test_every_part_of_the_extractor_learns_and_the_tower_need_not(loaded: Loaded) -> None:

@@ -46,7 +46,7 @@ class RegionConfig:
     """The shape of an extractor. `levels`: blocks of the tower, from shallow to deep; `scales`: how many times as large as
     the tower's own map each level becomes; `width`: channels of the pyramid; `bins`: along each side of a region;
     `rounds`: of fusion; `groups`: of its norms; `feature`: of a region before it is mapped to the language model; `octaves`:
-    of waves in which the box itself is told, beside its four numbers as in the paper (see `_told_in_waves`)."""
+    of waves in which the box itself is told, beside its four numbers as in the paper (see `waves_of`)."""
 
     token_id: int
     levels: tuple[int, ...]
@@ -119,13 +119,13 @@ class RegionExtractor(nn.Module):
             edges = boxes * boxes.new_tensor([columns, rows, columns, rows])
             seen = seen + cut(roi_align(level, edges, size=self.config.bins, scale=1.0, sampling=self.config.sampling))
         assert isinstance(seen, Tensor)
-        told = _told_in_waves(boxes, self.config.octaves)
+        told = waves_of(boxes, self.config.octaves)
         features = self.flat(F.relu(seen).flatten(1)) + self.place(told.to(self.flat.weight.dtype))
         embeddings: Tensor = self.leave(features)
         return embeddings
 
 
-def _told_in_waves(boxes: Tensor, octaves: int) -> Tensor:
+def waves_of(boxes: Tensor, octaves: int) -> Tensor:
     """[boxes, 4], and sine and cosine of each number at wavelengths 2, 1, 1/2 ...: [boxes, 4 + 8 octaves]. From the numbers
     alone a network is slow to learn what differs between near places (Tancik et al., arXiv 2006.10739)."""
     angles = boxes[..., None] * math.pi * 2.0 ** torch.arange(octaves, device=boxes.device)

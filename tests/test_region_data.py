@@ -302,7 +302,9 @@ def test_scenes_are_asked_about_by_region(tmp_path: Path, capsys: pytest.Capture
         assert sample.regions == plain.boxes and sample.answers == plain.answers
         assert "<region1>" in sample.question and "object" not in sample.question
     assert {sample.metadata["category"] for _, sample in pairs} == {"direct_attributes", "relative_position", "nested"}
-    for _, sample in pairs:
+    for plain, sample in pairs:
+        smaller = sample.metadata["looks"][0]["detail"] < plain.metadata["looks"][0]["detail"]
+        assert smaller == (sample.metadata["category"] == "nested")  # a sign is looked at more closely
         environment = ZoomEnvironment()
         played = oracle.play(sample, environment.reset(sample), environment)
         assert played.turns[-1].text.startswith("<think>Region 1 ")
@@ -326,4 +328,9 @@ def test_drawn_scenes_are_legible_in_the_overview(tmp_path: Path) -> None:
         view = ZoomEnvironment().reset(sample)
         sides = [box.width * 448 / view.source_size.width for box in sample.regions]
         assert min(sides) / 3 >= 14  # the height of its letters in shown pixels
-        assert sample.metadata[drawn.THOUGHT].endswith(" can be seen well.")
+        thought = sample.metadata[drawn.THOUGHT]
+        if sample.metadata["category"] == "which":
+            colour = sample.question.split()[-1].rstrip("?")
+            assert f"{sample.answers[0]} is {colour}" in thought.lower()
+        else:
+            assert thought.endswith(" can be seen well.")

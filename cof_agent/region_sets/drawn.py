@@ -35,19 +35,24 @@ def samples_of(scene: Scene, key: str, image: str = "", *, scale: float = 1.0) -
     random = Random(f"asked:{key}")
     one, other = random.sample(scene.items, 2)
     written = random.choice(scene.items)
-    asked: list[tuple[str, str, str, tuple[Item, ...]]] = [
-        ("object", "What is <region1>?", one.name, (one,)),
-        ("label", "What is written on <region1>?", written.label, (written,)),
+    asked: list[tuple[str, str, str, tuple[Item, ...], str]] = [
+        ("object", "What is <region1>?", one.name, (one,), "It can be seen well."),
+        ("label", "What is written on <region1>?", written.label, (written,), f"The {written.name} can be seen well."),
     ]
     if one.colour != other.colour:
         number = random.choice((1, 2))
         colour = (one, other)[number - 1].colour
-        asked.append(("which", f"Which of <region1>, <region2> is {colour}?", f"region {number}", (one, other)))
-    for kind, question, answer, items in asked:
+        question, thought = f"Which of <region1>, <region2> is {colour}?", _both(one, other)
+        asked.append(("which", question, f"region {number}", (one, other), thought))
+    for kind, question, answer, items, thought in asked:
         boxes = tuple(Box(*(value * scale for value in item.box)) for item in items)
-        known = f"The {items[0].name}" if kind == "label" else "It"
-        metadata = {"category": kind, THOUGHT: f"{known} can be seen well."}
+        metadata = {"category": kind, THOUGHT: thought}
         yield Sample(f"{key}-{kind}", image, question, (answer,), metadata=metadata, boxes=boxes, regions=boxes)
+
+
+def _both(one: Item, other: Item) -> str:
+    # Told one after the other; without, it is a guess which region has the colour.
+    return f"Region 1 is {one.colour}, region 2 is {other.colour}."
 
 
 def show_of(scene: Scene, key: str) -> Sample:

@@ -51,7 +51,7 @@ def samples_of(scene: Scene, key: str, image: str = "", *, scale: float = 1.0) -
 
 
 def _both(one: Item, other: Item) -> str:
-    # Told one after the other; without, it is a guess which region has the colour.
+    # Each can be told on its own, so that what is left is to find the colour that was asked for among the words.
     return f"Region 1 is {one.colour}, region 2 is {other.colour}."
 
 

@@ -186,7 +186,8 @@ def loss_of(model: Any, batch: Reading) -> tuple[Tensor, dict[str, float]]:
     loss = F.cross_entropy(logits.transpose(1, 2), batch.labels[:, 1:]) * 3
     loss = loss - on_it.clamp(min=1e-6).log().mean()
     loss = loss - (likeness.log_softmax(1) * spread).sum() / (some > 0).sum().clamp(min=1)
-    if on_noun is not None:
+    if len(batch.nouns):
+        on_noun = read.attentions[LAYERS][batch.rows, :HEADS, batch.before, batch.nouns].float()
         loss = loss - on_noun.clamp(min=1e-6).log().mean()
     guessed = logits.detach()[batch.rows, batch.before].argmax(1)
     return loss, {"read": (guessed == said).float().mean().item(), "on char": on_it.detach().mean().item()}

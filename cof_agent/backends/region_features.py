@@ -11,7 +11,6 @@ through a small network of its own, are mapped to the width of the language mode
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from transformers.vision_utils import get_vision_window_index
 from cof_agent.backends.processor import load_processor
 from cof_agent.backends.reader import unreadable
 from cof_agent.backends.roi_align import roi_align
+from cof_agent.backends.waves import waves_of
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.regions import mentions
@@ -46,7 +46,7 @@ class RegionConfig:
     """The shape of an extractor. `levels`: blocks of the tower, from shallow to deep; `scales`: how many times as large as
     the tower's own map each level becomes; `width`: channels of the pyramid; `bins`: along each side of a region;
     `rounds`: of fusion; `groups`: of its norms; `feature`: of a region before it is mapped to the language model; `octaves`:
-    of waves in which the box itself is told, beside its four numbers as in the paper (see `waves_of`)."""
+    of waves in which the box itself is told, beside its four numbers as in the paper (see `waves`)."""
 
     token_id: int
     levels: tuple[int, ...]
@@ -119,17 +119,10 @@ class RegionExtractor(nn.Module):
             edges = boxes * boxes.new_tensor([columns, rows, columns, rows])
             seen = seen + cut(roi_align(level, edges, size=self.config.bins, scale=1.0, sampling=self.config.sampling))
         assert isinstance(seen, Tensor)
-        told = waves_of(boxes, self.config.octaves)
+        told = torch.cat([boxes, waves_of(boxes, self.config.octaves)], dim=1)
         features = self.flat(F.relu(seen).flatten(1)) + self.place(told.to(self.flat.weight.dtype))
         embeddings: Tensor = self.leave(features)
         return embeddings
-
-
-def waves_of(boxes: Tensor, octaves: int) -> Tensor:
-    """[boxes, 4], and sine and cosine of each number at wavelengths 2, 1, 1/2 ...: [boxes, 4 + 8 octaves]. From the numbers
-    alone a network is slow to learn what differs between near places (Tancik et al., arXiv 2006.10739)."""
-    angles = boxes[..., None] * math.pi * 2.0 ** torch.arange(octaves, device=boxes.device)
-    return torch.cat([boxes, angles.sin().flatten(1), angles.cos().flatten(1)], dim=1)
 
 
 def _resized(maps: Tensor, rows: int, columns: int) -> Tensor:

@@ -25,6 +25,7 @@ from safetensors.torch import save as save_weights
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from cof_agent.backends.waves import waves_of
 from cof_agent.errors import InputError, first_sentence
 from cof_agent.geometry import View
 from cof_agent.trajectory import from_json, write_atomic
@@ -148,9 +149,8 @@ def places_of(view: View, rows: int, columns: int) -> Tensor:
     x = region.x0 / whole + across * (torch.arange(columns) + 0.5)
     y = region.y0 / whole + down * (torch.arange(rows) + 0.5)
     centres = torch.stack([x.repeat(rows), y.repeat_interleave(columns)], 1)
-    angles = (centres[:, :, None] * math.pi * 2.0 ** torch.arange(_OCTAVES)).flatten(1)
     size = torch.tensor([math.log2(across), float(view.region.area < view.source_size.area)])
-    return torch.cat([angles.sin(), angles.cos(), size.expand(len(centres), 2)], 1)
+    return torch.cat([waves_of(centres, _OCTAVES), size.expand(len(centres), 2)], 1)
 
 
 def patch_map(scores: Tensor, rows: int, columns: int) -> Tensor:

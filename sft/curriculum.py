@@ -60,11 +60,11 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
     scene = generate(key, part_of(style(growth), part))
     if Random(f"spot:{key}").random() < plan.spot:
         overview = overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part)
-        return _spot_row(_samples(scene, overview, random, drill=False), scene, overview, environment, plan.tokens)
+        return _spot_row(samples_about(scene, overview, random, drill=False), scene, overview, environment, plan.tokens)
     talk = _Conversation(scene, environment, plan.tokens, imperfect.Faults(**plan.faults))
     if Random(f"regions:{key}").random() < plan.regions:
         talk.show(overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part))
-        named = _samples(scene, talk.views[0], random, drill=False)
+        named = samples_about(scene, talk.views[0], random, drill=False)
         talk.ask([by_region(sample) for sample in named], whole=True)
         return talk.row()
     kind = random.random()
@@ -76,7 +76,7 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
         talk.say(LIST, listing(random.sample(scene.items, len(scene.items)), talk.views[0]))
     else:
         whole = kind < plan.reading + plan.listing + plan.whole
-        talk.ask(_samples(scene, talk.views[0], random, drill=not whole, written=plan.written), whole=whole)
+        talk.ask(samples_about(scene, talk.views[0], random, drill=not whole, written=plan.written), whole=whole)
     return talk.row()
 
 
@@ -267,7 +267,7 @@ def _off_centre(target: Box, seen: View, environment: ZoomEnvironment, random: R
     return view
 
 
-def _samples(
+def samples_about(
     scene: Scene, overview: View, random: Random, *, drill: bool, written: float = 0.0, most: int = 14
 ) -> list[Sample]:
     """Up to `most` questions of the benchmark, or such as drill what is learned slowest.

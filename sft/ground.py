@@ -11,7 +11,8 @@ within hundreds of steps. Here lists of objects and boxes are learned, and on th
 The same is done for reading, see `sft.reading`, and for pointing at signs, see `sft.closer`. An interrupted run begins again.
 
 With `--part 0.2` a model that has been grounded goes on: three of four lessons in reading and in signs are then about
-overviews of such parts of scenes, in which what is asked about has to be told from the rest.
+overviews of such parts of scenes, in which what is asked about has to be told from the rest. With `--spot` lessons in signs
+give way to such in the regions of Chain-of-Spot, see `sft.spotting`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene, generate
 from cof_agent.trajectory import write_atomic
-from sft import closer, reading
+from sft import closer, reading, spotting
 from sft.curriculum import LIST, SHOWN, listing, nano_environment, overview_of, style
 from sft.reading import CELL, HEADS, LAYERS
 from sft.stage import Report, one_cycle, options
@@ -73,15 +74,16 @@ class Batch:
 
 
 @dataclass
-class Lessons(IterableDataset[tuple[Batch, closer.Pointing, reading.Reading]]):
+class Lessons(IterableDataset[tuple[Batch, closer.Pointing | spotting.Spots, reading.Reading]]):
     """The batches of a run, drawn in a process beside the training."""
 
     processor: Any
     steps: int
     seed: int
     part: float = 1.0
+    spot: bool = False
 
-    def __iter__(self) -> Iterator[tuple[Batch, closer.Pointing, reading.Reading]]:
+    def __iter__(self) -> Iterator[tuple[Batch, closer.Pointing | spotting.Spots, reading.Reading]]:
         environment = nano_environment()
         for step in range(self.steps):
             random = Random(f"ground:{self.seed}:{step}")
@@ -89,9 +91,10 @@ class Lessons(IterableDataset[tuple[Batch, closer.Pointing, reading.Reading]]):
             look = replace(style(growth), count=(3, 6) if growth < 0.2 else (10, 30))
             scenes = [generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)]
             key, part = f"{self.seed}:{step}", self.part if step % 4 else 1.0
+            pointing = spotting.lesson if self.spot else closer.lesson
             yield (
                 self.lists(scenes, random),
-                closer.lesson(self.processor, key, environment, part),
+                pointing(self.processor, key, environment, part),
                 reading.lesson(self.processor, key, environment, part),
             )
 
@@ -205,9 +208,11 @@ def look_back(text: Any) -> None:
         head[:pairs], head[size // 2 : size // 2 + pairs] = 5 * angles.cos(), 5 * angles.sin()
 
 
-def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int, part: float = 1.0) -> None:
+def train(
+    model_dir: Path, output: Path, *, steps: int, rate: float, seed: int, part: float = 1.0, spot: bool = False
+) -> None:
     """Train the language model of `model_dir`, and its vision tower slowly; a finished run is left as it is. part: of scenes,
-    for a model that goes on; 1 for one that begins.
+    for a model that goes on; 1 for one that begins. spot: for a model that goes on, regions in place of signs.
 
     Raises:
         InputError: if `model_dir` holds no model.
@@ -221,7 +226,7 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int, 
     processor = load_processor(str(model_dir))
     speed_up_vision(model)
     text, tower, tokenizer = model.model.language_model, model.model.visual, processor.tokenizer
-    if part == 1:
+    if part == 1 and not spot:
         look_for_alike(text)
         look_back(text)
     maps, words = Maps(text.config.hidden_size), Words(tokenizer)
@@ -230,8 +235,8 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int, 
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     report = Report(steps, 0, "ground")
-    lessons = Lessons(processor, steps, seed, part)
-    for batch, signs, crops in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
+    lessons = Lessons(processor, steps, seed, part, spot)
+    for batch, pointing, crops in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
         tower.requires_grad_(False)
         with torch.autocast("cpu", torch.bfloat16):
             read = reading.forward(model, batch.ids, batch.patches, batch.grid)
@@ -244,7 +249,11 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int, 
         loss = loss + F.cross_entropy(numbers.transpose(1, 2), batch.numbers) * 2
         loss = loss + F.cross_entropy(colour, batch.colour) + F.cross_entropy(shape, batch.shape)
         loss.backward()
-        loss, points = closer.loss_of(model, signs)
+        loss, points = (
+            spotting.loss_of(model, pointing)
+            if isinstance(pointing, spotting.Spots)
+            else closer.loss_of(model, pointing)
+        )
         loss.backward()
         tower.requires_grad_(True)  # over crops alone: characters are what it knows least, and crops are small
         loss, reads = reading.loss_of(model, crops)
@@ -256,7 +265,8 @@ def train(model_dir: Path, output: Path, *, steps: int, rate: float, seed: int, 
         guessed = logits.detach()[batch.rows[:, None], batch.before][:, :, words.numbers].argmax(-1)
         report.add(_accuracy(numbers.detach(), guessed, on_object.detach(), on_noun.detach(), batch) | points | reads)
     save(model, tokenizer, output)
-    write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed, "part": part}) + "\n")
+    done = {"steps": steps, "rate": rate, "seed": seed, "part": part, "spot": spot}
+    write_atomic(output / RECORD, json.dumps(done) + "\n")
 
 
 TOWER = 0.1  # of the learning rate, for the vision tower
@@ -289,10 +299,18 @@ def _accuracy(numbers: Tensor, guessed: Tensor, on_object: Tensor, on_noun: Tens
 
 
 def main() -> None:
-    given = options(__doc__, "model", "output", steps=1000, rate=2e-3, part=1.0)
+    given = options(__doc__, "model", "output", flags=["spot"], steps=1000, rate=2e-3, part=1.0)
     model = WEIGHTS if str(given.model) == NANO else given.model
     try:
-        train(model, given.output, steps=given.steps, rate=given.rate, seed=given.seed, part=given.part)
+        train(
+            model,
+            given.output,
+            steps=given.steps,
+            rate=given.rate,
+            seed=given.seed,
+            part=given.part,
+            spot=given.spot,
+        )
     except InputError as error:
         print(f"sft.ground: {error}", file=sys.stderr)
         sys.exit(2)

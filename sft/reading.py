@@ -178,9 +178,6 @@ def loss_of(model: Any, batch: Reading) -> tuple[Tensor, dict[str, float]]:
         logits = model.lm_head(read.last_hidden_state[:, :-1]).float()
     attention = read.attentions[LAYERS + 1][batch.rows, :HEADS, batch.before][:, :, batch.image].float()
     on_it = (attention * batch.places[:, None]).sum(-1)
-    on_noun = (
-        read.attentions[LAYERS][batch.rows, :HEADS, batch.before, batch.nouns].float() if len(batch.nouns) else None
-    )
     some = batch.shown.sum(1, keepdim=True)
     spread = batch.shown / some.clamp(min=1)
     loss = F.cross_entropy(logits.transpose(1, 2), batch.labels[:, 1:]) * 3

@@ -17,14 +17,18 @@ from rich.console import Console
 from cof_agent.trajectory import write_atomic
 
 
-def options(doc: str | None, *paths: str, optional: Sequence[str] = (), **numbers: float) -> argparse.Namespace:
-    """The command line of a stage: `--PATH` for each of `paths` and of those that may be left out, and `numbers` with their
-    defaults. Sets the threads."""
+def options(
+    doc: str | None, *paths: str, optional: Sequence[str] = (), flags: Sequence[str] = (), **numbers: float
+) -> argparse.Namespace:
+    """The command line of a stage: `--PATH` for each of `paths` and of those that may be left out, `flags`, and `numbers` with
+    their defaults. Sets the threads."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     for path in paths:
         parser.add_argument(f"--{path}", type=Path, required=True)
     for path in optional:
         parser.add_argument(f"--{path}", type=Path)
+    for name in flags:
+        parser.add_argument(f"--{name}", action="store_true")
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--seed", type=int, default=7)

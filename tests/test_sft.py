@@ -295,6 +295,34 @@ def test_lessons_in_reading_say_where_the_characters_are(nano: Path, part: float
     assert len(batch.nouns) == (len(batch.rows) if part < 1 else 0)
 
 
+def test_lessons_in_regions_say_what_a_question_names_and_whose_digits_follow(nano: Path) -> None:
+    from cof_agent import spot
+    from cof_agent.backends.processor import load_processor
+    from sft import spotting
+    from sft.curriculum import nano_environment
+
+    processor: Any = load_processor(str(nano))
+    batch = spotting.lesson(processor, "key", nano_environment())
+    ids, decode = batch.inputs["input_ids"], processor.tokenizer.decode
+    image = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    assert (ids[:, batch.image] == image).all() and batch.inputs["pixel_values"].shape[0] == 4 * (ids == image).sum()
+    columns, overview = int(batch.inputs["image_grid_thw"][0, 2]) // 2, overview_of(generate("any", style(1.0)))
+    for line, noun, there in zip(batch.rows, batch.nouns, batch.places, strict=True):
+        assert decode(ids[line, noun]) in spotting.NOUNS and there.any()
+        asked, reply = decode(ids[line, noun - 6 :]).split("<|im_start|>assistant\n")[:2]
+        zoom = spot.read_region(reply, overview)
+        assert isinstance(zoom, Zoom)
+        box = overview.from_source(overview.to_source(Box(*zoom.box), spot.SYSTEM), CoordinateSystem.ABSOLUTE)
+        for place in there.nonzero().flatten().tolist():
+            x, y = place % columns * 28, place // columns * 28
+            assert box.intersection(Box(x, y, x + 28, y + 28)) or "written" not in asked
+    assert decode(ids[batch.lines, batch.before + 1]).replace(" ", "").isdecimal()
+    for line, before, (first, last) in zip(batch.lines, batch.before, batch.asked, strict=True):
+        assert decode(ids[line, last : before + 1]).count("assistant") == 1
+        assert first == last or " or " in decode(ids[line, first:last])
+        assert batch.labels[line, before + 1] == ids[line, before + 1]
+
+
 @pytest.mark.slow
 def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path) -> None:
     """The whole path for a few steps: random start, vision and grounding stages, TRL, checkpoint, resume."""
@@ -304,7 +332,8 @@ def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path) -> None:
     vision.train(tmp_path / "vision", steps=2, rate=1e-3, seed=1)
     assert (tmp_path / "vision" / "vision.json").exists()
     ground.train(tmp_path / "vision", tmp_path / "begun", steps=2, rate=1e-3, seed=1)
-    ground.train(tmp_path / "begun", tmp_path / "ground", steps=2, rate=1e-3, seed=1, part=0.2)
+    ground.train(tmp_path / "begun", tmp_path / "parts", steps=2, rate=1e-3, seed=1, part=0.2)
+    ground.train(tmp_path / "parts", tmp_path / "ground", steps=2, rate=1e-3, seed=1, spot=True)
     command = ["--config", "sft/configs/nano.yaml", "--model_name_or_path", str(tmp_path / "ground"), "--samples", "16"]
     command += ["--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "4", "--save_steps", "2"]
     main([*command, "--max_steps", "2"])

@@ -22,7 +22,7 @@ from cof_agent.regions import located
 from cof_agent.scenes import imperfect, oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import CATEGORIES, Look, Question, ask, colour, shape, sign_on, written_on
-from cof_agent.scenes.scene import Item, Scene, Style, generate, part_of
+from cof_agent.scenes.scene import Item, Scene, Style, generate, part_of, rescaled
 from cof_agent.scenes.write import sample_of
 from cof_agent.trajectory import Sample
 from sft.dataset import Outline, to_row
@@ -43,6 +43,7 @@ class Plan:
     tokens: int = 270  # beside an overview; rows of one length waste no padding
     long_sides: Sequence[int] = (SHOWN,)  # shown pixels of a full scene's overview, one drawn for each conversation
     parts: Sequence[float] = (1.0,)  # of a full scene's sides, one drawn for each conversation (`scene.part_of`)
+    sources: Sequence[float] = (1.0,)  # of a full scene's source pixels a side, one drawn for each conversation
     faults: dict[str, float] = field(
         default_factory=dict
     )  # of the teacher (`scenes.imperfect.Faults`); none by default
@@ -57,7 +58,9 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
     part = Random(f"part:{key}").choice(plan.parts)
     if growth < 1:
         part = max(part, 0.5)  # in less of a small canvas its large objects have no room
-    scene = generate(key, part_of(style(growth), part))
+    source = Random(f"source:{key}").choice(plan.sources)
+    scene = rescaled(generate(key, part_of(style(growth), part)), source)
+    part *= source  # for what follows a scene of fewer pixels is a smaller one
     if Random(f"spot:{key}").random() < plan.spot:
         overview = overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part)
         return _spot_row(samples_about(scene, overview, random, drill=False), scene, overview, environment, plan.tokens)
@@ -69,7 +72,7 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
         return talk.row()
     kind = random.random()
     if kind < plan.reading:
-        _read_crops(talk, random)
+        _read_crops(talk, random, source)
         return talk.row()
     talk.show(overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part))
     if kind < plan.reading + plan.listing:
@@ -200,11 +203,11 @@ def listing(items: Sequence[Item], overview: View) -> str:
     return protocol.write_answer("They can be seen well.", ", ".join(found))
 
 
-def _read_crops(talk: _Conversation, random: Random) -> None:
+def _read_crops(talk: _Conversation, random: Random, source: float) -> None:
     """Crops of objects and of signs, cut a little off as the model's own boxes will be, and questions about them."""
     for item in random.sample(talk.scene.items, len(talk.scene.items)):
         sign = bool(item.sign) and random.random() < 0.6
-        overview = overview_of(talk.scene)
+        overview = overview_of(talk.scene, part=source)
         view = crop_of(item, overview, talk.environment, random, sign=sign and random.random() < 0.5)
         talk.show(view)
         question = sign_on(talk.scene, item, random) if sign else written_on(talk.scene, item, random)

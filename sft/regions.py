@@ -47,7 +47,7 @@ from sft.trainer import ZoomSFTTrainer
 
 DRAWN = "drawn"
 SEEN = "I look at the regions."  # the thought of an answer where the sample gives none
-ZOOMING = curriculum.Plan(regions=1.0)
+ZOOMING = curriculum.Plan(regions=1.0, sources=(1.0, 1.0, 0.5))
 ASKED = 2  # times that a drawn scene's kinds of questions are asked in its conversation, in any order
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,21 @@ def test_lists_say_where_nouns_coordinates_and_objects_stand(nano: Path) -> None
     for k, image in enumerate(batch.rows):
         mine = tokens[image][batch.places[k]][:, 2:]
         assert (mine == batch.boxes[k]).all(1).any() or (mine >= 0).all()  # another object may share its tokens
+
+
+def test_a_scene_of_fewer_pixels_looks_the_same_and_its_crops_hold_less() -> None:
+    plan = Plan(whole=1.0, reading=0.0, listing=0.0, simple=0.0)
+    full_crops, half_crops = [], []
+    for key in map(str, range(4)):
+        full, half = (row(replace(plan, sources=(share,)), nano_environment(), key) for share in (1.0, 0.5))
+        assert full == row(plan, nano_environment(), key)
+        said = [[message["content"][-1]["text"] for message in made["messages"]] for made in (full, half)]
+        assert said[0][1] == said[1][1] and full["images"][0].size == half["images"][0].size  # question, overview
+        apart = np.abs(np.subtract(*(np.asarray(made["images"][0], float) for made in (full, half))))
+        assert apart.mean() < 12
+        full_crops += [max(image.size) for image in full["images"][1:]]
+        half_crops += [max(image.size) for image in half["images"][1:]]
+    assert np.mean(full_crops) > np.mean(half_crops)
 
 
 @pytest.mark.parametrize("part", [1.0, 0.2])

@@ -115,6 +115,19 @@ def part_of(style: Style, share: float) -> Style:
     )
 
 
+def rescaled(scene: Scene, share: float) -> Scene:
+    """The same scene at this share of its source pixels a side, to the whole pixel; 1 is the scene itself."""
+    if share == 1:
+        return scene
+
+    def moved(item: Item) -> Item:
+        numbers = {name: round(getattr(item, name) * share) for name in ("x", "y", "side", "sign_x", "sign_y")}
+        return replace(item, **numbers)
+
+    size = Size(round(scene.size.width * share), round(scene.size.height * share))
+    return replace(scene, size=size, items=tuple(moved(item) for item in scene.items))
+
+
 SIGN_MIN_SIDE = 170  # source pixels; below, the letters of a sign would have fewer than 14 pixels
 HARD = Style(count=(14, 24), side=(0.012, 0.05), pairs=PAIRS, label_lengths=(2, 3, 3))
 

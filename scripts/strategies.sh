@@ -16,5 +16,5 @@ at chain-of-spot scenes "$models/nano-spot" spot
 at coroi scenes "$models/nano-coroi" coroi
 at focus-sft scenes nano focus
 at focus-rl scenes "$models/nano-rl" focus
-at regions-told regions "$models/nano-regions-2" focus
+at regions-told regions "$models/nano-regions-4" focus
 "$cof" compare "$folder"/{overview,chain-of-spot,coroi,focus-sft,focus-rl,regions-told} -o "$folder/compared"

@@ -44,9 +44,6 @@ class Plan:
     long_sides: Sequence[int] = (SHOWN,)  # shown pixels of a full scene's overview, one drawn for each conversation
     parts: Sequence[float] = (1.0,)  # of a full scene's sides, one drawn for each conversation (`scene.part_of`)
     sources: Sequence[float] = (1.0,)  # of a full scene's source pixels a side, one drawn for each conversation
-    legible: float = (
-        oracle.LEGIBLE
-    )  # shown pixels of a label's letters from which on it is answered without a closer look
     faults: dict[str, float] = field(
         default_factory=dict
     )  # of the teacher (`scenes.imperfect.Faults`); none by default
@@ -82,8 +79,7 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
         talk.say(LIST, listing(random.sample(scene.items, len(scene.items)), talk.views[0]))
     else:
         whole = kind < plan.reading + plan.listing + plan.whole
-        samples = samples_about(scene, talk.views[0], random, drill=not whole, written=plan.written)
-        talk.ask([_legible_from(plan.legible, sample) for sample in samples], whole=whole)
+        talk.ask(samples_about(scene, talk.views[0], random, drill=not whole, written=plan.written), whole=whole)
     return talk.row()
 
 
@@ -293,14 +289,6 @@ def samples_about(
             used |= {item.name for item in question.about}
             samples.append(sample_without_image(scene, question, random, choices=not samples))
     return samples
-
-
-def _legible_from(height: float, sample: Sample) -> Sample:
-    """The sample with its label taken for so much smaller that its letters are legible from `height` shown pixels on."""
-    if sample.metadata["kind"] != "label" or height == oracle.LEGIBLE:
-        return sample
-    looks = [replace(look, detail=look.detail * oracle.LEGIBLE / height).to_dict() for look in oracle.looks(sample)]
-    return replace(sample, metadata=sample.metadata | {"looks": looks})
 
 
 def _drilled(scene: Scene, overview: View, random: Random, written: float) -> Question | None:

@@ -265,24 +265,6 @@ def test_a_scene_of_fewer_pixels_looks_the_same_and_its_crops_hold_less() -> Non
     assert np.mean(full_crops) > np.mean(half_crops)
 
 
-def test_labels_can_be_taken_for_legible_from_a_greater_height_on() -> None:
-    plan = Plan(whole=1.0, reading=0.0, listing=0.0, simple=0.0, parts=(0.2,))
-
-    def closer(plan: Plan, asked: str) -> list[bool]:
-        """For each question with these words, whether a zoom follows."""
-        made = [row(plan, nano_environment(), f"legible:{key}")["messages"] for key in range(24)]
-        texts = [[message["content"][-1]["text"] for message in messages] for messages in made]
-        return ["<tool_call>" in said[at + 1] for said in texts for at, text in enumerate(said) if asked in text]
-
-    shares = [
-        sum(found) / len(found)
-        for height in (14.0, 20.0, 30.0)
-        if (found := closer(replace(plan, legible=height), "written on"))
-    ]
-    assert shares[0] == 0 < shares[1] < shares[2] < 1  # the largest cannot be shown any larger
-    assert not any(closer(replace(plan, legible=30.0), "What shape"))
-
-
 @pytest.mark.parametrize("part", [1.0, 0.2])
 def test_lessons_in_pointing_say_where_the_sign_is(nano: Path, part: float) -> None:
     from cof_agent.backends.processor import load_processor

@@ -12,7 +12,7 @@ models="${1:-outputs}" folder="${2:-outputs/strategies}"
 "$cof" regions scenes "$folder/scenes" -o "$folder/regions"
 at() { measure "$folder/$1" --concurrency 1 --data "$folder/$2" --model "$3" --strategy "$4"; }
 at overview scenes nano direct
-at chain-of-spot scenes "$models/nano-spot" spot
+at chain-of-spot scenes "$models/nano-spot-2" spot
 at coroi scenes "$models/nano-coroi" coroi
 at focus-sft scenes nano focus
 at focus-rl scenes "$models/nano-rl" focus

@@ -42,7 +42,7 @@ def samples_of(scene: Scene, key: str, image: str = "", *, scale: float = 1.0) -
     if one.colour != other.colour:
         number = random.choice((1, 2))
         colour = (one, other)[number - 1].colour
-        # By words that nano knows to look for; to compare two colours that it has said it does not learn.
+        # In words by which nano looks for things. It has not learned this yet, nor to compare colours that it has said.
         question, thought = f"Which of <region1>, <region2> is {colour}?", f"The {colour} object is region {number}."
         asked.append(("which", question, f"region {number}", (one, other), thought))
     for kind, question, answer, items, thought in asked:

@@ -2,7 +2,7 @@
 
 Both train the same model, its vision tower made fast for a CPU alike, with the same settings, on the same prompts: that
 these are the same tokens is checked. What is sampled differs, and with it turns and zooms, so the rollouts' time is given
-for each token and each turn too. Each side has a process of its own.
+for each token and each turn too, and the update's for each token. Each side has a process of its own.
 
 Prints seconds a step of rollout (from the samples to the sampled conversations), scoring (rewards, images for the loss,
 log-probabilities where they are needed before the update), update (loss, gradients, optimiser), and the whole step with
@@ -252,9 +252,9 @@ def _print(ours: Side, stock: Side, count: int) -> None:
     sides = (ours, stock)
     for part in ("rollout", "scoring", "update", "whole"):
         line(f"{part}, s a step", *(side.mean(part) for side in sides), ratio=True)
-    for unit in ("generated", "turns"):
-        values = (1000 * side.mean("rollout") / side.mean(unit) for side in sides)
-        line(f"rollout, ms for each of {unit}", *values, ratio=True)
+    for part, unit in (("rollout", "generated"), ("rollout", "turns"), ("update", "tokens")):
+        values = (1000 * side.mean(part) / side.mean(unit) for side in sides)
+        line(f"{part}, ms for each of {unit}", *values, ratio=True)
     for name in ("generated", "turns", "zooms", "tokens"):
         line(f"{name} a rollout", *(side.mean(name) / count for side in sides))
     line("accuracy", *(side.mean("accuracy") for side in sides))

@@ -181,7 +181,12 @@ def main() -> None:
     options = parser.parse_args()
     server = Server(latency=options.latency, faults=options.faults)
     print(server.url, flush=True)
-    threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()  # ends with its parent
+
+    def ended_with_its_parent() -> None:
+        sys.stdin.read()
+        server.shutdown()
+
+    threading.Thread(target=ended_with_its_parent, daemon=True).start()
     server.serve_forever()
 
 

@@ -169,7 +169,9 @@ class Continuing(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.asked.append(body)
-        told = {"content": [{"token": "a", "logprob": value, "bytes": None, "top_logprobs": []} for value in (-1, -2)]}
+        told: dict[str, Any] = {
+            "content": [{"token": "a", "logprob": value, "bytes": None, "top_logprobs": []} for value in (-1, -2)]
+        }
         message = {"role": "assistant", "content": self.replies[body["model"]]}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": told}
         reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}

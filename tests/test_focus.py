@@ -373,7 +373,7 @@ def test_studio_can_open_the_graph() -> None:
     assert graph.get_context_jsonschema()["properties"]["model"]["default"] == "nano"
     assert graph.get_input_jsonschema()["required"] == ["sample"]
     with pytest.raises(InputError, match="no sample"):
-        asyncio.run(graph.ainvoke({"sample": {"image": "x.png"}}, context=focus.Options()))
+        asyncio.run(graph.ainvoke({"sample": {"image": "x.png"}}, context=steps.Options()))
 
 
 def test_studio_runs_the_graph_from_plain_values(checkpoint: Callable[[str], Path], sample: Sample) -> None:

@@ -218,7 +218,7 @@ def test_lessons_in_pointing_say_where_the_sign_is(nano: Path, part: float) -> N
 def test_lessons_in_reading_say_where_the_characters_are(nano: Path, part: float) -> None:
     from cof_agent.backends.processor import load_processor
     from sft import reading
-    from sft.curriculum import nano_environment
+    from sft.vision import CHARACTERS
 
     processor: Any = load_processor(str(nano))
     batch = reading.lesson(processor, "key", nano_environment(), part)
@@ -226,7 +226,7 @@ def test_lessons_in_reading_say_where_the_characters_are(nano: Path, part: float
     shown = batch.shown.view(len(batch.ids), tokens, -1)
     for k, crop in enumerate(batch.rows):
         said = decode(batch.ids[crop, batch.before[k] + 1])
-        there = shown[crop, batch.places[k]][:, reading.CHARACTERS.index(said)]
+        there = shown[crop, batch.places[k]][:, CHARACTERS.index(said)]
         assert batch.places[k].any() and (there.all() or not there.any())  # none: too small to be told
         if part < 1:
             asked = decode(batch.ids[crop, batch.image.stop : batch.before[k]])

@@ -241,9 +241,9 @@ def test_a_task_of_which_nothing_can_be_asked_is_an_error(agent: Callable[..., A
 def test_questions_without_an_answer_are_counted(agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture) -> None:
     def script(messages: Sequence[protocol.Message]) -> str | PolicyError:
         question = messages[1]["content"][-1]["text"]
-        return {"gone": PolicyError("The server is gone.", transient=False), "lost": "What?"}.get(
-            question, "<answer>1</answer>"
-        )
+        if question == "gone":
+            return PolicyError("The server is gone.", transient=False)
+        return "What?" if question == "lost" else "<answer>1</answer>"
 
     requests = [request(number, turn(image(), text)) for number, text in enumerate(["gone", "fine", "lost"])]
     assert agent(script).answer(requests, DOCUMENTS) == ["", "1", ""]

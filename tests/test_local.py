@@ -196,7 +196,8 @@ def test_a_group_reads_its_prompt_once_and_says_what_each_would_alone(
 
     def spoken(prompts: Sequence[Prompt]) -> list[Generated]:
         """Each joins a step after the one before."""
-        keys, done = [], {}
+        keys: list[int] = []
+        done: dict[int, Generated] = {}
         for prompt in prompts:
             keys.append(decoder.admit(prompt))
             done |= decoder.step()

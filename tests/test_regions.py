@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ def test_ask_with_regions_keeps_them_in_its_record(
 
 
 def test_a_file_of_samples_is_checked_as_a_whole(noise: Path, tmp_path: Path) -> None:
-    row = {"id": "one", "image": "noise.png", "question": QUESTION, "regions": [[1, 2, 3, 4]]}
+    row: dict[str, Any] = {"id": "one", "image": "noise.png", "question": QUESTION, "regions": [[1, 2, 3, 4]]}
     row["regions"] = [{"x0": 1, "y0": 2, "x1": 3, "y1": 4}]
     path = tmp_path / "samples.jsonl"
     path.write_text(json.dumps(row) + "\n")

@@ -38,7 +38,8 @@ class _Layer(nn.Module):
         self.self_attn = _Attention(weights)
 
     def forward(self, entered: Tensor) -> Tensor:
-        return entered + self.self_attn(entered)[0]
+        attended: Tensor = self.self_attn(entered)[0]
+        return entered + attended
 
 
 def test_one_layer_by_hand() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from cof_agent import protocol

@@ -55,7 +55,7 @@ class Reader:
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
     image = Image.new("RGB", SIZE, (40, 90, 60))
-    image.paste((220, 30, 30), tuple(int(v) for v in RED))
+    image.paste((220, 30, 30), (int(RED.x0), int(RED.y0), int(RED.x1), int(RED.y1)))
     image.save(tmp_path / "picture.png")
     return Sample("a", str(tmp_path / "picture.png"), "What colour is the patch?", ("red",), boxes=(RED,))
 
@@ -134,7 +134,7 @@ class TestSearch:
 
         def script(messages: Sequence[Message]) -> str:
             heard.append(messages)
-            return lines[sum(message["role"] == "assistant" for message in messages)]
+            return lines[[message["role"] for message in messages].count("assistant")]
 
         return AskedPlanner(ScriptedPolicy(script, limits=LIMITS)), heard
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from cof_agent import protocol

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,7 +60,7 @@ def test_the_grid_shows_every_pixel_once_and_then_the_model_answers(sample: Samp
 
 
 def test_always_zoom_makes_a_zoom_of_what_would_have_been_an_answer(sample: Sample) -> None:
-    def line(messages: list[protocol.Message]) -> str:
+    def line(messages: Sequence[protocol.Message]) -> str:
         beginning = begun(messages)
         return f"{beginning}30, 40, 130, 90.5], and so on" if beginning else protocol.write_answer("It is [1].", "red")
 
@@ -85,7 +85,7 @@ def sure_of(target: tuple[float, float], *, sharp: float) -> ScriptedPolicy:
     """Answers "red" with certainty where it is shown `target` in a part at most `sharp` wide, and is else surer the more of
     what it sees is target; `target` in pixels of the overview."""
 
-    def line(messages: list[protocol.Message]) -> Completion:
+    def line(messages: Sequence[protocol.Message]) -> Completion:
         zooms = [action for m in messages[:-1] if m["role"] == "assistant" for action in protocol.parse(says(m))]
         part = Box(*map(float, zooms[0].box)) if zooms and isinstance(zooms[0], Zoom) else Box(0, 0, 896, 588)
         inside = part.x0 <= target[0] <= part.x1 and part.y0 <= target[1] <= part.y1

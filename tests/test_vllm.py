@@ -145,7 +145,8 @@ def test_a_round_is_all_that_have_not_ended() -> None:
 
 
 def test_rounds_go_on_while_others_have_requests() -> None:
-    chatter, left = Chatter([1]), iter([[], [], None])
+    chatter = Chatter([1])
+    left: Iterator[list[int] | None] = iter([[], [], None])
     answers = chatter.rounds.play(chatter.everyone, lambda requests: [7] if requests else next(left))
     assert answers == [[7]]
     assert next(left, "none left") == "none left"

@@ -75,8 +75,14 @@ def _collect(url: str, samples: list[Sample], folder: Path, concurrency: int, sh
 
 def _served(url: str) -> Search:
     policy = connect("qwen2.5-vl-scripted", base_url=url)
-    roles = (AskedPlanner, AskedLocator, PolicyDescriber, AskedVerifier, AskedSummariser)
-    return Search(Cast(*(role(policy) for role in roles)), ZoomSettings(policy.coordinates, policy.limits))
+    cast = Cast(
+        AskedPlanner(policy),
+        AskedLocator(policy),
+        PolicyDescriber(policy),
+        AskedVerifier(policy),
+        AskedSummariser(policy),
+    )
+    return Search(cast, ZoomSettings(policy.coordinates, policy.limits))
 
 
 def _patches(folder: Path, count: int) -> list[Sample]:

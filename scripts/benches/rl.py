@@ -116,11 +116,10 @@ def run(prompts: int, rollouts: int, steps: int, *, threads: int, repeats: int, 
         for _ in range(repeats):
             ours.append(_in_a_process(_side, build_trainer, compared))
             stock.append(_in_a_process(_side, _stock, compared))
-        best = [min(sides, key=lambda side: side.mean("whole")) for sides in (ours, stock)]
         if len({side.prompts for side in (*ours, *stock)}) > 1:
             raise SystemExit("the two sides were given different prompts, so that their times cannot be compared")
         print(f"{prompts} prompts of {rollouts} rollouts a step, {steps} steps after {WARM}, {threads} threads")
-        _print(*best, prompts * rollouts)
+        _print(_fastest(ours), _fastest(stock), prompts * rollouts)
         if memory_steps:
             _in_a_process(_watched, Run(data, *WATCHED, memory_steps, threads))
 
@@ -138,6 +137,10 @@ def _side(build: Callable[[Settings], Any], run: Run) -> Side:
         before = memory.resident()
         trainer.train()
     return Side(watch.steps[WARM:], watch.prompts.hexdigest(), before, memory.peak())
+
+
+def _fastest(sides: Sequence[Side]) -> Side:
+    return min(sides, key=lambda side: side.mean("whole"))
 
 
 def _watched(run: Run) -> None:

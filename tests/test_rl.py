@@ -251,6 +251,13 @@ def run(arguments: dict[str, Any]) -> None:
         ({"rewards": "judge", "judge": "nowhere"}, "there is no model directory nowhere"),
         ({"use_vllm": "true"}, "use_vllm needs vLLM, which is not installed"),
         ({"top_k": 5}, "leave top_k"),
+        ({"reward_weights": 1.0}, "reward_weights must be one for each of accuracy, format; there are 1"),
+        ({"temperature": 0}, "temperature must be above 0"),
+        ({"top_p": 1.5}, "top_p above 0 and at most 1"),
+        ({"report_to": "wandb"}, "there is no wandb, or its package is not installed"),
+        ({"redraws": -1}, "redraws must be at least 0, not -1"),
+        ({"max_zooms": -1}, "max_zooms must be at least 0, not -1"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size must be at least 1"),
         (
             {"samples": 3, "per_device_train_batch_size": 32},
             "has 3 samples with a known answer, but 4 are played at once",

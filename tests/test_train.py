@@ -27,6 +27,7 @@ from cof_agent.policy import PixelLimits
 from cof_agent.samples import read_samples
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
+from cof_agent.training.command import explained
 from cof_agent.trajectory import StopReason, Trajectory, Zoom, to_json
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import Rows, TableRows, TrajectoryRows, read_rows
@@ -237,6 +238,14 @@ SHORT: dict[str, Any] = {
     "bf16": "false",
     "gradient_checkpointing": "false",
 }
+
+
+def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "nowhere" / "run.json"
+    with pytest.raises(SystemExit) as ended:
+        explained("sft.train", lambda: print(path.read_text()))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"\nsft.train: {path}: No such file or directory.\n"
 
 
 def losses(output: Path) -> list[float]:

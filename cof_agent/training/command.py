@@ -19,6 +19,10 @@ def explained(name: str, main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         _end(f"{name}: {error}", 2)
+    except OSError as error:
+        if error.filename is None:
+            raise  # of no file: a connection, say
+        _end(f"{name}: {error.filename}: {error.strerror}.", 2)
     except KeyboardInterrupt:
         _end(f"{name}: interrupted; the same command goes on from the last whole checkpoint.", 130)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from trl import ModelConfig, TrlParser
 
 from cof_agent.errors import InputError, said
@@ -83,6 +84,9 @@ class Settings:
         return self.model.model_name_or_path or ""
 
 
+_LEAST = {"per_device_train_batch_size": 1, "eval_samples": 1, "turn_tokens": 1, "max_zooms": 0, "threads": 0}
+
+
 class _Parser(TrlParser):
     """TRL's parser; what is wrong is one sentence, not the usage of several hundred options."""
 
@@ -122,6 +126,14 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
         )
     if any(long_side < 1 for long_side in run.resolutions):
         raise InputError("resolutions are long sides in pixels, at least 1.")
+    for name, least in _LEAST.items():
+        value = getattr(run if hasattr(run, name) else training, name)
+        if value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}.")
+    loggers = {*get_available_reporting_integrations(), "flyte"}  # which that leaves out
+    for logger in training.report_to:
+        if logger not in loggers:
+            raise InputError(f"report_to: there is no {logger}, or its package is not installed here.")
     training.remove_unused_columns = False
     return run, training, model
 

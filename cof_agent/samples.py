@@ -120,7 +120,8 @@ def load_table(spec: str, split: str) -> Any:
             return datasets.load_dataset("parquet", data_files=spec, split=split)
         return datasets.load_dataset(spec, split=split)
     except Exception as error:  # what a broken file or a missing set makes the loaders raise is not limited
-        raise InputError(f"cannot load the dataset {spec}: {said(error)}") from None
+        here = "" if Path(spec).exists() else ", which is no file or folder here"
+        raise InputError(f"cannot load the dataset {spec}{here}: {said(error)}") from None
 
 
 def _dataset_rows(spec: str, split: str) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
-from cof_agent.samples import read_samples
+from cof_agent.samples import load_table, read_samples
 from cof_agent.trajectory import Sample, to_json
 
 VISUAL_COT = {
@@ -115,3 +115,9 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         read_samples(tmp_path / "broken.json")
     with pytest.raises(InputError, match="no column 'colour' to map"):
         read_samples(tmp_path / "broken.json", columns={"colour": "x"})
+
+
+def test_a_set_that_is_neither_here_nor_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else the hub is waited for
+    with pytest.raises(InputError, match="cannot load the dataset some/where, which is no file or folder here: "):
+        load_table("some/where", "train")

@@ -84,7 +84,14 @@ class Settings:
         return self.model.model_name_or_path or ""
 
 
-_LEAST = {"per_device_train_batch_size": 1, "eval_samples": 1, "turn_tokens": 1, "max_zooms": 0, "threads": 0}
+_LEAST = {
+    "per_device_train_batch_size": 1,
+    "learning_rate": 0,
+    "eval_samples": 1,
+    "turn_tokens": 1,
+    "max_zooms": 0,
+    "threads": 0,
+}
 
 
 class _Parser(TrlParser):

@@ -2,7 +2,7 @@
 
 Both train the same model, its vision tower made fast for a CPU alike, with the same settings, on the same prompts: that
 these are the same tokens is checked. What is sampled differs, and with it turns and zooms, so the rollouts' time is given
-for each token and each turn too, and the update's for each token. Each side has a process of its own.
+for each token and each turn too, and the update's for each token with what pads it. Each side has a process of its own.
 
 Prints seconds a step of rollout (from the samples to the sampled conversations), scoring (rewards, images for the loss,
 log-probabilities where they are needed before the update), update (loss, gradients, optimiser), and the whole step with
@@ -78,13 +78,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: seconds of its parts, and sums over its rollouts. tokens: prompts and what was shown included."""
+    """One step: seconds of its parts, and sums over its rollouts. tokens: prompts and what was shown included; padded: the
+    same as the loss reads them, each as long as the longest."""
 
     rollout: float
     scoring: float
     update: float
     whole: float
     tokens: int
+    padded: int
     generated: int
     turns: int
     zooms: int
@@ -167,6 +169,7 @@ class _Watch(TrainerCallback):
         self._began = time.perf_counter()
         output = self._score(inputs)
         self._judged = time.perf_counter()
+        self._counts["padded"] = output["prompt_ids"].numel() + output["completion_ids"].numel()
         return output
 
     def _generated(self, prompts: Any) -> Any:
@@ -255,10 +258,10 @@ def _print(ours: Side, stock: Side, count: int) -> None:
     sides = (ours, stock)
     for part in ("rollout", "scoring", "update", "whole"):
         line(f"{part}, s a step", *(side.mean(part) for side in sides), ratio=True)
-    for part, unit in (("rollout", "generated"), ("rollout", "turns"), ("update", "tokens")):
+    for part, unit in (("rollout", "generated"), ("rollout", "turns"), ("update", "padded")):
         values = (1000 * side.mean(part) / side.mean(unit) for side in sides)
         line(f"{part}, ms for each of {unit}", *values, ratio=True)
-    for name in ("generated", "turns", "zooms", "tokens"):
+    for name in ("generated", "turns", "zooms", "tokens", "padded"):
         line(f"{name} a rollout", *(side.mean(name) / count for side in sides))
     line("accuracy", *(side.mean("accuracy") for side in sides))
     line("memory before the first step, MiB", *(side.before for side in sides))

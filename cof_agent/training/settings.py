@@ -125,6 +125,12 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
         raise InputError("say which model to train: --model_name_or_path DIR or hub id, or nano.")
     if model.model_name_or_path == NANO:
         model.model_name_or_path = str(WEIGHTS)
+    _check(run, training)
+    training.remove_unused_columns = False
+    return run, training, model
+
+
+def _check(run: RunConfig, training: TrainingArguments) -> None:
     if not run.data:
         raise InputError("say what to train on: --data FILE, folder or dataset.")
     if run.eval_data is None and training.eval_strategy != "no":
@@ -141,8 +147,6 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     for logger in training.report_to:
         if logger not in loggers:
             raise InputError(f"report_to: there is no {logger}, or its package is not installed here.")
-    training.remove_unused_columns = False
-    return run, training, model
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:

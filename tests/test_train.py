@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import processes
 import pytest
 from PIL import Image
+from tqdm.auto import tqdm
 
 from cof_agent.backends.processor import load_processor
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
@@ -246,6 +248,16 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, capsys: pyte
         explained("sft.train", lambda: print(path.read_text()))
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"\nsft.train: {path}: No such file or directory.\n"
+
+
+def test_warnings_are_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    def warn() -> None:
+        for _ in tqdm(range(2)):
+            logging.getLogger("cof_agent.somewhere").warning("Look out.")
+
+    explained("sft.train", warn)
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert lines.count("Look out.") == 2
 
 
 def losses(output: Path) -> list[float]:

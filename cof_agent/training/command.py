@@ -1,4 +1,5 @@
-"""How a training command ends when it is given something wrong, or interrupted: one sentence."""
+"""How a training command speaks: warnings on lines of their own, and one sentence when it is given something wrong or
+interrupted."""
 
 from __future__ import annotations
 
@@ -8,15 +9,18 @@ import warnings
 from collections.abc import Callable
 
 from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cof_agent.errors import InputError
 
 
 def explained(name: str, main: Callable[[], None]) -> None:
-    """Runs `main`. What is wrong with its input is said once on each machine, below the progress bars; exit code 2."""
+    """Runs `main`. Warnings are written above the progress bars. What is wrong with its input is said once on each machine,
+    below the bars; exit code 2."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own deprecated names
     try:
-        main()
+        with logging_redirect_tqdm():
+            main()
     except InputError as error:
         _end(f"{name}: {error}", 2)
     except OSError as error:

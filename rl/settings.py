@@ -57,6 +57,11 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     if unknown:
         raise InputError(f"there is no reward {unknown[0]}; the rewards are {', '.join(rewards.NAMES)}.")
     _check_judge(run)
+    _check_play(run, training)
+    return Settings(run, training, model)
+
+
+def _check_play(run: RunConfig, training: GRPOConfig) -> None:
     weights = training.reward_weights
     if weights is not None and len(weights) != len(run.rewards):
         raise InputError(f"reward_weights must be one for each of {', '.join(run.rewards)}; there are {len(weights)}.")
@@ -66,7 +71,6 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         raise InputError(f"redraws must be at least 0, not {run.redraws}.")
     if (training.top_k or 0) > 0 or training.min_p is not None or training.repetition_penalty != 1:
         raise InputError("the agent samples by temperature and top_p; leave top_k, min_p and repetition_penalty out.")
-    return Settings(run, training, model)
 
 
 def _check_judge(run: RunConfig) -> None:

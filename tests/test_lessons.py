@@ -193,7 +193,6 @@ def test_a_scene_of_fewer_pixels_looks_the_same_and_its_crops_hold_less() -> Non
 def test_lessons_in_pointing_say_where_the_sign_is(nano: Path, part: float) -> None:
     from cof_agent.backends.processor import load_processor
     from sft import closer
-    from sft.curriculum import nano_environment
 
     processor: Any = load_processor(str(nano))
     batch = closer.lesson(processor, "key", nano_environment(), part)
@@ -239,7 +238,6 @@ def test_lessons_in_regions_say_what_a_question_names_and_whose_digits_follow(na
     from cof_agent import spot
     from cof_agent.backends.processor import load_processor
     from sft import spotting
-    from sft.curriculum import nano_environment
 
     processor: Any = load_processor(str(nano))
     batch = spotting.lesson(processor, "key", nano_environment())

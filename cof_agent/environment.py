@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from cof_agent.cache import Recent
 from cof_agent.errors import InputError
 from cof_agent.geometry import (
     Box,
@@ -32,8 +33,7 @@ from cof_agent.geometry import (
 )
 from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, Source, open_source
 from cof_agent.policy import PixelLimits
-from cof_agent.recent import Recent
-from cof_agent.regions import check_inside
+from cof_agent.region_refs import check_inside
 from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Zoom
 
 CropMode = Literal["real", "blank", "shuffled"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cof_agent.geometry import Box, CoordinateSystem, View
-from cof_agent.regions import located
+from cof_agent.region_refs import located
 from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Trajectory, Turn, Zoom
 
 PROTOCOL_VERSION = "1"

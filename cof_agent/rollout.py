@@ -9,9 +9,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cof_agent.data.samples import RESOLUTION
 from cof_agent.errors import InputError
 from cof_agent.policy import GREEDY, Policy, Sampling
-from cof_agent.samples import RESOLUTION
 from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, read_jsonl, to_json, write_atomic
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from cof_agent import protocol
-from cof_agent.agreement import close, plain_words, quantity, similarity
+from cof_agent.answer_match import close, plain_words, quantity, similarity
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Malformed, Sample, Trajectory
 

@@ -13,8 +13,8 @@ from typing import Any
 from rich.table import Table
 
 from cof_agent import protocol
-from cof_agent.backends.local import CAPACITY
-from cof_agent.backends.reader import FAMILIES, limits_of, template_messages
+from cof_agent.backends.local.policy import CAPACITY
+from cof_agent.backends.local.reader import FAMILIES, limits_of, template_messages
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.policy import PixelLimits

@@ -12,8 +12,8 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from cof_agent import scoring
+from cof_agent.evaluation.judge import Judge
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
-from cof_agent.judge import Judge
 from cof_agent.trajectory import Trajectory, Zoom
 
 Reward = Callable[..., list[float | None]]

@@ -14,15 +14,15 @@ from typing import Protocol
 
 from PIL.Image import Image
 
-from cof_agent.backends.decode import Generated, Prompt
-from cof_agent.backends.memory import Picture
+from cof_agent.backends.local.decode import Generated, Prompt
+from cof_agent.backends.local.memory import Picture
+from cof_agent.data.samples import RESOLUTION
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.graphs import focus
 from cof_agent.policy import Completion, PixelLimits, Sampling
 from cof_agent.protocol import Message
-from cof_agent.samples import RESOLUTION
 from cof_agent.trajectory import Sample, Tokens, Trajectory
 
 END_OF_TURN = "<|im_end|>"

@@ -14,10 +14,10 @@ from transformers import set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.import_utils import is_vllm_available
 
-from cof_agent.backends.named import named_policy, split_spec
+from cof_agent.backends.load import named_policy, split_spec
+from cof_agent.data.samples import at_resolutions, read_samples
 from cof_agent.errors import InputError
-from cof_agent.judge import Judge
-from cof_agent.samples import at_resolutions, read_samples
+from cof_agent.evaluation.judge import Judge
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.settings import record, write_record

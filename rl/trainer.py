@@ -22,7 +22,7 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
 from cof_agent import scoring
-from cof_agent.backends.local import LocalPolicy
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.policy import Sampling

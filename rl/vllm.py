@@ -27,8 +27,8 @@ from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 from PIL.Image import Image
 from trl.generation.vllm_generation import extract_logprobs
 
-from cof_agent.backends.decode import Generated, Prompt
-from cof_agent.backends.reader import Reader
+from cof_agent.backends.local.decode import Generated, Prompt
+from cof_agent.backends.local.reader import Reader
 from cof_agent.errors import InputError, said
 from cof_agent.policy import PolicyError, Sampling
 from rl.rounds import Rounds

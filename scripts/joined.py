@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cof_agent.samples import RESOLUTION, taken_at
+from cof_agent.data.samples import RESOLUTION, taken_at
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json, write_atomic
 
 

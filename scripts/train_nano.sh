@@ -8,8 +8,8 @@ set -euo pipefail
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=10000000000 MALLOC_TOP_PAD_=268435456
 install=no
 if [ "${1:-}" = "--install" ]; then install=yes; shift; fi
-.venv/bin/python -m sft.vision --output outputs/nano-vision
-.venv/bin/python -m sft.ground --model outputs/nano-vision --output outputs/nano-ground
+.venv/bin/python -m sft.nano.vision --output outputs/nano-vision
+.venv/bin/python -m sft.nano.ground --model outputs/nano-vision --output outputs/nano-ground
 .venv/bin/python -m sft.train --config sft/configs/nano.yaml "$@"
 if [ "$install" = yes ]; then .venv/bin/python -m cof_agent.nano.install outputs/nano; fi
 .venv/bin/cof scenes outputs/rl --count 600 --seed 2 --split train

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cof_agent import protocol, spot
-from cof_agent.backends.reader import FAMILIES
+from cof_agent import protocol
+from cof_agent.backends.local.reader import FAMILIES
+from cof_agent.data.export import settings_of
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.export import settings_of
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, Size, View, read_box, smart_resize
 from cof_agent.policy import PixelLimits
+from cof_agent.strategies.spot import protocol as spot
 from cof_agent.trajectory import Action, Trajectory, Turn, Zoom
 
 

@@ -17,8 +17,8 @@ from cof_agent.errors import InputError
 from cof_agent.training import memory, plan
 from cof_agent.training.models import read_checkpoint
 from sft import measure
-from sft.curriculum import CurriculumRows, Plan
 from sft.frame import Frame, frame_of
+from sft.nano.curriculum import CurriculumRows, Plan
 from sft.settings import CURRICULUM, Settings
 
 SAMPLED = 16  # rows of the curriculum that are measured

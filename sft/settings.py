@@ -31,7 +31,7 @@ class RunConfig(settings.RunConfig):
     """
 
     plan: JsonMapping = field(
-        default_factory=JsonMapping, metadata={"help": "Fields of `sft.curriculum.Plan`, as JSON."}
+        default_factory=JsonMapping, metadata={"help": "Fields of `sft.nano.curriculum.Plan`, as JSON."}
     )
 
 
@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 
 
 def _check_plan(plan: dict[str, Any]) -> None:
-    from sft.curriculum import Plan
+    from sft.nano.curriculum import Plan
 
     try:
         made = Plan(**plan)
@@ -73,4 +73,4 @@ def _check_plan(plan: dict[str, Any]) -> None:
         if not all(0.1 <= part <= 1 for part in made.parts):
             raise ValueError("parts must lie between 0.1 and 1")
     except (TypeError, ValueError) as error:
-        raise InputError(f"the plan of the curriculum is not right: {error}; see `sft.curriculum.Plan`.") from None
+        raise InputError(f"the plan of the curriculum is not right: {error}; see `sft.nano.curriculum.Plan`.") from None

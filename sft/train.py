@@ -26,9 +26,9 @@ from cof_agent.training.settings import record, write_record
 from cof_agent.training.trainer import held_out_of, last_whole_checkpoint, play_of
 from sft import measure
 from sft.collate import AssistantCollator
-from sft.curriculum import CurriculumRows, Plan
 from sft.dataset import Rows, read_rows
 from sft.frame import Frame, frame_of
+from sft.nano.curriculum import CurriculumRows, Plan
 from sft.settings import CURRICULUM, Settings, parse
 from sft.trainer import ZoomSFTTrainer
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import qwen_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,6 +24,7 @@ from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.image import open_source
 from cof_agent.policy import PixelLimits
 from cof_agent.trajectory import Action, Answer, Malformed, Sample, Zoom
+from tests import qwen_reference
 
 SIZE = Size(2000, 1200)
 LIMITS = PixelLimits(max_pixels=400 * 28 * 28)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-import qwen_reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as transformers_resize
@@ -21,6 +20,7 @@ from cof_agent.geometry import (
     read_box,
     smart_resize,
 )
+from tests import qwen_reference
 
 sides = st.one_of(st.integers(1, 40_000), st.integers(1, 300), st.sampled_from([1, 27, 28, 29, 32, 39_999, 40_000]))
 sizes = st.builds(Size, sides, sides)

@@ -15,11 +15,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from cof_agent.cache import Recent
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.policy import GREEDY, Completion, PixelLimits, PolicyError, Sampling, begun
 from cof_agent.protocol import begins_anew
-from cof_agent.recent import Recent
 from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:

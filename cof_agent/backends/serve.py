@@ -23,8 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f'serving needs {" and ".join(missing)}: pip install "chain-of-focus[api]".')
     import transformers
 
-    from cof_agent.backends.local import is_small_checkpoint, place
-    from cof_agent.backends.processor import load_processor
+    from cof_agent.backends.local.policy import is_small_checkpoint, place
+    from cof_agent.backends.local.processor import load_processor
 
     # The server asks for this by name at each load; there is no option for it.
     transformers.AutoProcessor.from_pretrained = staticmethod(load_processor)  # type: ignore[method-assign, assignment]
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _config(model: str) -> Any:
     from transformers import AutoConfig
 
-    from cof_agent.backends.reader import check_name, unreadable
+    from cof_agent.backends.local.reader import check_name, unreadable
 
     check_name(model)
     try:

@@ -10,12 +10,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from cof_agent import protocol, scoring, strategies
+from cof_agent import protocol, scoring
 from cof_agent.commands import common
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.image import open_source
-from cof_agent.regions import check_inside, check_regions, read_region
+from cof_agent.region_refs import check_inside, check_regions, read_region
+from cof_agent.strategies import registry as strategies
 from cof_agent.trajectory import Answer, Sample, StopReason, Trajectory, to_json, write_atomic
 
 UNANSWERED = 3
@@ -106,8 +107,8 @@ def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
     """trajectory.jsonl, trajectory.png (where the image could be opened) and report.html."""
     import io
 
-    from cof_agent.picture import annotate
-    from cof_agent.report import write_page
+    from cof_agent.viewer.picture import annotate
+    from cof_agent.viewer.report import write_page
 
     try:
         write_atomic(folder / "trajectory.jsonl", to_json(trajectory) + "\n")

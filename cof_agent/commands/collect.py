@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cof_agent import collect, shards
-from cof_agent.backends.named import split_spec
-from cof_agent.cluster import collect_on_ray
+from cof_agent.backends.load import split_spec
 from cof_agent.commands import common
-from cof_agent.export import EXPORTS
-from cof_agent.graphs.search import Search
+from cof_agent.data import shards
+from cof_agent.data.export import EXPORTS
+from cof_agent.data.samples import at_resolutions
 from cof_agent.nano import NANO
 from cof_agent.policy import Policy
-from cof_agent.samples import at_resolutions
-from cof_agent.teacher.asked import (
+from cof_agent.teacher import collect
+from cof_agent.teacher.graph import Search
+from cof_agent.teacher.prompted import (
     DESCRIBE,
     AskedLocator,
     AskedPlanner,
@@ -30,6 +30,7 @@ from cof_agent.teacher.asked import (
     AskedVerifier,
     PolicyDescriber,
 )
+from cof_agent.teacher.ray import collect_on_ray
 from cof_agent.teacher.roles import Cast, Locator
 from cof_agent.teacher.rules import BOXES, RULES, AnnotatedBoxes, RulePlanner, RuleSummariser, RuleVerifier
 from cof_agent.trajectory import Trajectory, read_jsonl

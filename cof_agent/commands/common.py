@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof_agent.backends.fingerprint import fingerprint
-from cof_agent.backends.named import named_policy
+from cof_agent.backends.load import named_policy
+from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO
 from cof_agent.policy import Policy, Sampling
-from cof_agent.samples import read_samples
 from cof_agent.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.table import Table
 
-from cof_agent import compare
 from cof_agent.commands import common
-from cof_agent.comparison_page import write_comparison
-from cof_agent.plots import write_plots
-from cof_agent.runs import SIDE_BY_SIDE, read_runs, side_by_side
+from cof_agent.evaluation import compare
+from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
 from cof_agent.trajectory import write_atomic
+from cof_agent.viewer.comparison_page import write_comparison
+from cof_agent.viewer.plots import write_plots
 
 Rows = list[tuple[str, dict[str, Any]]]
 COLUMNS = ("accuracy", "mean_zooms", "image_tokens", "tokens_in", "tokens_out", "seconds")  # of both runs

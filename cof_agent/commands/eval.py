@@ -13,19 +13,21 @@ from typing import Any
 
 from rich.table import Table
 
-from cof_agent import scoring, shards, strategies
-from cof_agent.backends.named import named_policy, split_spec
-from cof_agent.benchmarks.choices import shuffled
-from cof_agent.benchmarks.table import load
+from cof_agent import scoring
+from cof_agent.backends.load import named_policy, split_spec
 from cof_agent.commands import common
-from cof_agent.difficulty import plays_of
+from cof_agent.data import shards
+from cof_agent.data.benchmarks.choices import shuffled
+from cof_agent.data.benchmarks.registry import load
+from cof_agent.data.samples import at_each_resolution, read_samples
+from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
-from cof_agent.evaluate import HEADINGS, Score, cells, summarise
-from cof_agent.judge import Judge
+from cof_agent.evaluation.difficulty import plays_of
+from cof_agent.evaluation.judge import Judge
+from cof_agent.evaluation.metrics import HEADINGS, Score, cells, summarise
 from cof_agent.rollout import rollout
-from cof_agent.samples import at_each_resolution, read_samples
-from cof_agent.shards import Shard
+from cof_agent.strategies import registry as strategies
 from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json, write_atomic
 
 NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows

@@ -197,7 +197,7 @@ def _write_processor(adapter: Path, base: str, revision: str | None, folder: Pat
     Raises:
         InputError: if they cannot be read.
     """
-    from cof_agent.backends.processor import FILES, load_processor
+    from cof_agent.backends.local.processor import FILES, load_processor
 
     own = any((adapter / name).is_file() for name in FILES)
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cof_agent.data.region_sets.build import DRAWN, build, draw
 from cof_agent.errors import InputError
-from cof_agent.region_sets.build import DRAWN, build, draw
 
 
 def run(options: argparse.Namespace) -> int:

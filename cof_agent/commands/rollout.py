@@ -18,9 +18,9 @@ from typing import Any
 from rich.table import Table
 
 from cof_agent.commands import common
-from cof_agent.difficulty import Rated, chosen, plays_of, rated
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
+from cof_agent.evaluation.difficulty import Rated, chosen, plays_of, rated
 from cof_agent.rollout import by_id, rollout
 from cof_agent.trajectory import Sample, to_json, write_atomic
 

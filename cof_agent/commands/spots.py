@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from cof_agent import protocol, spot
+from cof_agent import protocol
 from cof_agent.commands import common
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import View
-from cof_agent.graphs.spot import SPOT, settings_for
 from cof_agent.graphs.steps import Context
-from cof_agent.highlight import Highlight, draw, pointing
-from cof_agent.picture import fitted
 from cof_agent.policy import Line, Policy, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.rollout import collect
 from cof_agent.scenes import oracle
+from cof_agent.strategies.spot import protocol as spot
+from cof_agent.strategies.spot.graph import SPOT, settings_for
+from cof_agent.strategies.spot.highlight import Highlight, draw, pointing
 from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.viewer.picture import fitted
 
 if TYPE_CHECKING:
-    from cof_agent.backends.local import LocalPolicy
+    from cof_agent.backends.local.policy import LocalPolicy
 
 HIGHLIGHTS = "highlights.jsonl"
 PICTURE = 1280  # pixels of the long side
@@ -66,7 +67,7 @@ def _check_output(output: Path) -> None:
 
 def _local(options: argparse.Namespace) -> LocalPolicy:
     policy = common.policy(options)
-    from cof_agent.backends.local import LocalPolicy
+    from cof_agent.backends.local.policy import LocalPolicy
 
     if not isinstance(policy, LocalPolicy):
         raise InputError("a served model does not tell its attention; name nano, a directory or a hub id with --model.")
@@ -111,7 +112,7 @@ class _Spots:
         return ScriptedPolicy(lines, name=f"{self.policy.name}, relevance", limits=self.policy.limits)
 
     async def _highlight(self, sample: Sample, overview: View) -> Highlight:
-        from cof_agent.backends.relevance import relevance
+        from cof_agent.strategies.spot.relevance import relevance
 
         image = self.own.image(sample, overview)
         opening = protocol.opening(sample, overview, system=self.policy.coordinates)

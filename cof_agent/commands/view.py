@@ -11,8 +11,8 @@ from rich.progress import Progress
 
 from cof_agent import scoring
 from cof_agent.errors import InputError
-from cof_agent.report import located, write_page
 from cof_agent.trajectory import Trajectory, read_jsonl
+from cof_agent.viewer.report import located, write_page
 
 
 def run(options: argparse.Namespace) -> int:

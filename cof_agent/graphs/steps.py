@@ -106,7 +106,7 @@ def context_of(runtime: Runtime[Any]) -> Context:
 
 @lru_cache(maxsize=1)
 def _loaded(model: str) -> Policy:
-    from cof_agent.backends.local import load
+    from cof_agent.backends.local.policy import load
 
     return load(model)
 

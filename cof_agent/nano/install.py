@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from cof_agent.backends.region_scorer import FOLDER
 from cof_agent.errors import InputError
 from cof_agent.nano import WEIGHTS
 from cof_agent.nano.build import save
+from cof_agent.strategies.coroi.scorer import FOLDER
 
 LARGEST = 12_000_000  # bytes of weights that may ship
 

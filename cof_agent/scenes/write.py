@@ -14,9 +14,9 @@ from random import Random
 
 from PIL import Image
 
+from cof_agent.data.samples import taken_at
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size
-from cof_agent.samples import taken_at
 from cof_agent.scenes.draw import photograph
 from cof_agent.scenes.questions import CATEGORIES, Question, ask
 from cof_agent.scenes.scene import HARD, HELD_OUT, Scene, Style, generate, part_of

@@ -1,1 +1,1 @@
-"""The teacher's roles: planner, locator, describer, verifier, summariser. `cof_agent.graphs.search` lets them play together."""
+"""The teacher's roles: planner, locator, describer, verifier, summariser. `cof_agent.teacher.graph` lets them play together."""

@@ -7,18 +7,7 @@ from collections.abc import Sequence
 
 from cof_agent import scoring
 from cof_agent.geometry import Box, Size, View
-from cof_agent.teacher.roles import (
-    Adjust,
-    Advice,
-    Describe,
-    Errand,
-    GiveUp,
-    Link,
-    Locate,
-    Move,
-    Propose,
-    Step,
-)
+from cof_agent.teacher.roles import Adjust, Advice, Describe, Errand, GiveUp, Link, Locate, Move, Propose, Step
 from cof_agent.trajectory import Sample
 
 RULES, BOXES = "rules", "boxes"

@@ -11,9 +11,9 @@ from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForImageTextToText
 from trl.trainer.utils import get_quantization_config
 
-from cof_agent.backends.cpu import speed_up_training
-from cof_agent.backends.processor import load_processor
-from cof_agent.backends.reader import FAMILIES, check_name, unreadable
+from cof_agent.backends.local.cpu import speed_up_training
+from cof_agent.backends.local.processor import load_processor
+from cof_agent.backends.local.reader import FAMILIES, check_name, unreadable
 from cof_agent.errors import InputError, said
 from cof_agent.training.settings import Settings
 

@@ -24,14 +24,14 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
-from cof_agent import evaluate
-from cof_agent.backends.local import LocalPolicy
-from cof_agent.backends.reader import Reader
+from cof_agent.backends.local.policy import LocalPolicy
+from cof_agent.backends.local.reader import Reader
+from cof_agent.data.samples import at_resolutions, read_samples
 from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
+from cof_agent.evaluation import metrics as evaluate
 from cof_agent.policy import Sampling
 from cof_agent.rollout import rollout
-from cof_agent.samples import at_resolutions, read_samples
 from cof_agent.training import card
 from cof_agent.training.settings import Settings
 from cof_agent.trajectory import Sample, Trajectory, from_json, to_json, write_atomic

@@ -22,15 +22,15 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from cof_agent import protocol
-from cof_agent.backends.local import LocalPolicy, load
-from cof_agent.backends.processor import load_processor
+from cof_agent.backends.local.policy import LocalPolicy, load
+from cof_agent.backends.local.processor import load_processor
+from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Completion, Policy, Sampling
 from cof_agent.protocol import Message
 from cof_agent.rollout import rollout
-from cof_agent.samples import read_samples
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, Tokens, Trajectory
 

@@ -19,13 +19,13 @@ from typing import Any
 
 from PIL import Image
 
-from cof_agent import collect
 from cof_agent.backends.chat import connect
+from cof_agent.data.samples import at_resolutions
+from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomSettings
-from cof_agent.graphs.search import Search
-from cof_agent.samples import at_resolutions
-from cof_agent.shards import Shard
-from cof_agent.teacher.asked import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
+from cof_agent.teacher import collect
+from cof_agent.teacher.graph import Search
+from cof_agent.teacher.prompted import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
 from cof_agent.teacher.roles import Cast
 from cof_agent.trajectory import Sample
 

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from benches.agent import SequentialTransformers, rate
 from cof_agent import cli
-from cof_agent.backends.local import load
+from cof_agent.backends.local.policy import load
+from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.evaluate import summarise
+from cof_agent.evaluation.metrics import summarise
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.samples import read_samples
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import StopReason, Trajectory, read_jsonl, to_json
 

@@ -31,9 +31,9 @@ from trl import GRPOTrainer
 
 from benches import memory
 from cof_agent import protocol, scoring
+from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Size
-from cof_agent.samples import read_samples
 from cof_agent.scenes.write import write_scenes
 from cof_agent.training.models import load_model, read_checkpoint
 from cof_agent.training.trainer import play_of
@@ -212,8 +212,8 @@ class _Watch(TrainerCallback):
 
 def _stock(settings: Settings) -> GRPOTrainer:
     """TRL's trainer as its documentation has it, with what `build_trainer` reads from the settings."""
-    sys.path.append(str(ROOT / "tests"))
-    import stock_loop
+    sys.path.append(str(ROOT))
+    from tests import stock_loop
 
     run, training = settings.run, settings.training
     torch.set_num_threads(run.threads)

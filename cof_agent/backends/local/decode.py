@@ -1,0 +1,286 @@
+"""Generates text for many conversations at once with a Qwen-VL model: prompts alone, then token by token together.
+
+A prompt is long enough to keep any machine busy by itself, so each is read alone, without padding, from where the
+conversation was read before; the one prompt of many samples, as in RL, is read once. The tokens after it are produced for
+all conversations in one forward pass a step; conversations join and leave between steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from cof_agent.backends.local.cpu import is_small
+from cof_agent.backends.local.memory import FeatureCache, KeyValuePool, Layers, PastConversations, Picture, layers_of
+from cof_agent.policy import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids with one image token for each merged patch, and the images in order."""
+
+    ids: list[int]
+    pictures: list[Picture]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """New token ids, the stop token included if there is one.
+
+    logprobs: of each id, where the engine tells them: natural logarithms, vLLM's after temperature and top_p, those of
+    `Decoder` before, and only if they were asked for.
+    """
+
+    ids: list[int]
+    stopped: bool
+    logprobs: list[float | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A prompt that was read: its keys and values, the logits [1, vocabulary] after it, and the next position."""
+
+    layers: Layers
+    logits: Tensor
+    position: int
+
+
+@dataclass(slots=True)
+class _Row:
+    key: int
+    prompt: Prompt
+    logits: Tensor  # after the prompt
+    position: int  # of the next token, the same on all three rotary axes once the prompt is over
+    length: int  # tokens whose keys and values are in the pool
+    generator: torch.Generator | None
+    ids: list[int]
+    logprobs: list[float | None] | None
+
+
+class Decoder:
+    """The engine of the local backend (see `batching.Engine`). stop_ids end a turn; unspeakable ones are never written."""
+
+    def __init__(self, model: Any, stop_ids: set[int], unspeakable: list[int], *, capacity: int) -> None:
+        self.capacity = capacity
+        self._threads = _threads(model)
+        self._model = model
+        self._stop_ids = stop_ids
+        self._unspeakable = unspeakable
+        self._pool = KeyValuePool()
+        self._rows: list[_Row] = []
+        self.forget()
+        self._next_key = 0
+
+    def forget(self) -> None:
+        """Drops what is kept of images and past conversations. From any thread."""
+        self._features = FeatureCache(self._model)
+        self._past = PastConversations()
+
+    def knows(self, picture: Picture) -> bool:
+        """Whether the vision tower's features of the picture are there (for now). From any thread."""
+        return picture.key in self._features
+
+    @torch.inference_mode()
+    def features(self, pictures: list[Picture]) -> list[Tensor]:
+        """What the vision tower makes of each picture, [merged patches, width]; kept for the conversations about it.
+        From any thread."""
+        self._use_threads()
+        found: list[Tensor] = self._features.of(pictures).pooler_output
+        return found
+
+    @torch.inference_mode()
+    def embeddings(self, ids: list[int]) -> Tensor:
+        """The input embeddings of tokens, [tokens, width]. From any thread."""
+        found: Tensor = self._model.get_input_embeddings()(torch.tensor(ids, device=self._model.device))
+        return found
+
+    @torch.inference_mode()
+    def admit(self, request: Prompt) -> int:
+        self._use_threads()
+        read = self._read_before(request) or self._read(request)
+        self._pool.insert(read.layers, max((row.length for row in self._rows), default=0))
+        generator = _generator(request.sampling)
+        told: list[float | None] | None = [] if request.sampling.logprobs else None
+        row = _Row(self._next_key, request, read.logits, read.position, len(request.ids), generator, [], told)
+        self._next_key += 1
+        self._rows.append(row)
+        self._append([row], read.logits)
+        return row.key
+
+    @torch.inference_mode()
+    def step(self) -> dict[int, Generated]:
+        finished = self._take_finished()
+        if self._rows and not finished:
+            self._append(self._rows, self._logits())
+            finished = self._take_finished()
+        return finished
+
+    def drop(self, key: int) -> None:
+        for index, row in enumerate(self._rows):
+            if row.key == key:
+                self._remove(index)
+                return
+
+    def reset(self) -> None:
+        self._rows.clear()
+        self._pool = KeyValuePool()
+
+    def _use_threads(self) -> None:
+        """Counts for the thread that calls, and for that one alone."""
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+
+    def _read_before(self, prompt: Prompt) -> _Read | None:
+        """What is known of the same prompt from a conversation that is running; None if there is none.
+
+        The rollouts of a group begin with one prompt. What they get is a copy, to the last bit."""
+        length, pictures = len(prompt.ids), [picture.key for picture in prompt.pictures]
+        for index, row in enumerate(self._rows):
+            if row.prompt.ids == prompt.ids and [picture.key for picture in row.prompt.pictures] == pictures:
+                layers = self._pool.row(index, row.length)
+                begun = [(keys[:, :length], values[:, :length]) for keys, values in layers]
+                return _Read(begun, row.logits, row.position - (row.length - length))
+        return None
+
+    def _read(self, prompt: Prompt) -> _Read:
+        model, ids = self._model, torch.tensor([prompt.ids], device=self._model.device)
+        grid = torch.tensor([picture.grid for picture in prompt.pictures]) if prompt.pictures else None
+        kinds = (ids == model.config.image_token_id).int()
+        positions, delta = model.model.get_rope_index(ids, kinds, image_grid_thw=grid)
+        cache, known = self._past.recall(prompt.ids, prompt.pictures)
+        new = self._pictures_after(known, prompt)
+        output = model.model(
+            input_ids=ids[:, known:],
+            position_ids=positions[:, :, known:],
+            past_key_values=cache or DynamicCache(config=model.config.get_text_config()),
+            use_cache=True,
+            mm_encoder_outputs={"image": self._features.of(new)} if new else None,
+        )
+        logits: Tensor = model.lm_head(output.last_hidden_state[:, -1])
+        return _Read(layers_of(output.past_key_values), logits, len(prompt.ids) + int(delta))
+
+    def _pictures_after(self, known: int, prompt: Prompt) -> list[Picture]:
+        """The images whose tokens come after the first `known`."""
+        seen = prompt.ids[:known].count(self._model.config.image_token_id)
+        cell = self._model.config.vision_config.spatial_merge_size**2
+        pictures = list(prompt.pictures)
+        while seen > 0:
+            seen -= prod(pictures.pop(0).grid) // cell
+        return pictures
+
+    def _logits(self) -> Tensor:
+        """One forward pass over the last token of every row: logits [rows, vocabulary]."""
+        model, device, rows = self._model, self._model.device, self._rows
+        lengths = torch.tensor([row.length for row in rows], device=device)
+        longest = max(row.length for row in rows)
+        self._pool.prepare(longest)
+        tokens = torch.tensor([[row.ids[-1]] for row in rows], device=device)
+        positions = torch.tensor([[row.position] for row in rows], device=device)
+        # Always given: without a mask the model would make one. Rows end together, so a shorter one has columns of
+        # another's past, or of nothing, in front.
+        columns = torch.arange(longest + 1, device=device)
+        mask = (columns >= longest - lengths[:, None])[:, None, None, :]
+        output = model.model.language_model(
+            inputs_embeds=model.get_input_embeddings()(tokens),
+            position_ids=positions.expand(3, -1, -1),
+            attention_mask=mask,
+            past_key_values=self._pool,
+            use_cache=True,
+        )
+        for row in rows:
+            row.position += 1
+            row.length += 1
+        logits: Tensor = model.lm_head(output.last_hidden_state[:, -1])
+        return logits
+
+    def _append(self, rows: list[_Row], logits: Tensor) -> None:
+        logits[:, self._unspeakable] = -torch.inf
+        chosen = _chosen(logits, rows)
+        for row, token in zip(rows, chosen, strict=True):
+            row.ids.append(token)
+        if any(row.logprobs is not None for row in rows):
+            tokens = torch.tensor(chosen, device=logits.device)[:, None]
+            told = logits.float().log_softmax(-1).gather(1, tokens)[:, 0].tolist()
+            for row, logprob in zip(rows, told, strict=True):
+                if row.logprobs is not None:
+                    row.logprobs.append(logprob)
+
+    def _take_finished(self) -> dict[int, Generated]:
+        finished = {}
+        for index in range(len(self._rows) - 1, -1, -1):
+            row = self._rows[index]
+            stopped = row.ids[-1] in self._stop_ids
+            if stopped or len(row.ids) >= row.prompt.sampling.max_tokens:
+                finished[row.key] = Generated(row.ids, stopped, row.logprobs)
+                self._past.keep(row.prompt.ids + row.ids[:-1], row.prompt.pictures, self._pool.row(index, row.length))
+                self._remove(index)
+        return finished
+
+    def _remove(self, index: int) -> None:
+        last = self._rows.pop()
+        if index < len(self._rows):
+            self._rows[index] = last
+        self._pool.remove(index)
+
+
+def _threads(model: Any) -> int | None:
+    """A small model's operations are too short to share between cores, which then wait for each other more than they
+    work; with another busy program on the machine a hundred times more. None for torch's own choice."""
+    return 1 if model.device.type == "cpu" and is_small(model) else None
+
+
+def _generator(sampling: Sampling) -> torch.Generator | None:
+    """The random numbers of one request, its own, whatever else is in the batch; None for greedy."""
+    if sampling.temperature <= 0:
+        return None
+    generator = torch.Generator()
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed)
+    return generator
+
+
+def _chosen(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
+    """The next token of each row of logits [rows, vocabulary]: the likeliest, or drawn where a row has random numbers."""
+    drawing = [index for index, row in enumerate(rows) if row.generator is not None]
+    chosen: list[int] = logits.argmax(-1).tolist() if len(drawing) < len(rows) else [0] * len(rows)
+    if drawing:
+        drawn = logits if len(drawing) == len(rows) else logits[drawing]
+        for index, token in zip(drawing, _drawn(drawn, [rows[index] for index in drawing]), strict=True):
+            chosen[index] = token
+    return chosen
+
+
+def _drawn(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
+    """One token for each row of logits [rows, vocabulary]: temperature, then the smallest set of tokens that holds `top_p`.
+
+    All rows at once and where the logits lie: row by row, a large vocabulary would take longer than the model on a GPU.
+    Only the point that decides comes from each row's own random numbers.
+    """
+    logits = logits.float() if logits.device.type in ("cpu", "cuda") else logits.float().cpu()  # others lack float64
+    temperatures, bounds = (
+        torch.tensor(values, device=logits.device)[:, None]
+        for values in zip(*((row.prompt.sampling.temperature, row.prompt.sampling.top_p) for row in rows), strict=True)
+    )
+    chances = torch.softmax(logits / temperatures, -1)
+    if any(row.prompt.sampling.top_p < 1 for row in rows):
+        ranked, order = chances.sort(descending=True, stable=True)
+        beyond = (ranked.cumsum(-1) - ranked >= bounds) & (bounds < 1)
+        chances = chances.scatter(1, order, ranked.masked_fill(beyond, 0))
+    # Along the vocabulary, not along the ranks: rounding may swap two ranks, and with them the token that is drawn.
+    total = chances.double().cumsum(-1)
+    points = total.new_tensor([float(torch.rand((), generator=row.generator, dtype=torch.float64)) for row in rows])
+    whole = total[:, -1:]
+    # Below the whole, whatever rounding does: there the sum still grows, so what is found has a chance.
+    points = torch.minimum(points[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
+    found = torch.searchsorted(total, points, right=True)[:, 0]
+    drawn: list[int] = found.clamp(max=total.shape[1] - 1).tolist()  # of NaN, a broken model's, it is beyond the last
+    return drawn

@@ -1,0 +1,228 @@
+"""Runs a checkpoint of the Qwen2-VL, Qwen2.5-VL or Qwen3-VL family in this process, through transformers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from cof_agent.backends.local.batching import Batcher
+from cof_agent.backends.local.cpu import is_small, speed_up_vision
+from cof_agent.backends.local.decode import Decoder, Generated, Prompt
+from cof_agent.backends.local.memory import Picture
+from cof_agent.backends.local.processor import load_processor, prepare_images
+from cof_agent.backends.local.reader import FAMILIES, Reader, check_name, unreadable
+from cof_agent.errors import InputError
+from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.policy import Completion, PolicyError, Sampling, begun
+from cof_agent.trajectory import Tokens
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cof_agent.protocol import Message
+
+CAPACITY = 32
+"""Conversations that are generated for at once, unless asked for otherwise."""
+
+
+class LocalPolicy(Reader):
+    """A checkpoint in memory, shared by any number of concurrent callers: their tokens are generated together.
+
+    Greedy is the default, without the repetition penalty that some checkpoints' generation configs ask for. With a
+    seed, the random numbers of a message depend on nothing but that seed. The logits do not depend, to rounding (about
+    1e-6 of their size in float32), on who else is being answered or on what was read before, so that a greedy or
+    seeded text can only differ between two runs where two tokens are tied that closely.
+
+    capacity: conversations that are generated for at once. folder: where the checkpoint lies, if it is one on this machine.
+    `model` is the checkpoint itself. The rest is `Reader`'s.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        name: str,
+        max_pixels: int | None = None,
+        zoom_pixels: int | None = None,
+        capacity: int = CAPACITY,
+        folder: Path | None = None,
+    ) -> None:
+        super().__init__(model, processor, name=name, max_pixels=max_pixels, zoom_pixels=zoom_pixels)
+        self.model, self.folder = model, folder
+        self._decoder = Decoder(model, self.stop_ids, list(self.unspeakable), capacity=capacity)
+        self._batcher: Batcher[Prompt, Generated] = Batcher(self._decoder)
+
+    async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
+        """The next assistant message; stops at `<|im_end|>`. Token counts include image tokens and the stop token.
+
+        Raises:
+            InputError: if a message holds the text of the image token.
+            PolicyError: if the device has not enough memory for the conversation.
+            ValueError: if an image is not of a size that the model takes as it is.
+        """
+        prompt = await asyncio.to_thread(self._prompt, messages, images, sampling)
+        generated = await self.complete(prompt)
+        return Completion(
+            begun(messages) + self.text(generated.ids),
+            Tokens(len(prompt.ids), len(generated.ids)),
+            truncated=not generated.stopped,
+            logprob=fmean(value or 0.0 for value in generated.logprobs) if generated.logprobs else None,
+        )
+
+    async def complete(self, prompt: Prompt) -> Generated:
+        """The token ids that follow those of `prompt`; stops after the end of the turn.
+
+        Raises:
+            PolicyError: if the device has not enough memory for the conversation.
+        """
+        try:
+            return await self._batcher.submit(prompt)
+        except torch.OutOfMemoryError:
+            raise PolicyError(
+                f"{self.name} ran out of memory at {len(prompt.ids)} tokens; lower --max-pixels or the concurrency."
+            ) from None
+
+    def features(self, images: Sequence[Image]) -> list[Tensor]:
+        """What the vision tower makes of each image, [image tokens, width of the language model], row by row. From any
+        thread; kept for the conversations about these images.
+
+        Raises:
+            PolicyError: if the device has not enough memory for them.
+            ValueError: if an image is not of a size that the model takes as it is.
+        """
+        pictures = [self._picture(image) for image in prepare_images(images, self.limits)]
+        try:
+            return self._decoder.features(pictures)
+        except torch.OutOfMemoryError:
+            raise PolicyError(f"{self.name} ran out of memory at an image; lower --max-pixels.") from None
+
+    def embeddings(self, text: str) -> Tensor:
+        """The input embeddings of a text's tokens, [tokens, width of the language model]. From any thread."""
+        return self._decoder.embeddings(self.ids(text))
+
+    def forget(self) -> None:
+        """Drops what was read in earlier conversations, which costs time and changes no text: for fair measurements."""
+        self._decoder.forget()
+
+    def _prompt(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Prompt:
+        ids, pictures = self.read(self.render(messages), images)
+        return Prompt(ids, pictures, sampling)
+
+    def _picture(self, image: Image) -> Picture:
+        picture = super()._picture(image)
+        if not self._decoder.knows(picture):
+            _ = picture.patches  # now, in the caller's thread, rather than in the one that everybody waits for
+        return picture
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model runs, and in which precision."""
+
+    device: str
+    dtype: torch.dtype
+
+
+def place(device: str | None = None, dtype: str | None = None, *, small: bool = False) -> Placement:
+    """The device and precision to use: what is asked for, else the best there is.
+
+    CUDA in bfloat16; a CPU in bfloat16 where its instructions have it and the model is not `small` (`is_small`), else
+    in float32: a small model gains nothing by 16 bit, and its answers would depend on who else is answered.
+
+    Raises:
+        InputError: for a name that torch does not know, or a device that is not there.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        kind = torch.device(device).type
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"there is no device {device!r} here; leave it out to use what there is.") from None
+    if dtype is None:
+        wide = kind != "cuda" and (small or not _cpu_has_bfloat16(kind))
+        return Placement(device, torch.float32 if wide else torch.bfloat16)
+    chosen = getattr(torch, dtype, None)
+    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
+        raise InputError(f"{dtype!r} is no precision of torch; use bfloat16, float16 or float32.")
+    return Placement(device, chosen)
+
+
+def _cpu_has_bfloat16(kind: str) -> bool:
+    found = torch.cpu.get_capabilities()
+    return kind == "cpu" and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def _kind(config: Any) -> tuple[Any, type[LocalPolicy]]:
+    """What a checkpoint is loaded as, and the policy it makes: those with region embeddings have their own."""
+    if getattr(config, "region_config", None) is None:
+        return AutoModelForImageTextToText, LocalPolicy
+    from cof_agent.backends.regions.features import RegionQwen
+    from cof_agent.backends.regions.policy import RegionPolicy
+
+    return RegionQwen, RegionPolicy
+
+
+def is_small_checkpoint(config: Any) -> bool:
+    """`is_small` for a model that is not loaded."""
+    with torch.device("meta"):  # no memory for weights
+        return is_small(AutoModelForImageTextToText.from_config(config))
+
+
+def load(
+    model: str | Path,
+    *,
+    name: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    max_pixels: int | None = None,
+    zoom_pixels: int | None = None,
+    capacity: int = CAPACITY,
+) -> LocalPolicy:
+    """Loads `nano`, or a checkpoint from a directory or the hub.
+
+    name: how the policy is called in the record, by default as `model`. device, dtype: see `place`. For the rest see
+    `LocalPolicy`.
+
+    Raises:
+        InputError: if there is no such checkpoint, it cannot be read, or it is of another family.
+    """
+    where = str(model)
+    if where == NANO:
+        where, name = str(WEIGHTS), name or NANO
+    check_name(where)
+    place(device, dtype)  # what is wrong with these is said first
+    try:
+        config = AutoConfig.from_pretrained(where)
+        if config.model_type not in FAMILIES:
+            raise InputError(
+                f"{where} is a {config.model_type} model; a local model must be of the Qwen2-VL, Qwen2.5-VL or "
+                "Qwen3-VL family."
+            )
+        processor: Any = load_processor(where)
+        kind, policy = _kind(config)
+        placement = place(device, dtype, small=is_small_checkpoint(config))
+        weights: Any = kind.from_pretrained(where, config=config, dtype=placement.dtype)
+    except InputError:
+        raise
+    except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
+        raise unreadable(where, error) from None
+    if torch.device(placement.device).type == "cpu":
+        speed_up_vision(weights)
+    return policy(
+        weights.to(placement.device).eval(),
+        processor,
+        name=name or where,
+        max_pixels=max_pixels,
+        zoom_pixels=zoom_pixels,
+        capacity=capacity,
+        folder=Path(where) if Path(where).is_dir() else None,
+    )

@@ -1,0 +1,181 @@
+"""Texts, images and token ids of the Qwen2-VL, Qwen2.5-VL and Qwen3-VL families, whatever generates."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cof_agent.backends.local.memory import Picture
+from cof_agent.backends.local.processor import prepare_images
+from cof_agent.errors import InputError, first_sentence
+from cof_agent.geometry import CoordinateSystem
+from cof_agent.policy import PixelLimits, begun
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cof_agent.protocol import Message
+
+FAMILIES = {
+    "qwen2_vl": CoordinateSystem.THOUSAND,
+    "qwen2_5_vl": CoordinateSystem.ABSOLUTE,
+    "qwen3_vl": CoordinateSystem.THOUSAND,
+}
+"""What the boxes of each supported `model_type` mean."""
+
+OVERVIEW_CELLS = 1280
+"""The overview has at most this many grid cells (image tokens), unless asked for otherwise."""
+
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def check_name(checkpoint: str) -> None:
+    """Looks whether this can be a checkpoint, before a loader asks the hub for it again and again.
+
+    Raises:
+        InputError: if it is neither a directory nor named like a model of the hub.
+    """
+    if not (checkpoint and Path(checkpoint).is_dir()) and not _HUB_ID.fullmatch(checkpoint):
+        raise InputError(
+            f"there is no model directory {checkpoint}, and a model of the hub is named like "
+            "Qwen/Qwen2.5-VL-7B-Instruct."
+        )
+
+
+def unreadable(checkpoint: str, error: Exception) -> InputError:
+    """What to say of a checkpoint that transformers' loaders could not read."""
+    reason = first_sentence(error)
+    if not Path(checkpoint).is_dir():
+        reason = f"there is no such directory here, and as a model of the hub it cannot be loaded ({reason})"
+    return InputError(f"cannot load the model {checkpoint}: {reason}.")
+
+
+class Reader:
+    """The reading and writing of one model; safe to use from several threads.
+
+    name: how the policy is called in the record. max_pixels: area limit of the overview in shown pixels, by default the
+    checkpoint's own, but at most `OVERVIEW_CELLS` cells. zoom_pixels: that of a crop, a quarter of it by default.
+    `stop_ids` end a turn. `unspeakable`: tokens that stand for part of an image or video, or a region; one that
+    the model had written itself would have none.
+
+    Raises:
+        InputError: if a limit is smaller than one cell.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, *, name: str, max_pixels: int | None = None, zoom_pixels: int | None = None
+    ) -> None:
+        config = model.config
+        self.name = name
+        self.coordinates = FAMILIES[config.model_type]
+        self.limits = limits_of(config, processor, max_pixels, zoom_pixels)
+        self.stop_ids = _stop_ids(model, processor.tokenizer)
+        region = getattr(config, "region_config", None)
+        slots = (region["token_id"],) if region else ()
+        self.unspeakable = (config.image_token_id, config.video_token_id, *slots)
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        self._image_token_id = config.image_token_id
+        self._tokenizing = threading.Lock()  # tokenizers refuse to be called from two threads at once
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What token ids say, without special tokens."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
+        """The text of a conversation by the model's own template; `answering`: up to where the next turn begins, or to
+        where the last message, if it is the assistant's, goes on."""
+        goes_on = answering and bool(begun(messages))
+        text: str = self._processor.apply_chat_template(
+            template_messages(messages),
+            tokenize=False,
+            add_generation_prompt=answering and not goes_on,
+            continue_final_message=goes_on,
+        )
+        return text
+
+    def read(self, text: str, images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
+        """Token ids of a rendered text, each image token as often as its image has merged patches; and the images.
+
+        Raises:
+            InputError: if a message holds the text of the image token.
+            ValueError: if an image is not of a size that the model takes as it is.
+        """
+        pictures = [self._picture(image) for image in prepare_images(images, self.limits)]
+        return self._expanded(self.ids(text), pictures), pictures
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        with self._tokenizing:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _expanded(self, ids: list[int], pictures: list[Picture]) -> list[int]:
+        """Each image token as often as its image has merged patches."""
+        if ids.count(self._image_token_id) != len(pictures):
+            raise InputError(
+                f"a message holds the text {self._processor.image_token}, which stands for an image; remove it."
+            )
+        cells = iter(prod(picture.grid) // self._processor.image_processor.merge_size**2 for picture in pictures)
+        expanded: list[int] = []
+        for token in ids:
+            expanded += [token] * next(cells) if token == self._image_token_id else [token]
+        return expanded
+
+    def _picture(self, image: Image) -> Picture:
+        patch = self._processor.image_processor.patch_size
+        grid = (1, image.height // patch, image.width // patch)
+
+        def process() -> torch.Tensor:
+            # Without resizing, whatever limits the checkpoint's own configuration has: the size is already right.
+            found = self._processor.image_processor(images=[image], do_resize=False, return_tensors="pt")
+            if tuple(found["image_grid_thw"][0].tolist()) != grid:
+                raise ValueError(f"the processor made {found['image_grid_thw']} patches of an image of {image.size}")
+            patches: torch.Tensor = found["pixel_values"]
+            return patches
+
+        key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).digest()
+        return Picture(key, grid, image, process)
+
+
+def template_messages(messages: Sequence[Message]) -> list[Message]:
+    """Content as chat templates know it: which image is meant is said by the order."""
+    return [
+        {
+            "role": message["role"],
+            "content": [{"type": "image"} if part["type"] == "image" else part for part in message["content"]],
+        }
+        for message in messages
+    ]
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    found = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+    found.add(tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    return {token for token in found if token is not None}
+
+
+def limits_of(config: Any, processor: Any, max_pixels: int | None, zoom_pixels: int | None) -> PixelLimits:
+    """What the policy of a checkpoint of this configuration is shown (see `Reader`).
+
+    Raises:
+        InputError: if an area is smaller than one cell.
+    """
+    size = processor.image_processor.size
+    grid = config.vision_config.patch_size * config.vision_config.spatial_merge_size
+    cell = grid * grid
+    largest = max_pixels or min(size["longest_edge"], OVERVIEW_CELLS * cell)
+    for name, value in (("max-pixels", largest), ("zoom-pixels", zoom_pixels or cell)):
+        if value < cell:
+            raise InputError(f"--{name} must be at least {cell}, one cell of {grid} x {grid} pixels, not {value}.")
+    crop = zoom_pixels or max(largest // 4, cell)
+    return PixelLimits(grid, min(size["shortest_edge"], largest, crop), largest, crop)

@@ -1,0 +1,120 @@
+"""Turns a public set with regions, or drawn scenes, into `samples.jsonl` (`cof regions BUILDER FOLDER --images DIR -o OUT`)."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from cof_agent.data.region_sets import coco, drawn, flickr30k, refcoco, scenes, vcr, visual_genome
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box, Size, View
+from cof_agent.image import open_source
+from cof_agent.region_refs import check_inside, check_regions
+from cof_agent.scenes.draw import sketch
+from cof_agent.trajectory import Sample, to_json, write_atomic
+
+BUILDERS: dict[str, Callable[[Path], Iterator[Sample]]] = {
+    "coco": coco.samples,
+    "refcoco": refcoco.samples,
+    "visual-genome": visual_genome.samples,
+    "flickr30k": flickr30k.samples,
+    "vcr": vcr.samples,
+    "scenes": scenes.samples,
+}
+
+DRAWN = "drawn"
+DRAWN_SIZE = Size(1344, 756)  # source pixels: three times the overview of 448
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was written, and how many samples were left out for each reason."""
+
+    samples: int
+    left_out: Counter[str]
+
+
+def samples_of(name: str, folder: Path) -> Iterator[Sample]:
+    """The samples of a set in its published layout; `image` is relative to the set's images.
+
+    Raises:
+        InputError: if there is no such builder, or a file of the set is missing, damaged or another one.
+    """
+    if name not in BUILDERS:
+        raise InputError(f"there is no builder {name!r}; the builders are {', '.join([*BUILDERS, DRAWN])}.")
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}.")
+    return BUILDERS[name](folder)
+
+
+def build(name: str, folder: Path, images: Path, output: Path, *, limit: int | None = None) -> Built:
+    """Writes `samples.jsonl` into `output`, with absolute paths of images. Samples whose image is missing or cannot be
+    opened, or that have a region outside of it, are left out and counted. limit: of samples that are looked at.
+
+    Raises:
+        InputError: as `samples_of`, and if nothing is left.
+    """
+    lines: list[str] = []
+    left_out: Counter[str] = Counter()
+    sizes: dict[str, Size | None] = {}
+    for sample in islice(samples_of(name, folder), limit):
+        placed = replace(sample, image=str((images / sample.image).absolute()))
+        check_regions(placed)
+        if placed.image not in sizes:
+            sizes[placed.image] = _size(placed.image)
+        size = sizes[placed.image]
+        if size is None:
+            left_out["its image is missing or cannot be opened"] += 1
+        elif not _inside(placed, size):
+            left_out["a region lies outside its image"] += 1
+        else:
+            lines.append(to_json(placed))
+    if not lines:
+        why = f": {left_out.most_common(1)[0][0]}; name their folder with --images" if left_out else ""
+        raise InputError(f"nothing in {folder} can be used{why}.")
+    _write(lines, output)
+    return Built(len(lines), left_out)
+
+
+def _size(path: str) -> Size | None:
+    try:
+        return open_source(path).size
+    except InputError:
+        return None
+
+
+def _inside(sample: Sample, size: Size) -> bool:
+    try:
+        check_inside(sample, size)
+    except InputError:
+        return False
+    return True
+
+
+def draw(output: Path, *, count: int, seed: int) -> Built:
+    """Draws scenes and writes their samples, with the pictures beside them; those that are there already are kept."""
+    lines: list[str] = []
+    for index in range(count):
+        key = f"test:{seed}:{index}"
+        scene = drawn.scene_of(key)
+        name = f"images/regions-{seed}-{index:05d}.png"
+        if not (output / name).exists():
+            view = View(scene.size, Box(0, 0, scene.size.width, scene.size.height), DRAWN_SIZE)
+            buffer = io.BytesIO()
+            sketch(scene, view.region, view.shown_size).save(buffer, "PNG", compress_level=1)
+            write_atomic(output / name, buffer.getvalue())
+        scale = DRAWN_SIZE.width / scene.size.width
+        lines += [to_json(sample) for sample in drawn.samples_of(scene, key, name, scale=scale)]
+    _write(lines, output)
+    return Built(len(lines), Counter())
+
+
+def _write(lines: Iterable[str], output: Path) -> None:
+    try:
+        write_atomic(output / "samples.jsonl", "".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise InputError(f"cannot write to {output}: {error.strerror}.") from None

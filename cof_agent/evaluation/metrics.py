@@ -1,0 +1,190 @@
+"""Numbers from trajectories: accuracy with its interval, pointing, zooms, tokens, and how runs ended."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cof_agent import scoring
+from cof_agent.data.samples import RESOLUTION
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.evaluation.difficulty import PLAY
+from cof_agent.geometry import smart_resize
+from cof_agent.scenes import oracle
+from cof_agent.trajectory import StopReason, Trajectory
+
+UNKNOWN = "unknown"
+Item = TypeVar("Item")
+Score = Callable[[Trajectory], float | None]
+"""How right a trajectory is, 0 to 1; None if that is not known."""
+
+
+def summarise(
+    trajectories: Sequence[Trajectory], environment: ZoomEnvironment, score: Score = scoring.score
+) -> dict[str, Any]:
+    """The summary of a run: its figures, and the same figures by category, resolution and zooms needed, and by run where
+    every question was asked several times (`runs` has the mean accuracy of these and their standard deviation).
+
+    `zooms_needed` is what the oracle takes with the same settings; for pictures without an oracle it is `unknown`.
+    """
+    tables: dict[str, Callable[[Trajectory], str]] = {
+        "by_category": category,
+        "by_resolution": resolution,
+        "by_zooms_needed": lambda t: _zooms_needed(t, environment),
+    }
+    summary = figures(trajectories, score)
+    for name, key in tables.items():
+        summary[name] = {row: figures(group, score) for row, group in grouped(trajectories, key)}
+    if all(PLAY in t.sample.metadata for t in trajectories):
+        summary["by_run"] = {row: figures(group, score) for row, group in grouped(trajectories, play)}
+        scores = [row["accuracy"] for row in summary["by_run"].values()]
+        if None not in scores and len(scores) > 1:
+            summary["runs"] = {"mean_accuracy": _mean(scores), "sd_accuracy": round(stdev(scores), 4)}
+    return summary
+
+
+def play(trajectory: Trajectory) -> str:
+    """Which run this is of several on the same questions."""
+    return str(trajectory.sample.metadata[PLAY])
+
+
+def category(trajectory: Trajectory) -> str:
+    """The sample's category."""
+    return str(trajectory.sample.metadata.get("category", UNKNOWN))
+
+
+def resolution(trajectory: Trajectory) -> str:
+    """The one at which the sample was taken, if it was at several (`samples.taken_at`), else the long side of its image."""
+    if isinstance(long_side := trajectory.sample.metadata.get(RESOLUTION), int):
+        return str(long_side)
+    return str(trajectory.overview.source_size.long_side) if trajectory.overview else UNKNOWN
+
+
+def figures(trajectories: Sequence[Trajectory], score: Score = scoring.score) -> dict[str, Any]:
+    """One row of figures. Means are over trajectories; seconds are of generation, summed over a trajectory's turns.
+
+    A question that cannot be scored, for want of a known answer or of a judge's verdict, is left out of the accuracy and
+    counted in `unscored`; one that was not answered counts as wrong.
+    """
+    scores = [found for t in trajectories if (found := score(t)) is not None]
+    hits = [hit for t in trajectories if (hit := scoring.target_hits(t)) is not None]
+    stops = Counter(t.stop.value for t in trajectories)
+    return {
+        "n": len(trajectories),
+        "unscored": len(trajectories) - len(scores),
+        "accuracy": _mean(scores),
+        "accuracy_ci95": interval(scores),
+        "target_hit_rate": _mean(hits),
+        "mean_zooms": _mean([t.zooms for t in trajectories]),
+        "image_tokens": _mean(_known(image_tokens(t) for t in trajectories)),
+        "image_tokens_full": _mean(_known(image_tokens_full(t) for t in trajectories)),
+        "tokens_in": _mean([_tokens(t, "prompt") for t in trajectories]),
+        "tokens_out": _mean([_tokens(t, "completion") for t in trajectories]),
+        "seconds": _mean([t.seconds for t in trajectories]),
+        "malformed_rate": _mean([scoring.malformed(t) for t in trajectories]),
+        "stop_reasons": {reason.value: stops[reason.value] for reason in StopReason if stops[reason.value]},
+    }
+
+
+HEADINGS = ("", "n", "accuracy", "95 %", "hits", "zooms", "image", "tokens in", "out", "malformed")
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of figures as text, under `HEADINGS` without the first."""
+    unscored = f" ({row['unscored']:,} unscored)" if row["unscored"] else ""
+    ends = row["accuracy_ci95"]
+    digits = {
+        "target_hit_rate": 3,
+        "mean_zooms": 2,
+        "image_tokens": 0,
+        "tokens_in": 0,
+        "tokens_out": 0,
+        "malformed_rate": 3,
+    }
+    return [
+        f"{row['n']:,}{unscored}",
+        number(row["accuracy"], 3),
+        f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "-",
+        *(number(row[name], count) for name, count in digits.items()),
+    ]
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure as text; a dash where there is none."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def interval(scores: Sequence[float]) -> list[float] | None:
+    """The 95 % interval of a mean of scores: Wilson's where each is right or wrong, else by bootstrap; None for none."""
+    if all(score in (0, 1) for score in scores):
+        return wilson(round(sum(scores)), len(scores))
+    random = np.random.default_rng(0)
+    values = np.asarray(scores)
+    means = [values[random.integers(len(values), size=len(values))].mean() for _ in range(2_000)]
+    return [round(float(end), 4) for end in np.percentile(means, (2.5, 97.5))]
+
+
+def wilson(right: int, n: int) -> list[float] | None:
+    """The 95 % Wilson score interval of a proportion (Wilson 1927); None for n = 0."""
+    if n == 0:
+        return None
+    z = 1.959964
+    share, spread = right / n, z * math.sqrt(right / n * (1 - right / n) / n + z * z / (4 * n * n))
+    middle, scale = share + z * z / (2 * n), 1 + z * z / n
+    return [round(max(0.0, (middle - spread) / scale), 4), round(min(1.0, (middle + spread) / scale), 4)]
+
+
+def _tokens(trajectory: Trajectory, side: str) -> int:
+    """Prompt or completion tokens over all turns; a turn of which the server said nothing counts none."""
+    return sum(getattr(turn.tokens, side) or 0 for turn in trajectory.turns)
+
+
+def image_tokens(trajectory: Trajectory) -> float | None:
+    """Image tokens of all the views that were shown, each counted once however often it was read again; None where nothing
+    was shown, or the record does not say how large a token is."""
+    grid = _limit(trajectory, "grid")
+    return sum(view.shown_size.area for view in trajectory.views) / grid**2 if trajectory.views and grid else None
+
+
+def image_tokens_full(trajectory: Trajectory) -> float | None:
+    """Image tokens of the whole picture read at full resolution, without a limit; None as `image_tokens`."""
+    grid, overview = _limit(trajectory, "grid"), trajectory.overview
+    if overview is None or not grid:
+        return None
+    least = _limit(trajectory, "min_pixels") or grid**2
+    most = max(4 * least, 4 * overview.source_size.long_side**2, 4 * grid**2)
+    return smart_resize(overview.source_size, grid=grid, min_pixels=least, max_pixels=most).area / grid**2
+
+
+def _limit(trajectory: Trajectory, name: str) -> int | None:
+    limits = trajectory.settings.get("limits")
+    found = limits.get(name) if isinstance(limits, dict) else None
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return round(fmean(found), 4) if found else None
+
+
+def grouped(items: Sequence[Item], key: Callable[[Item], str]) -> list[tuple[str, list[Item]]]:
+    """The items by key, shorter keys first, so that numbers come in order."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return sorted(groups.items(), key=lambda item: (len(item[0]), item[0]))
+
+
+def _zooms_needed(trajectory: Trajectory, environment: ZoomEnvironment) -> str:
+    if trajectory.overview is None or "looks" not in trajectory.sample.metadata:
+        return UNKNOWN
+    return str(oracle.zooms_needed(trajectory.sample, trajectory.overview, environment))

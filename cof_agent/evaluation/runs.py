@@ -1,0 +1,125 @@
+"""Runs of `cof eval` as they lie on disk: their trajectories, the summary beside them, and their figures, computed once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cof_agent.errors import InputError
+from cof_agent.evaluation.metrics import UNKNOWN, category, figures, grouped, number, resolution
+from cof_agent.trajectory import Trajectory, read_jsonl
+
+Figures = Callable[[Sequence[Trajectory]], dict[str, Any]]
+
+TABLES: dict[str, Callable[[Trajectory], str]] = {"by_category": category, "by_resolution": resolution}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run. summary: what `cof eval` wrote beside the trajectories; None where there is nothing readable.
+
+    figures_of: computes the figures; runs that share a `remembered` one compute none twice.
+    """
+
+    name: str
+    trajectories: Sequence[Trajectory]
+    folder: Path = Path()
+    summary: Mapping[str, Any] | None = None
+    figures_of: Figures = field(default=figures, repr=False)
+
+    @cached_property
+    def all_settings(self) -> list[Mapping[str, Any]]:
+        """The different settings in the run, its first trajectory's first: with several resolutions `limits` differ."""
+        return list({json.dumps(one.settings, sort_keys=True): one.settings for one in self.trajectories}.values())
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the first trajectory."""
+        return self.all_settings[0] if self.trajectories else {}
+
+    @property
+    def command(self) -> str | None:
+        """The command that made the run; None where it is not recorded."""
+        found = (self.summary or {}).get("command")
+        return found if isinstance(found, str) else None
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """`evaluate.figures` of the whole run."""
+        return self.figures_of(self.trajectories)
+
+    @cached_property
+    def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The figures by category and by resolution, those of an unknown one left out."""
+        return {
+            name: {row: self.figures_of(group) for row, group in grouped(self.trajectories, key) if row != UNKNOWN}
+            for name, key in TABLES.items()
+        }
+
+
+SIDE_BY_SIDE = "Accuracy, in brackets image tokens a question"
+
+
+def side_by_side(runs: Sequence[Run]) -> list[list[str]]:
+    """All runs, each on all its own questions, at each resolution and together, as `SIDE_BY_SIDE` says; then zooms and
+    seconds of generation a question. The first row has the headings."""
+    sides = sorted({side for run in runs for side in run.tables["by_resolution"]}, key=int)
+    rows = [["", "n", *sides, "all", "zooms", "seconds"]]
+    for run in runs:
+        found = [run.tables["by_resolution"].get(side) for side in sides]
+        cells = [_accuracy_and_cost(part) if part else "-" for part in [*found, run.figures]]
+        costs = [number(run.figures[name], 2) for name in ("mean_zooms", "seconds")]
+        rows.append([run.name, f"{run.figures['n']:,}", *cells, *costs])
+    return rows
+
+
+def _accuracy_and_cost(part: Mapping[str, Any]) -> str:
+    return f"{number(part['accuracy'], 3)} ({number(part['image_tokens'], 0)})"
+
+
+def remembered(function: Figures) -> Figures:
+    """The function with a memory: of the very same trajectories in the same order, it is called once."""
+    found: dict[tuple[int, ...], tuple[Sequence[Trajectory], dict[str, Any]]] = {}
+
+    def once(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+        key = tuple(map(id, trajectories))
+        if key not in found:
+            found[key] = list(trajectories), function(trajectories)  # kept alive, so that no other gets its identity
+        return found[key][1]
+
+    return once
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs at these paths, folders or trajectory files; each is named by its folder, or by as much of its path as
+    tells it from the others.
+
+    Raises:
+        InputError: if there are fewer than two, one has no trajectories or is named twice, or a file cannot be read.
+    """
+    if len(paths) < 2:
+        raise InputError("name at least two runs, folders that `cof eval` has written.")
+    files = [path / "trajectories.jsonl" if path.is_dir() else path for path in paths]
+    figures_of, runs = remembered(figures), dict[str, Run]()
+    for path, file in zip(paths, files, strict=True):
+        if not file.exists():
+            raise InputError(f"{path} has no trajectories.jsonl; `cof eval` writes one.")
+        same = [other for other in paths if other.name == path.name]
+        name = path.name if len(same) == 1 else str(path)
+        if name in runs:
+            raise InputError(f"{path} is named twice.")
+        trajectories = list(read_jsonl(file, Trajectory))
+        runs[name] = Run(name, trajectories, file.parent, _summary(file.parent), figures_of)
+    return list(runs.values())
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((folder / "summary.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

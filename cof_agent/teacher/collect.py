@@ -1,0 +1,168 @@
+"""Runs the teacher over many samples: what is kept, what is refused and why, resumable and in shards.
+
+Each shard appends to a journal of its own in the output folder, so that shards need no coordinator. `trajectories.jsonl`
+(kept) and `rejected.jsonl` are made from all journals there are, in the order of the samples, at the end of each run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from cof_agent import rollout, scoring
+from cof_agent.data.samples import RESOLUTION
+from cof_agent.data.shards import Shard
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.errors import InputError
+from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.teacher import graph as teacher
+from cof_agent.teacher.accept import Refusal
+from cof_agent.teacher.graph import Search
+from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json, write_atomic
+
+
+async def collect(
+    samples: Sequence[Sample],
+    search: Search,
+    output: Path,
+    *,
+    concurrency: int = 8,
+    shard: Shard | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Collects from samples with resolutions (`samples.at_resolutions`); returns the summary, which is also written.
+
+    Raises:
+        InputError: if `output` holds what was collected in another way, or a policy refuses how it is used.
+    """
+    shard = shard or Shard()
+    made_with = description(search, samples)
+    check_origin(output, made_with)
+    environment = ZoomEnvironment(search.settings)
+    refused = refused_unseen(samples)
+    todo = [sample for sample in shard.of(samples) if sample.id not in refused]
+
+    async def one(sample: Sample) -> Trajectory:
+        return await teacher.run(sample, search, environment, long_side=sample.metadata[RESOLUTION])
+
+    try:
+        await rollout.collect(
+            todo,
+            one,
+            output=journal(output, shard),
+            concurrency=concurrency,
+            made_with=lambda sample: {"policy": search.cast.name, "protocol_version": PROTOCOL_VERSION},
+            retry_errors=True,
+            progress=progress,
+        )
+    finally:
+        summary = write_results(samples, output, made_with)
+    return summary
+
+
+def description(search: Search, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What a result depends on, as JSON values."""
+    return {
+        "roles": search.cast.name,
+        "settings": search.settings.to_dict(),
+        "glances": search.glances,
+        "attempts": search.attempts,
+        "seed": search.seed,
+        "resolutions": sorted({sample.metadata[RESOLUTION] for sample in samples}),
+        "samples": len(samples),
+        "protocol_version": PROTOCOL_VERSION,
+    }
+
+
+def check_origin(output: Path, made_with: dict[str, Any]) -> None:
+    """Writes `collect.json` into a new folder, and compares it in an old one.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    path = output / "collect.json"
+    try:
+        earlier = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        write_atomic(path, json.dumps(made_with, indent=2, ensure_ascii=False) + "\n")
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}.") from None
+    different = [name for name in made_with if earlier.get(name) != json.loads(json.dumps(made_with[name]))]
+    if different:
+        raise InputError(
+            f"{output} holds what was collected in another way ({different[0]} differs); use another folder."
+        )
+
+
+def journal(output: Path, shard: Shard) -> Path:
+    """Where a shard appends."""
+    return output / f"journal-{shard.name}.jsonl"
+
+
+def refused_unseen(samples: Sequence[Sample]) -> dict[str, tuple[Refusal, str]]:
+    """Samples that need not be looked at, by id: without a known answer, or asked before about the same picture."""
+    first: dict[tuple[str, str], str] = {}
+    refused = {}
+    for sample in samples:
+        key = (str(Path(sample.image).absolute()), scoring.normalise(sample.question))
+        if not sample.answers:
+            refused[sample.id] = Refusal.NO_TRUTH, "it has no known answer"
+        elif first.setdefault(key, sample.id) != sample.id:
+            refused[sample.id] = Refusal.DUPLICATE, f"the same question on the same picture as {first[key]}"
+    return refused
+
+
+def write_results(samples: Sequence[Sample], output: Path, made_with: dict[str, Any]) -> dict[str, Any]:
+    """`trajectories.jsonl`, `rejected.jsonl` and `summary.json` from all journals in `output`."""
+    found: dict[str, Trajectory] = {}
+    for path in sorted(output.glob("journal-*.jsonl")):
+        found |= {trajectory.sample.id: trajectory for trajectory in read_jsonl(path, Trajectory)}
+    by_id = {sample.id: sample for sample in samples}
+    for id, (reason, sentence) in refused_unseen(samples).items():
+        found[id] = Trajectory(by_id[id], None, (), StopReason.ERROR, error=f"{reason.value}: {sentence}")
+    done = [found[sample.id] for sample in samples if sample.id in found]
+    kept = [trajectory for trajectory in done if trajectory.error is None]
+    rejected = [trajectory for trajectory in done if trajectory.error is not None]
+    for name, some in (("trajectories.jsonl", kept), ("rejected.jsonl", rejected)):
+        write_atomic(output / name, "".join(to_json(trajectory) + "\n" for trajectory in some))
+    summary = summarise(kept, rejected, left=len(samples) - len(done)) | {"made_with": made_with}
+    write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return summary
+
+
+def summarise(kept: Sequence[Trajectory], rejected: Sequence[Trajectory], *, left: int = 0) -> dict[str, Any]:
+    """Yield, zooms by resolution, what the policies were asked, and rejections by reason. `left`: not looked at yet."""
+    total = len(kept) + len(rejected)
+    spent = [trajectory.settings["teacher"] for trajectory in (*kept, *rejected) if "teacher" in trajectory.settings]
+    cost = {name: sum(one[name] for one in spent) for name in ("calls", "prompt_tokens", "completion_tokens")}
+    by_resolution: dict[int, list[Trajectory]] = {}
+    for trajectory in (*kept, *rejected):
+        by_resolution.setdefault(trajectory.sample.metadata.get(RESOLUTION, 0), []).append(trajectory)
+    return {
+        "n": total,
+        "left": left,
+        "kept": len(kept),
+        "yield": round(len(kept) / total, 4) if total else None,
+        "mean_zooms": _mean_zooms(kept),
+        "zooms": {str(zooms): n for zooms, n in sorted(Counter(trajectory.zooms for trajectory in kept).items())},
+        "by_resolution": {
+            str(long_side): _row([one for one in some if one.error is None], len(some))
+            for long_side, some in sorted(by_resolution.items())
+        },
+        "cost": cost,
+        "cost_per_kept": {name: round(value / len(kept), 2) if kept else None for name, value in cost.items()},
+        "rejections": dict(Counter((one.error or "").partition(":")[0] for one in rejected).most_common()),
+    }
+
+
+def _row(kept: Sequence[Trajectory], n: int) -> dict[str, Any]:
+    return {"n": n, "kept": len(kept), "yield": round(len(kept) / n, 4), "mean_zooms": _mean_zooms(kept)}
+
+
+def _mean_zooms(trajectories: Sequence[Trajectory]) -> float | None:
+    return round(fmean(trajectory.zooms for trajectory in trajectories), 4) if trajectories else None

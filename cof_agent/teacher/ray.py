@@ -1,0 +1,93 @@
+"""Runs the teacher as a stage of Ray Data over a cluster: `cof collect ... --ray WORKERS`.
+
+Each worker holds the models of the roles and searches for a batch of samples at once. The driver holds no model; it
+appends to the journal as results come in, so that the same command goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cof_agent.data.samples import RESOLUTION
+from cof_agent.data.shards import Shard
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.errors import InputError
+from cof_agent.teacher import collect
+from cof_agent.teacher import graph as teacher
+from cof_agent.teacher.graph import Search
+from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, from_json, read_jsonl, to_json
+
+Build = Callable[[], Search]
+"""Makes the search on a worker; it must survive pickling."""
+
+
+def collect_on_ray(
+    samples: Sequence[Sample],
+    build: Build,
+    output: Path,
+    *,
+    workers: int,
+    concurrency: int = 8,
+    gpus: float = 0.0,
+    shard: Shard | None = None,
+) -> dict[str, Any]:
+    """As `collect.collect`, on `workers` processes of the cluster that Ray is connected to, or a local one.
+
+    concurrency: samples under way at once on each worker. gpus: of each worker.
+
+    Raises:
+        InputError: if the package ray is missing, or `output` holds what was collected in another way.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--ray needs another package: pip install 'chain-of-focus[ray]'.") from None
+    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    shard = shard or Shard()
+    describe = ray.remote(num_gpus=gpus)(lambda: collect.description(build(), samples))
+    made_with = ray.get(describe.remote())
+    collect.check_origin(output, made_with)
+    path = collect.journal(output, shard)
+    refused = collect.refused_unseen(samples)
+    done = {t.sample.id for t in _earlier(path) if t.stop is not StopReason.ERROR}
+    todo = [
+        {"sample": to_json(sample)} for sample in shard.of(samples) if sample.id not in refused | dict.fromkeys(done)
+    ]
+    try:
+        if todo:
+            found = ray.data.from_items(todo).map_batches(
+                _Worker, fn_constructor_args=(build,), batch_size=concurrency, concurrency=workers, num_gpus=gpus
+            )
+            with JsonlAppender(path) as appender:
+                for row in found.iter_rows():
+                    appender.append(from_json(row["trajectory"], Trajectory))
+    finally:
+        summary = collect.write_results(samples, output, made_with)
+    return summary
+
+
+def _earlier(path: Path) -> list[Trajectory]:
+    return list(read_jsonl(path, Trajectory)) if path.exists() else []
+
+
+class _Worker:
+    """One process of the stage."""
+
+    def __init__(self, build: Build) -> None:
+        self.search = build()
+        self.environment = ZoomEnvironment(self.search.settings)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        samples = [from_json(line, Sample) for line in batch["sample"]]
+        return {"trajectory": [to_json(trajectory) for trajectory in asyncio.run(self._all(samples))]}
+
+    async def _all(self, samples: Sequence[Sample]) -> list[Trajectory]:
+        runs = [
+            teacher.run(sample, self.search, self.environment, long_side=sample.metadata[RESOLUTION])
+            for sample in samples
+        ]
+        return await asyncio.gather(*runs)

@@ -1,0 +1,146 @@
+"""Pictures of runs side by side: accuracy and zooms against resolution, accuracy by category, accuracy against tokens."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cof_agent.evaluation.runs import Run
+from cof_agent.trajectory import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#1b6ca8", "#d1495b", "#3c8d53", "#8d5fa8", "#c98a1b", "#4d4d4d")
+MARKS = "osD^vP"
+
+
+def write_plots(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Writes the plots that the runs have something to show in; returns their paths. Needs matplotlib (`[plot]`)."""
+    drawn = {"resolution.png": by_resolution(runs), "category.png": by_category(runs), "tokens.png": by_tokens(runs)}
+    written = []
+    for name, figure in drawn.items():
+        if figure is not None:
+            file = io.BytesIO()
+            figure.savefig(file, format="png", dpi=150)
+            write_atomic(folder / name, file.getvalue())
+            written.append(folder / name)
+    return written
+
+
+def by_resolution(runs: Sequence[Run]) -> Figure | None:
+    """Accuracy, with its 95 % interval, and mean zooms against resolution; None if there is only one."""
+    rows = {run.name: run.tables["by_resolution"] for run in runs}
+    sides = sorted({int(side) for found in rows.values() for side in found})
+    if len(sides) < 2:
+        return None
+    figure, (accuracy, zooms) = _figure(2)
+    for place, (name, found) in enumerate(rows.items()):
+        known = sorted(int(side) for side in found)
+        rated = [side for side in known if found[str(side)]["accuracy"] is not None]
+        _with_intervals(accuracy, rated, [found[str(side)] for side in rated], place, name)
+        zooms.plot(known, [found[str(side)]["mean_zooms"] for side in known], **_style(place))
+    for axes, label in ((accuracy, "accuracy"), (zooms, "zooms a question")):
+        axes.set_xscale("log")
+        axes.set_xticks(sides, [str(side) for side in sides])
+        axes.minorticks_off()
+        axes.set_xlabel("long side of the overview or image, pixels")
+        axes.set_ylabel(label)
+    zooms.set_ylim(bottom=0)
+    _finish(figure, accuracy)
+    return figure
+
+
+def by_category(runs: Sequence[Run]) -> Figure | None:
+    """Bars of accuracy by category with 95 % intervals; None if no category is known."""
+    rows = {run.name: run.tables["by_category"] for run in runs}
+    names = sorted({row for found in rows.values() for row, part in found.items() if part["accuracy"] is not None})
+    if not names:
+        return None
+    figure, (axes,) = _figure(1)
+    width = 0.8 / len(rows)
+    for place, (run, found) in enumerate(rows.items()):
+        shown = [(at, found[name]) for at, name in enumerate(names) if found.get(name, {}).get("accuracy") is not None]
+        axes.bar(
+            [at + (place - (len(rows) - 1) / 2) * width for at, _ in shown],
+            [part["accuracy"] for _, part in shown],
+            width * 0.92,
+            yerr=_spreads([part for _, part in shown]),
+            color=_colour(place),
+            ecolor="#333333",
+            capsize=2,
+            label=_plain(run),
+        )
+    axes.set_xticks(range(len(names)), [_plain(name.replace("_", " ")) for name in names])
+    axes.set_ylabel("accuracy")
+    _finish(figure, axes)
+    return figure
+
+
+COSTS = {
+    "image_tokens": "image tokens a question, each image once",
+    "tokens_in": "prompt tokens a question, over all turns",
+}
+
+
+def by_tokens(runs: Sequence[Run]) -> Figure | None:
+    """What accuracy costs: a point for each run, its tokens a question against its accuracy."""
+    found = {run.name: run.figures for run in runs if run.figures["accuracy"] is not None}
+    if not any(part["tokens_in"] for part in found.values()):
+        return None
+    figure, panels = _figure(2)
+    for axes, (cost, label) in zip(panels, COSTS.items(), strict=True):
+        for place, (name, part) in enumerate(found.items()):
+            if part[cost] is not None:
+                _with_intervals(axes, [part[cost]], [part], place, name)
+        axes.set_xlabel(label)
+        axes.set_ylabel("accuracy")
+        axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
+        axes.set_ylim(0, 1.02)
+    _finish(figure, panels[-1])
+    return figure
+
+
+def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * panels + 0.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for one in axes:
+        one.grid(alpha=0.25)
+        one.set_axisbelow(True)
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _finish(figure: Figure, axes: Axes) -> None:
+    axes.set_ylim(0, 1.02)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+
+
+def _with_intervals(axes: Axes, x: Sequence[float], parts: Sequence[dict[str, Any]], place: int, name: str) -> None:
+    heights = [part["accuracy"] for part in parts]
+    axes.errorbar(x, heights, yerr=_spreads(parts), capsize=2, label=_plain(name), **_style(place))
+
+
+def _spreads(parts: Sequence[dict[str, Any]]) -> list[list[float]]:
+    """What the 95 % intervals reach below and above."""
+    below = [max(0.0, part["accuracy"] - part["accuracy_ci95"][0]) for part in parts]
+    return [below, [max(0.0, part["accuracy_ci95"][1] - part["accuracy"]) for part in parts]]
+
+
+def _style(place: int) -> dict[str, Any]:
+    return {"color": _colour(place), "marker": MARKS[place % len(MARKS)], "markersize": 4, "linewidth": 1.4}
+
+
+def _colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not read as a formula."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,60 @@
+"""The model that ships: it must see and zoom, on the pictures it was made for."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from cof_agent import scoring
+from cof_agent.backends.local.policy import load
+from cof_agent.data.samples import read_samples
+from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
+from cof_agent.geometry import Size
+from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.nano.install import LARGEST
+from cof_agent.rollout import rollout
+from cof_agent.scenes import oracle
+from cof_agent.scenes.write import write_scenes
+from cof_agent.trajectory import Sample, Trajectory
+
+SCENES = 24
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, count=SCENES, seed=3, size=Size(3840, 2160), split="test", processes=2)
+    return read_samples(folder)
+
+
+def asked(samples: list[Sample], crop: CropMode = "real") -> list[Trajectory]:
+    policy = load(NANO)
+    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits, crop=crop))
+    return asyncio.run(rollout(samples, policy, environment, concurrency=8, progress=False))
+
+
+def test_the_weights_are_small() -> None:
+    assert (WEIGHTS / "model.safetensors").stat().st_size <= LARGEST
+    assert not list(Path(WEIGHTS).glob("*.pt"))
+
+
+@pytest.mark.slow
+def test_nano_answers_points_and_zooms_as_often_as_needed(samples: list[Sample]) -> None:
+    """Well below its measured rates (see the README), so that only a real fault fails here."""
+    trajectories = asked(samples)
+    assert sum(bool(scoring.accuracy(one)) for one in trajectories) >= 0.8 * SCENES
+    hits = [hit for one in trajectories if (hit := scoring.target_hits(one)) is not None]
+    assert len(hits) >= SCENES / 3
+    assert sum(hits) >= 0.85 * len(hits)
+    policy = load(NANO)
+    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+    needed = [oracle.zooms_needed(one.sample, environment.reset(one.sample), environment) for one in trajectories]
+    assert sum(one.zooms == zooms for one, zooms in zip(trajectories, needed, strict=True)) >= 0.9 * SCENES
+
+
+@pytest.mark.slow
+def test_nano_needs_what_the_crops_show(samples: list[Sample]) -> None:
+    blank = [one for one in asked(samples, "blank") if one.zooms]
+    assert sum(bool(scoring.accuracy(one)) for one in blank) <= 0.1 * len(blank)

@@ -1,0 +1,432 @@
+"""RL plays the agent's own conversations: the same tokens, images and mask as inference and SFT have."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from cof_agent import scoring
+from cof_agent.backends.local.policy import LocalPolicy, load
+from cof_agent.backends.local.processor import load_processor
+from cof_agent.data.samples import at_resolutions, read_samples
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.errors import InputError
+from cof_agent.evaluation.judge import Judge
+from cof_agent.geometry import Size
+from cof_agent.graphs import focus
+from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.policy import Sampling, ScriptedPolicy
+from cof_agent.scenes.write import write_scenes
+from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
+from rl import rewards
+from rl.rollout import Rollout, roll_out
+from rl.trainer import loss_mask
+from rl.watch import collapse, unused_crops
+from sft.collate import IGNORED, AssistantCollator
+from sft.dataset import TrajectoryRows
+from sft.frame import Frame
+from tests import processes
+from tests.scripted_teacher import Server
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, count=8, seed=3, size=Size(3840, 2160), split="test", processes=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(scenes: Path) -> list[Sample]:
+    return read_samples(scenes)
+
+
+@pytest.fixture(scope="module")
+def policy() -> LocalPolicy:
+    return load(NANO)
+
+
+def environment(policy: LocalPolicy) -> ZoomEnvironment:
+    return ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+
+
+def played(
+    policy: LocalPolicy, samples: list[Sample], *, budget: int = 2048, temperature: float = 0.0, seed: int = 0
+) -> list[Rollout]:
+    seeds = [seed + index for index in range(len(samples))]
+    sampling = Sampling(96, temperature)
+    return asyncio.run(roll_out(samples, policy, environment(policy), budget=budget, sampling=sampling, seeds=seeds))
+
+
+def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPolicy, samples: list[Sample]) -> None:
+    rollouts = played(policy, samples)
+    assert {rollout.trajectory.zooms for rollout in rollouts} >= {1, 2}
+    processor: Any = load_processor(str(WEIGHTS))
+    size = processor.image_processor.size
+    frame = Frame(policy.coordinates, 28, size["shortest_edge"], size["longest_edge"])
+    for rollout in rollouts:
+        trajectory = rollout.trajectory
+        agent = asyncio.run(focus.run(trajectory.sample, policy, environment(policy), sampling=Sampling(96, seed=0)))
+        assert [turn.text for turn in agent.turns] == [turn.text for turn in trajectory.turns]
+        assert agent.views == trajectory.views
+        assert agent.turns[-1].tokens.prompt == trajectory.turns[-1].tokens.prompt  # what the last turn was told
+        row = TrajectoryRows([agent], frame).row(0)
+        assert [image.tobytes() for image in row["images"]] == [image.tobytes() for image in rollout.images]
+        batch = AssistantCollator(processor)([row])
+        ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+        ours = rollout.prompt + rollout.completion
+        assert ids == [*ours, ids[-1]]  # the template ends with a line break
+        line_break = ids[-1]
+        trained = [label != IGNORED and token != line_break for label, token in zip(labels, ids, strict=True)]
+        assert trained[: len(ours)] == [bool(kept) for kept in [0] * len(rollout.prompt) + rollout.mask]
+
+
+def test_random_numbers_are_a_rollouts_own(policy: LocalPolicy, samples: list[Sample]) -> None:
+    same = [samples[0], samples[0], samples[1]]
+    first = played(policy, same, temperature=2.0)
+    alone = played(policy, same[1:2], temperature=2.0, seed=1)
+    assert first[1].completion == alone[0].completion
+    assert first[0].completion != first[1].completion
+
+
+@pytest.mark.parametrize("budget", [8, 60])
+def test_the_budget_ends_a_conversation_and_is_never_exceeded(
+    policy: LocalPolicy, samples: list[Sample], budget: int
+) -> None:
+    cut = [rollout for rollout in played(policy, samples, budget=budget) if rollout.exhausted]
+    assert cut
+    for rollout in cut:
+        assert len(rollout.completion) == len(rollout.mask) <= budget
+        assert rollout.trajectory.stop is StopReason.TRUNCATED
+        assert rollout.trajectory.answer is None
+        images = sum(token == policy._image_token_id for token in rollout.prompt + rollout.completion)
+        cells = sum(image.width * image.height // 28**2 for image in rollout.images)
+        assert images == cells  # a crop that did not fit is not among the images either
+
+
+def test_a_missing_image_is_one_sentence(policy: LocalPolicy, samples: list[Sample]) -> None:
+    gone = replace(samples[0], image="gone.png")
+    with pytest.raises(InputError, match="cannot be played: cannot open the image gone.png"):
+        played(policy, [gone])
+
+
+@pytest.mark.parametrize(
+    ("correct", "direct", "formed", "some", "paper", "released"),
+    [
+        (True, True, True, True, 1.0, 1.0),
+        (True, False, True, False, 1.0, 1.0),
+        (True, False, True, True, 0.8, 0.8),
+        (False, True, True, True, 0.1, 0.1),
+        (False, True, False, False, 0.0, 0.0),
+        (False, False, True, False, 0.1, 0.5),
+        (False, False, False, True, 0.0, 0.5),
+    ],
+)
+def test_adaptive_rewards(correct: bool, direct: bool, formed: bool, some: bool, paper: float, released: float) -> None:
+    assert rewards.adaptive_paper(correct, direct, formed, some) == pytest.approx(paper)
+    assert rewards.adaptive_released(correct, direct, formed, some) == pytest.approx(released)
+
+
+def test_a_sample_can_have_a_resolution_of_its_own(policy: LocalPolicy, samples: list[Sample]) -> None:
+    sized = at_resolutions(samples[:4], (224, 672), 0)
+    found = asyncio.run(
+        roll_out(
+            sized, policy, environment(policy), budget=2048, sampling=Sampling(96), seeds=[0] * 4, resolutions=True
+        )
+    )
+    shown = [one.trajectory.overview.shown_size.long_side for one in found if one.trajectory.overview]
+    assert set(shown) == {224, 672}
+    assert shown == [sample.metadata["resolution"] for sample in sized]
+
+
+def test_what_was_cut_off_can_be_forgiven(policy: LocalPolicy, samples: list[Sample]) -> None:
+    short, whole = played(policy, samples[:1], budget=8)[0], played(policy, samples[:1])[0]
+    assert 1 in short.mask
+    assert loss_mask(short, False) == short.mask
+    assert set(loss_mask(short, True)) == {0} and len(loss_mask(short, True)) == len(short.completion)
+    assert loss_mask(whole, True) == whole.mask
+
+
+def test_a_tool_that_is_no_longer_used_is_noticed() -> None:
+    fallen = [{"zooms/mean": 1.5}] * 10 + [{"loss": 1.0}] + [{"zooms/mean": 0.1}] * 10
+    found = collapse(fallen)
+    assert found is not None
+    assert "fell from 1.50 to 0.10" in found[1]
+    assert collapse(fallen[:-3]) is None  # too short to tell
+    assert collapse([{"zooms/mean": 0.0}] * 30) is None  # it never zoomed
+    assert unused_crops({"eval_crop_gain": 0.4}) is None
+    assert unused_crops({"eval_accuracy": 0.4}) is None
+    assert (unused_crops({"eval_crop_gain": -0.1}) or ("",))[0] == "unused"
+
+
+@pytest.fixture(scope="module")
+def trajectories(policy: LocalPolicy, samples: list[Sample]) -> list[Trajectory]:
+    return [rollout.trajectory for rollout in played(policy, samples)]
+
+
+def test_rewards_are_those_of_the_evaluation(trajectories: list[Trajectory]) -> None:
+    accuracy, form, overlap = (rewards.by_name(name, 1) for name in ("accuracy", "format", "box_iou"))
+    assert accuracy(trajectory=trajectories) == [float(bool(scoring.accuracy(one))) for one in trajectories]
+    assert form(trajectory=trajectories) == [float(scoring.well_formed(one)) for one in trajectories]
+    unknown = replace(trajectories[0], sample=replace(trajectories[0].sample, answers=(), boxes=()))
+    assert accuracy(trajectory=[unknown]) == [None]
+    assert overlap(trajectory=[unknown]) == [None]
+    zoomed = [one for one in trajectories if one.zooms and one.sample.boxes]
+    overlaps = overlap(trajectory=zoomed)
+    assert all(value is not None and 0 < value <= 1 for value in overlaps)
+    assert rewards.by_name("zoom_cost", 1)(trajectory=zoomed) == [-one.zooms for one in zoomed]
+
+
+def test_every_reward_scores_or_says_that_it_cannot(
+    policy: LocalPolicy, samples: list[Sample], trajectories: list[Trajectory]
+) -> None:
+    judge = Judge(ScriptedPolicy(["no"]))
+    unknown = replace(samples[0], answers=(), choices=(), boxes=())
+    choosing = replace(samples[0], answers=("B",), choices=("9.5", "10.5 %"))
+    counting = replace(samples[0], answers=("7",))
+    trajectories = trajectories + [one.trajectory for one in played(policy, [unknown, choosing, counting])]
+    of_their_own = {"format", "zoom_cost"}  # need no truth
+    for name in rewards.NAMES:
+        reward = rewards.by_name(name, 1, judge)
+        found = reward(trajectory=trajectories, prompts=[], completions=[], log_metric=lambda name, value: None)
+        assert reward.__name__ == name
+        assert len(found) == len(trajectories)
+        assert all(value is None or isinstance(value, float) for value in found)
+        assert (found[-3] is None) == (name not in of_their_own)
+        assert any(value is not None for value in found)
+    assert rewards.by_name("choice", 1)(trajectory=trajectories[-2:])[1] is None
+    assert rewards.by_name("number", 1)(trajectory=trajectories[-1:]) == [0.0]
+    exact = rewards.by_name("accuracy", 1)(trajectory=trajectories[:-3])
+    assert rewards.by_name("judge", 1, judge)(trajectory=trajectories[:-3]) == exact
+    assert 1.0 in exact
+
+
+def test_a_group_is_judged_together(trajectories: list[Trajectory]) -> None:
+    right = [one for one in trajectories if scoring.accuracy(one)]
+    direct = next(one for one in right if one.zooms == 0)
+    zoomed = next(one for one in right if one.zooms)
+    reward = rewards.by_name("adaptive_paper", 2)
+    assert reward(trajectory=[direct, zoomed, zoomed, zoomed]) == pytest.approx([1.0, 0.8, 1.0, 1.0])
+    with pytest.raises(KeyError):
+        rewards.by_name("none", 2)
+
+
+def test_rollouts_that_will_be_played_again_are_forgotten(trajectories: list[Trajectory], tmp_path: Path) -> None:
+    from cof_agent.trajectory import to_json
+    from rl.train import forget_after
+
+    one = trajectories[0]
+    path = tmp_path / "trajectories.jsonl"
+    path.write_text("".join(to_json(replace(one, settings={"step": step})) + "\n" for step in range(5)))
+    forget_after(path, 3)
+    assert [kept.settings["step"] for kept in read_jsonl(path, Trajectory)] == [0, 1, 2]
+    forget_after(tmp_path / "none.jsonl", 3)
+
+
+def run(arguments: dict[str, Any]) -> None:
+    from rl.train import main
+
+    fixed = {"use_cpu": "true", "report_to": "none", "bf16": "false", "gradient_checkpointing": "false", "threads": 1}
+    given = fixed | {"model_name_or_path": NANO} | arguments
+    main([text for key, value in given.items() for text in (f"--{key}", str(value))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rewards": "beauty"}, "there is no reward beauty; the rewards are accuracy"),
+        ({"rewards": "judge"}, "the reward judge needs one"),
+        ({"judge": "openai:some-model"}, "openai:some-model has nothing to judge"),
+        ({"rewards": "judge", "judge": "nano", "judge_timeout": 0}, "judge_timeout must be above 0"),
+        ({"rewards": "judge", "judge": "nano", "judge_concurrency": 0}, "judge_concurrency at least 1"),
+        ({"rewards": "judge", "judge": "nobody:model"}, "Unsupported provider"),
+        ({"rewards": "judge", "judge": "nowhere"}, "there is no model directory nowhere"),
+        ({"use_vllm": "true"}, "use_vllm needs vLLM, which is not installed"),
+        ({"top_k": 5}, "leave top_k"),
+        ({"reward_weights": 1.0}, "reward_weights must be one for each of accuracy, format; there are 1"),
+        ({"temperature": 0}, "temperature must be above 0"),
+        ({"top_p": 1.5}, "top_p above 0 and at most 1"),
+        ({"report_to": "wandb"}, "there is no wandb, or its package is not installed"),
+        ({"redraws": -1}, "redraws must be at least 0, not -1"),
+        ({"max_zooms": -1}, "max_zooms must be at least 0, not -1"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size must be at least 1"),
+        (
+            {"samples": 3, "per_device_train_batch_size": 32},
+            "has 3 samples with a known answer, but 4 are played at once",
+        ),
+        ({"data": "nowhere"}, "there is no file or folder nowhere"),
+        ({"num_generation": 4}, "no setting num_generation; is num_generations meant"),
+        ({"resolutions": 0}, "resolutions are long sides in pixels, at least 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(scenes: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        run({"data": scenes, "output_dir": tmp_path / "run"} | changes)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_training_goes_on_with_the_same_rollouts(scenes: Path, tmp_path: Path) -> None:
+    arguments = {
+        "data": scenes,
+        "per_device_train_batch_size": 4,
+        "num_generations": 4,
+        "max_completion_length": 400,
+        "learning_rate": 1e-4,
+        "lr_scheduler_type": "constant",
+        "temperature": 1.5,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "max_steps": 4,
+    }
+    run(arguments | {"output_dir": tmp_path / "whole"})
+    run(arguments | {"output_dir": tmp_path / "halves", "max_steps": 2})
+    run(arguments | {"output_dir": tmp_path / "halves"})
+    whole, halves = (
+        list(read_jsonl(tmp_path / name / "trajectories.jsonl", Trajectory)) for name in ("whole", "halves")
+    )
+    assert [one.turns[0].text for one in whole] == [one.turns[0].text for one in halves]
+    state = json.loads((tmp_path / "whole" / "checkpoint-4" / "trainer_state.json").read_text())
+    assert {"accuracy", "zooms/mean", "malformed", "seconds/rollout"} <= set(state["log_history"][0])
+    assert any(entry.get("grad_norm") for entry in state["log_history"])
+    assert torch.isfinite(torch.tensor([entry["loss"] for entry in state["log_history"] if "loss" in entry])).all()
+
+
+@pytest.mark.slow
+def test_steps_differ_equal_groups_are_played_with_other_samples_and_crops_are_checked(
+    scenes: Path, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {
+        "data": scenes,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 400,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "max_steps": 2,
+        "learning_rate": 0,
+    }
+
+    def rollouts(name: str) -> list[Trajectory]:
+        return list(read_jsonl(tmp_path / name / "trajectories.jsonl", Trajectory))
+
+    run(arguments | {"output_dir": tmp_path / "one", "samples": 2, "temperature": 2.0})
+    texts = [one.turns[0].text for one in rollouts("one")]
+    assert len(texts) == 16
+    assert len(set(texts)) > 12  # the same samples in both steps, which draw other numbers
+    ids = {}
+    for redraws in (0, 1):
+        name = f"redraws-{redraws}"
+        control = {
+            "eval_data": scenes,
+            "eval_samples": 8,
+            "eval_strategy": "steps",
+            "eval_steps": 2,
+            "eval_blank": "true",
+        }
+        run(arguments | control | {"output_dir": tmp_path / name, "temperature": 0.001, "redraws": redraws})
+        ids[redraws] = [one.sample.id for one in rollouts(name)]
+        assert len(ids[redraws]) == 16
+        assert all(len(set(ids[redraws][start : start + 4])) == 1 for start in range(0, 16, 4))
+        state = json.loads((tmp_path / name / "checkpoint-2" / "trainer_state.json").read_text())
+        (evaluation,) = [entry for entry in state["log_history"] if "eval_accuracy" in entry]
+        assert evaluation["eval_crop_gain"] > 0.3
+        assert "loss" not in evaluation and "reward" not in evaluation
+    assert ids[0] != ids[1]  # without chance all groups are equal
+
+
+@pytest.mark.slow
+def test_a_served_judge_scores_and_its_verdicts_are_kept(scenes: Path, tmp_path: Path) -> None:
+    arguments = {
+        "data": scenes,
+        "output_dir": tmp_path,
+        "rewards": "judge",
+        "judge": "openai:some-judge",
+        "per_device_train_batch_size": 4,
+        "num_generations": 4,
+        "max_completion_length": 300,
+        "learning_rate": 0.0,
+        "temperature": 2.0,
+        "logging_steps": 1,
+        "save_steps": 1,
+    }
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        arguments["judge_base_url"] = server.url
+        run(arguments | {"max_steps": 1})
+        run(arguments | {"max_steps": 3})
+        server.shutdown()
+        asked = sum(server.seen.values())
+    state = json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())
+    log = [entry for entry in state["log_history"] if "rewards/judge/mean" in entry]
+    assert [entry["judge/failures"] for entry in log] == [0, 0, 0]
+    assert len((tmp_path / "judge" / "0.jsonl").read_text().splitlines()) == asked > 0
+    played = list(read_jsonl(tmp_path / "trajectories.jsonl", Trajectory))
+    for step, entry in enumerate(
+        log
+    ):  # the server knows no synonym in these scenes, so that only exact matches are right
+        mine = [one for one in played if one.settings["step"] == step]
+        exact = [value for one in mine if (value := scoring.accuracy(one)) is not None]
+        assert entry["rewards/judge/mean"] == pytest.approx(sum(exact) / len(exact))
+
+
+def test_under_zero3_a_judge_is_served(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    config = Path(__file__).parents[2] / "sft" / "configs" / "deepspeed" / "zero3.json"
+    arguments = {"data": scenes, "output_dir": tmp_path / "run", "rewards": "judge", "deepspeed": config}
+    try:
+        with pytest.raises(InputError, match="under ZeRO-3 the judge nano would be divided"):
+            run(arguments | {"judge": "nano"})
+    finally:
+        unset_hf_deepspeed_config()
+
+
+@pytest.mark.slow
+def test_two_processes_with_uneven_conversations_train_as_one_does(tmp_path: Path) -> None:
+    """DDP, ZeRO-2 and ZeRO-3, groups divided between processes, hot sampling: turns that are malformed, conversations that
+    end early or run out of their budget."""
+    write_scenes(tmp_path / "scenes", count=8, seed=3, size=Size(1600, 900), split="test")
+    arguments: dict[str, Any] = {
+        "model_name_or_path": NANO,
+        "data": tmp_path / "scenes",
+        "use_cpu": "true",
+        "bf16": "false",
+        "gradient_checkpointing": "false",
+        "num_generations": 4,
+        "max_completion_length": 100,
+        "overview_pixels": 224 * 126,
+        "zoom_pixels": 84 * 84,
+        "turn_tokens": 48,
+        "max_steps": 30,
+        "logging_steps": 1,
+        "report_to": "none",
+        "learning_rate": 1e-5,
+        "temperature": 2.0,
+        "threads": 1,
+        "save_steps": 30,
+    }
+    ways = {"one": (1, "")} | {name: (2, f"sft/configs/deepspeed/{name}.json") for name in ("zero2", "zero3")}
+    ways["ddp"] = (2, "")
+    losses = {}
+    for name, (number, deepspeed) in ways.items():
+        output = tmp_path / name
+        given = {"per_device_train_batch_size": 4 // number, "deepspeed": deepspeed, "output_dir": output}
+        options = [text for key, value in (arguments | given).items() for text in (f"--{key}", str(value))]
+        processes.train("rl.train", options, number, tmp_path / name)
+        log = json.loads((output / "checkpoint-30" / "trainer_state.json").read_text())["log_history"]
+        losses[name] = [entry["loss"] for entry in log if "loss" in entry]
+        trajectories = list(read_jsonl(output / "trajectories.jsonl", Trajectory))
+        assert len(trajectories) == 120
+    for name in ("ddp", "zero2", "zero3"):
+        assert losses[name] == pytest.approx(losses["one"], abs=1e-3), name
+    assert len({len(one.turns) for one in trajectories}) > 1
+    assert any(not scoring.well_formed(one) for one in trajectories)
+    assert any(one.stop is StopReason.TRUNCATED for one in trajectories)

@@ -1,0 +1,228 @@
+"""Every shipped configuration of RL is understood, and `--dry_run true` says what a run would do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from cof_agent import protocol
+from cof_agent.backends.local.policy import load
+from cof_agent.data.samples import read_samples
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.errors import InputError
+from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.policy import PixelLimits
+from cof_agent.training import memory
+from cof_agent.training import plan as shared
+from cof_agent.training.memory import ADAPTERS, LANGUAGE, Part, Row, Sharding
+from cof_agent.trajectory import Sample, to_json
+from rl import plan, serve
+from rl.settings import Settings, parse
+from rl.train import build_trainer, main
+
+ROOT = Path(__file__).parents[2]
+RUNS = sorted((ROOT / "rl" / "configs").glob("*.yaml"))
+PAPER = ("qwen2.5-vl-7b-8gpu", "qwen2.5-vl-7b-2node-server")
+pytestmark = pytest.mark.usefixtures("at_the_root")
+
+
+@pytest.fixture(scope="module")
+def data(picture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten samples, no two of whose questions are of the same length."""
+    folder = tmp_path_factory.mktemp("samples")
+    asked = [Sample(str(n), str(picture), f"What shape is it?{' Look.' * n}", ("round",)) for n in range(10)]
+    (folder / "samples.jsonl").write_text("".join(to_json(sample) + "\n" for sample in asked))
+    return folder
+
+
+def configured(name: str, *options: str) -> Settings:
+    return parse(["--config", f"rl/configs/{name}.yaml", "--use_cpu", "true", *options])
+
+
+def settings_of(*options: str) -> Settings:
+    return parse(["--use_cpu", "true", "--data", "none", "--model_name_or_path", "nano", *options])
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_run_config_is_understood(path: Path) -> None:
+    settings, given = configured(path.stem), yaml.safe_load(path.read_text())
+    for name, value in given.items():
+        holder: Any = next(one for one in (settings.run, settings.model, settings.training) if hasattr(one, name))
+        if name not in ("model_name_or_path", "deepspeed", "report_to"):  # these are resolved
+            found = getattr(holder, name)
+            assert getattr(found, "value", found) == value, name
+    assert is_deepspeed_zero3_enabled() == (given.get("deepspeed") == "sft/configs/deepspeed/zero3.json")
+    assert len(settings.run.rewards) == len(settings.training.reward_weights)
+
+
+def test_what_a_config_shows_in_comments_can_be_used(tmp_path: Path) -> None:
+    text = (ROOT / "rl" / "configs" / f"{PAPER[0]}.yaml").read_text()
+    shown = yaml.safe_load("\n".join(re.findall(r"^# (\w+: .+)$", text, re.MULTILINE)))
+    assert {"beta", "epsilon_high", "importance_sampling_level", "loss_type", "mask_truncated_completions"} < set(shown)
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(yaml.safe_dump(yaml.safe_load(text) | shown))
+    settings = parse(["--config", str(changed), "--use_cpu", "true"])
+    for name, value in shown.items():
+        found = getattr(settings.run if hasattr(settings.run, name) else settings.training, name)
+        assert getattr(found, "value", found) == value, name
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_recipe(name: str) -> None:
+    settings = configured(name)
+    training, run = settings.training, settings.run
+    rollouts = 8 * training.per_device_train_batch_size * training.gradient_accumulation_steps
+    assert (rollouts, training.num_generations) == (64 * 6, 6)
+    assert training.steps_per_generation == training.gradient_accumulation_steps
+    assert (training.learning_rate, training.beta, training.temperature) == (1e-6, 0.001, 1.0)
+    assert (run.max_zooms + 1, run.turn_tokens) == (4, 512)
+
+
+def test_a_server_is_told_what_its_run_says() -> None:
+    from trl.scripts.vllm_serve import build_command
+
+    settings = configured(PAPER[1], "--vllm_server_port", "8123", "--model_name_or_path", "outputs/other")
+    command = build_command(serve.served(settings))
+    assert command[command.index("serve") + 1] == "outputs/other"
+    given = {"--port": "8123", "--tensor-parallel-size": "4", "--max-model-len": "8192", "--dtype": "bfloat16"}
+    given |= {"--gpu-memory-utilization": "0.9"}
+    assert {name: command[command.index(name) + 1] for name in given} == given
+    with pytest.raises(InputError, match="asks for no server"):
+        serve.served(configured(PAPER[0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}, shared.Steps(8, 2, 4)),
+        ({"per_device_train_batch_size": 4, "steps_per_generation": 2, "num_iterations": 2}, shared.Steps(4, 8, 16)),
+        ({"per_device_train_batch_size": 8, "max_steps": 3}, shared.Steps(8, 2, 3)),
+        ({"gradient_accumulation_steps": 3, "steps_per_generation": 1}, shared.Steps(24, 1, 2)),
+    ],
+)
+def test_steps_are_counted_as_the_trainer_counts_them(
+    options: dict[str, int], expected: shared.Steps, data: Path, tmp_path: Path
+) -> None:
+    fixed = {"data": data, "output_dir": tmp_path, "num_train_epochs": 2, "num_generations": 2, "bf16": "false"}
+    settings = settings_of(*(text for name, value in (fixed | options).items() for text in (f"--{name}", str(value))))
+    assert plan.steps_of(settings.training, 10) == expected
+    trainer = build_trainer(settings)
+    *_, total = trainer.set_initial_training_values(settings.training, trainer.get_train_dataloader())
+    assert total == expected.total
+
+
+def test_the_longest_prompt_is_what_the_agent_is_asked(data: Path) -> None:
+    policy, samples = load(NANO), read_samples(data)
+    settings = ZoomSettings(policy.coordinates, policy.limits)
+    environment, asked = ZoomEnvironment(settings), []
+    for sample in samples:
+        overview = environment.reset(sample)
+        messages = protocol.opening(sample, overview, system=settings.system)
+        asked.append(len(policy.read(policy.render(messages), [environment.image(sample, overview)])[0]))
+    assert len(set(asked)) > 1
+    found = plan.longest_prompt(samples, policy._processor, settings)
+    assert found == plan.Prompt(max(asked), overview.shown_size.area // 28**2)
+
+
+def test_the_longest_conversation_and_what_cuts_it_off() -> None:
+    limits = PixelLimits(28, 3136, 100 * 28 * 28, 25 * 28 * 28)
+    options = ["--max_zooms", "2", "--turn_tokens", "50", "--use_vllm", "true", "--max_completion_length"]
+    wide, tight = settings_of(*options, "200"), settings_of(*options, "199", "--vllm_max_model_length", "328")
+    longest = plan.conversation_of(wide, plan.Prompt(130, 100), limits)
+    assert longest == plan.Conversation(330, 150, 200)
+    assert plan.warnings(wide, longest, limits) == []
+    turns, length = plan.warnings(tight, plan.conversation_of(tight, plan.Prompt(130, 100), limits), limits)
+    assert "may need 200 tokens, more than max_completion_length 199" in turns
+    assert "vllm_max_model_length 328 is less" in length
+    assert plan.conversation_of(settings_of(*options, "20"), plan.Prompt(9, 9), limits).image_tokens == 29
+
+
+ALL = [Part(LANGUAGE, 1000, 1000, 2000, 2000)]
+LORA = [Part(LANGUAGE, 1000, 0, 2000, 0), Part(ADAPTERS, 100, 100, 400, 400)]
+
+
+def model_of(parts: list[Part], sharding: Sharding) -> shared.Model:
+    from transformers import AutoConfig
+
+    return shared.Model(AutoConfig.from_pretrained(WEIGHTS), parts, sharding)
+
+
+def test_the_reference_model_by_hand() -> None:
+    bf16 = ("--dtype", "bfloat16")
+    kl, no_kl, lora = (
+        settings_of(*bf16, "--beta", beta, *rest) for beta, *rest in (["0.1"], ["0"], ["0.1", "--use_peft"])
+    )
+    assert [row.bytes for row in plan.reference(kl, model_of(ALL, Sharding()))] == [2000]
+    assert [row.bytes for row in plan.reference(kl, model_of(ALL, Sharding("DeepSpeed", 3, 4, True)))] == [500]
+    assert [row.bytes for row in plan.reference(kl, model_of(ALL, Sharding("DeepSpeed", 2, 4, True)))] == [2000]
+    assert plan.reference(no_kl, model_of(ALL, Sharding())) == plan.reference(lora, model_of(LORA, Sharding())) == []
+
+
+def test_memory_in_play_by_hand() -> None:
+    longest = plan.Conversation(10, 4, 6)
+    held = [Row("weights", "", 2400), Row("gradients", "", 400), Row("optimiser", "", 800), Row("pixels", "", 9)]
+    found = memory.Estimate(held, [], [], True, 0)
+    stack = memory.language_stack(model_of(ALL, Sharding()).config)
+    value = 10 * stack.layers * 2 * stack.keys  # of one conversation
+    colocated = settings_of("--use_vllm", "true", "--vllm_tensor_parallel_size", "2")
+    rows = plan.playing(colocated, model_of(LORA, Sharding()), longest, found)
+    assert [row.bytes for row in rows] == [3200, 1000, value, 4200 + value]  # adapters are merged
+    rows = plan.playing(settings_of("--num_generations", "8"), model_of(LORA, Sharding()), longest, found)
+    assert [row.bytes for row in rows] == [3200, 8 * 2 * value, 3200 + 16 * value]
+    sharded = model_of(ALL, Sharding("DeepSpeed", 3, 4, True))
+    rows = plan.playing(settings_of("--per_device_train_batch_size", "64"), sharded, longest, found)
+    assert [row.bytes for row in rows] == [3200, 2000, 32 * 2 * value, 5200 + 64 * value]
+
+
+def dry(capsys: pytest.CaptureFixture[str], config: str, **overrides: Any) -> str:
+    given = {"use_cpu": "true", "dry_run": "true"} | overrides
+    main(["--config", f"rl/configs/{config}.yaml", *(t for name, v in given.items() for t in (f"--{name}", str(v)))])
+    return capsys.readouterr().out
+
+
+def test_a_dry_run_of_nano(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, before = tmp_path / "run", sorted(data.rglob("*"))
+    printed = dry(capsys, "nano", data=data, output_dir=output)
+    for text in (
+        "3,640,576",
+        "10 with a known answer",
+        "rollouts a step",
+        "125: 125.00 epochs of 1",
+        "8, each played 8 times",
+    ):
+        assert text in printed, text
+    assert "transformers plays" in printed and "What is left of a GPU" not in printed
+    assert not output.exists() and sorted(data.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            PAPER[0],
+            ("DeepSpeed stage 3", plan.REFERENCE, "keeps it while the model is trained", "What is left of a GPU"),
+        ),
+        (PAPER[1], ("DeepSpeed stage 3", plan.REFERENCE, "A vLLM server plays")),
+        ("qwen2.5-vl-3b-lora-1gpu", (ADAPTERS, "gives its weights and caches back", "What is left of a GPU")),
+    ],
+)
+def test_a_dry_run_loads_no_weights(
+    config: str, said: tuple[str, ...], data: Path, weightless: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = {"data": data, "model_name_or_path": weightless, "output_dir": weightless / "run"}
+    plain = " ".join(dry(capsys, config, **overrides, gradient_accumulation_steps=6).split())
+    for text in said:
+        assert text in plain, text
+
+
+def test_a_dry_run_under_fsdp_ends_as_the_run_would(
+    data: Path, weightless: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="under FSDP the agent cannot play"):
+        dry(capsys, "nano", data=data, model_name_or_path=weightless)

@@ -1,0 +1,94 @@
+"""Training rows: the same tokens and images as the agent's, labels on assistant turns only, as TRL would have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cof_agent import protocol
+from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, Turn, Zoom
+from sft.dataset import to_row
+
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+
+
+@pytest.fixture(scope="module")
+def nano(checkpoint: Callable[[str], Path]) -> Path:
+    return checkpoint("qwen2_5_vl")
+
+
+def conversation(crops: int, grid: int) -> tuple[list[protocol.Message], list[Image.Image]]:
+    """A trajectory of so many zooms, one image more, sized on the grid."""
+    sizes = [Size(grid * (4 + k % 3), grid * (3 + k % 2)) for k in range(crops + 1)]
+    views = [View(Size(900, 700), Box(0, 0, 900 - k, 700 - k), size) for k, size in enumerate(sizes)]
+    turns = [
+        Turn(protocol.write_zoom("Too small.", Box(1, 2, 30, 40)), (Zoom((1, 2, 30, 40)),), (Observation(view),))
+        for view in views[1:]
+    ]
+    turns.append(Turn(protocol.write_answer("I see it.", "red"), (Answer("red"),)))
+    sample = Sample("s", "x.png", "What colour is it?")
+    trajectory = Trajectory(sample, views[0], tuple(turns), StopReason.ANSWERED, answer="red")
+    pictures = [Image.new("RGB", (size.width, size.height), (k * 30, 90, 120)) for k, size in enumerate(sizes)]
+    return protocol.render(trajectory, system=CoordinateSystem.ABSOLUTE), pictures
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("crops", [0, 1, 5])
+def test_labels_are_the_assistants_words_and_nothing_else(
+    checkpoint: Callable[[str], Path], family: str, crops: int
+) -> None:
+    from cof_agent.backends.local.processor import load_processor
+    from sft.collate import IGNORED, AssistantCollator
+
+    processor = load_processor(str(checkpoint(family)))
+    messages, pictures = conversation(crops, 32 if family == "qwen3_vl" else 28)
+    labels = AssistantCollator(processor)([to_row(messages, pictures)])["labels"]
+    spoken = [message["content"][0]["text"] for message in messages if message["role"] == "assistant"]
+    assert processor.tokenizer.decode(labels[labels != IGNORED]) == "".join(f"{text}<|im_end|>\n" for text in spoken)
+
+
+def test_labels_and_ids_are_trls(nano: Path) -> None:
+    from trl.chat_template_utils import get_training_chat_template, qwen2_5_vl_chat_template
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    from cof_agent.backends.local.processor import load_processor
+    from sft.collate import AssistantCollator
+
+    processor = load_processor(str(nano))
+    processor.chat_template = processor.tokenizer.chat_template = qwen2_5_vl_chat_template
+    rows = [to_row(*conversation(crops, 28)) for crops in (2, 0, 1)]
+    ours = AssistantCollator(processor)(rows)
+    theirs = DataCollatorForVisionLanguageModeling(
+        processor, assistant_only_loss=True, chat_template=get_training_chat_template(processor)
+    )(rows)
+    for key in ("input_ids", "labels", "pixel_values", "image_grid_thw", "mm_token_type_ids"):
+        assert (ours[key] == theirs[key]).all(), key
+
+
+def test_agent_and_training_row_have_the_same_tokens_and_images(nano: Path) -> None:
+    """Each prompt of the agent is the beginning of the training row, token for token."""
+    from cof_agent.backends.local.processor import load_processor
+    from sft.collate import AssistantCollator
+
+    processor = load_processor(str(nano))
+    messages, pictures = conversation(2, 28)
+    whole = AssistantCollator(processor)([to_row(messages, pictures)])
+    for turn in (2, 4, 6):
+        before = to_row(messages[:turn], pictures[: turn // 2])
+        text = processor.apply_chat_template(before["messages"], tokenize=False, add_generation_prompt=True)
+        prompt = processor(text=[text], images=[before["images"]], return_tensors="pt")
+        length = prompt["input_ids"].shape[1]
+        assert (whole["input_ids"][0, :length] == prompt["input_ids"][0]).all()
+        assert (whole["labels"][0, length - 3 : length] == -100).all()
+        assert whole["labels"][0, length] != -100
+        assert (whole["pixel_values"][: len(prompt["pixel_values"])] == prompt["pixel_values"]).all()
+
+
+def test_rows_that_miscount_images_are_refused() -> None:
+    messages, pictures = conversation(1, 28)
+    with pytest.raises(ValueError, match=r"views \[0, 1\], but there are 1"):
+        to_row(messages, pictures[:1])

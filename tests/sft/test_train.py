@@ -1,0 +1,423 @@
+"""SFT from trajectories: what is read, measured, left out and trained, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tqdm.auto import tqdm
+
+from cof_agent.backends.local.processor import load_processor
+from cof_agent.data.export import to_parquet
+from cof_agent.data.samples import read_samples
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem, Size
+from cof_agent.policy import PixelLimits
+from cof_agent.scenes import oracle
+from cof_agent.scenes.write import write_scenes
+from cof_agent.training.command import explained
+from cof_agent.trajectory import StopReason, Trajectory, Zoom, to_json
+from sft.collate import IGNORED, AssistantCollator
+from sft.dataset import Rows, TableRows, TrajectoryRows, read_rows
+from sft.frame import Frame, Unfit, reframe
+from sft.measure import measure
+from tests import processes
+
+SETTINGS = ZoomSettings(CoordinateSystem.ABSOLUTE, PixelLimits(28, 3136, 123904, 168 * 168))
+QWEN25 = Frame(CoordinateSystem.ABSOLUTE, 28, 3136, 123904)
+QWEN3 = Frame(CoordinateSystem.THOUSAND, 32, 4096, 144 * 64 * 64)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, count=12, seed=5, size=Size(1600, 900), split="train", processes=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examples(scenes: Path) -> list[Trajectory]:
+    environment = ZoomEnvironment(SETTINGS)
+    samples = read_samples(scenes)
+    made = [oracle.play(sample, environment.reset(sample), environment) for sample in samples]
+    assert {trajectory.zooms for trajectory in made} >= {0, 1, 2}
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(examples: list[Trajectory], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `cof collect --export parquet` leaves it."""
+    path = tmp_path_factory.mktemp("collected")
+    (path / "trajectories.jsonl").write_text("".join(to_json(one) + "\n" for one in examples))
+    to_parquet(examples, path / "train.parquet")
+    return path
+
+
+def pixels(row: dict[str, Any]) -> list[tuple[tuple[int, int], bytes]]:
+    return [(image.size, image.tobytes()) for image in row["images"]]
+
+
+def test_trajectories_and_parquet_are_the_same_rows(folder: Path, examples: list[Trajectory]) -> None:
+    ours, table = read_rows(str(folder), QWEN25), read_rows(str(folder / "train.parquet"), QWEN25)
+    assert isinstance(ours, TrajectoryRows)
+    assert isinstance(table, TableRows)
+    assert len(ours) == len(table) == len(examples)
+    environment = ZoomEnvironment(SETTINGS)
+    for index, example in enumerate(examples):
+        first, second = ours.row(index), table.row(index)
+        assert first["messages"] == second["messages"]
+        assert pixels(first) == pixels(second)
+        shown = [environment.image(example.sample, view) for view in example.views]  # what the agent would be shown
+        assert pixels(first) == [(image.size, image.tobytes()) for image in shown]
+        assert ours.outline(index) == table.outline(index)
+        assert [image.size for image in first["images"]] == [(s.width, s.height) for s in ours.outline(index).sizes]
+
+
+def test_measures_are_what_the_collator_makes(folder: Path, checkpoint: Callable[[str], Path]) -> None:
+    processor: Any = load_processor(str(checkpoint("qwen2_5_vl")))
+    rows = read_rows(str(folder), QWEN25)
+    measured = measure(rows, processor, QWEN25, None)
+    assert len(measured.kept) == len(rows)
+    for one in measured.kept:
+        batch = AssistantCollator(processor)([rows.row(one.index)])
+        assert batch["input_ids"].shape[1] == one.tokens
+        assert (batch["input_ids"] == processor.image_token_id).sum() == one.image_tokens
+        assert (batch["labels"] != IGNORED).sum() == one.trained
+        assert len(batch["image_grid_thw"]) == one.images
+
+
+def test_a_trajectory_of_one_family_teaches_another(examples: list[Trajectory]) -> None:
+    environment = ZoomEnvironment()
+    for example in examples:
+        there = reframe(example, QWEN3, environment)
+        assert [view.shown_size.width % 32 for view in there.views] == [0] * len(example.views)
+        assert len(there.views) == len(example.views)
+        for old, new in zip(example.views, there.views, strict=True):
+            assert old.region.intersection(new.region) > 0.8 * max(old.region.area, new.region.area)
+        for turn in there.turns:
+            for action in turn.actions:
+                if isinstance(action, Zoom):
+                    assert all(0 <= value <= 1000 for value in action.box)
+        settings = ZoomSettings(QWEN3.system, PixelLimits(**there.settings["limits"]))
+        agent = ZoomEnvironment(settings)  # the agent of that family sees the same after the same words
+        seen = [agent.reset(example.sample)]
+        for turn in there.turns:
+            found = agent.step(turn.actions, seen)
+            assert found == turn.observations
+            seen += [one.view for one in found if one.view is not None]
+        back = reframe(there, QWEN25, environment)
+        assert [turn.text for turn in reframe(back, QWEN25, environment).turns] == [turn.text for turn in back.turns]
+
+
+def test_a_trajectory_of_the_same_frame_is_not_touched(examples: list[Trajectory]) -> None:
+    assert all(reframe(example, QWEN25, ZoomEnvironment()) is example for example in examples)
+
+
+def test_what_cannot_be_rewritten_is_unfit(examples: list[Trajectory]) -> None:
+    zoomed = next(example for example in examples if example.zooms)
+    turn = replace(zoomed.turns[0], text="Look there. " + zoomed.turns[0].text)
+    with pytest.raises(Unfit, match="not one thought and one action"):
+        reframe(replace(zoomed, turns=(turn, *zoomed.turns[1:])), QWEN3, ZoomEnvironment())
+
+
+def left_out(rows: Rows, processor: Any, frame: Frame = QWEN25, most: int | None = None) -> str:
+    measured = measure(rows, processor, frame, most)
+    assert not measured.kept
+    return next(iter(measured.left_out.values()))
+
+
+def test_trajectories_that_are_no_examples_are_left_out_with_the_reason(
+    examples: list[Trajectory], checkpoint: Callable[[str], Path]
+) -> None:
+    processor = load_processor(str(checkpoint("qwen2_5_vl")))
+    one = examples[0]
+    cases = {
+        "its answer is wrong": replace(one, answer="nothing of the kind"),
+        "it ended without an answer (max_zooms)": replace(one, stop=StopReason.MAX_ZOOMS, answer=None),
+        "it was rejected: no-truth": replace(one, error="no-truth"),
+    }
+    for reason, trajectory in cases.items():
+        assert left_out(TrajectoryRows([trajectory], QWEN25), processor) == reason
+    gone = replace(one, sample=replace(one.sample, image="gone.png"))
+    assert "cannot open the image gone.png" in left_out(TrajectoryRows([gone], QWEN25), processor)
+    assert "more than max_length 40" in left_out(TrajectoryRows([one], QWEN25), processor, most=40)
+
+
+def cell(image: Image.Image, path: Path) -> dict[str, Any]:
+    image.save(path)
+    return {"bytes": None, "path": str(path)}
+
+
+def test_rows_of_a_table_that_do_not_fit_are_left_out_with_the_reason(
+    tmp_path: Path, checkpoint: Callable[[str], Path]
+) -> None:
+    processor = load_processor(str(checkpoint("qwen2_5_vl")))
+    good = cell(Image.new("RGB", (112, 84)), tmp_path / "good.png")
+    odd = cell(Image.new("RGB", (100, 90)), tmp_path / "odd.png")
+    ask = {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What?"}]}
+    say = {"role": "assistant", "content": [{"type": "text", "text": "That."}]}
+    text = {"role": "user", "content": "What is written?"}
+    cases = {
+        "its messages show 1 images, but it lists 2": ([ask, say], [good, good]),
+        "its messages show 0 images, but it lists 1": ([text, say], [good]),
+        "its image 0 is missing or cannot be read": ([ask, say], [{"bytes": None, "path": str(tmp_path / "no.png")}]),
+        "its image 0 is 100 x 90 pixels": ([ask, say], [odd]),
+        "nothing in it was written by an assistant": ([ask], [good]),
+        "a message of it has the role 'tool'": ([ask, {"role": "tool", "content": "x"}, say], [good]),
+        "it has no messages": ([], []),
+    }
+    for reason, (messages, images) in cases.items():
+        rows = TableRows([{"messages": messages, "images": images}], "set")
+        assert left_out(rows, processor).startswith(reason)
+    rows = TableRows([{"messages": [ask, say], "images": [good]}], "set")
+    assert measure(rows, processor, QWEN25, None).kept[0].image_tokens == 12
+
+
+def run(arguments: dict[str, Any]) -> None:
+    from sft.train import main
+
+    given = {"use_cpu": "true", "report_to": "none"} | arguments
+    main([text for key, value in given.items() for text in (f"--{key}", str(value))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"learning_rat": 1}, "no setting learning_rat; is learning_rate meant"),
+        ({"config": "nowhere.yaml"}, "cannot read the config nowhere.yaml"),
+        ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
+        ({"data": "nowhere.jsonl"}, "there is no file nowhere.jsonl"),
+        ({"data": ""}, "say what to train on"),
+        ({"model_name_or_path": "nowhere"}, "there is no model directory nowhere"),
+        ({"eval_strategy": "steps"}, "eval_strategy needs samples"),
+        ({"packing": "true"}, "packing and padding_free"),
+        ({"data": "curriculum"}, "how many rows"),
+    ],
+)
+def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    arguments = {"model_name_or_path": "nano", "data": str(folder), "output_dir": str(tmp_path / "run"), "samples": 0}
+    with pytest.raises(InputError, match=sentence) as caught:
+        run(arguments | changes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_column_and_an_adapter_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "set.parquet"
+    parquet.write_table(arrow.table({"messages": ["x"], "pictures": ["y"]}), path)
+    with pytest.raises(InputError, match="no column 'images' .its columns are messages, pictures"):
+        read_rows(str(path), QWEN25)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="is an adapter; fold it into its model first: cof merge"):
+        run({"model_name_or_path": adapter, "data": folder, "output_dir": tmp_path / "run"})
+
+
+SHORT: dict[str, Any] = {
+    "model_name_or_path": "nano",
+    "per_device_train_batch_size": 2,
+    "learning_rate": 1e-4,
+    "warmup_steps": 0,
+    "logging_steps": 1,
+    "threads": 1,
+    "bf16": "false",
+    "gradient_checkpointing": "false",
+}
+
+
+def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "nowhere" / "run.json"
+    with pytest.raises(SystemExit) as ended:
+        explained("sft.train", lambda: print(path.read_text()))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"\nsft.train: {path}: No such file or directory.\n"
+
+
+def test_warnings_are_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    def warn() -> None:
+        for _ in tqdm(range(2)):
+            logging.getLogger("cof_agent.somewhere").warning("Look out.")
+
+    explained("sft.train", warn)
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert lines.count("Look out.") == 2
+
+
+def losses(output: Path) -> list[float]:
+    checkpoints = sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    state = json.loads((checkpoints[-1] / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+@pytest.mark.slow
+def test_training_is_looked_at_by_the_agent_and_leaves_a_whole_folder(
+    folder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    evaluation = {"eval_data": scenes, "eval_samples": 3, "eval_strategy": "steps", "eval_steps": 2}
+    best = {"metric_for_best_model": "accuracy", "save_steps": 2}
+    run(
+        SHORT
+        | evaluation
+        | best
+        | {"data": folder, "output_dir": output, "max_steps": 4, "lr_scheduler_type": "linear"}
+    )
+    assert len(losses(output)) == 4
+    assert len((output / "eval" / "step-4.jsonl").read_text().splitlines()) == 3
+    state = json.loads((output / "checkpoint-4" / "trainer_state.json").read_text())
+    found = [entry for entry in state["log_history"] if "eval_accuracy" in entry]
+    assert [entry["step"] for entry in found] == [2, 4]
+    assert {"eval_zooms", "eval_malformed", "eval_answered"} <= set(found[0])
+    assert state["best_metric"] == max(entry["eval_accuracy"] for entry in found)
+    recorded = json.loads((output / "run.json").read_text())
+    assert recorded["run"]["data"] == str(folder)
+    card = (output / "README.md").read_text()
+    assert "12 samples" in card
+    assert "| 4 | " in card
+    from cof_agent.backends.local.policy import load
+
+    assert load(output).coordinates is CoordinateSystem.ABSOLUTE
+    assert json.loads((output / "preprocessor_config.json").read_text())["processor_class"] == "Qwen2_5_VLProcessor"
+
+
+def command(arguments: dict[str, Any]) -> list[str]:
+    given = {"use_cpu": "true", "report_to": "none"} | arguments
+    return ["-m", "sft.train", *(text for key, value in given.items() for text in (f"--{key}", str(value)))]
+
+
+def quiet() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_the_same_losses(folder: Path, tmp_path: Path) -> None:
+    arguments = SHORT | {"data": folder, "max_steps": 6, "save_steps": 2}
+    run(arguments | {"output_dir": tmp_path / "whole"})
+    started = command(arguments | {"output_dir": tmp_path / "killed"})
+    process = subprocess.Popen(
+        [sys.executable, *started], env=quiet(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not (tmp_path / "killed" / "checkpoint-2" / "trainer_state.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    half = tmp_path / "killed" / "checkpoint-99"  # as a kill in the middle of saving leaves it
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    run(arguments | {"output_dir": tmp_path / "killed"})
+    shutil.rmtree(half)
+    assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+    assert len(losses(tmp_path / "whole")) == 6
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(folder: Path, tmp_path: Path) -> None:
+    arguments = SHORT | {"data": folder, "max_steps": 2, "save_steps": 1, "output_dir": tmp_path / "run"}
+    limited = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))\n"
+        "sys.argv = ['sft.train', *sys.argv[1:]]\n"
+        "runpy.run_module('sft.train', run_name='__main__')\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", limited, *command(arguments)[2:]], env=quiet(), capture_output=True, text=True
+    )
+    assert found.returncode == 2, found.stderr
+    assert "Traceback" not in found.stderr
+    last = found.stderr.strip().splitlines()[-1]
+    assert last.startswith("sft.train: cannot write the checkpoint")
+    assert "File too large" in last
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_two_processes_train_as_one_does(folder: Path, scenes: Path, tmp_path: Path, kind: str) -> None:
+    """DDP, ZeRO-2 and ZeRO-3: the same losses to 1e-3 for twenty steps."""
+    steps = {"max_steps": 20, "save_steps": 20, "learning_rate": 1e-4}
+    adapter = {"use_peft": "true", "lora_r": 8, "lora_dropout": 0.0, "freeze_vision": "true"} if kind == "lora" else {}
+    arguments = SHORT | steps | adapter | {"data": folder}
+    run(arguments | {"per_device_train_batch_size": 4, "output_dir": tmp_path / "one"})
+    expected = losses(tmp_path / "one")
+    assert len(expected) == 20
+    ways: dict[str, dict[str, Any]] = {
+        "ddp": {},
+        **{f"zero{k}": {"deepspeed": f"sft/configs/deepspeed/zero{k}.json"} for k in (2, 3)},
+    }
+    for name, way in ways.items():
+        # The agent looks at it too, three samples on two processes, and leaves the training as it was.
+        looked: dict[str, Any] = {}
+        if name == "zero3":
+            looked = {"eval_data": scenes, "eval_samples": 3, "eval_strategy": "steps", "eval_steps": 10}
+        given = command(arguments | way | looked | {"output_dir": tmp_path / name})[2:]
+        processes.train("sft.train", given, 2, tmp_path / name)
+        assert losses(tmp_path / name) == pytest.approx(expected, abs=1e-3), name
+    assert len((tmp_path / "zero3" / "eval" / "step-20.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+def test_a_frozen_tower_is_not_differentiated_and_what_is_trained_is_float32(
+    folder: Path, tmp_path: Path, checkpointing: str
+) -> None:
+    import torch
+
+    from sft.settings import parse
+    from sft.train import build_trainer
+
+    arguments = SHORT | {"data": folder, "output_dir": tmp_path, "use_peft": "true", "freeze_vision": "true"}
+    arguments |= {"dtype": "bfloat16", "bf16": "true", "gradient_checkpointing": checkpointing, "samples": 2}
+    trainer = build_trainer(parse(command(arguments)[2:]))
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    assert {parameter.dtype for parameter in trained} == {torch.float32}
+    tower = trainer.model.get_base_model().model.visual
+    seen: list[bool] = []
+    tower.blocks[-1].register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
+    batch = next(iter(trainer.get_train_dataloader()))
+    with torch.autocast("cpu", torch.bfloat16):
+        trainer.compute_loss(trainer.model, batch).backward()
+    assert seen
+    assert not any(seen)
+    merger = next(parameter for name, parameter in tower.merger.named_parameters() if parameter.requires_grad)
+    assert merger.grad is not None
+
+
+def test_a_step_whose_gradient_is_not_finite_is_left_out(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    from sft.settings import parse
+    from sft.train import build_trainer
+
+    arguments = SHORT | {"data": folder, "output_dir": tmp_path / "run", "max_steps": 3, "save_strategy": "no"}
+    trainer = build_trainer(parse(command(arguments)[2:]))
+    weight, seen = trainer.model.model.language_model.layers[0].mlp.up_proj.weight, []
+
+    def spoilt(gradient: Any) -> Any:
+        seen.append(weight.detach().clone())
+        return gradient * math.nan if len(seen) == 2 else gradient
+
+    weight.register_hook(spoilt)
+    trainer.train()
+    assert "the gradient of step 2 is not finite" in caplog.text and caplog.text.count("not finite") == 1
+    assert (seen[2] == seen[1]).all() and (weight != seen[2]).any()
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+    assert not torch.backends.cuda.cudnn_sdp_enabled()  # the one known to bring this about

@@ -113,7 +113,9 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     roles.add_argument(
         "--coordinates", choices=("absolute", "thousand", "unit"), help="what a served model's boxes mean"
     )
-    roles.add_argument("--max-pixels", type=_count, metavar="N", help="most pixels of an image as the roles see it")
+    roles.add_argument(
+        "--overview-pixels", type=_count, metavar="N", help="most pixels of an image as the roles see it"
+    )
     roles.add_argument("--zoom-pixels", type=_count, metavar="N", help="most pixels of a crop")
     roles.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds for one reply")
     search = parser.add_argument_group("search")
@@ -225,11 +227,11 @@ def _add_spots(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="nano", metavar="NAME", help="nano, a directory or a hub id")
     group.add_argument(
-        "--max-pixels", type=_count, metavar="N", help="most pixels of the overview as the model sees it"
+        "--overview-pixels", type=_count, metavar="N", help="most pixels of the overview as the model sees it"
     )
     group.add_argument("--zoom-pixels", type=_count, metavar="N", help="most pixels of a crop as the model sees it")
     group.add_argument("--enlarge", type=_factor, default=1.5, metavar="F", help="widen each region by this factor")
-    parser.set_defaults(provider=None, base_url=None, coordinates=None, seed=None)
+    parser.set_defaults(base_url=None, coordinates=None, seed=None)
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:
@@ -298,8 +300,7 @@ def _add_model(
     parser: argparse.ArgumentParser, seed: str = "draw answers at temperature 1 with this seed; else greedy"
 ) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--model", default="nano", metavar="NAME", help="nano, a directory, a hub id, or a served model")
-    group.add_argument("--provider", help="LangChain provider of a served model, e.g. openai (also vLLM and SGLang)")
+    group.add_argument("--model", default="nano", metavar="NAME", help="nano, a directory, a hub id, or PROVIDER:MODEL")
     group.add_argument("--base-url", metavar="URL", help="where the model is served")
     group.add_argument(
         "--coordinates",
@@ -307,7 +308,7 @@ def _add_model(
         help="what the model's boxes mean, where its name does not tell",
     )
     group.add_argument(
-        "--max-pixels", type=_count, metavar="N", help="most pixels of the overview as the model sees it"
+        "--overview-pixels", type=_count, metavar="N", help="most pixels of the overview as the model sees it"
     )
     group.add_argument("--zoom-pixels", type=_count, metavar="N", help="most pixels of a crop as the model sees it")
     group.add_argument("--seed", type=int, metavar="N", help=seed)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -24,6 +24,7 @@ from cof_agent.geometry import (
     Box,
     BoxError,
     CoordinateSystem,
+    PixelLimits,
     Size,
     View,
     clip_to_view,
@@ -32,9 +33,9 @@ from cof_agent.geometry import (
     smart_resize,
 )
 from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, Source, open_source
-from cof_agent.policy import PixelLimits
 from cof_agent.region_refs import check_inside
-from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Zoom
+from cof_agent.tools import Tool, ToolError, load_tool
+from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Trajectory, Use, Zoom
 
 CropMode = Literal["real", "blank", "shuffled"]
 
@@ -45,12 +46,13 @@ SHOWN_CACHE_PIXELS = 64 * 1280 * 28 * 28
 
 FULL_DETAIL = 0.95  # shown pixels per source pixel; rounding to the grid can take a little off 1
 _DECODER_NICENESS = 10  # a tenth of the time of what has none, where both want a core
+_MAX_WORDS = 8_000  # characters of a tool's words that the model reads
 _MAX_ERRORS = 4  # in one turn; a hundred unreadable calls need not fill the context with a hundred sentences
 _SHUFFLES = 32
 _MID_GREY = (128, 128, 128)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ZoomSettings:
     """What the policy is shown. The defaults are the paper's: at most 6 zooms, boxes enlarged 1.5 x, crops shown at 2 x.
 
@@ -66,6 +68,8 @@ class ZoomSettings:
     zoom_scale: float = 2.0  # shown pixels of a crop per source pixel, within `limits.zoom_pixels`
     max_source_pixels: int = DEFAULT_MAX_SOURCE_PIXELS
     crop: CropMode = "real"  # the ablations: "blank" shows grey, "shuffled" another place of the same image
+    resolution: int | None = None  # long side of the overview in shown pixels, in place of `limits.max_pixels`
+    tools: tuple[str, ...] = ()  # `module:function` of each tool beside the zoom (see `tools`)
 
     def __post_init__(self) -> None:
         cell = self.limits.grid**2
@@ -76,6 +80,7 @@ class ZoomSettings:
             "zoom_scale must be above 0 and at most 100": 0 < self.zoom_scale <= 100,
             "max_source_pixels must be at least 1": self.max_source_pixels >= 1,
             'crop must be "real", "blank" or "shuffled"': self.crop in ("real", "blank", "shuffled"),
+            "resolution must be at least 1": self.resolution is None or self.resolution >= 1,
             f"max_pixels must be at least {cell} and min_pixels": self._allows(self.limits.max_pixels),
             f"zoom_pixels must be at least {cell} and min_pixels": self._allows(self.limits.zoom_pixels),
         }
@@ -86,9 +91,38 @@ class ZoomSettings:
     def _allows(self, max_pixels: int) -> bool:
         return max_pixels >= self.limits.grid**2 and 0 < self.limits.min_pixels <= max_pixels
 
+    def overview_pixels(self, source: Size) -> int:
+        """The largest area in which a source of this size is shown first, in shown pixels."""
+        if self.resolution is None:
+            return self.limits.max_pixels
+        scale = min(1.0, self.resolution / source.long_side)
+        area = round(source.width * scale) * round(source.height * scale)
+        return max(area, self.limits.grid**2, self.limits.min_pixels)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
-        return {**asdict(self), "system": self.system.value}
+        return {**asdict(self), "system": self.system.value, "tools": list(self.tools)}
+
+
+def settings_of(trajectory: Trajectory) -> ZoomSettings:
+    """The settings that a trajectory was made with.
+
+    Raises:
+        InputError: if the record does not hold them.
+    """
+    recorded = trajectory.settings
+    try:
+        plain = {name: recorded[name] for name in ZoomSettings.__dataclass_fields__ if name in recorded}
+        typed = {
+            "limits": PixelLimits(**recorded["limits"]),
+            "system": CoordinateSystem(recorded["system"]),
+            "tools": tuple(recorded.get("tools", ())),
+        }
+        return ZoomSettings(**{**plain, **typed})
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"the trajectory of {trajectory.sample.id} does not say with which settings it was made."
+        ) from None
 
 
 class ZoomEnvironment:
@@ -102,6 +136,17 @@ class ZoomEnvironment:
         self.settings = settings or ZoomSettings()
         self._sources: Recent[Source] = Recent(source_cache)
         self._shown: Recent[Image.Image] = Recent(min(source_cache, SHOWN_CACHE_PIXELS))
+        self._tools = {tool.name: tool for tool in map(load_tool, self.settings.tools)}
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """The tools beside the zoom, by name."""
+        return self._tools
+
+    @property
+    def tool_schemas(self) -> list[dict[str, Any]]:
+        """Their schemas, as OpenAI writes functions."""
+        return [tool.schema for tool in self._tools.values()]
 
     def with_system(self, system: CoordinateSystem) -> ZoomEnvironment:
         """The same environment for a policy that writes its boxes in `system`; shares the decoded images."""
@@ -113,17 +158,10 @@ class ZoomEnvironment:
         other._sources, other._shown = self._sources, self._shown
         return other
 
-    def at(self, sample: Sample, long_side: int) -> ZoomEnvironment:
-        """The environment in which the overview of this sample is `long_side` shown pixels long, or as long as the source;
-        shares the decoded images. For an image that cannot be opened it is this one, whose `reset` will say so."""
-        try:
-            size = self._source(sample.image).size
-        except InputError:
-            return self
-        limits, scale = self.settings.limits, min(1.0, long_side / size.long_side)
-        area = round(size.width * scale) * round(size.height * scale)
-        most = max(area, limits.grid**2, limits.min_pixels)
-        return self.with_settings(replace(self.settings, limits=replace(limits, max_pixels=most)))
+    def at(self, resolution: int | None) -> ZoomEnvironment:
+        """The environment in which overviews are `resolution` shown pixels long, or as long as the source; shares the
+        decoded images."""
+        return self.with_settings(replace(self.settings, resolution=resolution)) if resolution else self
 
     def reset(self, sample: Sample) -> View:
         """The overview: the whole image on the processor's grid, within `limits.max_pixels`. Decodes nothing.
@@ -135,12 +173,20 @@ class ZoomEnvironment:
         check_inside(sample, size)
         return self.overview(size)
 
-    def step(self, actions: Sequence[Action], views: Sequence[View]) -> tuple[Observation, ...]:
+    def step(
+        self, actions: Sequence[Action], views: Sequence[View], *, sample: Sample | None = None, texts: int = 0
+    ) -> tuple[Observation, ...]:
         """What the actions of one turn bring; `views` are all views so far, image `k` is `views[k]`.
 
-        The i-th observation belongs to the i-th action that is no answer. Zooms are done in order until the budget
+        The i-th observation belongs to the i-th action that is no answer. Looks are done in order until the budget
         is spent; the first one beyond it gets a sentence that says so, those after it nothing. Likewise nothing
         comes after the fourth error of a turn.
+
+        sample: whose image the views are of; tools need it, zooms do not. texts: how many looks of earlier turns were
+        answered in words; they count as zooms.
+
+        Raises:
+            InputError: if a tool needs pixels, and the image cannot be decoded.
         """
         observations: list[Observation] = []
         seen = list(views)
@@ -148,13 +194,14 @@ class ZoomEnvironment:
         for action in actions:
             if isinstance(action, Answer):
                 continue
-            spent = len(seen) > self.settings.max_zooms
-            observation = self._observe(action, views, seen, spent=spent)
+            spent = len(seen) - 1 + texts >= self.settings.max_zooms
+            observation = self._observe(sample, action, views, seen, spent=spent)
             observations.append(observation)
             if observation.view is not None:
                 seen.append(observation.view)
+            texts += observation.text is not None
             errors += observation.error is not None
-            if errors == _MAX_ERRORS or (spent and isinstance(action, Zoom)):
+            if errors == _MAX_ERRORS or (spent and not isinstance(action, Malformed)):
                 break
         return tuple(observations)
 
@@ -184,7 +231,13 @@ class ZoomEnvironment:
         return await loop.run_in_executor(threads, lambda: [self.image(sample, view) for view in views])
 
     def _observe(
-        self, action: Zoom | Malformed, views: Sequence[View], seen: list[View], *, spent: bool
+        self,
+        sample: Sample | None,
+        action: Zoom | Use | Malformed,
+        views: Sequence[View],
+        seen: list[View],
+        *,
+        spent: bool,
     ) -> Observation:
         if isinstance(action, Malformed):
             return Observation(error=action.reason)
@@ -195,6 +248,13 @@ class ZoomEnvironment:
             known = "0 is the only image of this conversation" if last == 0 else f"the images are numbered 0 to {last}"
             return Observation(error=f"There is no image {action.image}: {known}.")
         named = views[action.image]
+        if named.tool is not None:
+            return Observation(
+                error=f"Image {action.image} was made by {named.tool}: name the image that it was made from instead."
+            )
+        return self._zoomed(action, named, seen) if isinstance(action, Zoom) else self._used(sample, action, named)
+
+    def _zoomed(self, action: Zoom, named: View, seen: list[View]) -> Observation:
         try:
             box = clip_to_view(read_box(action.box), named, self.settings.system)
         except BoxError as error:
@@ -202,10 +262,37 @@ class ZoomEnvironment:
         view = self.crop_view(named.to_source(box, self.settings.system), named.source_size)
         return Observation(view=view, note=_no_detail(view, action.image, named, seen))
 
+    def _used(self, sample: Sample | None, action: Use, named: View) -> Observation:
+        if sample is None:
+            raise ValueError("a tool needs the sample whose image it is used on")
+        arguments = tuple(sorted(action.arguments.items()))
+        view = View(named.source_size, named.region, named.shown_size, action.tool, arguments)
+        try:
+            result = self._result(self._source(sample.image), view)
+        except ToolError as error:
+            return Observation(error=str(error))
+        if isinstance(result, str):
+            return Observation(text=result[:_MAX_WORDS] or "(no text)")
+        limits = self.settings.limits
+        shown = smart_resize(
+            Size(*result.size), grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=limits.zoom_pixels
+        )
+        return Observation(view=replace(view, shown_size=shown))
+
+    def _result(self, source: Source, view: View) -> Image.Image | str:
+        """What the view's tool makes of its region at full resolution; grey pixels where crops are not real."""
+        assert view.tool is not None
+        size = Size(int(view.region.width), int(view.region.height))
+        if self.settings.crop == "real":
+            pixels = source.show(View(view.source_size, view.region, size))
+        else:
+            pixels = Image.new("RGB", (size.width, size.height), _MID_GREY)
+        return self._tools[view.tool].run(pixels, dict(view.arguments))
+
     def overview(self, size: Size) -> View:
         """How a source of `size` pixels is shown first."""
-        limits = self.settings.limits
-        shown = smart_resize(size, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels)
+        limits, most = self.settings.limits, self.settings.overview_pixels(size)
+        shown = smart_resize(size, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=most)
         return View(size, Box(0, 0, size.width, size.height), shown)
 
     def crop_view(self, box: Box, source: Size) -> View:
@@ -227,12 +314,20 @@ class ZoomEnvironment:
 
     def _pixels(self, sample: Sample, view: View) -> Image.Image:
         source = self._source(sample.image)
+        if view.tool is not None:
+            return self._made(source, view)
         if self.settings.crop == "real" or view == self.overview(source.size):
             return source.show(view)
         region = _elsewhere(view, sample) if self.settings.crop == "shuffled" else None
         if region is None:
             return Image.new("RGB", (view.shown_size.width, view.shown_size.height), _MID_GREY)
         return source.show(View(view.source_size, region, view.shown_size))
+
+    def _made(self, source: Source, view: View) -> Image.Image:
+        made = self._result(source, view)
+        if isinstance(made, str):
+            raise InputError(f"the tool {view.tool} gave text where it had given an image; it must always do the same.")
+        return made.convert("RGB").resize((view.shown_size.width, view.shown_size.height), Image.Resampling.LANCZOS)
 
 
 @cache

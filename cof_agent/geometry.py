@@ -137,12 +137,15 @@ class View:
     """One image the model was shown: `region` of the source (source pixels, integer edges), at `shown_size`.
 
     View 0 of a trajectory is the overview. Only a view turns a box in the model's words into source pixels
-    and back.
+    and back. tool: what made the image of the region, with these `arguments`, if it is not the region itself; boxes mean
+    nothing in such an image.
     """
 
     source_size: Size
     region: Box
     shown_size: Size
+    tool: str | None = None
+    arguments: tuple[tuple[str, Any], ...] = ()
 
     def to_source(self, box: Box, system: CoordinateSystem) -> Box:
         """A box in the model's coordinates of this view -> source pixels."""
@@ -156,6 +159,16 @@ class View:
     def scale(self) -> float:
         """Shown pixels per source pixel along the sharper axis; 1 or more means full detail."""
         return max(self.shown_size.width / self.region.width, self.shown_size.height / self.region.height)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelLimits:
+    """The grid and area limits of the images a policy is shown, in shown pixels (see `smart_resize`)."""
+
+    grid: int = 28
+    min_pixels: int = 56 * 56
+    max_pixels: int = 1280 * 28 * 28  # overview
+    zoom_pixels: int = 320 * 28 * 28  # each crop
 
 
 def _mapped(box: Box, old: Box, new: Box) -> Box:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cof_agent.geometry import CoordinateSystem
+from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Tokens
 
@@ -47,16 +47,6 @@ class Completion:
     tokens: Tokens = field(default_factory=Tokens)
     truncated: bool = False
     logprob: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PixelLimits:
-    """The grid and area limits of the images a policy is shown, in shown pixels (see `geometry.smart_resize`)."""
-
-    grid: int = 28
-    min_pixels: int = 56 * 56
-    max_pixels: int = 1280 * 28 * 28  # overview
-    zoom_pixels: int = 320 * 28 * 28  # each crop
 
 
 def begun(messages: Sequence[Message]) -> str:

@@ -7,63 +7,43 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from cof_agent.data.samples import RESOLUTION
+from cof_agent.episodes import Episode, by_key
 from cof_agent.errors import InputError
-from cof_agent.policy import GREEDY, Policy, Sampling
-from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, read_jsonl, to_json, write_atomic
-
-if TYPE_CHECKING:
-    from cof_agent.environment import ZoomEnvironment
-    from cof_agent.graphs.steps import Graph
+from cof_agent.graphs.steps import Context, Graph
+from cof_agent.trajectory import JsonlAppender, Key, StopReason, Trajectory, read_jsonl, to_json, write_atomic
 
 Done = Callable[[Trajectory], None]
 Item = TypeVar("Item")
 
 
 async def rollout(
-    samples: Iterable[Sample],
-    policy: Policy,
-    environment: ZoomEnvironment,
+    wanted: Sequence[Episode],
+    graph: Graph,
+    context_of: Callable[[Episode], Context],
     *,
     output: str | Path | None = None,
     concurrency: int = 8,
-    sampling: Sampling = GREEDY,
-    prompt: str | None = None,
-    timeout: float = 600.0,
     retry_errors: bool = False,
     progress: bool = True,
     on_done: Done | None = None,
-    resolutions: bool = False,
-    graph: Graph | None = None,
 ) -> list[Trajectory]:
-    """One trajectory for each sample, in the order of the samples, of the zoom agent or another graph; see `collect` and
-    `Graph.run`. resolutions: each sample is taken at its own (`samples.at_resolutions`).
+    """One trajectory for each episode, in their order; the rest as for `collect`.
 
     Raises:
-        InputError: as `collect` does, and where `output` was made by another policy or with other settings.
+        InputError: as `collect` and `Graph.run` do, and where `output` was made by another policy or with other settings.
     """
-    from cof_agent.graphs.focus import FOCUS
-    from cof_agent.graphs.steps import Context
 
-    play = graph or FOCUS
-
-    def shown_to(sample: Sample) -> ZoomEnvironment:
-        return environment.at(sample, sample.metadata[RESOLUTION]) if resolutions else environment
-
-    def made_with(sample: Sample) -> dict[str, Any]:
-        return play.made_with(Context(policy, shown_to(sample), sampling, prompt, timeout))
-
-    async def one(sample: Sample) -> Trajectory:
-        return await play.run(sample, policy, shown_to(sample), sampling=sampling, prompt=prompt, timeout=timeout)
+    async def one(episode: Episode) -> Trajectory:
+        return await graph.run(episode.sample, context_of(episode))
 
     return await collect(
-        samples,
+        wanted,
         one,
         output=output,
         concurrency=concurrency,
-        made_with=made_with,
+        made_with=lambda episode: graph.made_with(context_of(episode)),
         retry_errors=retry_errors,
         progress=progress,
         on_done=on_done,
@@ -71,39 +51,39 @@ async def rollout(
 
 
 async def collect(
-    samples: Iterable[Sample],
-    one: Callable[[Sample], Awaitable[Trajectory]],
+    wanted: Iterable[Episode],
+    one: Callable[[Episode], Awaitable[Trajectory]],
     *,
     output: str | Path | None = None,
     concurrency: int = 8,
-    made_with: Callable[[Sample], Mapping[str, Any]] = lambda sample: {},
+    made_with: Callable[[Episode], Mapping[str, Any]] = lambda episode: {},
     retry_errors: bool = False,
     progress: bool = True,
     on_done: Done | None = None,
 ) -> list[Trajectory]:
-    """Runs `one` on each sample, at most `concurrency` at a time; returns the trajectories in the order of the samples.
+    """Runs `one` on each episode, at most `concurrency` at a time; returns the trajectories in the order of the episodes.
 
-    output: each trajectory is appended as soon as it is there; samples whose trajectory is there already are not run
+    output: each trajectory is appended as soon as it is there; episodes whose trajectory is there already are not played
     again (those that ended in an error are, with `retry_errors`). Once all are there, the file is put in the order of
-    the samples, so that it does not depend on concurrency or interruptions. made_with: fields of `Trajectory` that
-    that of a sample must have if it is already there. progress: a bar on stderr. on_done: called for each new trajectory.
+    the episodes, so that it does not depend on concurrency or interruptions. made_with: fields of `Trajectory` that
+    that of an episode must have if it is already there. progress: a bar on stderr. on_done: called for each new trajectory.
 
     What `one` records on its trajectory stops nobody; what it raises stops everything, with the rest kept.
 
     Raises:
         InputError: if two samples share an id, or `output` holds something else than earlier trajectories of these.
     """
-    wanted = by_id(samples)
+    by = by_key(wanted)
     path = Path(output) if output is not None else None
-    done = _earlier(path, wanted, made_with) if path is not None else {}
-    todo = [sample for id, sample in wanted.items() if not _settled(done.get(id), retry_errors)]
+    done = _earlier(path, by, made_with) if path is not None else {}
+    todo = [episode for key, episode in by.items() if not _settled(done.get(key), retry_errors)]
     with JsonlAppender(path) if path is not None else nullcontext() as appender, _bar(progress, todo) as advance:
 
-        async def finish(sample: Sample) -> None:
-            trajectory = await one(sample)
+        async def finish(episode: Episode) -> None:
+            trajectory = await one(episode)
             if appender is not None:
                 appender.append(trajectory)
-            done[sample.id] = trajectory
+            done[episode.key] = trajectory
             advance()
             if on_done is not None:
                 on_done(trajectory)
@@ -112,43 +92,31 @@ async def collect(
             await each(todo, finish, concurrency)
         except asyncio.CancelledError:
             if path is not None:
-                kept = sum(id in done for id in wanted)
+                kept = sum(key in done for key in by)
                 print(
-                    f"interrupted: {kept} of {len(wanted)} trajectories are kept in {path}; "
+                    f"interrupted: {kept} of {len(by)} trajectories are kept in {path}; "
                     "the same command goes on from there.",
                     file=sys.stderr,
                 )
             raise
     if path is not None:
-        _put_in_order(path, wanted, done)
-    return [done[id] for id in wanted]
-
-
-def by_id(samples: Iterable[Sample]) -> dict[str, Sample]:
-    """The samples by their ids, in their order.
-
-    Raises:
-        InputError: if two have the same.
-    """
-    wanted: dict[str, Sample] = {}
-    for sample in samples:
-        if sample.id in wanted:
-            raise InputError(f"two samples have the id {sample.id!r}; ids must differ.")
-        wanted[sample.id] = sample
-    return wanted
+        _put_in_order(path, by, done)
+    return [done[key] for key in by]
 
 
 def _earlier(
-    path: Path, wanted: Mapping[str, Sample], made_with: Callable[[Sample], Mapping[str, Any]]
-) -> dict[str, Trajectory]:
-    """The trajectories of an interrupted run, by sample; of several for one sample, the last."""
+    path: Path, wanted: Mapping[Key, Episode], made_with: Callable[[Episode], Mapping[str, Any]]
+) -> dict[Key, Trajectory]:
+    """The trajectories of an interrupted run, by key; of several for one episode, the last."""
     if not path.exists():
         return {}
-    earlier = {trajectory.sample.id: trajectory for trajectory in read_jsonl(path, Trajectory)}
-    for id, trajectory in earlier.items():
-        if id in wanted and trajectory.sample != wanted[id]:
-            raise InputError(f"{path} holds a trajectory of another sample {id!r}; use another output.")
-        fields = made_with(trajectory.sample).items()
+    earlier = {trajectory.key: trajectory for trajectory in read_jsonl(path, Trajectory)}
+    for key, trajectory in earlier.items():
+        if key not in wanted:
+            continue
+        if trajectory.sample != wanted[key].sample:
+            raise InputError(f"{path} holds a trajectory of another sample {key[0]!r}; use another output.")
+        fields = made_with(wanted[key]).items()
         different = [name for name, value in fields if getattr(trajectory, name) != value]
         if different:
             raise InputError(f"{path} holds trajectories of another run ({different[0]} differs); use another output.")
@@ -176,16 +144,16 @@ async def each(items: Sequence[Item], run: Callable[[Item], Awaitable[None]], co
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-def _put_in_order(path: Path, wanted: Mapping[str, Sample], done: Mapping[str, Trajectory]) -> None:
-    """Samples' order first; what else an earlier, larger run left there stays behind it."""
-    ids = [*wanted, *(id for id in done if id not in wanted)]
-    lines = "".join(to_json(done[id]) + "\n" for id in ids)
+def _put_in_order(path: Path, wanted: Mapping[Key, Episode], done: Mapping[Key, Trajectory]) -> None:
+    """The episodes' order first; what else an earlier, larger run left there stays behind it."""
+    keys = [*wanted, *(key for key in done if key not in wanted)]
+    lines = "".join(to_json(done[key]) + "\n" for key in keys)
     if path.read_bytes() != lines.encode():
         write_atomic(path, lines)
 
 
 @contextmanager
-def _bar(shown: bool, todo: Sequence[Sample]) -> Iterator[Callable[[], None]]:
+def _bar(shown: bool, todo: Sequence[Episode]) -> Iterator[Callable[[], None]]:
     if not shown or not todo:
         yield lambda: None
         return

@@ -46,6 +46,16 @@ class Zoom:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """The model uses another tool on the `image`-th image of the conversation; `arguments` as written, unchecked."""
+
+    tool: str
+    arguments: dict[str, Any]
+    image: int = 0
+    kind: Literal["use"] = "use"
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     text: str
     kind: Literal["answer"] = "answer"
@@ -59,16 +69,25 @@ class Malformed:
     kind: Literal["malformed"] = "malformed"
 
 
-Action = Zoom | Answer | Malformed
+Action = Zoom | Use | Answer | Malformed
+
+
+def is_look(action: Action) -> bool:
+    """Whether an action asks to be shown something: a zoom, or the use of another tool."""
+    return isinstance(action, Zoom | Use)
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the environment gave back: a view, or the error sentence the model reads; `note` is said beside a view."""
+    """What the environment gave back: a view, the words of a tool, or the error sentence that the model reads.
+
+    `note` is said beside a view.
+    """
 
     view: View | None = None
     error: str | None = None
     note: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +116,15 @@ class Turn:
     tokens: Tokens = Tokens()
     seconds: float = 0.0
 
+    @property
+    def boxes(self) -> tuple[tuple[tuple[Any, ...], int], ...]:
+        """What its zooms point at: each box as written, and the number of the image."""
+        return tuple((action.box, action.image) for action in self.actions if isinstance(action, Zoom))
+
+
+Key = tuple[str, int | None, int | None]
+"""A sample's id, the resolution it is asked at, and which of several plays it is."""
+
 
 class StopReason(StrEnum):
     ANSWERED = "answered"
@@ -108,7 +136,13 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One sample's whole conversation. `overview` is None only when the image could not be opened."""
+    """One sample's whole conversation. `overview` is None only when the image could not be opened.
+
+    strategy: how the zooms were spent (`strategies.registry`). resolution: long side in shown pixels at which the overview was
+    asked for, where it was. play: which of several plays of the sample this is, from 1. shuffle_seed: of the order of the
+    choices, where it was drawn. Of RL: the training `step`, `rewards` by name (None where one could not be scored), the
+    `advantage`, and the `group` of plays that it was computed over. Fields that do not apply are None.
+    """
 
     sample: Sample
     overview: View | None
@@ -119,6 +153,19 @@ class Trajectory:
     protocol_version: str = ""
     error: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    strategy: str = "focus"
+    resolution: int | None = None
+    play: int | None = None
+    shuffle_seed: int | None = None
+    step: int | None = None
+    rewards: dict[str, float | None] = field(default_factory=dict)
+    advantage: float | None = None
+    group: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the other trajectories of its run."""
+        return self.sample.id, self.resolution, self.play
 
     @property
     def views(self) -> tuple[View, ...]:

@@ -16,14 +16,13 @@ from cof_agent import protocol
 from cof_agent.backends.local.policy import CAPACITY
 from cof_agent.backends.local.reader import FAMILIES, limits_of, template_messages
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
-from cof_agent.policy import PixelLimits
+from cof_agent.geometry import PixelLimits
 from cof_agent.training import memory, plan
 from cof_agent.training.memory import ADAPTERS, LANGUAGE, Row
 from cof_agent.training.models import read_checkpoint
-from cof_agent.trajectory import Sample
 from rl.settings import NO_FSDP, Settings
-from rl.train import samples_of
 
 REFERENCE = "reference model"
 GPUS = (24, 40, 48, 80, 140)
@@ -47,7 +46,7 @@ class Conversation:
     trained: int
 
 
-def show(settings: Settings) -> None:
+def show(settings: Settings, wanted: Sequence[Episode]) -> None:
     """Prints the configuration, the parameters, what is played, the steps, and the memory of one GPU.
 
     Raises:
@@ -56,15 +55,15 @@ def show(settings: Settings) -> None:
     if settings.training.process_index:
         return  # the others would say the same
     config, processor = read_checkpoint(settings)
-    samples, limits = samples_of(settings), limits_of(config, processor, *_pixels(settings))
-    prompt = longest_prompt(samples, processor, ZoomSettings(FAMILIES[config.model_type], limits))
+    limits = limits_of(config, processor, *_pixels(settings))
+    prompt = longest_prompt(wanted, processor, ZoomSettings(FAMILIES[config.model_type], limits))
     conversation = conversation_of(settings, prompt, limits)
     model = plan.model_of(settings, config)
     if model.sharding.engine == "FSDP":
         raise InputError(NO_FSDP)
     console = plan.printer()
     plan.show_setup(console, settings, model)
-    console.print(_run_table(settings, len(samples), prompt, conversation, limits))
+    console.print(_run_table(settings, len(wanted), prompt, conversation, limits))
     for warning in warnings(settings, conversation, limits):
         console.print(f"Warning: {warning}")
     found = memory.estimate(
@@ -99,16 +98,16 @@ def _pixels(settings: Settings) -> tuple[int | None, int | None]:
     return settings.run.overview_pixels, settings.run.zoom_pixels
 
 
-def longest_prompt(samples: Sequence[Sample], processor: Any, shown: ZoomSettings) -> Prompt:
-    """The longest of the samples' prompts, for an agent that is shown its images by these settings; decodes no image.
+def longest_prompt(wanted: Sequence[Episode], processor: Any, shown: ZoomSettings) -> Prompt:
+    """The longest of the episodes' prompts, for an agent that is shown its images by these settings; decodes no image.
 
     Raises:
         InputError: if an image cannot be opened.
     """
     environment, found = ZoomEnvironment(shown, source_cache=0), []
-    for sample in samples:
-        overview = environment.reset(sample)
-        messages = template_messages(protocol.opening(sample, overview, system=shown.system))
+    for episode in wanted:
+        overview = environment.at(episode.resolution).reset(episode.sample)
+        messages = template_messages(protocol.opening(episode.sample, overview, system=shown.system))
         text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         cells = overview.shown_size.area // shown.limits.grid**2
         words = len(processor.tokenizer.encode(text, add_special_tokens=False)) - 1  # one stands for the overview

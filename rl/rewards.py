@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from cof_agent import scoring
 from cof_agent.evaluation.judge import Judge
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
-from cof_agent.trajectory import Trajectory, Zoom
+from cof_agent.trajectory import Trajectory
 
 Reward = Callable[..., list[float | None]]
 
@@ -47,11 +47,11 @@ def _asked(trajectory: Trajectory) -> list[Box]:
     views, system = trajectory.views, CoordinateSystem(trajectory.settings["system"])
     found = []
     for turn in trajectory.turns:
-        for action in turn.actions:
-            if isinstance(action, Zoom) and 0 <= action.image < len(views):
-                view = views[action.image]
+        for box, image in turn.boxes:
+            if 0 <= image < len(views):
+                view = views[image]
                 try:
-                    found.append(view.to_source(clip_to_view(read_box(action.box), view, system), system))
+                    found.append(view.to_source(clip_to_view(read_box(box), view, system), system))
                 except BoxError:
                     continue
     return found

@@ -14,16 +14,17 @@ from typing import Protocol
 
 from PIL.Image import Image
 
+from cof_agent.agent import Agent
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.memory import Picture
-from cof_agent.data.samples import RESOLUTION
+from cof_agent.config import AgentConfig
 from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem
-from cof_agent.graphs import focus
-from cof_agent.policy import Completion, PixelLimits, Sampling
+from cof_agent.geometry import CoordinateSystem, PixelLimits
+from cof_agent.policy import Completion, Sampling
 from cof_agent.protocol import Message
-from cof_agent.trajectory import Sample, Tokens, Trajectory
+from cof_agent.trajectory import Tokens, Trajectory
 
 END_OF_TURN = "<|im_end|>"
 """How a turn ends in the templates of Qwen2-VL, Qwen2.5-VL and Qwen3-VL; one token."""
@@ -120,40 +121,43 @@ class Rollout:
 
 
 async def roll_out(
-    samples: Sequence[Sample],
+    wanted: Sequence[Episode],
     policy: TokenPolicy,
+    config: AgentConfig,
     environment: ZoomEnvironment,
     *,
     budget: int,
-    sampling: Sampling,
     seeds: Sequence[int],
-    resolutions: bool = False,
     on_end: Callable[[], None] = lambda: None,
 ) -> list[Rollout]:
-    """One rollout for each of `samples`, all at once; `seeds` are those of their random numbers. resolutions: each sample
-    is taken at its own (`samples.at_resolutions`).
+    """One rollout for each of the episodes, all at once; `seeds` are those of their random numbers.
 
+    config: how the agent runs; `policy` stands for its model. environment: whose decoded images are shared.
     on_end: called as each conversation ends.
 
     Raises:
-        InputError: if an image cannot be opened.
+        InputError: if an image cannot be opened, or the strategy writes turns that the model did not write.
     """
 
-    async def one(sample: Sample, seed: int) -> Rollout:
+    async def one(episode: Episode, seed: int) -> Rollout:
         transcript = Transcript(policy, budget)
-        shown = environment.at(sample, sample.metadata[RESOLUTION]) if resolutions else environment
-        try:
-            # However long a large batch takes, a turn that had to wait for it is none that failed.
-            trajectory = await focus.run(
-                sample, transcript, shown, sampling=replace(sampling, seed=seed), timeout=math.inf
+        # However long a large batch takes, a turn that had to wait for it is none that failed.
+        how = replace(config, seed=seed, timeout=math.inf)
+        agent = Agent(how, policy=transcript, environment=environment)
+        if agent.context(episode).policy is not transcript:
+            raise InputError(
+                f"the strategy {config.strategy} writes turns of its own, so that it cannot be trained by RL."
             )
+        try:
+            trajectory = await agent.play(episode)
         finally:
             on_end()
         if not transcript.completion:
-            raise InputError(f"sample {sample.id} cannot be played: {trajectory.error or 'nothing was generated'}")
+            reason = trajectory.error or "nothing was generated"
+            raise InputError(f"sample {episode.sample.id} cannot be played: {reason}")
         found = transcript
         return Rollout(
             trajectory, found.prompt, found.completion, found.mask, found.logprobs, found.images, found.exhausted
         )
 
-    return list(await asyncio.gather(*(one(*pair) for pair in zip(samples, seeds, strict=True))))
+    return list(await asyncio.gather(*(one(*pair) for pair in zip(wanted, seeds, strict=True))))

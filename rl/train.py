@@ -14,15 +14,16 @@ from transformers import set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.import_utils import is_vllm_available
 
-from cof_agent.backends.load import named_policy, split_spec
-from cof_agent.data.samples import at_resolutions, read_samples
+from cof_agent.backends.load import load, split_spec
+from cof_agent.data.samples import read_samples
+from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.settings import record, write_record
-from cof_agent.training.trainer import held_out_of, last_whole_checkpoint, play_of
-from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.training.trainer import agent_of, held_out_of, last_whole_checkpoint
+from cof_agent.trajectory import Trajectory, read_jsonl, to_json, write_atomic
 from rl import rewards
 from rl.settings import Settings, parse
 from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings.run.dry_run:
         from rl import plan
 
-        plan.show(settings)
+        plan.show(settings, episodes_of(settings))
         return
     trainer = build_trainer(settings)
     output = Path(settings.training.output_dir)
@@ -59,21 +60,21 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         torch.set_num_threads(run.threads)
     set_seed(training.seed)
     config, processor = read_checkpoint(settings)
-    samples = samples_of(settings)
+    wanted = episodes_of(settings)
     held_out, judge = held_out_of(settings), _judge(settings)
     return ZoomGRPOTrainer(
         load_model(settings),
         [rewards.by_name(name, training.num_generations, judge) for name in run.rewards],
         training,
-        train_dataset=_dataset(samples),
-        eval_dataset=_dataset(samples[:1]) if held_out else None,  # the trainer insists on one
+        train_dataset=_dataset(wanted),
+        eval_dataset=_dataset(wanted[:1]) if held_out else None,  # the trainer insists on one
         processing_class=processor,
         peft_config=lora(settings, config) if settings.model.use_peft else None,
         redraws=run.redraws,
-        play=play_of(settings),
+        agent=agent_of(settings),
         held_out=held_out,
         blank_control=run.eval_blank,
-        record=record(settings) | {"data": {"samples": len(samples)}},
+        record=record(settings) | {"data": {"samples": len(wanted)}},
     )
 
 
@@ -87,13 +88,13 @@ def _judge(settings: Settings) -> Judge | None:
         raise InputError(
             f"under ZeRO-3 the judge {model} would be divided among the processes; serve it, and name it PROVIDER:MODEL."
         )
-    policy = named_policy(model, provider=provider, base_url=run.judge_base_url, timeout=run.judge_timeout)
+    policy = load(run.judge, base_url=run.judge_base_url, timeout=run.judge_timeout)
     cache = Path(settings.training.output_dir) / "judge" / f"{settings.training.process_index}.jsonl"
     return Judge(policy, cache=cache, timeout=run.judge_timeout, concurrency=run.judge_concurrency)
 
 
-def samples_of(settings: Settings) -> list[Sample]:
-    """The samples that a run plays: those with a known answer.
+def episodes_of(settings: Settings) -> list[Episode]:
+    """What a run plays: the samples with a known answer, each at its resolution.
 
     Raises:
         InputError: if they cannot be read, or there are fewer than are played at once, of which TRL would play none.
@@ -107,20 +108,20 @@ def samples_of(settings: Settings) -> list[Sample]:
             f"{run.data} has {len(samples)} samples with a known answer, but {prompts} are played at once, each "
             f"{training.num_generations} times; take more samples, or lower gradient_accumulation_steps."
         )
-    return at_resolutions(samples, run.resolutions, training.seed)
+    return drawn(samples, run.resolutions, training.seed)
 
 
 def forget_after(path: Path, step: int) -> None:
     """Takes out the rollouts of `step` and later, which an interrupted run played and will play again."""
     if path.exists():
-        kept = [to_json(one) + "\n" for one in read_jsonl(path, Trajectory) if one.settings.get("step", 0) < step]
+        kept = [to_json(one) + "\n" for one in read_jsonl(path, Trajectory) if (one.step or 0) < step]
         write_atomic(path, "".join(kept))
 
 
-def _dataset(samples: Sequence[Sample]) -> Dataset:
+def _dataset(wanted: Sequence[Episode]) -> Dataset:
     """TRL's rows. The prompt is only what its logs show: the conversation opens as the agent's does."""
     return Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": sample.question}], "sample": to_json(sample)} for sample in samples]
+        [{"prompt": [{"role": "user", "content": one.sample.question}], "episode": to_json(one)} for one in wanted]
     )
 
 

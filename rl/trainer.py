@@ -8,6 +8,7 @@ and images back in the form that its own loop gives them in (a test holds the tw
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,21 +25,21 @@ from trl import GRPOTrainer
 from cof_agent import scoring
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
-from cof_agent.policy import Sampling
-from cof_agent.training.trainer import ZoomTrainer
-from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, from_json, to_json
+from cof_agent.training.trainer import ZoomTrainer, policy_of
+from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json, to_json
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
 from rl.vllm import Engine, VLLMPolicy, engine_of, rounds_of
 from rl.watch import ToolWatch
 
 ROLLOUTS = "trajectories.jsonl"
-"""In the output folder: all that was played, with the `step` in the settings."""
+"""In the output folder: all that was played, with step, rewards, advantage and group."""
 
 
 class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
-    """GRPO over whole zoom conversations; rows of the data set hold a sample as JSON in the column `sample`.
+    """GRPO over whole zoom conversations; rows of the data set hold an episode as JSON in the column `episode`.
 
     Crops are part of the loss's input, their tokens and all that the model did not write are masked. Reward functions get
     the played `trajectory`. Every conversation draws random numbers of its own, which depend on the seed, the step and its
@@ -63,7 +64,8 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         # TRL takes cut-off conversations out of the attention mask as well, and then counts fewer images than it is given.
         self._forgive_cut_off, self.mask_truncated_completions = self.args.mask_truncated_completions, False
         self._redraws = redraws
-        self._samples: list[Sample] = []
+        self._episodes: list[Episode] = []
+        self._gathered: list[Trajectory] = []  # of all processes, of the generation under way
         self._sources = ZoomEnvironment()
         self._engine: Engine | None = None
         if self.use_vllm:
@@ -83,8 +85,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
-        self._samples = [from_json(row["sample"], Sample) for row in inputs]
+        self._episodes = [from_json(row["episode"], Episode) for row in inputs]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        self._record_played()
         self._elsewhere = time.perf_counter() - started
         metrics = self._metrics["train"]  # the only mode: evaluation is the agent's, not TRL's
         metrics["seconds/scoring"].append(self._elsewhere - metrics["seconds/rollout"][-1])
@@ -113,14 +116,14 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         other samples, up to `redraws` times (dynamic sampling, DAPO, arXiv 2503.14476)."""
         self._generation = self._next_generation()
         with self._player() as play:
-            rollouts = play(range(len(self._samples)), 0)
+            rollouts = play(range(len(self._episodes)), 0)
             for attempt in range(1, self._redraws + 1):
                 again = self._equal_groups(rollouts)
                 if not again:
                     break
                 places = [place for place in range(len(rollouts)) if self._group(place) in again]
                 for place in places:
-                    self._samples[place] = self._another_sample(attempt, self._group(place))
+                    self._episodes[place] = self._another(attempt, self._group(place))
                 for place, rollout in zip(places, play(places, attempt), strict=True):
                     rollouts[place] = rollout
         return rollouts
@@ -147,7 +150,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
 
     def _played_by(self, engine: Engine, places: Sequence[int], attempt: int) -> list[Rollout]:
         rounds = rounds_of(len(places))
-        policy = self._play.reader(VLLMPolicy, self.model, self.processing_class, longest=engine.longest, rounds=rounds)
+        policy = policy_of(
+            self.model, self.processing_class, self._agent, VLLMPolicy, longest=engine.longest, rounds=rounds
+        )
         return rounds.play(lambda: self._rollouts(policy, places, attempt, rounds.leave), engine.answer)
 
     def _rollouts(
@@ -157,15 +162,14 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         attempt: int,
         on_end: Callable[[], None] = lambda: None,
     ) -> Coroutine[Any, Any, list[Rollout]]:
-        first = self.accelerator.process_index * len(self._samples)
+        first = self.accelerator.process_index * len(self._episodes)
         return roll_out(
-            [self._samples[place] for place in places],
+            [self._episodes[place] for place in places],
             policy,
-            self._sources.with_settings(self._play.settings(policy)),
+            replace(self._agent, temperature=self.temperature, top_p=self.top_p),
+            self._sources,
             budget=self.max_completion_length,
-            sampling=Sampling(self._play.turn_tokens, self.temperature, self.top_p),
             seeds=[self._seed("play", attempt, first + place) for place in places],
-            resolutions=self._play.resolutions,
             on_end=on_end,
         )
 
@@ -175,7 +179,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
 
     def _group(self, place: int) -> int:
         """Which group of the whole step a place of this process's batch is in."""
-        first: int = self.accelerator.process_index * len(self._samples)
+        first: int = self.accelerator.process_index * len(self._episodes)
         return (first + place) // int(self.num_generations)
 
     def _equal_groups(self, rollouts: Sequence[Rollout]) -> set[int]:
@@ -190,18 +194,16 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         groups = [rewards[start : start + size] for start in range(0, len(rewards), size)]
         return {number for number, group in enumerate(groups) if max(group) - min(group) < 1e-6}
 
-    def _another_sample(self, attempt: int, group: int) -> Sample:
+    def _another(self, attempt: int, group: int) -> Episode:
         """One for the whole group, whichever processes it is played by."""
         rows: Any = self.train_dataset
-        return from_json(rows[self._seed("sample", attempt, group) % len(rows)]["sample"], Sample)
+        return from_json(rows[self._seed("sample", attempt, group) % len(rows)]["episode"], Episode)
 
     def _account(self, rollouts: Sequence[Rollout], seconds: float) -> None:
-        """Metrics of the step, and its trajectories for `cof view`."""
-        step, metrics = self.state.global_step, self._metrics["train"]
-        lines = [
-            to_json(replace(one.trajectory, settings={**one.trajectory.settings, "step": step})) for one in rollouts
-        ]
-        gathered = [from_json(line, Trajectory) for line in gather_object(lines)]
+        """Metrics of the step."""
+        metrics = self._metrics["train"]
+        lines = gather_object([to_json(one.trajectory) for one in rollouts])
+        gathered = self._gathered = [from_json(line, Trajectory) for line in lines]
         written = gather_object([sum(one.mask) for one in rollouts])
         read = gather_object([len(one.prompt) + len(one.completion) for one in rollouts])
         exhausted = gather_object([one.exhausted for one in rollouts])
@@ -216,10 +218,31 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         }
         for name, value in found.items():
             metrics[name].append(value)
-        if self.accelerator.is_main_process:
-            with JsonlAppender(Path(self.args.output_dir) / ROLLOUTS) as file:
-                for trajectory in gathered:
-                    file.append(trajectory)
+
+    def _record_played(self) -> None:
+        """Appends what was played, with what it was scored as, for `cof view`. TRL's logs hold the scores of all processes."""
+        if not self.accelerator.is_main_process:
+            return
+        step, number = self._generation
+        count = len(self._gathered)
+        rewards = {name: list(values)[-count:] for name, values in self._logs["rewards"].items()}
+        advantages = list(self._logs["advantages"])[-count:]
+        with JsonlAppender(Path(self.args.output_dir) / ROLLOUTS) as file:
+            for place, trajectory in enumerate(self._gathered):
+                scores = {name: _unless_nan(values[place]) for name, values in rewards.items()}
+                file.append(
+                    replace(
+                        trajectory,
+                        step=step,
+                        rewards=scores,
+                        advantage=advantages[place],
+                        group=f"{step}-{number}-{place // int(self.num_generations)}",
+                    )
+                )
+
+
+def _unless_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def loss_mask(rollout: Rollout, forgive_cut_off: bool) -> list[int]:

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 from PIL import Image
 
 from cof_agent import scoring
-from cof_agent.data.export import messages_of, settings_of
 from cof_agent.data.samples import load_table
-from cof_agent.environment import ZoomEnvironment
+from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.protocol import Message
+from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
 from sft.frame import Frame, Unfit, reframe
 

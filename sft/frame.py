@@ -6,17 +6,15 @@ views are sized for the new grid. What the target model would itself have been s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cof_agent import protocol
 from cof_agent.backends.local.reader import FAMILIES
-from cof_agent.data.export import settings_of
-from cof_agent.environment import ZoomEnvironment
-from cof_agent.geometry import Box, BoxError, CoordinateSystem, Size, View, read_box, smart_resize
-from cof_agent.policy import PixelLimits
-from cof_agent.strategies.spot import protocol as spot
-from cof_agent.trajectory import Action, Trajectory, Turn, Zoom
+from cof_agent.environment import ZoomEnvironment, settings_of
+from cof_agent.geometry import Box, BoxError, CoordinateSystem, PixelLimits, Size, View, read_box, smart_resize
+from cof_agent.strategies.replay import format_of
+from cof_agent.trajectory import Trajectory
 
 
 class Unfit(Exception):
@@ -56,26 +54,29 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
     """
     if trajectory.overview is None:
         raise Unfit("its image was never shown")
-    made, spots = settings_of(trajectory), trajectory.protocol_version == spot.VERSION
-    system = spot.SYSTEM if spots else frame.system  # Chain-of-Spot's coordinates are the same for every model
+    made, wire = settings_of(trajectory), format_of(trajectory)
+    system = wire.system or frame.system
     if made.system == system and all(frame.fits(view.shown_size) for view in trajectory.views):
         return trajectory
     limits = PixelLimits(
         frame.grid,
         frame.min_pixels,
-        min(max(made.limits.max_pixels, frame.min_pixels), frame.max_pixels),
+        min(max(made.overview_pixels(trajectory.overview.source_size), frame.min_pixels), frame.max_pixels),
         min(max(made.limits.zoom_pixels, frame.min_pixels), frame.max_pixels),
     )
-    settings = replace(made, system=system, limits=limits)
+    settings = replace(made, system=system, limits=limits, resolution=None)
     target = environment.with_settings(settings)
     views, shown, turns = trajectory.views, [target.reset(trajectory.sample)], []
+
+    def move(box: Sequence[Any], image: int) -> Box:
+        return _moved(box, image, made.system, system, views, shown)
+
     for turn in trajectory.turns:
-        if spots:
-            text, actions = _pointed(turn, views, shown)
-        else:
-            text = _rewritten(turn, made.system, frame.system, views, shown)
-            actions = protocol.parse(text)
-        observations = target.step(actions, shown)
+        try:
+            text, actions = wire.rewrite(turn, move, shown[0])
+        except ValueError as error:
+            raise Unfit(str(error)) from None
+        observations = target.step(actions, shown, sample=trajectory.sample)
         if len(observations) != len(turn.observations) or any(found.view is None for found in observations):
             raise Unfit("a box of it brings no crop in this model's coordinates")
         shown += [found.view for found in observations if found.view is not None]
@@ -84,34 +85,18 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
     return replace(trajectory, overview=shown[0], turns=tuple(turns), settings=made_with)
 
 
-def _rewritten(
-    turn: Turn, old: CoordinateSystem, new: CoordinateSystem, views: tuple[View, ...], shown: list[View]
-) -> str:
-    """The words of a turn with the box in the new coordinates."""
-    if not protocol.well_formed(turn.text) or len(turn.actions) > 1:
-        raise Unfit("a turn of it is not one thought and one action, so that it cannot be rewritten for this model")
-    action = turn.actions[0]
-    if not isinstance(action, Zoom):
-        return turn.text
-    return protocol.write_zoom(protocol.thought(turn.text), _moved(action, old, new, views, shown), action.image)
-
-
-def _pointed(turn: Turn, views: tuple[View, ...], shown: list[View]) -> tuple[str, tuple[Action, ...]]:
-    """The words and the action of a turn in Chain-of-Spot's format, the region in the padded square of the new overview."""
-    (action,) = turn.actions
-    if not isinstance(action, Zoom):
-        return turn.text, turn.actions
-    text = spot.write_region(_moved(action, spot.SYSTEM, spot.SYSTEM, views, shown))
-    return text, (spot.read_region(text, shown[0]),)
-
-
 def _moved(
-    action: Zoom, old: CoordinateSystem, new: CoordinateSystem, views: tuple[View, ...], shown: list[View]
+    box: Sequence[Any],
+    image: int,
+    old: CoordinateSystem,
+    new: CoordinateSystem,
+    views: Sequence[View],
+    shown: Sequence[View],
 ) -> Box:
-    """The box of a zoom in the new coordinates."""
+    """A box as the model wrote it, in the new coordinates."""
     try:
-        source = views[action.image].to_source(read_box(action.box), old)
+        source = views[image].to_source(read_box(box), old)
     except (BoxError, IndexError):
         raise Unfit("a box of it cannot be read, so that it cannot be rewritten for this model") from None
-    box = shown[action.image].from_source(source, new)
-    return box if new.digits else Box(*(float(round(value)) for value in box))
+    moved = shown[image].from_source(source, new)
+    return moved if new.digits else Box(*(float(round(value)) for value in moved))

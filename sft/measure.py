@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from cof_agent.errors import InputError
 from cof_agent.trajectory import write_atomic
 from sft.collate import assistant_mask
-from sft.dataset import Outline, Rows
+from sft.dataset import Outline, Rows, read_rows
 from sft.frame import Frame, Unfit
+from sft.settings import CURRICULUM, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +111,30 @@ def write_left_out(measured: Measured, path: Path) -> None:
             json.dumps({"sample": name, "reason": why}, ensure_ascii=False) for name, why in measured.left_out.items()
         ]
         write_atomic(path, "\n".join(lines) + "\n")
+
+
+def read_data(settings: Settings, processor: Any, frame: Frame) -> tuple[Rows, Measured]:
+    """The samples and their measures; prints the table, and lists what is left out beside the checkpoints.
+
+    Raises:
+        InputError: if nothing can be trained on, saying why.
+    """
+    run, first = settings.run, settings.training.process_index == 0
+    if run.data == CURRICULUM:
+        from sft.nano.curriculum import CurriculumRows, Plan  # nano's schooling, which no other model needs
+
+        rows: Rows = CurriculumRows(Plan(**run.plan), settings.training.seed, run.samples or 0)
+        return rows, Measured([Measure(index, 0, 0, 0, 0) for index in range(len(rows))], {})
+    rows = read_rows(run.data, frame, split=run.split, limit=run.samples)
+    measured = measure(rows, processor, frame, settings.max_length, progress=first)
+    left_out = Path(settings.training.output_dir) / "left_out.jsonl"
+    if not measured.kept:
+        name, reason = next(iter(measured.left_out.items()))
+        raise InputError(
+            f"nothing in {run.data} can be trained on; of the first of its {len(rows)} samples, {name}: {reason}."
+        )
+    if first:
+        if not run.dry_run:
+            write_left_out(measured, left_out)
+        Console(stderr=True).print(table(measured, None if run.dry_run else left_out))
+    return rows, measured

@@ -18,7 +18,6 @@ from cof_agent.training import memory, plan
 from cof_agent.training.models import read_checkpoint
 from sft import measure
 from sft.frame import Frame, frame_of
-from sft.nano.curriculum import CurriculumRows, Plan
 from sft.settings import CURRICULUM, Settings
 
 SAMPLED = 16  # rows of the curriculum that are measured
@@ -59,12 +58,12 @@ def data_of(settings: Settings, processor: Any, frame: Frame) -> Data:
     Raises:
         InputError: if it cannot be read, or nothing in it can be trained on.
     """
-    from sft.train import read_data
-
     run = settings.run
     if run.data != CURRICULUM:
-        kept = read_data(settings, processor, frame)[1].kept
+        kept = measure.read_data(settings, processor, frame)[1].kept
         return _data(kept, len(kept))
+    from sft.nano.curriculum import CurriculumRows, Plan
+
     rows = CurriculumRows(Plan(**run.plan), settings.training.seed, min(SAMPLED, run.samples or 0))
     kept = measure.measure(rows, processor, frame, settings.max_length).kept
     if not kept:

@@ -14,22 +14,19 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from rich.console import Console
 from torch.utils.data import get_worker_info
 from transformers import set_seed
 
-from cof_agent.errors import InputError
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.settings import Settings as AnySettings
 from cof_agent.training.settings import record, write_record
-from cof_agent.training.trainer import held_out_of, last_whole_checkpoint, play_of
+from cof_agent.training.trainer import agent_of, held_out_of, last_whole_checkpoint
 from sft import measure
 from sft.collate import AssistantCollator
-from sft.dataset import Rows, read_rows
-from sft.frame import Frame, frame_of
-from sft.nano.curriculum import CurriculumRows, Plan
-from sft.settings import CURRICULUM, Settings, parse
+from sft.dataset import Rows
+from sft.frame import frame_of
+from sft.settings import Settings, parse
 from sft.trainer import ZoomSFTTrainer
 
 
@@ -64,7 +61,7 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
     set_seed(training.seed)  # also of an adapter's first weights, which are drawn before the trainer sets its own
     config, processor = read_checkpoint(settings)
     frame = frame_of(config, processor)
-    rows, measured = read_data(settings, processor, frame)
+    rows, measured = measure.read_data(settings, processor, frame)
     held_out = held_out_of(settings)
     return ZoomSFTTrainer(
         model=load_model(settings),
@@ -74,36 +71,11 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
         train_dataset=as_dataset(rows, [one.index for one in measured.kept]),
         eval_dataset=as_dataset(rows, [measured.kept[0].index]) if held_out else None,  # the trainer insists on one
         peft_config=lora(settings, config) if settings.model.use_peft else None,
-        play=play_of(settings),
+        agent=agent_of(settings),
         held_out=held_out,
         blank_control=run.eval_blank,
         record=record(settings) | {"data": _figures(measured)},
     )
-
-
-def read_data(settings: Settings, processor: Any, frame: Frame) -> tuple[Rows, measure.Measured]:
-    """The samples and their measures; prints the table, and lists what is left out beside the checkpoints.
-
-    Raises:
-        InputError: if nothing can be trained on, saying why.
-    """
-    run, first = settings.run, settings.training.process_index == 0
-    if run.data == CURRICULUM:
-        rows: Rows = CurriculumRows(Plan(**run.plan), settings.training.seed, run.samples or 0)
-        return rows, measure.Measured([measure.Measure(index, 0, 0, 0, 0) for index in range(len(rows))], {})
-    rows = read_rows(run.data, frame, split=run.split, limit=run.samples)
-    measured = measure.measure(rows, processor, frame, settings.max_length, progress=first)
-    left_out = Path(settings.training.output_dir) / "left_out.jsonl"
-    if not measured.kept:
-        name, reason = next(iter(measured.left_out.items()))
-        raise InputError(
-            f"nothing in {run.data} can be trained on; of the first of its {len(rows)} samples, {name}: {reason}."
-        )
-    if first:
-        if not run.dry_run:
-            measure.write_left_out(measured, left_out)
-        Console(stderr=True).print(measure.table(measured, None if run.dry_run else left_out))
-    return rows, measured
 
 
 def _figures(measured: measure.Measured) -> dict[str, Any]:

@@ -20,9 +20,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from cof_agent.environment import ZoomEnvironment, ZoomSettings, _decoders
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.geometry import Box, CoordinateSystem, PixelLimits, Size, View
 from cof_agent.image import open_source
-from cof_agent.policy import PixelLimits
 from cof_agent.trajectory import Action, Answer, Malformed, Sample, Zoom
 from tests import qwen_reference
 

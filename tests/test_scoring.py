@@ -7,11 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cof_agent import scoring
-from cof_agent.answer_match import similarity
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.evaluation import metrics as evaluate
 from cof_agent.evaluation.metrics import figures, interval, summarise, wilson
 from cof_agent.geometry import Box, Size, View
+from cof_agent.scoring.answer_match import similarity
 from cof_agent.trajectory import Answer, Malformed, Observation, Sample, StopReason, Tokens, Trajectory, Turn, Zoom
 
 VIEW = View(Size(400, 300), Box(0, 0, 400, 300), Size(392, 308))

@@ -17,8 +17,8 @@ from weakref import WeakKeyDictionary
 
 from cof_agent.cache import Recent
 from cof_agent.errors import InputError, said
-from cof_agent.geometry import CoordinateSystem
-from cof_agent.policy import GREEDY, Completion, PixelLimits, PolicyError, Sampling, begun
+from cof_agent.geometry import CoordinateSystem, PixelLimits
+from cof_agent.policy import GREEDY, Completion, PolicyError, Sampling, begun
 from cof_agent.protocol import begins_anew
 from cof_agent.trajectory import Tokens
 

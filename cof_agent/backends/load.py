@@ -1,4 +1,4 @@
-"""The policy of a name: `nano`, a directory, a hub id, or a served model, which a SPEC calls PROVIDER:MODEL."""
+"""The policy of a SPEC: `nano`, a folder, a hub id, or PROVIDER:MODEL for a served model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
+from cof_agent.nano import NANO
 from cof_agent.policy import Policy
 
 REQUEST_TIMEOUT = 120.0  # seconds for one request to a server
@@ -17,38 +18,45 @@ def split_spec(spec: str) -> tuple[str | None, str]:
     return (served[1], served[2]) if served else (None, spec)
 
 
-def named_policy(
-    model: str,
+def load(
+    model: str = NANO,
     *,
-    provider: str | None = None,
     base_url: str | None = None,
     coordinates: str | None = None,
-    max_pixels: int | None = None,
+    overview_pixels: int | None = None,
     zoom_pixels: int | None = None,
     timeout: float = REQUEST_TIMEOUT,
+    device: str | None = None,
+    dtype: str | None = None,
+    attn: str | None = None,
 ) -> Policy:
-    """A served model where `provider` or `base_url` is given, else one that is loaded into this process.
+    """The model of a SPEC: served where the SPEC has a provider or `base_url` is given, else loaded into this process.
 
-    coordinates: of a served model, "absolute", "thousand" or "unit". timeout: seconds for one request to a server. For
-    the rest see `chat.connect` and `local.load`.
+    coordinates: of a served model, "absolute", "thousand" or "unit". overview_pixels, zoom_pixels: largest areas of the
+    overview and of a crop in shown pixels. timeout: seconds for one request to a server. device, dtype, attn: of a local
+    model, as torch and transformers name them.
 
     Raises:
         InputError: if it cannot be loaded or reached as described.
     """
+    provider, name = split_spec(model)
     if provider is not None or base_url is not None:
+        given = {"--device": device, "--dtype": dtype, "--attn": attn}
+        if named := [option for option, value in given.items() if value is not None]:
+            raise InputError(f"{named[0]} is for local models; a server decides this itself.")
         from cof_agent.backends.chat import connect
 
         return connect(
-            model,
+            name,
             provider=provider or "openai",
             base_url=base_url,
             coordinates=CoordinateSystem(coordinates) if coordinates else None,
-            max_pixels=max_pixels,
+            max_pixels=overview_pixels,
             zoom_pixels=zoom_pixels,
             timeout=timeout,
         )
     if coordinates is not None:
         raise InputError("--coordinates is for served models; a local checkpoint's config says what its boxes mean.")
-    from cof_agent.backends.local.policy import load
+    from cof_agent.backends.local.policy import load as load_local
 
-    return load(model, max_pixels=max_pixels, zoom_pixels=zoom_pixels)
+    return load_local(model, device=device, dtype=dtype, attn=attn, max_pixels=overview_pixels, zoom_pixels=zoom_pixels)

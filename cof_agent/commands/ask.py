@@ -12,11 +12,10 @@ from rich.text import Text
 
 from cof_agent import protocol, scoring
 from cof_agent.commands import common
-from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.image import open_source
 from cof_agent.region_refs import check_inside, check_regions, read_region
-from cof_agent.strategies import registry as strategies
 from cof_agent.trajectory import Answer, Sample, StopReason, Trajectory, to_json, write_atomic
 
 UNANSWERED = 3
@@ -28,29 +27,15 @@ ENDED = {
 
 
 def run(options: argparse.Namespace) -> int:
-    prompt = common.system_prompt(options)
+    common.config_of(options)  # what is wrong with it is said before a model is loaded
     image = Path(options.image)
     regions = tuple(read_region(text) for text in options.region)
     sample = Sample(image.name, str(image), options.question, choices=tuple(options.choice), regions=regions)
     _check(sample, options)
-    policy = common.policy(options)
     common.warn_if_unknown_to_nano(options, image)
-    strategy = strategies.by_name("regions" if options.region_crops else "focus")
-    way = strategy(policy, common.settings(options, policy))
+    agent = common.agent_of(options, strategy="regions" if options.region_crops else "focus")
     steps = Console(stderr=True, quiet=True) if options.json else Console(highlight=False)
-
-    from cof_agent.graphs import focus
-
-    trajectory = asyncio.run(
-        focus.run(
-            sample,
-            way.policy,
-            ZoomEnvironment(way.settings),
-            sampling=common.sampling(options),
-            prompt=prompt,
-            on_event=lambda event: _show(steps, event),
-        )
-    )
+    trajectory = asyncio.run(agent.play(Episode(sample), on_event=lambda event: _show(steps, event)))
     if options.save:
         _save(trajectory, Path(options.save), steps)
     if options.json:

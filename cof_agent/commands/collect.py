@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from cof_agent.agent import load_policy
 from cof_agent.backends.load import split_spec
 from cof_agent.commands import common
+from cof_agent.config import AgentConfig
 from cof_agent.data import shards
 from cof_agent.data.export import EXPORTS
-from cof_agent.data.samples import at_resolutions
+from cof_agent.episodes import drawn
 from cof_agent.nano import NANO
 from cof_agent.policy import Policy
 from cof_agent.teacher import collect
@@ -40,18 +42,16 @@ DETECTOR = "detector:"
 
 def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
-    samples = at_resolutions(
-        common.samples(options, output), common.resolutions(options.resolutions), options.seed or 0
-    )
+    wanted = drawn(common.samples(options, output), common.resolutions(options.resolutions), options.seed or 0)
     shard, concurrency = shards.parse(options.shard), options.concurrency
     if options.ray:
         build = partial(search_of, options)
         summary = collect_on_ray(
-            samples, build, output, workers=options.ray, concurrency=concurrency, gpus=options.gpus, shard=shard
+            wanted, build, output, workers=options.ray, concurrency=concurrency, gpus=options.gpus, shard=shard
         )
     else:
         search = search_of(options)
-        summary = asyncio.run(collect.collect(samples, search, output, concurrency=concurrency, shard=shard))
+        summary = asyncio.run(collect.collect(wanted, search, output, concurrency=concurrency, shard=shard))
     _print(summary, output)
     console = Console(stderr=True)
     for name in options.export:
@@ -68,15 +68,22 @@ def search_of(options: argparse.Namespace) -> Search:
         InputError: if a model cannot be loaded or reached as described.
     """
     cast, describer = _cast(options)
-    return Search(
-        cast, common.settings(options, describer), options.glances, options.attempts, options.seed or 0, options.timeout
-    )
+    settings = common.config_of(options).settings(describer)
+    return Search(cast, settings, options.glances, options.attempts, options.seed or 0, options.timeout)
 
 
 def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
     @cache
     def policy(spec: str) -> Policy:
-        return common.policy(_as_model(spec, options))
+        served = split_spec(spec)[0] is not None
+        config = AgentConfig(
+            model=spec,
+            base_url=options.base_url if served else None,
+            coordinates=options.coordinates if served else None,
+            overview_pixels=options.overview_pixels,
+            zoom_pixels=options.zoom_pixels,
+        )
+        return load_policy(config)
 
     def player(role: str, default: str) -> str:
         return getattr(options, role) or options.teacher or default
@@ -109,19 +116,6 @@ def _locator(spec: str, policy: Callable[[str], Policy]) -> Locator:
 
         return DetectorLocator(spec.removeprefix(DETECTOR))
     return AskedLocator(policy(spec))
-
-
-def _as_model(spec: str, options: argparse.Namespace) -> argparse.Namespace:
-    """The options of one model: `nano`, a directory, a hub id, or `PROVIDER:MODEL` for a served one."""
-    provider, model = split_spec(spec)
-    return argparse.Namespace(
-        model=model,
-        provider=provider,
-        base_url=options.base_url if provider else None,
-        coordinates=options.coordinates if provider else None,
-        max_pixels=options.max_pixels,
-        zoom_pixels=options.zoom_pixels,
-    )
 
 
 def _print(summary: dict[str, Any], output: Path) -> None:

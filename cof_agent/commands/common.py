@@ -1,4 +1,4 @@
-"""What several commands share: the policy, the environment and the sampling that the options name."""
+"""What several commands share: the agent that the options describe, the samples, and where figures come from."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import platform
 import re
 import shlex
 import sys
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cof_agent.agent import Agent
 from cof_agent.backends.fingerprint import fingerprint
-from cof_agent.backends.load import named_policy
+from cof_agent.backends.load import split_spec
+from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO
-from cof_agent.policy import Policy, Sampling
 from cof_agent.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from cof_agent.environment import ZoomSettings
 
 PACKAGES = ("chain-of-focus", "torch", "transformers", "langgraph", "pillow", "numpy")  # whose versions a result names
 SCENES_ONLY = (
@@ -32,51 +32,36 @@ SCENES_ONLY = (
 )
 
 
-def policy(options: argparse.Namespace) -> Policy:
-    """The model that the options name.
+def config_of(options: argparse.Namespace) -> AgentConfig:
+    """How the options say the agent runs; fields that a command has no option for keep their defaults.
 
     Raises:
-        InputError: if it cannot be loaded or reached as described.
+        InputError: if a value makes no sense, or the system prompt cannot be read.
     """
-    if options.provider is None and options.base_url is None:
-        _quiet_transformers()
-    return named_policy(
-        options.model,
-        provider=options.provider,
-        base_url=options.base_url,
-        coordinates=options.coordinates,
-        max_pixels=options.max_pixels,
-        zoom_pixels=options.zoom_pixels,
-    )
+    names = {field.name for field in fields(AgentConfig)} - {"system_prompt"}
+    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    return AgentConfig(**given, system_prompt=read_prompt(getattr(options, "system_prompt", None)))
 
 
-def _quiet_transformers() -> None:
+def agent_of(options: argparse.Namespace, **overrides: Any) -> Agent:
+    """The agent that the options describe, its model loaded.
+
+    Raises:
+        InputError: if the model cannot be loaded or reached as described.
+    """
+    config = config_of(options)
+    quiet_transformers(config)
+    return Agent(config, **overrides)
+
+
+def quiet_transformers(options: AgentConfig | argparse.Namespace) -> None:
+    """No progress bars of a model that is loaded into this process."""
+    if is_served(options):
+        return
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-
-
-def settings(options: argparse.Namespace, policy: Policy) -> ZoomSettings:
-    """What the options say the policy is to be shown."""
-    from cof_agent.environment import ZoomSettings
-
-    given = {"max_source_pixels": options.max_source_pixels} if options.max_source_pixels else {}
-    return ZoomSettings(
-        system=policy.coordinates,
-        limits=policy.limits,
-        max_zooms=options.max_zooms,
-        enlarge=options.enlarge,
-        crop=getattr(options, "crop", "real"),
-        **given,
-    )
-
-
-def sampling(options: argparse.Namespace) -> Sampling:
-    """Greedy; with a seed, temperature 1 with that seed."""
-    if options.seed is None:
-        return Sampling(max_tokens=options.max_tokens)
-    return Sampling(max_tokens=options.max_tokens, temperature=1.0, seed=options.seed)
 
 
 def samples(options: argparse.Namespace, output: Path) -> list[Sample]:
@@ -119,12 +104,18 @@ def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
     return {
         "command": shlex.join(["cof", *sys.argv[1:]]),
         "policy": first.policy,
-        "weights": None if options.provider or options.base_url else fingerprint(options.model),
+        "strategy": first.strategy,
+        "weights": None if is_served(options) else fingerprint(options.model),
         "protocol_version": first.protocol_version,
         "settings": first.settings,
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "seed": options.seed,
     }
+
+
+def is_served(options: AgentConfig | argparse.Namespace) -> bool:
+    """Whether the model runs on a server."""
+    return split_spec(options.model)[0] is not None or getattr(options, "base_url", None) is not None
 
 
 def console() -> Console:
@@ -137,20 +128,24 @@ def console() -> Console:
     return made
 
 
-def system_prompt(options: argparse.Namespace) -> str | None:
-    """The text of --system-prompt, None without it."""
-    if options.system_prompt is None:
+def read_prompt(path: str | None) -> str | None:
+    """The text of a system prompt's file, None without one.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    if path is None:
         return None
     try:
-        return Path(options.system_prompt).read_text("utf-8")
+        return Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"cannot read the system prompt {options.system_prompt}: {reason}.") from None
+        raise InputError(f"cannot read the system prompt {path}: {reason}.") from None
 
 
-def warn_if_unknown_to_nano(options: argparse.Namespace, image: Path) -> None:
+def warn_if_unknown_to_nano(options: AgentConfig | argparse.Namespace, image: Path) -> None:
     """One line on stderr when nano is asked about a picture that is no scene of ours."""
-    if options.model == NANO and options.provider is None and not _is_scene(image):
+    if options.model == NANO and not _is_scene(image):
         print(SCENES_ONLY, file=sys.stderr)
 
 

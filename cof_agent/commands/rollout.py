@@ -6,47 +6,37 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from cof_agent.commands import common
-from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
-from cof_agent.evaluation.difficulty import Rated, chosen, plays_of, rated
-from cof_agent.rollout import by_id, rollout
+from cof_agent.evaluation.difficulty import Rated, chosen, rated
 from cof_agent.trajectory import Sample, to_json, write_atomic
 
 BAR = 40  # characters of the histogram's longest bar
 
 
 def run(options: argparse.Namespace) -> int:
-    prompt, output, (low, high) = common.system_prompt(options), Path(options.output), _bounds(options.keep)
+    common.config_of(options)  # what is wrong with it is said before a model is loaded
+    output, (low, high) = Path(options.output), _bounds(options.keep)
     _check_output(options.samples, output)
     every = common.samples(options, output)
-    samples = list(by_id(sample for sample in every if sample.answers).values())
+    samples = [sample for sample in every if sample.answers]
     if not samples:
         raise InputError(f"no sample of {options.samples} has a known answer, so that no play can be right.")
-    policy = common.policy(options)
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
-    trajectories = asyncio.run(
-        rollout(
-            plays_of(samples, options.plays),
-            policy,
-            ZoomEnvironment(common.settings(options, policy)),
-            output=output / "trajectories.jsonl",
-            concurrency=options.concurrency,
-            sampling=replace(common.sampling(options), temperature=options.temperature),
-            prompt=prompt,
-            retry_errors=True,
-        )
+    trajectories = common.agent_of(options).ask_many(
+        episodes(samples, plays=options.plays),
+        output=output / "trajectories.jsonl",
+        concurrency=options.concurrency,
     )
     ratings = rated(samples, trajectories, options.plays)
     kept = chosen(ratings, low, high)

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from cof_agent import protocol
+from cof_agent.agent import load_policy
 from cof_agent.commands import common
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import View
 from cof_agent.graphs.steps import Context
-from cof_agent.policy import Line, Policy, PolicyError, Sampling, ScriptedPolicy
+from cof_agent.policy import Line, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.rollout import collect
 from cof_agent.scenes import oracle
 from cof_agent.strategies.spot import protocol as spot
@@ -66,7 +68,8 @@ def _check_output(output: Path) -> None:
 
 
 def _local(options: argparse.Namespace) -> LocalPolicy:
-    policy = common.policy(options)
+    common.quiet_transformers(options)
+    policy = load_policy(common.config_of(options))
     from cof_agent.backends.local.policy import LocalPolicy
 
     if not isinstance(policy, LocalPolicy):
@@ -85,16 +88,16 @@ class _Spots:
     async def annotate(self, samples: Sequence[Sample]) -> list[Trajectory]:
         """One trajectory for each sample, in their order; those that are there already are kept."""
 
-        def made_with(sample: Sample) -> dict[str, Any]:
-            return SPOT.made_with(Context(self._teller(), self.environment))
+        def made_with(episode: Episode) -> dict[str, Any]:
+            return SPOT.made_with(self._context())
 
         with JsonlAppender(self.output / HIGHLIGHTS) as file:
 
-            async def one(sample: Sample) -> Trajectory:
-                return await self._one(sample, file)
+            async def one(episode: Episode) -> Trajectory:
+                return await self._one(episode.sample, file)
 
             return await collect(
-                samples, one, output=self.output / "trajectories.jsonl", concurrency=1, made_with=made_with
+                episodes(samples), one, output=self.output / "trajectories.jsonl", concurrency=1, made_with=made_with
             )
 
     async def _one(self, sample: Sample, file: JsonlAppender) -> Trajectory:
@@ -102,14 +105,15 @@ class _Spots:
             overview = self.own.reset(sample)
             found = await self._highlight(sample, overview)
         except (InputError, PolicyError) as error:
-            failed = self._teller(PolicyError(str(error), transient=False))
-            return await SPOT.run(sample, failed, self.environment)
+            return await SPOT.run(sample, self._context(PolicyError(str(error), transient=False)))
         file.append(found)
         region = spot.write_region(overview.from_source(found.region, spot.SYSTEM))
-        return await SPOT.run(sample, self._teller(region, sample.answers[0]), self.environment)
+        return await SPOT.run(sample, self._context(region, sample.answers[0]))
 
-    def _teller(self, *lines: Line) -> Policy:
-        return ScriptedPolicy(lines, name=f"{self.policy.name}, relevance", limits=self.policy.limits)
+    def _context(self, *lines: Line) -> Context:
+        """Of a run that says these lines."""
+        told = ScriptedPolicy(lines, name=f"{self.policy.name}, relevance", limits=self.policy.limits)
+        return Context(told, self.environment, strategy="spot")
 
     async def _highlight(self, sample: Sample, overview: View) -> Highlight:
         from cof_agent.strategies.spot.relevance import relevance

@@ -14,47 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent import protocol
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem
-from cof_agent.policy import PixelLimits
-from cof_agent.strategies.spot import protocol as spot
+from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import Trajectory, write_atomic
 
 ROLES = {"user": "human", "assistant": "gpt"}
 IMAGE = "<image>"  # how ShareGPT marks the place of an image
 _BATCH = 64  # rows held at a time
-
-
-def settings_of(trajectory: Trajectory) -> ZoomSettings:
-    """The environment's settings that a trajectory was made with.
-
-    Raises:
-        InputError: if the record does not hold them.
-    """
-    recorded = trajectory.settings
-    try:
-        limits = PixelLimits(**recorded["limits"])
-        plain = {name: recorded[name] for name in ZoomSettings.__dataclass_fields__ if name in recorded}
-        return ZoomSettings(**{**plain, "limits": limits, "system": CoordinateSystem(recorded["system"])})
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f"the trajectory of {trajectory.sample.id} does not say with which settings it was made."
-        ) from None
-
-
-def messages_of(trajectory: Trajectory) -> list[protocol.Message]:
-    """The conversation as it was held, in its own wire format, under the system prompt that it was held with."""
-    return _RENDERED.get(trajectory.protocol_version, _agents)(trajectory)
-
-
-def _agents(trajectory: Trajectory) -> list[protocol.Message]:
-    system = settings_of(trajectory).system
-    return protocol.render(trajectory, system=system, prompt=trajectory.settings.get("prompt"))
-
-
-_RENDERED: dict[str, Callable[[Trajectory], list[protocol.Message]]] = {spot.VERSION: spot.render}
-"""How trajectories of other formats than the agent's are written, by `protocol_version`."""
 
 
 def conversation(trajectory: Trajectory, environment: ZoomEnvironment) -> tuple[list[protocol.Message], list[bytes]]:

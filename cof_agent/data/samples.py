@@ -13,11 +13,10 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from cof_agent.errors import InputError, said
@@ -34,9 +33,6 @@ COLUMNS = {
     "boxes": ("boxes", "bboxs", "bboxes", "bbox"),
 }
 """What the columns of a set may be called, first found first taken; a mapping given by name replaces these."""
-
-RESOLUTION = "resolution"
-"""Key of a sample's metadata: the long side of its overview in shown pixels."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -263,36 +259,3 @@ def kept_image(content: bytes, where: str, keep: Path | None) -> str:
     if not path.exists():
         write_atomic(path, content)
     return str(path.absolute())
-
-
-def at_each_resolution(samples: Sequence[Sample], resolutions: Sequence[int]) -> list[Sample]:
-    """Each sample at each resolution (as `at_resolutions` has them), as `id@resolution`; all of one image follow each
-    other.
-
-    Raises:
-        InputError: if a sample is one of several resolutions already.
-    """
-    for sample in samples:
-        if sample.id.endswith(f"@{sample.metadata.get(RESOLUTION)}"):
-            raise InputError(
-                f"the sample {sample.id!r} was taken at a resolution already, so it cannot be asked at others; "
-                "leave --resolutions out."
-            )
-    return [taken_at(sample, long_side) for sample in samples for long_side in resolutions]
-
-
-def taken_at(sample: Sample, long_side: int) -> Sample:
-    """The sample as the one of its kind at this resolution, `id@resolution`."""
-    return replace(sample, id=f"{sample.id}@{long_side}", metadata=sample.metadata | {RESOLUTION: long_side})
-
-
-def at_resolutions(samples: Sequence[Sample], resolutions: Sequence[int], seed: int) -> list[Sample]:
-    """The samples, each with the resolution at which it is taken, the long side of its overview in shown pixels, drawn by
-    its id and the seed (`ZoomEnvironment.at`); without resolutions as they are."""
-    if not resolutions:
-        return list(samples)
-    drawn = [Random(f"resolution:{seed}:{sample.id}").choice(list(resolutions)) for sample in samples]
-    return [
-        replace(sample, metadata=sample.metadata | {RESOLUTION: long_side})
-        for sample, long_side in zip(samples, drawn, strict=True)
-    ]

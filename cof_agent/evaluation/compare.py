@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from cof_agent import scoring
-from cof_agent.data.samples import RESOLUTION
+from cof_agent.episodes import question_of
 from cof_agent.errors import InputError
-from cof_agent.evaluation.difficulty import PLAY
 from cof_agent.evaluation.metrics import UNKNOWN, figures, grouped
 from cof_agent.evaluation.runs import TABLES, Figures
 from cof_agent.region_refs import IN_WORDS
@@ -36,14 +35,8 @@ class Pair:
 
     @property
     def question(self) -> str:
-        """As `question_of`."""
+        """As `episodes.question_of`."""
         return question_of(self.first.sample)
-
-
-def question_of(sample: Sample) -> str:
-    """The sample's id without the resolution at which it is taken, and without the number of the time it is asked."""
-    asked = sample.id.removesuffix(f"#{sample.metadata.get(PLAY)}")
-    return asked.removesuffix(f"@{sample.metadata.get(RESOLUTION)}")
 
 
 def compare(
@@ -71,8 +64,8 @@ def pairs_of(first: Sequence[Trajectory], second: Sequence[Trajectory]) -> list[
     Raises:
         InputError: as `compare`.
     """
-    others = {one.sample.id: one for one in second}
-    pairs = [Pair(one, others[one.sample.id]) for one in first if one.sample.id in others and one.sample.answers]
+    others = {one.key: one for one in second}
+    pairs = [Pair(one, others[one.key]) for one in first if one.key in others and one.sample.answers]
     for pair in pairs:
         asked, other = pair.first.sample, pair.second.sample
         if _asked(asked) != _asked(other):
@@ -88,7 +81,13 @@ def _asked(sample: Sample) -> tuple[str, tuple[str, ...], list[str]]:
 
 def right_of(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
     """How right each run's answer to each question is (`scoring.score`)."""
-    return [(scoring.score(pair.first) or 0.0, scoring.score(pair.second) or 0.0) for pair in pairs]
+    return [(_known(pair.first), _known(pair.second)) for pair in pairs]
+
+
+def _known(trajectory: Trajectory) -> float:
+    score = scoring.score(trajectory)
+    assert score is not None, "pairs have a known answer"
+    return score
 
 
 def difference(pairs: Sequence[Pair], figures_of: Figures = figures) -> dict[str, Any]:

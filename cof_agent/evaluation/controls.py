@@ -6,15 +6,15 @@ options, or whether it may zoom. Each sentence says what a paired difference and
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cof_agent import scoring
+from cof_agent.episodes import question_of
 from cof_agent.errors import InputError
-from cof_agent.evaluation.compare import Pair, paired, pairs_of, question_of, right_of
+from cof_agent.evaluation.compare import Pair, paired, pairs_of, right_of
 from cof_agent.evaluation.runs import Run
 from cof_agent.protocol import lettered
 from cof_agent.trajectory import Sample, Trajectory
@@ -22,7 +22,6 @@ from cof_agent.trajectory import Sample, Trajectory
 FEW = 30
 """With fewer questions a bootstrap interval is rough, and the sentence says so."""
 _LEVEL = 0.05
-_DIRECT = ", direct"  # what the strategy adds to the name of its policy
 
 
 def findings(runs: Sequence[Run]) -> list[str]:
@@ -48,19 +47,19 @@ def crops(run: Run, runs: Sequence[Run]) -> str | None:
 def options(run: Run, runs: Sequence[Run]) -> str | None:
     """On a run whose options are in another order, against the one in the published order; None for any other run.
 
-    Which of two is in the published order is known from their commands; where it is not, it is the one named first.
+    Which of two is in the published order is recorded; where both are shuffled, the reference is the one named first.
     """
     order = [other.name for other in runs]
 
     def before(other: Run) -> bool:
-        ranks = shuffling(other), shuffling(run)
-        return ranks[0] < ranks[1] or (ranks == (1, 1) and order.index(other.name) < order.index(run.name))
+        ranks = is_shuffled(other), is_shuffled(run)
+        return ranks[0] < ranks[1] or (ranks[0] == ranks[1] and order.index(other.name) < order.index(run.name))
 
     if not any(trajectory.sample.choices for trajectory in run.trajectories):
         return None
     found = _reference(run, runs, "options", before)
     if found is None:
-        return _alone(run, "has its options shuffled", "in the published order") if shuffling(run) == 2 else None
+        return _alone(run, "has its options shuffled", "in the published order") if is_shuffled(run) else None
     moved = [pair for pair in found[1] if pair.first.sample.choices != pair.second.sample.choices]
     return options_said(found[0].name, run.name, moved)
 
@@ -75,17 +74,9 @@ def overview(run: Run, runs: Sequence[Run]) -> str | None:
     return overview_said(found[0].name, run.name, found[1])
 
 
-def shuffling(run: Run) -> int:
-    """Whether the command shuffled the options: 2 for yes, 0 for no, 1 where no command is recorded."""
-    if run.command is None:
-        return 1
-    try:
-        words = shlex.split(run.command)
-    except ValueError:  # a quotation mark too few
-        return 1
-    # argparse takes a long option by its beginning, too; --sh begins others as well.
-    named = [word.split("=")[0] for word in words if word.startswith("--shu")]
-    return 2 if any("--shuffle-options".startswith(word) for word in named) else 0
+def is_shuffled(run: Run) -> bool:
+    """Whether the options of its questions were put in an order drawn by a seed."""
+    return any(trajectory.shuffle_seed is not None for trajectory in run.trajectories)
 
 
 def _reference(
@@ -108,13 +99,19 @@ def _shared(first: Run, second: Run) -> list[Pair]:
 
 
 def differing(pairs: Sequence[Pair]) -> set[str]:
-    """What differs between the two runs of the pairs: names of settings, "model" and "options"."""
+    """What differs between the two runs of the pairs: names of settings, "model", "strategy" and "options".
+
+    A strategy that only takes the zooms away differs in `max_zooms`, and in nothing else.
+    """
     found: set[str] = set()
     for first, second in ((pair.first, pair.second) for pair in pairs):
         names = first.settings.keys() | second.settings.keys()
         found |= {name for name in names if first.settings.get(name) != second.settings.get(name)}
-        if first.policy.removesuffix(_DIRECT) != second.policy.removesuffix(_DIRECT):
+        if first.policy != second.policy:
             found.add("model")
+        budgets = (first.settings.get("max_zooms"), second.settings.get("max_zooms"))
+        if first.strategy != second.strategy and 0 not in budgets:
+            found.add("strategy")
         if first.sample.choices != second.sample.choices:
             found.add("options")
     return found

@@ -10,8 +10,6 @@ from pathlib import Path
 from cof_agent import scoring
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 
-PLAY = "play"
-
 
 @dataclass(frozen=True, slots=True)
 class Rated:
@@ -30,18 +28,8 @@ class Rated:
         return self.rate is not None and low < self.rate < high
 
 
-def plays_of(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Each sample `count` times, as `id#1`, `id#2`, ...: random numbers of a seeded rollout depend on the id. Their metadata
-    has the number as `play`."""
-    return [
-        replace(sample, id=f"{sample.id}#{play}", metadata=sample.metadata | {PLAY: play})
-        for sample in samples
-        for play in range(1, count + 1)
-    ]
-
-
 def rated(samples: Sequence[Sample], trajectories: Sequence[Trajectory], count: int) -> list[Rated]:
-    """The samples, rated by the trajectories of `plays_of(samples, count)`, which are in that order."""
+    """The samples, rated by the trajectories of `episodes(samples, plays=count)`, which are in that order."""
     found = []
     for index, sample in enumerate(samples):
         plays = trajectories[index * count : (index + 1) * count]

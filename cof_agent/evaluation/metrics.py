@@ -11,11 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cof_agent import scoring
-from cof_agent.data.samples import RESOLUTION
-from cof_agent.environment import ZoomEnvironment
-from cof_agent.evaluation.difficulty import PLAY
+from cof_agent.episodes import resolution_of
 from cof_agent.geometry import smart_resize
-from cof_agent.scenes import oracle
 from cof_agent.trajectory import StopReason, Trajectory
 
 UNKNOWN = "unknown"
@@ -25,32 +22,25 @@ Score = Callable[[Trajectory], float | None]
 
 
 def summarise(
-    trajectories: Sequence[Trajectory], environment: ZoomEnvironment, score: Score = scoring.score
+    trajectories: Sequence[Trajectory],
+    score: Score = scoring.score,
+    tables: Mapping[str, Callable[[Trajectory], str]] | None = None,
 ) -> dict[str, Any]:
-    """The summary of a run: its figures, and the same figures by category, resolution and zooms needed, and by run where
-    every question was asked several times (`runs` has the mean accuracy of these and their standard deviation).
+    """The summary of a run: its figures, and the same figures by category and resolution, and by play where every question
+    was asked several times (`plays` has the mean accuracy of these and their standard deviation).
 
-    `zooms_needed` is what the oracle takes with the same settings; for pictures without an oracle it is `unknown`.
+    tables: further tables by name, each with the row that a trajectory belongs to.
     """
-    tables: dict[str, Callable[[Trajectory], str]] = {
-        "by_category": category,
-        "by_resolution": resolution,
-        "by_zooms_needed": lambda t: _zooms_needed(t, environment),
-    }
+    every = {"by_category": category, "by_resolution": resolution, **(tables or {})}
     summary = figures(trajectories, score)
-    for name, key in tables.items():
+    for name, key in every.items():
         summary[name] = {row: figures(group, score) for row, group in grouped(trajectories, key)}
-    if all(PLAY in t.sample.metadata for t in trajectories):
-        summary["by_run"] = {row: figures(group, score) for row, group in grouped(trajectories, play)}
-        scores = [row["accuracy"] for row in summary["by_run"].values()]
+    if all(t.play is not None for t in trajectories):
+        summary["by_play"] = {row: figures(group, score) for row, group in grouped(trajectories, lambda t: str(t.play))}
+        scores = [row["accuracy"] for row in summary["by_play"].values()]
         if None not in scores and len(scores) > 1:
-            summary["runs"] = {"mean_accuracy": _mean(scores), "sd_accuracy": round(stdev(scores), 4)}
+            summary["plays"] = {"mean_accuracy": _mean(scores), "sd_accuracy": round(stdev(scores), 4)}
     return summary
-
-
-def play(trajectory: Trajectory) -> str:
-    """Which run this is of several on the same questions."""
-    return str(trajectory.sample.metadata[PLAY])
 
 
 def category(trajectory: Trajectory) -> str:
@@ -59,10 +49,9 @@ def category(trajectory: Trajectory) -> str:
 
 
 def resolution(trajectory: Trajectory) -> str:
-    """The one at which the sample was taken, if it was at several (`samples.taken_at`), else the long side of its image."""
-    if isinstance(long_side := trajectory.sample.metadata.get(RESOLUTION), int):
-        return str(long_side)
-    return str(trajectory.overview.source_size.long_side) if trajectory.overview else UNKNOWN
+    """As `episodes.resolution_of`, in words."""
+    side = resolution_of(trajectory)
+    return UNKNOWN if side is None else str(side)
 
 
 def figures(trajectories: Sequence[Trajectory], score: Score = scoring.score) -> dict[str, Any]:
@@ -182,9 +171,3 @@ def grouped(items: Sequence[Item], key: Callable[[Item], str]) -> list[tuple[str
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return sorted(groups.items(), key=lambda item: (len(item[0]), item[0]))
-
-
-def _zooms_needed(trajectory: Trajectory, environment: ZoomEnvironment) -> str:
-    if trajectory.overview is None or "looks" not in trajectory.sample.metadata:
-        return UNKNOWN
-    return str(oracle.zooms_needed(trajectory.sample, trajectory.overview, environment))

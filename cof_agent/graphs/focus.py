@@ -1,6 +1,6 @@
 """The loop of the agent as a LangGraph: look, think, zoom, think, ..., answer.
 
-    trajectory = await run(sample, policy, environment)
+    trajectory = await run(sample, Context(policy, environment))
 
 How a run ends:
 - ANSWERED: a turn answers.
@@ -15,6 +15,7 @@ Anything else that goes wrong is an error of the program, and propagates.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from langgraph.graph import START, StateGraph
@@ -22,16 +23,16 @@ from langgraph.runtime import Runtime
 
 from cof_agent import protocol
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
-from cof_agent.graphs.steps import RETRIES, Context, Graph, Options, context_of, conversation, look, see, speak
-from cof_agent.trajectory import Answer, StopReason, Zoom
+from cof_agent.graphs.steps import RETRIES, Context, Graph, conversation, look, see, speak
+from cof_agent.trajectory import Answer, StopReason, is_look
 
 FRUITLESS_TURNS = 2
 """Turns in a row that may bring nothing to see before the run is given up."""
 
 
-async def think(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
+async def think(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Asks the policy for the next assistant message and reads the actions in it."""
-    context = context_of(runtime)
+    context = runtime.context
     messages = conversation(progress(dict(state)), context)
     now, completion = await speak(state, context, messages, on_event=runtime.stream_writer)
     return {"turns": [*state.get("turns", []), plain(now.turns[-1])], **_end(now, completion.truncated, context)}
@@ -42,19 +43,19 @@ def _end(now: Progress, truncated: bool, context: Context) -> dict[str, Any]:
     actions = now.turns[-1].actions
     if isinstance(actions[-1], Answer):
         return {"stop": StopReason.ANSWERED.value, "answer": actions[-1].text}
-    zooming = any(isinstance(action, Zoom) for action in actions)
-    if truncated and not zooming:
+    looking = any(map(is_look, actions))
+    if truncated and not looking:
         return {"stop": StopReason.TRUNCATED.value}
-    if zooming and now.refused(context.environment.settings.max_zooms):
+    if looking and now.refused(context.environment.settings.max_zooms):
         return {"stop": StopReason.MAX_ZOOMS.value}
-    if not zooming and now.fruitless > FRUITLESS_TURNS:
+    if not looking and now.fruitless > FRUITLESS_TURNS:
         return {"stop": StopReason.MALFORMED.value}
     return {}
 
 
-async def zoom(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
+async def zoom(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Carries out the actions of the last turn, in order, up to the zoom budget."""
-    now = await see(state, context_of(runtime), on_event=runtime.stream_writer)
+    now = await see(state, runtime.context, on_event=runtime.stream_writer)
     update: dict[str, Any] = {"turns": [*state["turns"][:-1], plain(now.turns[-1])]}
     if now.fruitless > FRUITLESS_TURNS:
         update["stop"] = StopReason.MALFORMED.value
@@ -69,12 +70,17 @@ def _after_think(state: State) -> Literal["zoom", "__end__"]:
     return "__end__" if state.get("stop") else "zoom"
 
 
-def build(context_schema: type[Any] = Context) -> StateGraph[State, Any, Ask, State]:
-    """The graph, not yet compiled."""
+Node = Callable[..., Awaitable[dict[str, Any]]]
+
+
+def build(
+    context_schema: type[Any] = Context, adapt: Callable[[Node], Node] = lambda node: node
+) -> StateGraph[State, Any, Ask, State]:
+    """The graph, not yet compiled. adapt: wraps each node, for a front end that gives another context than `Context`."""
     graph = StateGraph(State, context_schema=context_schema, input_schema=Ask, output_schema=State)
-    graph.add_node("look", look)
-    graph.add_node("think", think, retry_policy=RETRIES)
-    graph.add_node("zoom", zoom)
+    graph.add_node("look", adapt(look))
+    graph.add_node("think", adapt(think), retry_policy=RETRIES)
+    graph.add_node("zoom", adapt(zoom))
     graph.add_edge(START, "look")
     graph.add_conditional_edges("look", _after_look)
     graph.add_conditional_edges("think", _after_think)
@@ -86,9 +92,6 @@ def recursion_limit(max_zooms: int) -> int:
     """Steps that no run within the rules can exceed."""
     return 2 * (max_zooms + 2) * (FRUITLESS_TURNS + 1) + 2
 
-
-graph = build(Options).compile().with_config(recursion_limit=recursion_limit(Options.max_zooms))
-"""For LangGraph Studio and other front ends, see langgraph.json; its context is `Options`."""
 
 FOCUS = Graph(build, protocol.PROTOCOL_VERSION, recursion_limit)
 run = FOCUS.run

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import View
-from cof_agent.trajectory import Answer, Sample, StopReason, Turn, Zoom, views_of
+from cof_agent.trajectory import Answer, Malformed, Sample, StopReason, Turn, views_of
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -63,24 +63,29 @@ class Progress:
         return max(0, len(self.views) - 1)
 
     @property
+    def texts(self) -> int:
+        """Looks that were answered in words so far."""
+        return sum(observation.text is not None for turn in self.turns for observation in turn.observations)
+
+    @property
     def fruitless(self) -> int:
         """Turns in a row, up to the last one, that brought nothing to see: malformed, or with refused boxes only."""
         count = 0
         for turn in reversed(self.turns):
-            if any(observation.view is not None for observation in turn.observations):
+            if any(observation.error is None for observation in turn.observations):
                 break
             count += 1
         return count
 
     def refused(self, max_zooms: int) -> bool:
         """Whether a zoom was refused because `max_zooms` were used up, so that the model has been told."""
-        zooms = 0
+        looks = 0
         for turn in self.turns:
             acted = (action for action in turn.actions if not isinstance(action, Answer))
             for action, observation in zip(acted, turn.observations, strict=False):
-                if isinstance(action, Zoom) and zooms >= max_zooms:
+                if not isinstance(action, Malformed) and looks >= max_zooms:
                     return True
-                zooms += observation.view is not None
+                looks += observation.error is None
         return False
 
 

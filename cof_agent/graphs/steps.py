@@ -1,7 +1,7 @@
 """What the graphs share: their context and events, the nodes that open the image and cut crops, and how one is run.
 
     graph = Graph(build, version, limit)
-    trajectory = await graph.run(sample, policy, environment)
+    trajectory = await graph.run(sample, Context(policy, environment))
 
 A run ends with ERROR, whatever the graph, when the image cannot be opened or the policy fails after its retries; `error` says it
 in a sentence. Anything else that goes wrong is an error of the program, and propagates.
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -25,9 +25,8 @@ from langgraph.types import RetryPolicy
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
-from cof_agent.geometry import View
+from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
-from cof_agent.nano import NANO
 from cof_agent.policy import GREEDY, Completion, Policy, PolicyError, Sampling
 from cof_agent.trajectory import Action, Observation, Sample, StopReason, Trajectory, Turn
 
@@ -72,58 +71,31 @@ class ImageGone(RuntimeError):
 
 @dataclass(frozen=True)
 class Context:
-    """What a run needs beside its state. `timeout`: seconds for one assistant message, waiting in a queue included."""
+    """What a run needs beside its state.
+
+    prompt: replaces the system message. timeout: seconds for one assistant message, waiting in a queue included.
+    strategy, details: recorded, the details among the settings. play, shuffle_seed: as in `Trajectory`.
+    """
 
     policy: Policy
     environment: ZoomEnvironment
     sampling: Sampling = GREEDY
     prompt: str | None = None
     timeout: float = 600.0
+    strategy: str = "focus"
+    details: Mapping[str, Any] = field(default_factory=dict)
+    play: int | None = None
+    shuffle_seed: int | None = None
 
     async def images(self, sample: Sample, views: tuple[View, ...]) -> list[Image]:
         """The pixels of the views; the environment keeps them, so they are no part of the state."""
         return await self.environment.images(sample, views)
 
 
-@dataclass(frozen=True)
-class Options:
-    """The context as LangGraph Studio can offer it: plain values, from which a `Context` is made."""
-
-    model: str = NANO
-    max_zooms: int = 6
-    max_tokens: int = 512
-    temperature: float = 0.0
-    seed: int | None = None
-    prompt: str | None = None
-
-
-def context_of(runtime: Runtime[Any]) -> Context:
-    """The context of a run, made from `Options` where a front end gave these."""
-    if isinstance(runtime.context, Context):
-        return runtime.context
-    return _context_from(runtime.context or Options())
-
-
-@lru_cache(maxsize=1)
-def _loaded(model: str) -> Policy:
-    from cof_agent.backends.local.policy import load
-
-    return load(model)
-
-
-def _context_from(options: Options) -> Context:
-    from cof_agent.environment import ZoomSettings
-
-    policy = _loaded(options.model)
-    settings = ZoomSettings(policy.coordinates, policy.limits, max_zooms=options.max_zooms)
-    sampling = Sampling(max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed)
-    return Context(policy, ZoomEnvironment(settings), sampling, options.prompt)
-
-
 async def look(state: Ask, runtime: Runtime[Any]) -> dict[str, Any]:
     """Opens the image and shows the overview."""
     sample = progress(dict(state)).sample
-    context = await asyncio.to_thread(context_of, runtime)
+    context: Context = runtime.context
     opened: dict[str, Any] = {"sample": plain(sample), "overview": None, "turns": []}
     try:
         overview = await asyncio.to_thread(context.environment.reset, sample)
@@ -150,7 +122,8 @@ def conversation(now: Progress, context: Context) -> list[protocol.Message]:
     """What was said and shown so far, in the wire format."""
     assert now.overview is not None
     system = context.environment.settings.system
-    messages = protocol.opening(now.sample, now.overview, system=system, prompt=context.prompt)
+    tools = context.environment.tool_schemas
+    messages = protocol.opening(now.sample, now.overview, system=system, prompt=context.prompt, tools=tools)
     return messages + protocol.render_turns(now.turns, first_view=1, system=system)
 
 
@@ -159,10 +132,10 @@ async def speak(
     context: Context,
     messages: Sequence[protocol.Message],
     *,
-    read: Callable[[str], tuple[Action, ...]] = protocol.parse,
+    read: Callable[[str], tuple[Action, ...]] | None = None,
     on_event: Callable[[Event], None],
 ) -> tuple[Progress, Completion]:
-    """Asks the policy for the next assistant message and has `read` find the actions in it.
+    """Asks the policy for the next assistant message and has `read` find the actions in it, by default `protocol.parse`.
 
     Returns:
         the record with the new turn, which has no observations yet, and the completion.
@@ -175,12 +148,12 @@ async def speak(
     images = await shown(now, context)
     try:
         async with asyncio.timeout(context.timeout):
-            completion = await context.policy.generate(messages, images, _turn_sampling(context.sampling, now))
+            completion = await context.policy.generate(messages, images, _turn_sampling(context, now))
     except TimeoutError:
         raise PolicyError(f"{context.policy.name} gave no answer within {context.timeout:g} seconds.") from None
     turn = Turn(
         completion.text,
-        read(completion.text),
+        read(completion.text) if read else protocol.parse(completion.text, context.environment.tools),
         tokens=completion.tokens,
         seconds=round(time.perf_counter() - started, 4),
     )
@@ -188,18 +161,24 @@ async def speak(
     return replace(now, turns=(*now.turns, turn)), completion
 
 
-def _turn_sampling(sampling: Sampling, now: Progress) -> Sampling:
-    """The seed of this turn: else each sample and each turn would draw the same random numbers."""
+def _turn_sampling(context: Context, now: Progress) -> Sampling:
+    """The seed of this turn: else each sample, each play and each turn would draw the same random numbers."""
+    sampling, resolution = context.sampling, context.environment.settings.resolution
     if sampling.seed is None:
         return sampling
-    return replace(sampling, seed=crc32(f"{sampling.seed}/{now.sample.id}/{len(now.turns)}".encode()))
+    at = "" if resolution is None else f"@{resolution}"
+    play = "" if context.play is None else f"#{context.play}"
+    label = f"{sampling.seed}/{now.sample.id}{at}{play}/{len(now.turns)}"
+    return replace(sampling, seed=crc32(label.encode()))
 
 
 async def see(state: State, context: Context, *, on_event: Callable[[Event], None]) -> Progress:
     """Carries out the actions of the last turn, in order, up to the zoom budget: the record with what was seen."""
     now = progress(dict(state))
     turn = now.turns[-1]
-    observations = await asyncio.to_thread(context.environment.step, turn.actions, now.views)
+    observations = await asyncio.to_thread(
+        context.environment.step, turn.actions, now.views, sample=now.sample, texts=now.texts
+    )
     on_event(Saw(len(now.turns) - 1, turn.actions, observations))
     return replace(now, turns=(*now.turns[:-1], replace(turn, observations=observations)))
 
@@ -213,39 +192,39 @@ RETRIES = RetryPolicy(initial_interval=0.3, backoff_factor=4.0, max_attempts=3, 
 
 @dataclass(frozen=True)
 class Graph:
-    """One way to play a sample. `build`: the graph for a context of this type, not yet compiled; `version`: of the format its
-    model reads and writes; `limit`: steps that no run within the rules can exceed, for so many zooms."""
+    """One way to play a sample.
 
-    build: Callable[[type[Any]], StateGraph[State, Any, Ask, State]]
+    build: the graph, not yet compiled. version: of the format its model reads and writes. limit: steps that no run within
+    the rules can exceed, for so many zooms. system: what boxes mean, where the format says that and not the model.
+    """
+
+    build: Callable[[], StateGraph[State, Any, Ask, State]]
     version: str
     limit: Callable[[int], int]
+    system: CoordinateSystem | None = None
 
     async def run(
         self,
         sample: Sample,
-        policy: Policy,
-        environment: ZoomEnvironment,
+        context: Context,
         *,
-        sampling: Sampling = GREEDY,
-        prompt: str | None = None,
-        timeout: float = 600.0,
         checkpointer: BaseCheckpointSaver[Any] | None = None,
         thread_id: str | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> Trajectory:
         """Plays one sample and returns the record, whatever the end was.
 
-        prompt: replaces the system message. timeout: seconds for one assistant message.
         checkpointer: each step is saved under `thread_id` (the sample's id by default); a run of that thread that was
         interrupted goes on from its last finished step, one that had ended is returned as it was.
         on_event: called as things happen, in order, in the event loop.
 
         Raises:
-            InputError: if the thread belongs to another sample, or the policy refuses how it is used (a bad API key).
+            InputError: if the environment is not made for the policy, the thread belongs to another sample, or the policy
+                refuses how it is used (a bad API key).
         """
-        context = Context(policy, environment, sampling, prompt, timeout)
+        self._check(context)
         compiled = _compiled(self, checkpointer)
-        config: RunnableConfig = {"recursion_limit": self.limit(environment.settings.max_zooms)}
+        config: RunnableConfig = {"recursion_limit": self.limit(context.environment.settings.max_zooms)}
         values: dict[str, Any] = {"sample": plain(sample)}
         start: Any = dict(values)
         if checkpointer is not None:
@@ -275,25 +254,57 @@ class Graph:
         return self._trajectory(progress(values), context)
 
     def made_with(self, context: Context) -> dict[str, Any]:
-        """The fields of `Trajectory` that say how it was made: policy, protocol_version, settings."""
+        """The fields of `Trajectory` that say how it was made."""
+        self._check(context)
         settings = {
             **context.environment.settings.to_dict(),
+            **context.details,
             "sampling": context.sampling.to_dict(),
             "prompt": context.prompt,
         }
-        return {"policy": context.policy.name, "protocol_version": self.version, "settings": settings}
+        return {
+            "policy": context.policy.name,
+            "protocol_version": self.version,
+            "settings": settings,
+            "strategy": context.strategy,
+        }
+
+    def _check(self, context: Context) -> None:
+        """Boxes would be misread, or images shown at a size that the model was not made for, without a word."""
+        settings, policy = context.environment.settings, context.policy
+        wanted = self.system or policy.coordinates
+        if settings.system != wanted:
+            raise InputError(
+                f"the environment reads boxes as {settings.system.value}, but {policy.name} writes them as {wanted.value}; "
+                "make it with AgentConfig.settings(policy)."
+            )
+        if settings.limits != policy.limits:
+            raise InputError(
+                f"the environment shows images within {settings.limits}, but {policy.name} takes {policy.limits}; make it "
+                "with AgentConfig.settings(policy)."
+            )
 
     def _trajectory(self, now: Progress, context: Context) -> Trajectory:
         assert now.stop is not None, "the graph ended without a reason"
-        made = self.made_with(context)
-        return Trajectory(now.sample, now.overview, now.turns, now.stop, now.answer, error=now.error, **made)
+        return Trajectory(
+            now.sample,
+            now.overview,
+            now.turns,
+            now.stop,
+            now.answer,
+            error=now.error,
+            resolution=context.environment.settings.resolution,
+            play=context.play,
+            shuffle_seed=context.shuffle_seed,
+            **self.made_with(context),
+        )
 
 
 @lru_cache(maxsize=8)
 def _compiled(
     graph: Graph, checkpointer: BaseCheckpointSaver[Any] | None
 ) -> CompiledStateGraph[State, Any, Ask, State]:
-    return graph.build(Context).compile(checkpointer=checkpointer)
+    return graph.build().compile(checkpointer=checkpointer)
 
 
 def _of_same_sample(saved: dict[str, Any], sample: Sample, thread_id: str | None) -> dict[str, Any]:

@@ -9,31 +9,28 @@ the messages of a request become one question about one image. Of a task's gener
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import io
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 from pydantic import PositiveInt, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
+from cof_agent.agent import Agent
 from cof_agent.commands import common
+from cof_agent.config import AgentConfig
 from cof_agent.data.samples import kept_image
-from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
-from cof_agent.nano import NANO
-from cof_agent.policy import GREEDY, Policy, Sampling
-from cof_agent.rollout import rollout
-from cof_agent.strategies import registry as strategies
+from cof_agent.policy import GREEDY, Sampling
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 
 BATCH = 16
@@ -46,29 +43,24 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The model arguments. Those that `cof eval` has as options mean the same here.
+    """The model arguments: the fields of `AgentConfig`, where `system_prompt` is a file, and those named here.
 
-    max_tokens: of one turn; without it see `sampling`. seed: of sampling, where the generation settings ask for it.
-    device: of a local model, also as `--device`. output: a folder in which each task gets `TASK/trajectories.jsonl` for
-    `cof view`, and `TASK/images`; the same command goes on from what is there.
+    concurrency: requests under way at once. output: a folder in which each task gets `TASK/trajectories.jsonl` for `cof view`,
+    and `TASK/images`; the same command goes on from what is there. max_tokens: of one turn; without it see `sampling`.
     """
 
-    model: str = NANO
-    provider: str | None = None
-    base_url: str | None = None
-    coordinates: Literal["absolute", "thousand", "unit"] | None = None
-    max_pixels: PositiveInt | None = None
-    zoom_pixels: PositiveInt | None = None
-    max_source_pixels: PositiveInt | None = None
-    max_zooms: int = 6
-    enlarge: float = 1.5
-    strategy: str = "focus"
-    concurrency: PositiveInt = 8
-    system_prompt: str | None = None
-    max_tokens: PositiveInt | None = None
-    seed: int | None = None
-    device: str | None = None
+    agent: AgentConfig
+    concurrency: int = 8
     output: str | None = None
+    max_tokens: int | None = None
+
+
+class Own(TypedDict, total=False):
+    """The arguments that are not the agent's."""
+
+    concurrency: PositiveInt
+    output: str
+    max_tokens: PositiveInt
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
@@ -77,17 +69,20 @@ def read_options(given: Mapping[str, Any]) -> Options:
     Raises:
         InputError: if there is no such argument, or its value is of the wrong kind.
     """
-    wanted = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT}
-    known = [field.name for field in fields(Options)]
+    wanted = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT and value is not None}
+    own = Own.__annotations__
+    known = sorted({*own, *(field.name for field in fields(AgentConfig))})
     if unknown := sorted(set(wanted) - set(known)):
         raise InputError(f"there is no model argument {unknown[0]!r}; the arguments are {', '.join(known)}.")
     try:
-        return TypeAdapter(Options).validate_python(wanted)
+        ours = TypeAdapter(Own).validate_python({name: value for name, value in wanted.items() if name in own})
+        agent = TypeAdapter(AgentConfig).validate_python({k: v for k, v in wanted.items() if k not in own})
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(
             f"the model argument {first['loc'][0]} cannot be {first['input']!r}: {first['msg']}."
         ) from None
+    return Options(replace(agent, system_prompt=common.read_prompt(agent.system_prompt)), **ours)
 
 
 def sampling(generation: Mapping[str, Any], options: Options) -> Sampling:
@@ -106,7 +101,7 @@ def sampling(generation: Mapping[str, Any], options: Options) -> Sampling:
     top_p = _number(generation, "top_p", 1.0)
     if not 0 < top_p <= 1:
         raise InputError(f"the generation setting top_p must be above 0 and at most 1, not {top_p:g}.")
-    return Sampling(most, temperature, top_p, options.seed)
+    return Sampling(most, temperature, top_p, options.agent.seed)
 
 
 def _number(generation: Mapping[str, Any], name: str, default: float) -> float:
@@ -185,8 +180,8 @@ def identified(requests: Sequence[Request]) -> Iterator[tuple[str, Request]]:
         yield (id if times[id] == 1 else f"{id}#{times[id]}"), request
 
 
-class Agent:
-    """The zoom agent as `options` describe it, which answers requests.
+class Requests:
+    """Answers requests by the agent that `options` describe.
 
     Raises:
         InputError: if the options name a model, strategy or system prompt that cannot be had, or contradict each other.
@@ -194,11 +189,8 @@ class Agent:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._plain = argparse.Namespace(**asdict(options))  # what the commands have
-        strategy, self._prompt = strategies.by_name(options.strategy), common.system_prompt(self._plain)
-        policy = _policy(options, self._plain)
-        self._way = strategy(policy, common.settings(self._plain, policy))
-        self._environment = ZoomEnvironment(self._way.settings)
+        common.quiet_transformers(options.agent)
+        self._agent = Agent(options.agent)
 
     def answer(
         self, requests: Sequence[Request], documents: Mapping[str, Any], *, rank: int = 0, ranks: int = 1
@@ -252,33 +244,21 @@ class Agent:
                     except InputError as error:
                         refused.append(str(error))
                 if samples and not trajectories:
-                    common.warn_if_unknown_to_nano(self._plain, Path(samples[0].image))
-                trajectories += asyncio.run(self._rollout(samples, how, file, progress))
+                    common.warn_if_unknown_to_nano(self.options.agent, Path(samples[0].image))
+                trajectories += self._played(samples, how, file, progress)
         return trajectories, refused
 
-    async def _rollout(
-        self, samples: Sequence[Sample], how: Sampling, file: Path | None, progress: bool
-    ) -> list[Trajectory]:
-        return await rollout(
-            samples,
-            self._way.policy,
-            self._environment,
-            output=file if samples else None,
-            concurrency=self.options.concurrency,
-            sampling=how,
-            prompt=self._prompt,
-            graph=self._way.graph,
-            retry_errors=True,
-            progress=progress,
+    def _played(self, samples: Sequence[Sample], how: Sampling, file: Path | None, progress: bool) -> list[Trajectory]:
+        config = replace(
+            self._agent.config,
+            max_tokens=how.max_tokens,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            seed=how.seed,
         )
-
-
-def _policy(options: Options, plain: argparse.Namespace) -> Policy:
-    if options.device is None or options.provider or options.base_url or options.coordinates:
-        return common.policy(plain)
-    from cof_agent.backends.local.policy import load
-
-    return load(options.model, device=options.device, max_pixels=options.max_pixels, zoom_pixels=options.zoom_pixels)
+        agent = Agent(config, policy=self._agent.policy, environment=self._agent.environment)
+        output = file if samples else None
+        return agent.ask_many(samples, output=output, concurrency=self.options.concurrency, progress=progress)
 
 
 def _images(file: Path | None) -> AbstractContextManager[Path | str]:
@@ -334,7 +314,7 @@ def _model() -> type:
 
         def __init__(self, **arguments: Any) -> None:
             super().__init__()
-            self._agent = Agent(read_options(arguments))
+            self._requests = Requests(read_options(arguments))
 
         @property
         def device(self) -> Any:
@@ -345,7 +325,7 @@ def _model() -> type:
 
         def generate_until(self, requests: list[Request]) -> list[str]:
             """The agent's answers, see `Agent.answer`."""
-            return self._agent.answer(requests, self.task_dict, rank=self.rank, ranks=self.world_size)
+            return self._requests.answer(requests, self.task_dict, rank=self.rank, ranks=self.world_size)
 
         def generate_until_multi_round(self, requests: list[Request]) -> list[str]:
             raise NotImplementedError("the zoom agent is asked one question, not several rounds; choose another task.")

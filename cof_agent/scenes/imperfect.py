@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, View
 from cof_agent.scenes import oracle
-from cof_agent.trajectory import Sample, Zoom
+from cof_agent.trajectory import Sample, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,13 @@ class Teacher:
         return protocol.write_zoom(oracle.too_small(look), box)
 
     def _misplaced(self, text: str, views: Sequence[View]) -> str:
-        (zoom,) = protocol.parse(text)
-        assert isinstance(zoom, Zoom)
         system = self._environment.settings.system
-        box = _beside(Box(*zoom.box), self._faults, system.frame(views[zoom.image].shown_size))
-        if not system.digits:
-            box = Box(*(round(value) for value in box))
-        return protocol.write_zoom(protocol.thought(text), box, zoom.image)
+
+        def move(written: Sequence[Any], image: int) -> Box:
+            box = _beside(Box(*written), self._faults, system.frame(views[image].shown_size))
+            return box if system.digits else Box(*(round(value) for value in box))
+
+        return protocol.rewrite(Turn(text, protocol.parse(text)), move)
 
 
 def _beside(box: Box, faults: Faults, frame: Box) -> Box:

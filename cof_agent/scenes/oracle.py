@@ -9,7 +9,7 @@ from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, CoordinateSystem, View
 from cof_agent.scenes.questions import Look
-from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, Zoom, views_of
+from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, views_of
 
 LEGIBLE = 14.0  # shown pixels a detail must be high to be told: a patch of the vision tower
 FINDABLE = 8.0  # shown pixels a thing must be wide to be pointed at in a crop
@@ -74,6 +74,13 @@ def zooms_needed(sample: Sample, overview: View, environment: ZoomEnvironment) -
     return play(sample, overview, environment).zooms
 
 
+def zooms_needed_by(trajectory: Trajectory, environment: ZoomEnvironment) -> int | None:
+    """`zooms_needed` of a trajectory's sample from its overview on; None for a picture that is no scene."""
+    if trajectory.overview is None or "looks" not in trajectory.sample.metadata:
+        return None
+    return zooms_needed(trajectory.sample, trajectory.overview, environment)
+
+
 def is_solvable(trajectory: Trajectory) -> bool:
     """Whether every detail is legible in some view of the trajectory."""
     return all(_seen(look, trajectory.views) for look in looks(trajectory.sample))
@@ -129,10 +136,8 @@ def _target(look: Look, views: Sequence[View]) -> tuple[int, Box]:
 def _gains(view: View, box: Box, environment: ZoomEnvironment) -> bool:
     """Whether cutting `box` shows it a quarter larger than `view` does, or more."""
     pointing = pointing_box(view, box, CoordinateSystem.ABSOLUTE)
-    action = Zoom(tuple(pointing))
-    absolute = environment.with_system(CoordinateSystem.ABSOLUTE)
-    (observation,) = absolute.step((action,), (view,))
-    return observation.view is not None and _scale(observation.view) > 1.25 * _scale(view)
+    crop = environment.crop_view(view.to_source(pointing, CoordinateSystem.ABSOLUTE), view.source_size)
+    return _scale(crop) > 1.25 * _scale(view)
 
 
 def pointing_box(view: View, box: Box, system: CoordinateSystem) -> Box:

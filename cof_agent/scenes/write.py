@@ -8,13 +8,13 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 from PIL import Image
 
-from cof_agent.data.samples import taken_at
+from cof_agent.episodes import QUESTION, RESOLUTION
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size
 from cof_agent.scenes.draw import photograph
@@ -143,8 +143,14 @@ class _Drawing:
                 photo = photo or photograph(scene)
                 write_atomic(self.output / relative, _png(photo, to))
             sample = sample_of(scene, question, id=name, image=relative, size=to)
-            samples.append(taken_at(sample, to.long_side) if self.resolutions else sample)
+            samples.append(_one_of(sample, to.long_side) if self.resolutions else sample)
         return samples
+
+
+def _one_of(sample: Sample, side: int) -> Sample:
+    """The sample as one of several sizes, `id@side`."""
+    told = {RESOLUTION: side, QUESTION: sample.id}
+    return replace(sample, id=f"{sample.id}@{side}", metadata=sample.metadata | told)
 
 
 @contextmanager

@@ -16,11 +16,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cof_agent import protocol
+from cof_agent.environment import ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.policy import Completion, Policy, Sampling
-from cof_agent.strategies.registry import Named
-from cof_agent.trajectory import Answer, Observation, Tokens, Zoom
+from cof_agent.strategies.wrapper import Way, Wrapped
+from cof_agent.trajectory import Answer, Observation, Tokens, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,11 +38,13 @@ OVERLAP = 1.2
 _CONFIDENCE = re.compile(r"\d\.\d{4}")
 
 
-class TreeSearch(Named):
-    """A policy that asks another for the answer in each part of the image, and divides the most promising part."""
+def tree(policy: Policy, settings: ZoomSettings) -> Way:
+    """Quarters of quarters, always of the part where the model is surest of its answer, up to 16 crops."""
+    return Way(TreeSearch(policy), replace(settings, max_zooms=4 * EXPANSIONS, enlarge=OVERLAP))
 
-    def __init__(self, policy: Policy) -> None:
-        super().__init__(policy, "tree")
+
+class TreeSearch(Wrapped):
+    """A policy that asks another for the answer in each part of the image, and divides the most promising part."""
 
     async def generate(
         self, messages: Sequence[protocol.Message], images: Sequence[Image], sampling: Sampling
@@ -108,7 +111,7 @@ def _next(parts: Sequence[Box], confidence: Sequence[float]) -> int | None:
 
 
 def _boxes(text: str) -> list[Box]:
-    return [Box(*map(float, action.box)) for action in protocol.parse(text) if isinstance(action, Zoom)]
+    return [Box(*map(float, box)) for box, _ in Turn(text, protocol.parse(text)).boxes]
 
 
 def _asking(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from cof_agent import protocol, scoring
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import BoxError, CoordinateSystem, View, read_box
-from cof_agent.trajectory import Sample, Trajectory, Zoom, to_json, views_of
+from cof_agent.trajectory import Sample, Trajectory, to_json, views_of
 
 
 class Refusal(StrEnum):
@@ -60,18 +61,18 @@ def _boxes(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
     """Nothing is clipped here: a box that reaches out of its image teaches to point wrongly."""
     for number, turn in enumerate(trajectory.turns):
         views = views_of(trajectory.overview, trajectory.turns[:number])
-        for action in turn.actions:
-            if isinstance(action, Zoom) and not _inside(action, views, environment.settings.system):
-                return Refusal.OUTSIDE, f"the box of turn {number + 1} does not lie in image {action.image}"
+        for box, image in turn.boxes:
+            if not _inside(box, image, views, environment.settings.system):
+                return Refusal.OUTSIDE, f"the box of turn {number + 1} does not lie in image {image}"
     return None
 
 
-def _inside(action: Zoom, views: tuple[View, ...], system: CoordinateSystem) -> bool:
-    if not 0 <= action.image < len(views):
+def _inside(written: tuple[Any, ...], image: int, views: tuple[View, ...], system: CoordinateSystem) -> bool:
+    if not 0 <= image < len(views):
         return False
-    frame = system.frame(views[action.image].shown_size)
+    frame = system.frame(views[image].shown_size)
     try:
-        box = read_box(list(action.box))
+        box = read_box(written)
     except BoxError:
         return False
     return box.x0 >= frame.x0 and box.y0 >= frame.y0 and box.x1 <= frame.x1 and box.y1 <= frame.y1
@@ -82,7 +83,7 @@ def _replay(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
         return Refusal.REPLAY, "the overview is not the one that the environment shows"
     for number, turn in enumerate(trajectory.turns):
         views = views_of(trajectory.overview, trajectory.turns[:number])
-        seen = environment.step(turn.actions, views)
+        seen = environment.step(turn.actions, views, sample=trajectory.sample)
         if seen != turn.observations or any(observation.view is None for observation in seen):
             return Refusal.REPLAY, f"turn {number + 1} does not bring what was recorded"
     return None

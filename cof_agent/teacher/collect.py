@@ -14,19 +14,19 @@ from statistics import fmean
 from typing import Any
 
 from cof_agent import rollout, scoring
-from cof_agent.data.samples import RESOLUTION
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.accept import Refusal
 from cof_agent.teacher.graph import Search
-from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.trajectory import StopReason, Trajectory, read_jsonl, to_json, write_atomic
 
 
 async def collect(
-    samples: Sequence[Sample],
+    wanted: Sequence[Episode],
     search: Search,
     output: Path,
     *,
@@ -34,20 +34,20 @@ async def collect(
     shard: Shard | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Collects from samples with resolutions (`samples.at_resolutions`); returns the summary, which is also written.
+    """Collects from samples, each at one resolution (`episodes.drawn`); returns the summary, which is also written.
 
     Raises:
         InputError: if `output` holds what was collected in another way, or a policy refuses how it is used.
     """
     shard = shard or Shard()
-    made_with = description(search, samples)
+    made_with = description(search, wanted)
     check_origin(output, made_with)
     environment = ZoomEnvironment(search.settings)
-    refused = refused_unseen(samples)
-    todo = [sample for sample in shard.of(samples) if sample.id not in refused]
+    refused = refused_unseen(wanted)
+    todo = [episode for episode in shard.of(wanted) if episode.sample.id not in refused]
 
-    async def one(sample: Sample) -> Trajectory:
-        return await teacher.run(sample, search, environment, long_side=sample.metadata[RESOLUTION])
+    async def one(episode: Episode) -> Trajectory:
+        return await teacher.run(episode, search, environment)
 
     try:
         await rollout.collect(
@@ -55,16 +55,16 @@ async def collect(
             one,
             output=journal(output, shard),
             concurrency=concurrency,
-            made_with=lambda sample: {"policy": search.cast.name, "protocol_version": PROTOCOL_VERSION},
+            made_with=lambda episode: {"policy": search.cast.name, "protocol_version": PROTOCOL_VERSION},
             retry_errors=True,
             progress=progress,
         )
     finally:
-        summary = write_results(samples, output, made_with)
+        summary = write_results(wanted, output, made_with)
     return summary
 
 
-def description(search: Search, samples: Sequence[Sample]) -> dict[str, Any]:
+def description(search: Search, wanted: Sequence[Episode]) -> dict[str, Any]:
     """What a result depends on, as JSON values."""
     return {
         "roles": search.cast.name,
@@ -72,8 +72,8 @@ def description(search: Search, samples: Sequence[Sample]) -> dict[str, Any]:
         "glances": search.glances,
         "attempts": search.attempts,
         "seed": search.seed,
-        "resolutions": sorted({sample.metadata[RESOLUTION] for sample in samples}),
-        "samples": len(samples),
+        "resolutions": sorted({episode.resolution for episode in wanted if episode.resolution is not None}),
+        "samples": len(wanted),
         "protocol_version": PROTOCOL_VERSION,
     }
 
@@ -104,11 +104,11 @@ def journal(output: Path, shard: Shard) -> Path:
     return output / f"journal-{shard.name}.jsonl"
 
 
-def refused_unseen(samples: Sequence[Sample]) -> dict[str, tuple[Refusal, str]]:
+def refused_unseen(wanted: Sequence[Episode]) -> dict[str, tuple[Refusal, str]]:
     """Samples that need not be looked at, by id: without a known answer, or asked before about the same picture."""
     first: dict[tuple[str, str], str] = {}
     refused = {}
-    for sample in samples:
+    for sample in (episode.sample for episode in wanted):
         key = (str(Path(sample.image).absolute()), scoring.normalise(sample.question))
         if not sample.answers:
             refused[sample.id] = Refusal.NO_TRUTH, "it has no known answer"
@@ -117,20 +117,21 @@ def refused_unseen(samples: Sequence[Sample]) -> dict[str, tuple[Refusal, str]]:
     return refused
 
 
-def write_results(samples: Sequence[Sample], output: Path, made_with: dict[str, Any]) -> dict[str, Any]:
+def write_results(wanted: Sequence[Episode], output: Path, made_with: dict[str, Any]) -> dict[str, Any]:
     """`trajectories.jsonl`, `rejected.jsonl` and `summary.json` from all journals in `output`."""
     found: dict[str, Trajectory] = {}
     for path in sorted(output.glob("journal-*.jsonl")):
         found |= {trajectory.sample.id: trajectory for trajectory in read_jsonl(path, Trajectory)}
-    by_id = {sample.id: sample for sample in samples}
-    for id, (reason, sentence) in refused_unseen(samples).items():
-        found[id] = Trajectory(by_id[id], None, (), StopReason.ERROR, error=f"{reason.value}: {sentence}")
-    done = [found[sample.id] for sample in samples if sample.id in found]
+    by_id = {episode.sample.id: episode for episode in wanted}
+    for id, (reason, sentence) in refused_unseen(wanted).items():
+        refused, error = by_id[id], f"{reason.value}: {sentence}"
+        found[id] = Trajectory(refused.sample, None, (), StopReason.ERROR, error=error, resolution=refused.resolution)
+    done = [found[episode.sample.id] for episode in wanted if episode.sample.id in found]
     kept = [trajectory for trajectory in done if trajectory.error is None]
     rejected = [trajectory for trajectory in done if trajectory.error is not None]
     for name, some in (("trajectories.jsonl", kept), ("rejected.jsonl", rejected)):
         write_atomic(output / name, "".join(to_json(trajectory) + "\n" for trajectory in some))
-    summary = summarise(kept, rejected, left=len(samples) - len(done)) | {"made_with": made_with}
+    summary = summarise(kept, rejected, left=len(wanted) - len(done)) | {"made_with": made_with}
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return summary
 
@@ -142,7 +143,7 @@ def summarise(kept: Sequence[Trajectory], rejected: Sequence[Trajectory], *, lef
     cost = {name: sum(one[name] for one in spent) for name in ("calls", "prompt_tokens", "completion_tokens")}
     by_resolution: dict[int, list[Trajectory]] = {}
     for trajectory in (*kept, *rejected):
-        by_resolution.setdefault(trajectory.sample.metadata.get(RESOLUTION, 0), []).append(trajectory)
+        by_resolution.setdefault(trajectory.resolution or 0, []).append(trajectory)
     return {
         "n": total,
         "left": left,

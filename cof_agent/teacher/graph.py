@@ -21,6 +21,7 @@ from typing_extensions import TypedDict
 
 from cof_agent import protocol
 from cof_agent.environment import FULL_DETAIL, ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View, crop_region, smart_resize
 from cof_agent.policy import GREEDY, PolicyError, Sampling
@@ -39,7 +40,7 @@ from cof_agent.teacher.roles import (
     fitted,
 )
 from cof_agent.teacher.rules import ADJUSTMENTS, adjusted
-from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, Zoom
+from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -170,8 +171,9 @@ async def act(state: State, runtime: Runtime[Context]) -> State:
 
 
 async def _describe(step: Step, move: Describe, views: list[View], context: Context) -> tuple[Step, list[View]]:
-    zoom = Zoom(words(views[move.image], move.box, context.environment.settings.system), move.image)
-    (observation,) = context.errand.environment.step((zoom,), views)
+    box = Box(*words(views[move.image], move.box, context.environment.settings.system))
+    pointed = protocol.parse(protocol.write_zoom("", box, move.image))
+    (observation,) = context.errand.environment.step(pointed, views)
     if observation.view is None or observation.note is not None:
         return replace(step, reply=observation.note or observation.error or ""), views
     describer = context.search.cast.describer
@@ -302,8 +304,8 @@ def _compiled() -> CompiledStateGraph[State, Context, State, State]:
     return build().compile()
 
 
-async def run(sample: Sample, search: Search, environment: ZoomEnvironment, *, long_side: int) -> Trajectory:
-    """Searches for the answer to one sample, whose overview is `long_side` shown pixels long, or as large as the source.
+async def run(episode: Episode, search: Search, environment: ZoomEnvironment) -> Trajectory:
+    """Searches for the answer to one sample, at the resolution of its episode.
 
     The trajectory is one to learn from if its `error` is None. Its `settings` hold, beside the environment's, what the
     search took. `environment` is where decoded images are kept.
@@ -311,9 +313,9 @@ async def run(sample: Sample, search: Search, environment: ZoomEnvironment, *, l
     Raises:
         InputError: if a policy refuses how it is used (a bad API key).
     """
-    student = environment.with_settings(search.settings).at(sample, long_side)
+    student = environment.with_settings(search.settings).at(episode.resolution)
     unlimited = environment.with_settings(replace(student.settings, max_zooms=LOOKS))
-    context = Context(search, student, Errand(sample, unlimited, search.timeout))
+    context = Context(search, student, Errand(episode.sample, unlimited, search.timeout))
     state: State = {}
     try:
         limit = 2 * MOVES * search.attempts + 20
@@ -388,4 +390,5 @@ def _record(
         answer,
         policy=context.search.cast.name,
         protocol_version=protocol.PROTOCOL_VERSION,
+        resolution=context.environment.settings.resolution,
     )

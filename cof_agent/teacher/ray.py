@@ -11,21 +11,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cof_agent.data.samples import RESOLUTION
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.teacher import collect
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.graph import Search
-from cof_agent.trajectory import JsonlAppender, Sample, StopReason, Trajectory, from_json, read_jsonl, to_json
+from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json, read_jsonl, to_json
 
 Build = Callable[[], Search]
 """Makes the search on a worker; it must survive pickling."""
 
 
 def collect_on_ray(
-    samples: Sequence[Sample],
+    wanted: Sequence[Episode],
     build: Build,
     output: Path,
     *,
@@ -48,14 +48,16 @@ def collect_on_ray(
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     shard = shard or Shard()
-    describe = ray.remote(num_gpus=gpus)(lambda: collect.description(build(), samples))
+    describe = ray.remote(num_gpus=gpus)(lambda: collect.description(build(), wanted))
     made_with = ray.get(describe.remote())
     collect.check_origin(output, made_with)
     path = collect.journal(output, shard)
-    refused = collect.refused_unseen(samples)
+    refused = collect.refused_unseen(wanted)
     done = {t.sample.id for t in _earlier(path) if t.stop is not StopReason.ERROR}
     todo = [
-        {"sample": to_json(sample)} for sample in shard.of(samples) if sample.id not in refused | dict.fromkeys(done)
+        {"episode": to_json(episode)}
+        for episode in shard.of(wanted)
+        if episode.sample.id not in refused | dict.fromkeys(done)
     ]
     try:
         if todo:
@@ -66,7 +68,7 @@ def collect_on_ray(
                 for row in found.iter_rows():
                     appender.append(from_json(row["trajectory"], Trajectory))
     finally:
-        summary = collect.write_results(samples, output, made_with)
+        summary = collect.write_results(wanted, output, made_with)
     return summary
 
 
@@ -82,12 +84,8 @@ class _Worker:
         self.environment = ZoomEnvironment(self.search.settings)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        samples = [from_json(line, Sample) for line in batch["sample"]]
-        return {"trajectory": [to_json(trajectory) for trajectory in asyncio.run(self._all(samples))]}
+        wanted = [from_json(line, Episode) for line in batch["episode"]]
+        return {"trajectory": [to_json(trajectory) for trajectory in asyncio.run(self._all(wanted))]}
 
-    async def _all(self, samples: Sequence[Sample]) -> list[Trajectory]:
-        runs = [
-            teacher.run(sample, self.search, self.environment, long_side=sample.metadata[RESOLUTION])
-            for sample in samples
-        ]
-        return await asyncio.gather(*runs)
+    async def _all(self, wanted: Sequence[Episode]) -> list[Trajectory]:
+        return await asyncio.gather(*(teacher.run(episode, self.search, self.environment) for episode in wanted))

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.geometry import Box, View, smart_resize
-from cof_agent.policy import GREEDY, Completion, PixelLimits, Policy, Sampling, ask
+from cof_agent.geometry import Box, PixelLimits, View, smart_resize
+from cof_agent.policy import GREEDY, Completion, Policy, Sampling, ask
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample
 

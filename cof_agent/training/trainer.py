@@ -6,7 +6,6 @@ The loss of a conversation whose words are given says little of whether the mode
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import logging
 import re
@@ -14,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,17 +23,18 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
+from cof_agent.agent import Agent
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.reader import Reader
-from cof_agent.data.samples import at_resolutions, read_samples
-from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
+from cof_agent.config import AgentConfig
+from cof_agent.data.samples import read_samples
+from cof_agent.environment import CropMode
+from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
-from cof_agent.evaluation import metrics as evaluate
-from cof_agent.policy import Sampling
-from cof_agent.rollout import rollout
+from cof_agent.evaluation.metrics import figures as figures_of
 from cof_agent.training import card
 from cof_agent.training.settings import Settings
-from cof_agent.trajectory import Sample, Trajectory, from_json, to_json, write_atomic
+from cof_agent.trajectory import Trajectory, from_json, to_json, write_atomic
 
 if TYPE_CHECKING:
     from transformers import Trainer as Base
@@ -46,29 +46,11 @@ _log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Reader)
 
 
-@dataclass(frozen=True)
-class Play:
-    """How a conversation is played: largest areas of overview and crop in shown pixels, zooms, tokens of one turn."""
-
-    overview_pixels: int | None = None
-    zoom_pixels: int | None = None
-    max_zooms: int = 6
-    turn_tokens: int = 512
-    resolutions: bool = False  # each sample at its own (`samples.at_resolutions`)
-
-    def policy(self, model: Any, processor: Any) -> LocalPolicy:
-        """A policy of a model in training, which transformers generates for."""
-        return self.reader(LocalPolicy, model, processor)
-
-    def reader(self, kind: Callable[..., R], model: Any, processor: Any, **options: Any) -> R:
-        """A `Reader` of this kind for a model in training (for its base, where it is an adapter)."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        pixels = {"max_pixels": self.overview_pixels, "zoom_pixels": self.zoom_pixels}
-        return kind(base, processor, name="in training", **pixels, **options)
-
-    def settings(self, policy: Reader) -> ZoomSettings:
-        """What the policy is shown."""
-        return ZoomSettings(policy.coordinates, policy.limits, max_zooms=self.max_zooms)
+def policy_of(model: Any, processor: Any, config: AgentConfig, kind: Callable[..., R], **options: Any) -> R:
+    """A `Reader` of this kind for a model in training (for its base, where it is an adapter)."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    pixels = {"max_pixels": config.overview_pixels, "zoom_pixels": config.zoom_pixels}
+    return kind(base, processor, name="in training", **pixels, **options)
 
 
 class ZoomTrainer(Base):
@@ -78,15 +60,15 @@ class ZoomTrainer(Base):
     `blank_control` also `eval_crop_gain`: how much more often it is right on the samples that it zoomed on than it is with
     grey crops.
 
-    play: how the agent is played. held_out: what it answers at each evaluation. record: what the model card is made from.
+    agent: how the agent runs. held_out: what it answers at each evaluation. record: what the model card is made from.
     A checkpoint that cannot be written whole is removed.
     """
 
     def __init__(
         self,
         *arguments: Any,
-        play: Play,
-        held_out: Sequence[Sample] | None,
+        agent: AgentConfig,
+        held_out: Sequence[Episode] | None,
         record: dict[str, Any],
         blank_control: bool = False,
         **options: Any,
@@ -95,7 +77,7 @@ class ZoomTrainer(Base):
         # On Hopper GPUs cuDNN's attention, torch's choice since 2.11, has gradients that are NaN where there is a mask and
         # the length is 64 beyond a multiple of 128 (pytorch issue 196678); the other kernels have not.
         torch.backends.cuda.enable_cudnn_sdp(False)
-        self._play, self._held_out, self._record = play, held_out, record
+        self._agent, self._held_out, self._record = agent, held_out, record
         self._blank_control = blank_control
         _leave_alone_what_is_frozen(self.model)
         if self.args.use_cpu:
@@ -121,7 +103,7 @@ class ZoomTrainer(Base):
         ) as model:
             training = model.training
             model.eval()
-            self._policy = self._policy or self._play.policy(model, self.processing_class)
+            self._policy = self._policy or policy_of(model, self.processing_class, self._agent, LocalPolicy)
             self._policy.forget()
             try:
                 yield self._policy
@@ -136,10 +118,10 @@ class ZoomTrainer(Base):
         """The agent's figures on the held-out samples; each process answers its share of them."""
         assert self._held_out is not None, "eval_strategy without held-out samples"
         trajectories = self._answered(self._held_out)
-        figures = evaluate.figures(trajectories)
+        figures = figures_of(trajectories)
         answered = figures["stop_reasons"].get("answered", 0) / len(trajectories)
         found = {
-            "accuracy": figures["accuracy"] or 0.0,
+            "accuracy": figures["accuracy"],
             "zooms": figures["mean_zooms"],
             "malformed": figures["malformed_rate"],
             "answered": answered,
@@ -165,29 +147,18 @@ class ZoomTrainer(Base):
 
     def _crop_gain(self, zoomed: Sequence[Trajectory]) -> float | None:
         """How much more often than with grey crops these were right; None where no true answer is known."""
-        blank = self._answered([one.sample for one in zoomed], crop="blank")
-        real, grey = (evaluate.figures(found)["accuracy"] for found in (zoomed, blank))
+        blank = self._answered([Episode(one.sample, one.resolution) for one in zoomed], crop="blank")
+        real, grey = (figures_of(found)["accuracy"] for found in (zoomed, blank))
         return None if real is None else float(real - grey)
 
-    def _answered(self, samples: Sequence[Sample], crop: CropMode = "real") -> list[Trajectory]:
+    def _answered(self, wanted: Sequence[Episode], crop: CropMode = "real") -> list[Trajectory]:
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        sampling = Sampling(max_tokens=self._play.turn_tokens)
         with self.agent_policy() as policy:
-            environment = ZoomEnvironment(replace(self._play.settings(policy), crop=crop))
-            mine = asyncio.run(
-                rollout(
-                    samples[rank::ranks],
-                    policy,
-                    environment,
-                    concurrency=16,
-                    sampling=sampling,
-                    progress=False,
-                    resolutions=self._play.resolutions,
-                )
-            )
+            agent = Agent(replace(self._agent, crop=crop), policy=policy)
+            mine = agent.ask_many(wanted[rank::ranks], concurrency=16, progress=False)
         gathered = [from_json(line, Trajectory) for line in gather_object([to_json(one) for one in mine])]
-        by_id = {trajectory.sample.id: trajectory for trajectory in gathered}
-        return [by_id[sample.id] for sample in samples]
+        by_key = {trajectory.key: trajectory for trajectory in gathered}
+        return [by_key[episode.key] for episode in wanted]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -289,8 +260,8 @@ def _unwritable(directory: Path, error: Exception) -> Exception:
     )
 
 
-def held_out_of(settings: Settings) -> list[Sample] | None:
-    """The samples of the evaluation that the settings ask for.
+def held_out_of(settings: Settings) -> list[Episode] | None:
+    """The samples of the evaluation that the settings ask for, each at its resolution.
 
     Raises:
         InputError: if they cannot be read.
@@ -298,13 +269,18 @@ def held_out_of(settings: Settings) -> list[Sample] | None:
     run = settings.run
     if run.eval_data is None or settings.training.eval_strategy == "no":
         return None
-    return at_resolutions(read_samples(run.eval_data, limit=run.eval_samples), run.resolutions, settings.training.seed)
+    return drawn(read_samples(run.eval_data, limit=run.eval_samples), run.resolutions, settings.training.seed)
 
 
-def play_of(settings: Settings) -> Play:
-    """How the settings have a conversation played."""
+def agent_of(settings: Settings) -> AgentConfig:
+    """How the settings have the agent run; at evaluation it is greedy."""
     run = settings.run
-    return Play(run.overview_pixels, run.zoom_pixels, run.max_zooms, run.turn_tokens, bool(run.resolutions))
+    return AgentConfig(
+        overview_pixels=run.overview_pixels,
+        zoom_pixels=run.zoom_pixels,
+        max_zooms=run.max_zooms,
+        max_tokens=run.turn_tokens,
+    )
 
 
 def last_whole_checkpoint(output: Path) -> str | None:

@@ -38,7 +38,7 @@ def cut(text: str, limit: int) -> str:
 
 def part(name: str) -> str:
     """The text of a file in `page/`."""
-    return (files("cof_agent") / "page" / name).read_text("utf-8")
+    return (files("cof_agent.viewer") / "page" / name).read_text("utf-8")
 
 
 def policy(style: str, script: str | None = None) -> str:

@@ -27,7 +27,7 @@ from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, open_source
 from cof_agent.protocol import lettered, thought
 from cof_agent.region_refs import in_source_pixels
 from cof_agent.scoring import choice_of
-from cof_agent.trajectory import Action, Answer, Observation, Trajectory, Turn, Zoom, views_of, write_atomic
+from cof_agent.trajectory import Action, Answer, Observation, Trajectory, Turn, Use, Zoom, views_of, write_atomic
 from cof_agent.viewer.markup import cut, fill, part, policy
 from cof_agent.viewer.picture import PALETTE, annotate, fitted
 
@@ -222,6 +222,8 @@ def _paired(turn: Turn) -> Iterator[tuple[Action | None, Observation | None]]:
 
 def _step(action: Action | None, observation: Observation | None, next_view: int, limit: int) -> dict[str, Any]:
     step: dict[str, Any] = {"kind": action.kind if action else "observation"}
+    if isinstance(action, Use):
+        return {"kind": "use", "tool": cut(action.tool, limit), "arguments": cut(str(action.arguments), limit)}
     if isinstance(action, Zoom):
         step["asked"] = cut("[" + ", ".join(str(value) for value in action.box[:8]) + "]", 120)
         step["of"] = action.image

@@ -15,9 +15,8 @@ from typing import Any
 from cof_agent import protocol
 from cof_agent.data.region_sets.scenes import by_region
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.geometry import Box, CoordinateSystem, Size, View, smart_resize
+from cof_agent.geometry import Box, CoordinateSystem, PixelLimits, Size, View, smart_resize
 from cof_agent.nano.build import OVERVIEW_PIXELS, ZOOM_PIXELS
-from cof_agent.policy import PixelLimits
 from cof_agent.region_refs import located
 from cof_agent.scenes import imperfect, oracle
 from cof_agent.scenes.draw import sketch

@@ -36,7 +36,7 @@ from cof_agent.scenes.draw import sketch
 from cof_agent.training import settings
 from cof_agent.training.command import explained
 from cof_agent.training.models import freeze, load_model, read_checkpoint
-from cof_agent.training.trainer import held_out_of, play_of
+from cof_agent.training.trainer import agent_of, held_out_of
 from cof_agent.trajectory import Sample
 from sft.collate import AssistantCollator
 from sft.dataset import Outline, to_row
@@ -234,7 +234,7 @@ def build_trainer(given: Settings) -> ZoomSFTTrainer:
         data_collator=RegionCollator(processor),
         train_dataset=as_dataset(rows, kept),
         eval_dataset=as_dataset(rows, kept[:1]) if run.eval_data else None,
-        play=play_of(given),
+        agent=agent_of(given),
         held_out=held_out_of(given),
         record=settings.record(given) | {"data": {"samples": len(kept), "left out": len(rows) - len(kept)}},
     )

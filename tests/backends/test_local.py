@@ -20,9 +20,9 @@ from cof_agent.backends.local.policy import LocalPolicy, load, place
 from cof_agent.backends.local.processor import load_processor, prepare_images
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem
+from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.graphs import focus
-from cof_agent.policy import Completion, PixelLimits, Sampling
+from cof_agent.policy import Completion, Sampling
 from cof_agent.protocol import Message
 from cof_agent.rollout import rollout
 from cof_agent.trajectory import Sample, Tokens

@@ -15,8 +15,8 @@ from cof_agent.backends.local.policy import load
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
+from cof_agent.geometry import PixelLimits
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.policy import PixelLimits
 from cof_agent.training import memory
 from cof_agent.training import plan as shared
 from cof_agent.training.memory import ADAPTERS, LANGUAGE, Part, Row, Sharding

@@ -9,8 +9,7 @@ import pytest
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem, View
-from cof_agent.policy import PixelLimits
+from cof_agent.geometry import Box, CoordinateSystem, PixelLimits, View
 from cof_agent.scenes import oracle
 from cof_agent.scenes.imperfect import Faults, Teacher
 from cof_agent.trajectory import Sample, Zoom

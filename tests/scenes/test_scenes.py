@@ -13,8 +13,7 @@ from cof_agent.cli import main
 from cof_agent.data.samples import at_each_resolution
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem, Size, View
-from cof_agent.policy import PixelLimits
+from cof_agent.geometry import Box, CoordinateSystem, PixelLimits, Size, View
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import photograph, sketch
 from cof_agent.scenes.questions import CATEGORIES, ask

@@ -15,9 +15,8 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem
+from cof_agent.geometry import Box, CoordinateSystem, PixelLimits
 from cof_agent.nano import WEIGHTS
-from cof_agent.policy import PixelLimits
 from cof_agent.training import memory
 from cof_agent.training.memory import ADAPTERS, ENDS, LANGUAGE, Part, Sharding, Stack
 from cof_agent.training.plan import Steps

@@ -24,8 +24,7 @@ from cof_agent.data.export import to_parquet
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem, Size
-from cof_agent.policy import PixelLimits
+from cof_agent.geometry import CoordinateSystem, PixelLimits, Size
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.training.command import explained

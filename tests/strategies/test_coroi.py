@@ -23,8 +23,8 @@ from cof_agent.backends.local.policy import LocalPolicy, load
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.evaluation import metrics as evaluate
-from cof_agent.geometry import Box, Size, View
-from cof_agent.policy import Completion, PixelLimits, ScriptedPolicy, begun
+from cof_agent.geometry import Box, PixelLimits, Size, View
+from cof_agent.policy import Completion, ScriptedPolicy, begun
 from cof_agent.strategies import registry as strategies
 from cof_agent.strategies.coroi.chooser import RegionChooser
 from cof_agent.strategies.coroi.graph import COROI, THOUGHT

@@ -16,8 +16,8 @@ from PIL import Image
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem
-from cof_agent.policy import Completion, PixelLimits, PolicyError, Sampling, ScriptedPolicy
+from cof_agent.geometry import Box, CoordinateSystem, PixelLimits
+from cof_agent.policy import Completion, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.protocol import Message
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher import roles

@@ -13,9 +13,8 @@ import pytest
 from cof_agent.cli import main as cof
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.geometry import CoordinateSystem, Size
+from cof_agent.geometry import CoordinateSystem, PixelLimits, Size
 from cof_agent.nano import build
-from cof_agent.policy import PixelLimits
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json

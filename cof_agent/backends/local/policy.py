@@ -183,14 +183,15 @@ def load(
     name: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    attn: str | None = None,
     max_pixels: int | None = None,
     zoom_pixels: int | None = None,
     capacity: int = CAPACITY,
 ) -> LocalPolicy:
     """Loads `nano`, or a checkpoint from a directory or the hub.
 
-    name: how the policy is called in the record, by default as `model`. device, dtype: see `place`. For the rest see
-    `LocalPolicy`.
+    name: how the policy is called in the record, by default as `model`. device, dtype: see `place`. attn: the attention of
+    transformers, such as sdpa or flash_attention_2. For the rest see `LocalPolicy`.
 
     Raises:
         InputError: if there is no such checkpoint, it cannot be read, or it is of another family.
@@ -210,7 +211,8 @@ def load(
         processor: Any = load_processor(where)
         kind, policy = _kind(config)
         placement = place(device, dtype, small=is_small_checkpoint(config))
-        weights: Any = kind.from_pretrained(where, config=config, dtype=placement.dtype)
+        chosen = {} if attn is None else {"attn_implementation": attn}
+        weights: Any = kind.from_pretrained(where, config=config, dtype=placement.dtype, **chosen)
     except InputError:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited

@@ -16,7 +16,8 @@ from cof_agent.trajectory import write_atomic
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cof_agent.policy import PixelLimits
+    from cof_agent.geometry import PixelLimits
+
 
 FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 """What a stock `AutoProcessor` reads beside the tokenizer; not every checkpoint has all of them."""

@@ -15,8 +15,8 @@ import torch
 from cof_agent.backends.local.memory import Picture
 from cof_agent.backends.local.processor import prepare_images
 from cof_agent.errors import InputError, first_sentence
-from cof_agent.geometry import CoordinateSystem
-from cof_agent.policy import PixelLimits, begun
+from cof_agent.geometry import CoordinateSystem, PixelLimits
+from cof_agent.policy import begun
 
 if TYPE_CHECKING:
     from PIL.Image import Image

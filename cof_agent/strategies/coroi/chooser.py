@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from cof_agent.backends.fingerprint import fingerprint
 from cof_agent.backends.local.policy import LocalPolicy
+from cof_agent.environment import ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
+from cof_agent.policy import Policy
+from cof_agent.strategies.coroi.graph import COROI
 from cof_agent.strategies.coroi.scorer import FOLDER, Query, Seen, load_scorer, score_maps
 from cof_agent.strategies.coroi.windows import best_window, box_of
-from cof_agent.strategies.registry import Named
+from cof_agent.strategies.wrapper import Way, Wrapped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cof_agent.policy import Policy
+
+def coroi(policy: Policy, settings: ZoomSettings) -> Way:
+    """CoRoI: a small scorer chooses regions, and the model answers in one pass.
+
+    Raises:
+        InputError: as `RegionChooser`.
+    """
+    chooser = RegionChooser(policy)
+    limited = replace(settings, max_zooms=min(settings.max_zooms, chooser.regions))
+    return Way(chooser, limited, COROI, {"scorer": chooser.scorer})
 
 
-class RegionChooser(Named):
-    """The policy, with the regions that the scorer of its checkpoint chooses; its name tells one scorer from another.
+class RegionChooser(Wrapped):
+    """The policy, with the regions that the scorer of its checkpoint chooses.
 
-    regions: how many are chosen for a question, at most.
+    regions: how many are chosen for a question, at most. scorer: fingerprint of the scorer's weights.
 
     Raises:
         InputError: if it is no local model, or its folder holds no scorer that fits it.
@@ -38,7 +51,8 @@ class RegionChooser(Named):
                 "name a folder that sft.papers.coroi wrote."
             )
         self._local, self._scorer = policy, load_scorer(policy.folder)
-        super().__init__(policy, f"coroi {fingerprint(str(policy.folder / FOLDER))}")
+        super().__init__(policy)
+        self.scorer = fingerprint(str(policy.folder / FOLDER))
         self.regions = self._scorer.config.regions
         wanted, has = self._scorer.config.features, policy.model.config.get_text_config().hidden_size
         merge = policy.model.config.vision_config.spatial_merge_size

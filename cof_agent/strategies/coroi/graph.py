@@ -1,6 +1,6 @@
 """CoRoI as a LangGraph (arXiv 2505.06840): a chain of regions is chosen for the model, which then answers in one pass.
 
-    trajectory = await COROI.run(sample, policy, environment)      # the policy is a `Chooser`
+    trajectory = await COROI.run(sample, Context(policy, environment))      # the policy is a `Chooser`
 
 look -> choose -> zoom -> choose -> ... -> answer. The regions stand in the conversation as zooms of the usual wire format,
 so that any model of ours can read them, and any record of them can be shown, scored and trained on. They cost no completion
@@ -30,7 +30,6 @@ from cof_agent.graphs.steps import (
     Event,
     Graph,
     Spoke,
-    context_of,
     conversation,
     look,
     see,
@@ -57,9 +56,9 @@ class Chooser(Protocol):
         ...
 
 
-async def choose(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
+async def choose(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Writes the next region as a zoom into the overview; nothing if none is to come."""
-    context, now, started = context_of(runtime), progress(dict(state)), time.perf_counter()
+    context, now, started = runtime.context, progress(dict(state)), time.perf_counter()
     if now.zooms >= context.environment.settings.max_zooms:
         return {}
     chooser = cast("Chooser", context.policy)
@@ -76,15 +75,15 @@ async def choose(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
     return {"turns": [*state.get("turns", []), plain(turn)]}
 
 
-async def zoom(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
+async def zoom(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Cuts the region that was chosen last."""
-    now = await see(state, context_of(runtime), on_event=runtime.stream_writer)
+    now = await see(state, runtime.context, on_event=runtime.stream_writer)
     return {"turns": [*state["turns"][:-1], plain(now.turns[-1])]}
 
 
-async def answer(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
+async def answer(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Asks the model, which reads the overview and all regions; holds it to an answer where it gives none."""
-    context = context_of(runtime)
+    context = runtime.context
     told: list[Event] = []  # by the replies, of which the run is told once it knows the last
     messages = conversation(progress(dict(state)), context)
     now, completion = await speak(state, context, messages, on_event=told.append)
@@ -115,9 +114,9 @@ def _after_choose(state: State) -> Literal["zoom", "answer"]:
     return "zoom" if turns and not turns[-1].observations else "answer"
 
 
-def build(context_schema: type[Any] = Context) -> StateGraph[State, Any, Ask, State]:
+def build() -> StateGraph[State, Any, Ask, State]:
     """The graph, not yet compiled."""
-    graph = StateGraph(State, context_schema=context_schema, input_schema=Ask, output_schema=State)
+    graph = StateGraph(State, context_schema=Context, input_schema=Ask, output_schema=State)
     graph.add_node("look", look)
     graph.add_node("choose", choose, retry_policy=RETRIES)
     graph.add_node("zoom", zoom)

@@ -20,38 +20,40 @@ from langgraph.runtime import Runtime
 
 from cof_agent.environment import ZoomSettings
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
-from cof_agent.graphs.steps import RETRIES, Context, Graph, context_of, look, see, speak
+from cof_agent.graphs.steps import RETRIES, Context, Graph, look, see, speak
+from cof_agent.policy import Policy
 from cof_agent.protocol import Message
-from cof_agent.strategies.spot import protocol as spot
+from cof_agent.strategies.spot import protocol as wire
+from cof_agent.strategies.wrapper import Way
 from cof_agent.trajectory import Answer, StopReason
 
 
-async def point(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
+async def point(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Asks for the region of interest."""
     overview = progress(dict(state)).overview
     assert overview is not None
     now, _ = await speak(
         state,
-        context_of(runtime),
+        runtime.context,
         _messages(state, runtime),
-        read=lambda text: (spot.read_region(text, overview),),
+        read=lambda text: (wire.read_region(text, overview),),
         on_event=runtime.stream_writer,
     )
     return _turns(now)
 
 
-async def zoom(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
+async def zoom(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Cuts the region; a reply that named none is noted."""
-    return _turns(await see(state, context_of(runtime), on_event=runtime.stream_writer))
+    return _turns(await see(state, runtime.context, on_event=runtime.stream_writer))
 
 
-async def answer(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
+async def answer(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Asks the question under the crop, and ends the run."""
     now, completion = await speak(
         state,
-        context_of(runtime),
+        runtime.context,
         _messages(state, runtime),
-        read=lambda text: (spot.read_answer(text),),
+        read=lambda text: (wire.read_answer(text),),
         on_event=runtime.stream_writer,
     )
     (said,) = now.turns[-1].actions
@@ -62,9 +64,9 @@ async def answer(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
     return _turns(now) | {"stop": StopReason.ANSWERED.value, "answer": said.text}
 
 
-def _messages(state: State, runtime: Runtime[Any]) -> list[Message]:
+def _messages(state: State, runtime: Runtime[Context]) -> list[Message]:
     now = progress(dict(state))
-    return spot.messages(now.sample, now.turns, prompt=context_of(runtime).prompt)
+    return wire.messages(now.sample, now.turns, prompt=runtime.context.prompt)
 
 
 def _turns(now: Progress) -> dict[str, Any]:
@@ -75,9 +77,9 @@ def _after_look(state: State) -> Literal["point", "__end__"]:
     return "__end__" if state.get("stop") else "point"
 
 
-def build(context_schema: type[Any] = Context) -> StateGraph[State, Any, Ask, State]:
+def build() -> StateGraph[State, Any, Ask, State]:
     """The graph, not yet compiled."""
-    graph = StateGraph(State, context_schema=context_schema, input_schema=Ask, output_schema=State)
+    graph = StateGraph(State, context_schema=Context, input_schema=Ask, output_schema=State)
     graph.add_node("look", look)
     graph.add_node("point", point, retry_policy=RETRIES)
     graph.add_node("zoom", zoom)
@@ -95,8 +97,12 @@ def settings_for(settings: ZoomSettings) -> ZoomSettings:
     `enlarge` stays as it is, by default the agent's 1.5 (Chain-of-Focus). The paper extends the regions that it teaches and
     then cuts what is named as it is; here the margin comes with the cut, the same one as for every other strategy.
     """
-    return replace(settings, system=spot.SYSTEM, max_zooms=1)
+    return replace(settings, system=wire.SYSTEM, max_zooms=1)
 
 
-SPOT = Graph(build, spot.VERSION, lambda max_zooms: 6)
-run = SPOT.run
+def spot(policy: Policy, settings: ZoomSettings) -> Way:
+    """Chain-of-Spot: the model names one region, and answers from its crop."""
+    return Way(policy, settings_for(settings), SPOT)
+
+
+SPOT = Graph(build, wire.VERSION, lambda max_zooms: 6, wire.SYSTEM)

@@ -8,11 +8,12 @@ The instructions are our own words. They and the reading of replies stand here a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from cof_agent import protocol
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, View, clip_to_view, read_box
-from cof_agent.trajectory import Answer, Malformed, Sample, Trajectory, Turn, Zoom
+from cof_agent.trajectory import Action, Answer, Malformed, Sample, Trajectory, Turn, Zoom
 
 VERSION = "spot-1"
 SYSTEM = CoordinateSystem.PADDED
@@ -84,6 +85,15 @@ def read_region(text: str, overview: View) -> Zoom | Malformed:
     except BoxError as error:
         return Malformed(str(error))
     return Zoom(box)
+
+
+def rewrite(turn: Turn, move: Callable[[Sequence[Any], int], Box], overview: View) -> tuple[str, tuple[Action, ...]]:
+    """The words and the action of a turn with its region moved into the padded square of another overview."""
+    (action,) = turn.actions
+    if not isinstance(action, Zoom):
+        return turn.text, turn.actions
+    text = write_region(move(action.box, action.image))
+    return text, (read_region(text, overview),)
 
 
 def read_answer(text: str) -> Answer | Malformed:

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from cof_agent import protocol
-from cof_agent.answer_match import close, plain_words, quantity, similarity
 from cof_agent.geometry import Box
+from cof_agent.scoring.answer_match import close, plain_words, quantity, similarity
 from cof_agent.trajectory import Malformed, Sample, Trajectory
 
 HIT_COVERAGE = 0.5  # of the target's area that a crop must take in
@@ -41,7 +41,7 @@ def number(trajectory: Trajectory) -> bool | None:
 
     Near enough is within 5 %, the relaxed accuracy of ChartQA (arXiv 2203.10244), which the paper allows for values read
     off a chart. A whole number that is no percentage is no such value: counts, years and what a sign says must be met
-    exactly. See `agreement.quantity` for what a number is.
+    exactly. See `answer_match.quantity` for what a number is.
     """
     true = [found for text in trajectory.sample.answers if (found := quantity(text))]
     if not true:
@@ -68,7 +68,7 @@ def vqa(trajectory: Trajectory) -> float | None:
     """VQA accuracy (Antol et al., arXiv 1505.00468), 0 to 1: over each of the people left out, a third for each of the others
     who gave this answer, at most 1, and the mean of that; None if the sample has no known answer. No answer is 0.
 
-    Texts are compared as in `agreement.plain_words`.
+    Texts are compared as in `answer_match.plain_words`.
     """
     people = [plain_words(text) for text in trajectory.sample.answers]
     if not people:

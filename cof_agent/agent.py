@@ -1,0 +1,216 @@
+"""The agent, ready to ask: an `AgentConfig` and a policy.
+
+agent = Agent("nano")
+trajectory = agent.ask("photo.jpg", "What is written on the red sign?", choices=["STOP", "SLOW"])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import io
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cof_agent.backends.load import load
+from cof_agent.config import AgentConfig
+from cof_agent.data.samples import kept_image
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import Episode, episodes
+from cof_agent.geometry import Box
+from cof_agent.graphs.steps import Context, Event
+from cof_agent.policy import Policy
+from cof_agent.region_refs import check_regions
+from cof_agent.rollout import Done, rollout
+from cof_agent.strategies import registry
+from cof_agent.trajectory import Sample, Trajectory
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Result = TypeVar("Result")
+
+
+class Agent:
+    """Answers questions about images.
+
+    model: `nano`, a folder, a hub id, `PROVIDER:MODEL` for a served model, or a whole `AgentConfig`. overrides: fields of
+    the configuration. policy: a model that is loaded already, in place of the one that the configuration names.
+    environment: whose decoded images are shared.
+
+    Raises:
+        InputError: if the model or the strategy cannot be had, or a value makes no sense.
+    """
+
+    def __init__(
+        self,
+        model: str | AgentConfig = AgentConfig.model,
+        *,
+        policy: Policy | None = None,
+        environment: ZoomEnvironment | None = None,
+        **overrides: Any,
+    ) -> None:
+        config = model if isinstance(model, AgentConfig) else AgentConfig(model=str(model))
+        self.config = replace(config, **overrides)
+        strategy = registry.by_name(self.config.strategy)
+        self.policy = load_policy(self.config) if policy is None else policy
+        self._way = strategy(self.policy, self.config.settings(self.policy))
+        self.environment = (
+            ZoomEnvironment(self._way.settings)
+            if environment is None
+            else environment.with_settings(self._way.settings)
+        )
+
+    def ask(
+        self,
+        image: str | Path | Image,
+        question: str,
+        *,
+        choices: Sequence[str] = (),
+        regions: Sequence[Sequence[float]] = (),
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Trajectory:
+        """Asks one question about one image; the record has the answer and every step.
+
+        image: a path, or a picture of Pillow's. choices: possible answers. regions: what `<region1>`, `<region2>`, ... in
+        the question mean, each as x0, y0, x1, y1 in source pixels. on_event: called as things happen.
+
+        Raises:
+            InputError: if the question and its regions do not belong to each other, or a served model refuses the key.
+        """
+        return _run(self.aask(image, question, choices=choices, regions=regions, on_event=on_event))
+
+    async def aask(
+        self,
+        image: str | Path | Image,
+        question: str,
+        *,
+        choices: Sequence[str] = (),
+        regions: Sequence[Sequence[float]] = (),
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Trajectory:
+        """As `ask`, for code that runs in an event loop."""
+        path = await asyncio.to_thread(_path_of, image)
+        boxes = tuple(Box(*map(float, region)) for region in regions)
+        sample = Sample(Path(path).name, path, question, choices=tuple(choices), regions=boxes)
+        check_regions(sample)
+        return await self.play(Episode(sample), on_event=on_event)
+
+    async def play(self, episode: Episode, *, on_event: Callable[[Event], None] | None = None) -> Trajectory:
+        """Plays one episode and returns the record, whatever the end was."""
+        return await self._way.graph.run(episode.sample, self.context(episode), on_event=on_event)
+
+    def ask_many(
+        self,
+        samples: Iterable[Sample | Episode],
+        *,
+        concurrency: int = 32,
+        output: str | Path | None = None,
+        progress: bool = True,
+        retry_errors: bool = True,
+        on_done: Done | None = None,
+    ) -> list[Trajectory]:
+        """One record for each sample, in their order.
+
+        concurrency: samples under way at once. output: a JSONL file to which each record is appended as soon as it is there,
+        and which the same call completes after an interruption. retry_errors: play those of `output` again that failed.
+
+        Raises:
+            InputError: as `rollout`.
+        """
+        return _run(
+            self.aask_many(
+                samples,
+                concurrency=concurrency,
+                output=output,
+                progress=progress,
+                retry_errors=retry_errors,
+                on_done=on_done,
+            )
+        )
+
+    async def aask_many(
+        self,
+        samples: Iterable[Sample | Episode],
+        *,
+        concurrency: int = 32,
+        output: str | Path | None = None,
+        progress: bool = True,
+        retry_errors: bool = True,
+        on_done: Done | None = None,
+    ) -> list[Trajectory]:
+        """As `ask_many`, for code that runs in an event loop."""
+        return await rollout(
+            [one if isinstance(one, Episode) else episodes([one])[0] for one in samples],
+            self._way.graph,
+            self.context,
+            output=output,
+            concurrency=concurrency,
+            progress=progress,
+            retry_errors=retry_errors,
+            on_done=on_done,
+        )
+
+    def context(self, episode: Episode) -> Context:
+        """What a run of this episode needs beside its state."""
+        return Context(
+            self._way.policy,
+            self.environment.at(episode.resolution),
+            self.config.sampling,
+            self.config.system_prompt,
+            self.config.timeout,
+            strategy=self.config.strategy,
+            details=self._way.details,
+            play=episode.play,
+            shuffle_seed=episode.shuffle_seed,
+        )
+
+
+def load_policy(config: AgentConfig) -> Policy:
+    """The model that a configuration names.
+
+    Raises:
+        InputError: if it cannot be loaded or reached as described.
+    """
+    return load(
+        config.model,
+        base_url=config.base_url,
+        coordinates=config.coordinates,
+        overview_pixels=config.overview_pixels,
+        zoom_pixels=config.zoom_pixels,
+        device=config.device,
+        dtype=config.dtype,
+        attn=config.attn,
+    )
+
+
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Runs to the end, in a thread of its own where an event loop is running already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+def _path_of(image: str | Path | Image) -> str:
+    """The path of an image; pixels are written to a folder that lasts as long as the process."""
+    if isinstance(image, str | Path):
+        return str(image)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return kept_image(buffer.getvalue(), "the image", _folder())
+
+
+@cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="cof-images-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,0 +1,86 @@
+"""What is played: samples, each at one or several resolutions, once or several times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from cof_agent.errors import InputError
+from cof_agent.trajectory import Key, Sample, Trajectory
+
+RESOLUTION, QUESTION = "resolution", "question"
+"""Keys of the metadata of samples whose picture was drawn at several sizes (`cof scenes --resolutions`): the long side of this
+one in source pixels, and the id that they share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One play of a sample; the fields are those of the `Trajectory` that it becomes."""
+
+    sample: Sample
+    resolution: int | None = None
+    play: int | None = None
+    shuffle_seed: int | None = None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the other episodes of its run."""
+        return self.sample.id, self.resolution, self.play
+
+
+def episodes(
+    samples: Iterable[Sample],
+    *,
+    resolutions: Sequence[int] = (),
+    plays: int = 1,
+    shuffle_seed: int | None = None,
+) -> list[Episode]:
+    """Each sample at each resolution, so many times; all of one image follow each other.
+
+    resolutions: long sides of the overview in shown pixels; none for the model's own limit. plays: numbered from 1 where
+    there are several.
+    """
+    numbers: Sequence[int | None] = range(1, plays + 1) if plays > 1 else (None,)
+    return [
+        Episode(sample, resolution, play, shuffle_seed)
+        for sample in samples
+        for resolution in resolutions or (None,)
+        for play in numbers
+    ]
+
+
+def drawn(samples: Iterable[Sample], resolutions: Sequence[int], seed: int) -> list[Episode]:
+    """Each sample at one of the resolutions, drawn by its id and the seed; without resolutions at the model's own limit."""
+    if not resolutions:
+        return episodes(samples)
+    return [Episode(sample, Random(f"resolution:{seed}:{sample.id}").choice(list(resolutions))) for sample in samples]
+
+
+def question_of(sample: Sample) -> str:
+    """The id of the question that a sample asks, at whatever size its picture was drawn."""
+    return str(sample.metadata.get(QUESTION, sample.id))
+
+
+def resolution_of(trajectory: Trajectory) -> int | None:
+    """The long side at which the picture was asked about or drawn, where it was at several; else that of the source, in
+    pixels; None where it was never opened."""
+    if trajectory.resolution is not None:
+        return trajectory.resolution
+    if isinstance(side := trajectory.sample.metadata.get(RESOLUTION), int):
+        return side
+    return trajectory.overview.source_size.long_side if trajectory.overview else None
+
+
+def by_key(wanted: Iterable[Episode]) -> dict[Key, Episode]:
+    """The episodes by their keys, in their order.
+
+    Raises:
+        InputError: if two have the same.
+    """
+    found: dict[Key, Episode] = {}
+    for episode in wanted:
+        if episode.key in found:
+            raise InputError(f"two samples have the id {episode.sample.id!r}; ids must differ.")
+        found[episode.key] = episode
+    return found

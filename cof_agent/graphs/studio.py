@@ -1,0 +1,43 @@
+"""The agent's graph for LangGraph Studio and other front ends (see langgraph.json): its context is an `AgentConfig`."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache, wraps
+from typing import Any
+
+from langgraph.runtime import Runtime
+
+from cof_agent.agent import Agent
+from cof_agent.config import AgentConfig
+from cof_agent.episodes import Episode
+from cof_agent.graphs import focus
+from cof_agent.graphs.state import progress
+
+loaded = lru_cache(maxsize=1)(Agent)
+"""The agent of a configuration; one model is kept in memory."""
+
+
+def _configured(node: focus.Node) -> focus.Node:
+    """The node, given the context that the front end's `AgentConfig` describes."""
+
+    @wraps(node)
+    async def run(state: Any, runtime: Runtime[AgentConfig]) -> dict[str, Any]:
+        agent = await asyncio.to_thread(loaded, runtime.context or AgentConfig())
+        context = agent.context(Episode(progress(dict(state)).sample))
+        given: Any = runtime  # its context becomes another type
+        return await node(state, given.override(context=context))
+
+    run.__annotations__ = {
+        "state": node.__annotations__["state"],
+        "runtime": Runtime[AgentConfig],
+        "return": dict[str, Any],
+    }
+    return run
+
+
+graph = (
+    focus.build(AgentConfig, _configured)
+    .compile()
+    .with_config(recursion_limit=focus.recursion_limit(AgentConfig.max_zooms))
+)

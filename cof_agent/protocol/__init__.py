@@ -1,0 +1,83 @@
+"""THE wire format: what is said to a model, and what its text means.
+
+    protocol.opening(sample, overview, system=...)      # the messages a conversation begins with
+    protocol.parse(text)                                # the actions of one assistant turn
+
+Tags, prompts and tool schemas stand in this folder and nowhere else; no other file reads model text. The format is the one
+published Chain-of-Focus and DeepEyes checkpoints write (arXiv 2505.15436): literal `<think>`, `<tool_call>` with JSON,
+`<answer>`; observations come back in a user message as image, then text.
+"""
+
+from cof_agent.protocol.messages import (
+    Message,
+    asked,
+    assistant,
+    observation_message,
+    opening,
+    render,
+    render_turns,
+)
+from cof_agent.protocol.parse import (
+    Call,
+    begins_anew,
+    box_after,
+    json_in,
+    parse,
+    read,
+    thought,
+    well_formed,
+    without_tags,
+)
+from cof_agent.protocol.prompt import (
+    PROTOCOL_VERSION,
+    TOOL_NAME,
+    lettered,
+    question_text,
+    system_prompt,
+    tool_schema,
+)
+from cof_agent.protocol.write import (
+    ANSWER,
+    CALL,
+    THOUGHT,
+    begin_answer,
+    begin_zoom,
+    rewrite,
+    write_answer,
+    write_zoom,
+    write_zooms,
+)
+
+__all__ = [
+    "ANSWER",
+    "CALL",
+    "PROTOCOL_VERSION",
+    "THOUGHT",
+    "TOOL_NAME",
+    "Call",
+    "Message",
+    "asked",
+    "assistant",
+    "begin_answer",
+    "begin_zoom",
+    "begins_anew",
+    "box_after",
+    "json_in",
+    "lettered",
+    "observation_message",
+    "opening",
+    "parse",
+    "question_text",
+    "read",
+    "render",
+    "render_turns",
+    "rewrite",
+    "system_prompt",
+    "thought",
+    "tool_schema",
+    "well_formed",
+    "without_tags",
+    "write_answer",
+    "write_zoom",
+    "write_zooms",
+]

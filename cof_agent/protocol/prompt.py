@@ -1,0 +1,85 @@
+"""The words that open a conversation: the system message with its tools, and the question with its choices.
+
+The format is the one that published Chain-of-Focus and DeepEyes checkpoints write (arXiv 2505.15436).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from cof_agent.geometry import CoordinateSystem
+from cof_agent.trajectory import Sample
+
+PROTOCOL_VERSION = "1"
+TOOL_NAME = "image_zoom_in_tool"
+
+_BOX_WORDS = {
+    CoordinateSystem.ABSOLUTE: "in pixels of that image",
+    CoordinateSystem.THOUSAND: "from 0 to 1000 on both axes of that image",
+    CoordinateSystem.UNIT: "from 0 to 1 on both axes of that image",
+    CoordinateSystem.PADDED: "from 0 to 1 on both axes of the square in whose middle that image lies",
+}
+
+
+def tool_schema(system: CoordinateSystem) -> dict[str, Any]:
+    """The zoom tool as an OpenAI function schema, its box described in the model's coordinates."""
+    return {
+        "type": "function",
+        "function": {
+            "name": TOOL_NAME,
+            "description": "Shows a region of an image again, cut from the full-resolution original.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "bbox_2d": {
+                        "type": "array",
+                        "items": {"type": "number"},
+                        "minItems": 4,
+                        "maxItems": 4,
+                        "description": f"The region as [x1, y1, x2, y2], {_BOX_WORDS[system]}: left, top, right, bottom.",
+                    },
+                    "image": {
+                        "type": "integer",
+                        "description": "Which image of this conversation the region refers to; 0, the first, by default.",
+                    },
+                },
+                "required": ["bbox_2d"],
+            },
+        },
+    }
+
+
+def system_prompt(system: CoordinateSystem, tools: Sequence[dict[str, Any]] = ()) -> str:
+    """The default system message; a file can replace it for checkpoints that were trained with their own.
+
+    tools: schemas of further tools, as OpenAI writes functions; they are listed behind the zoom.
+    """
+    schemas = "\n".join(json.dumps(schema) for schema in (tool_schema(system), *tools))
+    return "\n".join(
+        (
+            "You answer a question about an image. The image may show less detail than the original has.",
+            "Think inside <think></think> first. Then either zoom or answer.",
+            "To look closer at a region, call the tool in this list:",
+            f"<tools>\n{schemas}\n</tools>",
+            'A call is written as <tool_call>\n{"name": <tool name>, "arguments": <arguments as JSON>}\n</tool_call>',
+            "The region then comes back as a new image. When you know the answer, write <answer>your answer</answer>.",
+        )
+    )
+
+
+def question_text(sample: Sample) -> str:
+    """The question, with its choices as lettered lines."""
+    lines = [sample.question, *(f"{letter}. {text}" for letter, text in lettered(sample.choices))]
+    return "\n".join(lines)
+
+
+def lettered(choices: Sequence[str]) -> list[tuple[str, str]]:
+    """Choices with the letters they are shown under: A, B, ..., Z, AA, ..."""
+    return [(_letter(index), text) for index, text in enumerate(choices)]
+
+
+def _letter(index: int) -> str:
+    head = _letter(index // 26 - 1) if index >= 26 else ""
+    return head + chr(ord("A") + index % 26)

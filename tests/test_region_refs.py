@@ -24,6 +24,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View, read_box
 from cof_agent.graphs import focus
+from cof_agent.graphs.steps import Context
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.region_refs import located, mentions, read_region, rounds
 from cof_agent.strategies import registry as strategies
@@ -49,7 +50,7 @@ def sample(noise: Path) -> Sample:
 def played(strategy: str, sample: Sample, script: list[str], system: CoordinateSystem) -> Trajectory:
     policy = ScriptedPolicy(script, coordinates=system)
     way = strategies.by_name(strategy)(policy, ZoomSettings(policy.coordinates, policy.limits))
-    return asyncio.run(focus.run(sample, way.policy, ZoomEnvironment(way.settings)))
+    return asyncio.run(focus.run(sample, Context(way.policy, ZoomEnvironment(way.settings))))
 
 
 def test_the_question_names_each_box_in_the_models_own_coordinates(sample: Sample) -> None:

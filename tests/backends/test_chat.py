@@ -25,6 +25,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.graphs import focus
+from cof_agent.graphs.steps import Context
 from cof_agent.nano.build import OVERVIEW_PIXELS
 from cof_agent.policy import GREEDY, PolicyError, Sampling
 from cof_agent.protocol import Message
@@ -84,8 +85,8 @@ def test_the_agent_gets_the_same_from_the_server_as_in_process(
     environment = ZoomEnvironment(ZoomSettings(local.coordinates, local.limits))
     sample = Sample("shapes", str(picture), "What is there?")
     # Two runs of the event loop: the connections of the first must not trouble the second.
-    remote = [asyncio.run(focus.run(sample, served, environment, sampling=SHORT)) for _ in range(2)]
-    here = asyncio.run(focus.run(sample, local, environment, sampling=SHORT))
+    remote = [asyncio.run(focus.run(sample, Context(served, environment, sampling=SHORT))) for _ in range(2)]
+    here = asyncio.run(focus.run(sample, Context(local, environment, sampling=SHORT)))
     for trajectory in remote:
         assert [turn.text for turn in trajectory.turns] == [turn.text for turn in here.turns]
         assert [turn.tokens for turn in trajectory.turns] == [turn.tokens for turn in here.turns]
@@ -123,7 +124,9 @@ def test_a_dead_server_is_recorded_in_a_sentence(picture: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
     policy = connect("Qwen/Qwen2.5-VL-7B-Instruct", base_url=url)
     environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-    trajectory = asyncio.run(focus.run(Sample("shapes", str(picture), "?"), policy, environment, sampling=GREEDY))
+    trajectory = asyncio.run(
+        focus.run(Sample("shapes", str(picture), "?"), Context(policy, environment, sampling=GREEDY))
+    )
     assert trajectory.stop is StopReason.ERROR
     assert trajectory.error is not None
     assert trajectory.error.startswith(f"cannot reach {url}: ") and trajectory.error.endswith(" Is the server running?")

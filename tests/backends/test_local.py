@@ -22,6 +22,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.graphs import focus
+from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, Sampling
 from cof_agent.protocol import Message
 from cof_agent.rollout import rollout
@@ -295,7 +296,7 @@ def test_the_processor_would_not_resize_what_the_environment_shows(
 def test_the_agent_runs_with_a_model_in_any_company(policy: LocalPolicy, picture: Path) -> None:
     environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
     samples = [Sample(f"s{number}", str(picture), f"What is number {number}?") for number in range(6)]
-    alone = asyncio.run(focus.run(samples[2], policy, environment, sampling=SHORT))
+    alone = asyncio.run(focus.run(samples[2], Context(policy, environment, sampling=SHORT)))
     together = asyncio.run(rollout(samples, policy, environment, sampling=SHORT, concurrency=6, progress=False))
     assert [turn.text for turn in together[2].turns] == [turn.text for turn in alone.turns]
 

@@ -23,6 +23,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.graphs import focus
+from cof_agent.graphs.steps import Context
 from cof_agent.policy import Sampling
 from cof_agent.trajectory import Sample
 
@@ -201,7 +202,7 @@ def test_saved_and_loaded_it_is_the_same_and_a_policy(
         question = "What is <region1>?" if box else "What is it?"
         sample = Sample("one", str(picture), question, regions=(box,) if box else ())
         sampling = Sampling(max_tokens=6, temperature=1.0 if seed is not None else 0.0, seed=seed)
-        played = asyncio.run(focus.run(sample, policy, environment, sampling=sampling))
+        played = asyncio.run(focus.run(sample, Context(policy, environment, sampling=sampling)))
         assert played.error is None
         return played.turns[0].text
 

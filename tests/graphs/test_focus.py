@@ -18,6 +18,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.graphs import focus, steps
 from cof_agent.graphs.state import open_checkpoints
+from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.protocol import PROTOCOL_VERSION, Message, write_answer, write_zoom
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, read_jsonl, to_json
@@ -37,7 +38,7 @@ def play(
     script: Sequence[object] | Callable[..., object], sample: Sample, max_zooms: int = 6, **options: object
 ) -> Trajectory:
     environment = ZoomEnvironment(ZoomSettings(max_zooms=max_zooms))
-    return asyncio.run(focus.run(sample, ScriptedPolicy(script), environment, **options))  # type: ignore[arg-type]
+    return asyncio.run(focus.run(sample, Context(ScriptedPolicy(script), environment, **options)))  # type: ignore[arg-type]
 
 
 def test_zoom_then_answer(sample: Sample) -> None:
@@ -217,7 +218,7 @@ class Sleeper(ScriptedPolicy):
 
 
 def test_a_slow_policy_times_out(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = focus.run(sample, Sleeper([]), ZoomEnvironment(), timeout=0.05)
+    run = focus.run(sample, Context(Sleeper([]), ZoomEnvironment(), timeout=0.05))
     trajectory = asyncio.run(run)
     assert trajectory.stop is StopReason.ERROR
     assert "within 0.05 seconds" in (trajectory.error or "")
@@ -243,7 +244,7 @@ def test_seeds_differ_by_turn_and_sample_and_repeat(sample: Sample) -> None:
             return await super().generate(messages, images, sampling)
 
     for one in (sample, sample, replace(sample, id="other")):
-        asyncio.run(focus.run(one, Seeded([ZOOM, ANSWER]), ZoomEnvironment(), sampling=Sampling(seed=1)))
+        asyncio.run(focus.run(one, Context(Seeded([ZOOM, ANSWER]), ZoomEnvironment(), sampling=Sampling(seed=1))))
     assert seeds[:2] == seeds[2:4]
     assert len(set(seeds)) == 4
 
@@ -278,7 +279,7 @@ def script(messages):
 async def main():
     async with open_checkpoints(sys.argv[1]) as saved:
         sample = Sample("shapes", sys.argv[2], "What is there?")
-        await focus.run(sample, ScriptedPolicy(script), ZoomEnvironment(), checkpointer=saved)
+        await focus.run(sample, Context(ScriptedPolicy(script), ZoomEnvironment()), checkpointer=saved)
 
 asyncio.run(main())
 """
@@ -320,7 +321,7 @@ def test_a_run_with_a_dead_server_goes_on_when_it_is_back(sample: Sample, tmp_pa
         gone = ScriptedPolicy([ZOOM, PolicyError("gone", transient=False)])
         async with open_checkpoints(tmp_path / "c.sqlite") as saved:
             return [
-                await focus.run(sample, policy, environment, checkpointer=saved)
+                await focus.run(sample, Context(policy, environment), checkpointer=saved)
                 for policy in (gone, ScriptedPolicy([ZOOM, ANSWER]))
             ]
 
@@ -335,7 +336,7 @@ def test_a_thread_belongs_to_one_sample(sample: Sample, tmp_path: Path) -> None:
     async def scene() -> None:
         async with open_checkpoints(tmp_path / "c.sqlite") as saved:
             for one in (sample, replace(sample, question="Something else?")):
-                await focus.run(one, ScriptedPolicy([ANSWER]), ZoomEnvironment(), checkpointer=saved)
+                await focus.run(one, Context(ScriptedPolicy([ANSWER]), ZoomEnvironment()), checkpointer=saved)
 
     with pytest.raises(InputError, match="another sample"):
         asyncio.run(scene())

@@ -22,6 +22,7 @@ from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
 from cof_agent.geometry import Size
 from cof_agent.graphs import focus
+from cof_agent.graphs.steps import Context
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Sampling, ScriptedPolicy
 from cof_agent.scenes.write import write_scenes
@@ -74,7 +75,9 @@ def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPoli
     frame = Frame(policy.coordinates, 28, size["shortest_edge"], size["longest_edge"])
     for rollout in rollouts:
         trajectory = rollout.trajectory
-        agent = asyncio.run(focus.run(trajectory.sample, policy, environment(policy), sampling=Sampling(96, seed=0)))
+        agent = asyncio.run(
+            focus.run(trajectory.sample, Context(policy, environment(policy), sampling=Sampling(96, seed=0)))
+        )
         assert [turn.text for turn in agent.turns] == [turn.text for turn in trajectory.turns]
         assert agent.views == trajectory.views
         assert agent.turns[-1].tokens.prompt == trajectory.turns[-1].tokens.prompt  # what the last turn was told

@@ -24,6 +24,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.evaluation import metrics as evaluate
 from cof_agent.geometry import Box, PixelLimits, Size, View
+from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, ScriptedPolicy, begun
 from cof_agent.strategies import registry as strategies
 from cof_agent.strategies.coroi.chooser import RegionChooser
@@ -285,7 +286,7 @@ class Scripted(ScriptedPolicy):
 
 def play(policy: ScriptedPolicy, sample: Sample, max_zooms: int = 2) -> Trajectory:
     settings = ZoomSettings(policy.coordinates, policy.limits, max_zooms=max_zooms)
-    return asyncio.run(COROI.run(sample, policy, ZoomEnvironment(settings)))
+    return asyncio.run(COROI.run(sample, Context(policy, ZoomEnvironment(settings))))
 
 
 @pytest.mark.parametrize("max_zooms", [0, 1, 2])
@@ -378,7 +379,7 @@ def test_nano_itself_reads_the_overview_and_the_regions_in_one_pass(folder: Path
     local = load(folder)
     way = strategies.by_name("coroi")(local, ZoomSettings(local.coordinates, local.limits))
     assert (way.settings.max_zooms, way.graph) == (2, COROI)
-    played = asyncio.run(COROI.run(sample, way.policy, ZoomEnvironment(way.settings)))
+    played = asyncio.run(COROI.run(sample, Context(way.policy, ZoomEnvironment(way.settings))))
     assert re.search(r", coroi sha256:[0-9a-f]{16}$", played.policy) and played.zooms == 2
     assert isinstance(played.turns[-1].actions[-1], Answer)
     shown = evaluate.image_tokens(played)

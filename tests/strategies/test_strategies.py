@@ -16,6 +16,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size
 from cof_agent.graphs import focus
+from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, ScriptedPolicy, begun
 from cof_agent.strategies import registry as strategies
 from cof_agent.strategies.tree import quarters
@@ -37,7 +38,7 @@ def play(strategy: str, sample: Sample, script: list[str], system: CoordinateSys
 
 def played_by(strategy: str, policy: ScriptedPolicy, sample: Sample) -> Trajectory:
     way = strategies.by_name(strategy)(policy, ZoomSettings(policy.coordinates, policy.limits))
-    return asyncio.run(focus.run(sample, way.policy, ZoomEnvironment(way.settings)))
+    return asyncio.run(focus.run(sample, Context(way.policy, ZoomEnvironment(way.settings))))
 
 
 def test_direct_answers_from_the_overview(sample: Sample) -> None:

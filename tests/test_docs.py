@@ -32,9 +32,12 @@ SETTINGS = {
 """Where the `RunConfig` of each training command is."""
 OTHERS = ("pip", "vllm", "pytest", ".venv/bin/pre-commit")  # programs whose options are not ours
 MODULES_OF_OTHERS = ("pytest", "lmms_eval")
+COMMANDS = ("ask", "collect", "compare", "eval", "merge", "regions", "rollout", "scenes", "spots", "view")
+OF_OTHERS = {"--install", "--port"}  # options that guides name, of scripts/train_nano.sh and cof_agent.backends.serve
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _ASSIGNED = re.compile(r"[A-Z_]+=")
 _OURS = re.compile(r'^ *(?:"\$cof"|\.venv/bin/cof|\.venv/bin/python -m|measure) .*$', re.MULTILINE)
 _DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
@@ -168,6 +171,24 @@ def keys(training: str) -> frozenset[str]:
     kinds = (own, GRPOConfig if training.startswith("rl") else SFTConfig, ModelConfig)
     options = {"config", "model", "o", "output", "processes", "accelerate", "help"}
     return frozenset({field.name for kind in kinds for field in fields(kind)} | options)
+
+
+def test_options_in_prose_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    known = {f"--{key}" for training in ("sft", "rl") for key in keys(training)}
+    known |= {option.replace("_", "-") for option in known} | OF_OTHERS
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        known |= set(_OPTION.findall(capsys.readouterr().out))
+    said = [(guide, option) for guide in GUIDES if guide.name != "CHANGELOG.md" for option in in_prose(guide)]
+    lost = {f"{name(guide)}: {option}" for guide, option in said if option not in known}
+    assert not lost, "\n".join(sorted(lost))
+
+
+def in_prose(guide: Path) -> list[str]:
+    """The options that a guide names between backquotes, outside its blocks."""
+    spans = re.findall(r"`([^`\n]*)`", _FENCED.sub("", guide.read_text("utf-8")))
+    return [option for span in spans for option in _OPTION.findall(span)]
 
 
 def test_python_in_guides_names_what_there_is() -> None:

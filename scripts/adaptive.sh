@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Zooms and accuracy before and after RL with the adaptive reward, by how large the overview shows things.
+# Measures zooms and accuracy before and after RL with the adaptive reward, at several sizes at which the overview shows things.
 #   bash scripts/adaptive.sh [BEFORE] [AFTER] [FOLDER]
-# The same command goes on after an interruption. Tables, plots and the page are in FOLDER/compared.
+# After an interruption the same command continues. Tables, plots and the page are in FOLDER/compared.
 set -euo pipefail
 before="${1:-outputs/nano-needless}" after="${2:-outputs/nano-adaptive}" folder="${3:-outputs/adaptive}"
 . "$(dirname "$0")/environment.sh" train,api,ray,plot,dev

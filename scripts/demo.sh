@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Draws a 3840 x 2160 scene, asks nano a question that cannot be answered from the overview, and shows what it did.
+# Draws a 3840 x 2160 scene, asks nano a question that the overview cannot answer, and shows what nano did.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh" ""
 out=outputs/demo
 mkdir -p "$out"
 .venv/bin/cof scenes "$out/scene" --count 3 --seed "${SEED:-5}" --split test > /dev/null
-# The third scene of a split asks what is on a sign: one zoom finds the object, a second reads the sign.
+# The third scene of a split asks what a sign says: one zoom finds the object, a second zoom reads the sign.
 .venv/bin/python - "$out/scene/samples.jsonl" "$out/question.env" <<'PY'
 import json, shlex, sys
 sample = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")][2]

@@ -1,4 +1,4 @@
-# Sourced by the other scripts: makes .venv/ at the repository's root and installs the package with the extras in $1.
+# The other scripts source this file. It makes .venv/ at the repository's root and installs the package with the extras in $1.
 # A second call with the same pins and extras does nothing.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 extras="$1"
@@ -11,7 +11,7 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt
   }
   [ -d .venv ] || "$python" -m venv .venv
   echo "Installing the pinned packages into .venv/ (once; a few minutes) ..." >&2
-  # torch first, by its exact pin: the packages after it then find it there and pull in no other build.
+  # torch comes first, by its exact pin, so that the packages after it pull in no other build.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
   DS_BUILD_OPS=0 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".${extras:+[$extras]}"
   touch "$stamp"

@@ -1,7 +1,7 @@
-# Sourced by the scripts that draw up tables: `measure`, which evaluates in two processes.
+# The scripts that make tables source this file for `measure`: an evaluation in two processes.
 cof=.venv/bin/cof
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-measure() { # FOLDER OPTION ...: each process takes every other question; the last one to end prints the table
+measure() { # FOLDER OPTION ...: each process answers every other question; the one that ends last prints the table
   local folder="$1"
   shift
   mkdir -p "$folder"

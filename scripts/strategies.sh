@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Which part of an image deserves the tokens? Four papers' answers on the same scenes at four sizes: the overview alone,
+# Which part of an image deserves the tokens? Measures four papers' answers on the same scenes at four sizes: the overview alone,
 # Chain-of-Spot, CoRoI, Chain-of-Focus after SFT and after RL, and GPT4RoI, which is told the true regions.
 #   bash scripts/strategies.sh [MODELS] [FOLDER]
-# MODELS is the folder of what was trained from nano (README, "Regions"). One question at a time in each of two processes, so that
-# seconds can be compared. The same command goes on after an interruption. Tables, plots and the page: FOLDER/compared.
+# MODELS is the folder with the models that were trained from nano (cof_agent/strategies/README.md). Each of two processes asks one
+# question at a time, so that seconds can be compared. After an interruption the same command continues. Tables, plots and the page
+# are in FOLDER/compared.
 set -euo pipefail
 models="${1:-outputs}" folder="${2:-outputs/strategies}"
 . "$(dirname "$0")/environment.sh" train,api,ray,plot,dev

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks everything a machine can check: lint, format, types, tests. Arguments go to pytest.
+# Runs every check: lint, format, types, tests. Arguments go to pytest.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh" train,api,ray,plot,dev
 export PATH="$PWD/.venv/bin:$PATH"

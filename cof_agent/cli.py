@@ -192,6 +192,11 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="samples under way at once")
     parser.add_argument(
+        "--scoring",
+        metavar="MODULE:FUNCTION",
+        help="your own rule: a function of a trajectory that returns 0 to 1, or None where it cannot be scored",
+    )
+    parser.add_argument(
         "--judge",
         metavar="SPEC",
         help="asked whether an answer that is not the accepted text means the same: a directory, a hub id, or PROVIDER:MODEL",
@@ -320,6 +325,13 @@ def _add_agent(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("agent")
     group.add_argument("--max-zooms", type=_whole, default=6, metavar="N")
     group.add_argument("--enlarge", type=_factor, default=1.5, metavar="F", help="widen each box by this factor")
+    group.add_argument(
+        "--tool",
+        dest="tools",
+        action="append",
+        metavar="MODULE:FUNCTION",
+        help="a tool of your own beside the zoom; repeat",
+    )
     group.add_argument("--max-source-pixels", type=_count, metavar="N", help="largest image to open")
 
 

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from cof_agent import scoring
 from cof_agent.evaluation.judge import Judge
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
+from cof_agent.plugins import is_plugin, load_function
 from cof_agent.trajectory import Trajectory
 
 Reward = Callable[..., list[float | None]]
@@ -127,11 +128,16 @@ def judged(judge: Judge) -> Reward:
 
 
 def by_name(name: str, group: int, judge: Judge | None = None) -> Reward:
-    """The reward function that a configuration calls `name`. judge: what `judge` asks; no other reward needs one.
+    """The reward function that a configuration calls `name`, or the user's own, named as `module:function`.
+
+    judge: what `judge` asks; no other reward needs one.
 
     Raises:
-        KeyError: if there is none.
+        InputError: if the user's function cannot be found.
+        KeyError: if there is no reward of this name.
     """
+    if is_plugin(name):
+        return scored(load_function(name, "reward"), name)
     if name == JUDGE and judge is not None:
         return judged(judge)
     if name in _ADAPTIVE:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from trl import GRPOConfig
 
 from cof_agent.errors import InputError
+from cof_agent.plugins import is_plugin, load_function
 from cof_agent.training import settings
 from rl import rewards
 
@@ -22,7 +23,8 @@ class RunConfig(settings.RunConfig):
     """
 
     rewards: list[str] = field(
-        default_factory=lambda: ["accuracy", "format"], metadata={"help": f"Any of {', '.join(rewards.NAMES)}."}
+        default_factory=lambda: ["accuracy", "format"],
+        metadata={"help": f"Any of {', '.join(rewards.NAMES)}, or module:function for your own."},
     )
     redraws: int = field(
         default=0, metadata={"help": "How often groups without any variance are played again, with other samples."}
@@ -53,9 +55,13 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         InputError: if the file cannot be read, a key or value is unknown, or what is asked for makes no sense.
     """
     run, training, model = settings.parse((RunConfig, GRPOConfig), arguments)
-    unknown = [name for name in run.rewards if name not in rewards.NAMES]
-    if unknown:
-        raise InputError(f"there is no reward {unknown[0]}; the rewards are {', '.join(rewards.NAMES)}.")
+    for name in run.rewards:
+        if is_plugin(name):
+            load_function(name, "reward")
+        elif name not in rewards.NAMES:
+            raise InputError(
+                f"there is no reward {name}; the rewards are {', '.join(rewards.NAMES)}, or module:function for your own."
+            )
     _check_judge(run)
     _check_play(run, training)
     return Settings(run, training, model)

@@ -20,6 +20,8 @@ from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO
+from cof_agent.strategies import registry
+from cof_agent.tools import load_tool
 from cof_agent.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
@@ -36,11 +38,17 @@ def config_of(options: argparse.Namespace) -> AgentConfig:
     """How the options say the agent runs; fields that a command has no option for keep their defaults.
 
     Raises:
-        InputError: if a value makes no sense, or the system prompt cannot be read.
+        InputError: if a value makes no sense, or the strategy, a tool or the system prompt cannot be had.
     """
     names = {field.name for field in fields(AgentConfig)} - {"system_prompt"}
     given = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    return AgentConfig(**given, system_prompt=read_prompt(getattr(options, "system_prompt", None)))
+    if "tools" in given:
+        given["tools"] = tuple(given["tools"])
+    config = AgentConfig(**given, system_prompt=read_prompt(getattr(options, "system_prompt", None)))
+    registry.by_name(config.strategy)
+    for tool in config.tools:
+        load_tool(tool)
+    return config
 
 
 def agent_of(options: argparse.Namespace, **overrides: Any) -> Agent:

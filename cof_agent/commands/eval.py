@@ -25,6 +25,7 @@ from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
 from cof_agent.evaluation.metrics import HEADINGS, UNKNOWN, Score, cells, summarise
+from cof_agent.plugins import load_function
 from cof_agent.scenes.oracle import zooms_needed_by
 from cof_agent.trajectory import Key, Sample, Trajectory, read_jsonl, to_json, write_atomic
 
@@ -34,6 +35,8 @@ WHOLE = "trajectories.jsonl"
 
 def run(options: argparse.Namespace) -> int:
     common.config_of(options)  # what is wrong with it is said before a model is loaded
+    if options.scoring is not None:
+        load_function(options.scoring, "scoring rule")
     output, shard = Path(options.output), _shard(options)
     samples = _samples(options)
     taken = _asked(shard.of(samples), options)
@@ -75,6 +78,8 @@ def _score(
     options: argparse.Namespace, trajectories: Sequence[Trajectory], output: Path
 ) -> tuple[Score, dict[str, Any]]:
     """How answers are scored: by the rule of their benchmark, or by the judge that is named, and what is told of it."""
+    if options.scoring is not None:
+        return load_function(options.scoring, "scoring rule"), {"scoring": options.scoring}
     if options.judge is None:
         return scoring.score, {}
     policy = load(options.judge, base_url=options.judge_base_url)

@@ -25,6 +25,7 @@ from cof_agent.data.benchmarks.choices import shuffled
 from cof_agent.data.benchmarks.copy import Copy
 from cof_agent.data.samples import read_samples, unique_id
 from cof_agent.errors import InputError, said
+from cof_agent.plugins import is_plugin, load_function
 from cof_agent.trajectory import Sample
 
 Scoring = Literal["choice", "exact", "anls", "vqa", "yes_no"]
@@ -88,7 +89,9 @@ def load(
     shuffle_options: int | None = None,
     keep_images: str | Path | None = None,
 ) -> list[Sample]:
-    """The samples of a benchmark, in published order. Their metadata has benchmark, scoring, category and subcategory, the
+    """The samples of a benchmark, in published order; one of the user's own is named as `module:function`.
+
+    Their metadata has benchmark, scoring, category and subcategory, the
     last two where there are any; choices are the options' texts, and the answer is the text of the right one.
 
     path: a local copy in the published layout, a folder or its one file; without it the hub's, which is downloaded once
@@ -100,9 +103,11 @@ def load(
         InputError: if there is no such benchmark or copy, it is not in its published layout, questions or images of it are
             missing, or it cannot be downloaded.
     """
-    if name not in BENCHMARKS:
-        raise InputError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.")
-    benchmark = BENCHMARKS[name]
+    benchmark = _own(name) if is_plugin(name) else BENCHMARKS.get(name)
+    if benchmark is None:
+        raise InputError(
+            f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}, or module:function for your own."
+        )
     if path is not None and not Path(path).exists():
         raise InputError(f"there is no file or folder {path}; without a path, {benchmark.title} comes from the hub.")
     roots = (Path(path),) if path is not None else _download(name, benchmark)
@@ -114,6 +119,16 @@ def load(
         _check_complete(samples, copy, benchmark)
     _check_images(samples, copy)
     return samples if shuffle_options is None else shuffled(samples, shuffle_options)
+
+
+def _own(spec: str) -> Benchmark:
+    """A benchmark of the user's: a function that makes samples of the path of a copy."""
+    read = load_function(spec, "benchmark")
+
+    def samples(copy: Copy) -> Iterator[Sample]:
+        return iter(read(copy.roots[0]))
+
+    return Benchmark(spec, samples, "exact")
 
 
 def _named(read: Iterator[Sample], name: str, benchmark: Benchmark) -> list[Sample]:
@@ -157,7 +172,7 @@ def _check_images(samples: Sequence[Sample], copy: Copy) -> None:
 def _download(name: str, benchmark: Benchmark) -> tuple[Path, ...]:
     """The folders of the hub's cache that hold the benchmark's repositories."""
     if not benchmark.hub:
-        raise InputError(f"{benchmark.title} are not downloaded but drawn, by `cof scenes DIR`; give their folder.")
+        raise InputError(f"{benchmark.title} cannot be downloaded; give a local copy with --data.")
     from huggingface_hub import snapshot_download
 
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
@@ -59,4 +61,23 @@ def load(
         raise InputError("--coordinates is for served models; a local checkpoint's config says what its boxes mean.")
     from cof_agent.backends.local.policy import load as load_local
 
-    return load_local(model, device=device, dtype=dtype, attn=attn, max_pixels=overview_pixels, zoom_pixels=zoom_pixels)
+    with _quiet():
+        return load_local(
+            model, device=device, dtype=dtype, attn=attn, max_pixels=overview_pixels, zoom_pixels=zoom_pixels
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and remarks of transformers; afterwards they are as before."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+        logging.set_verbosity(verbosity)

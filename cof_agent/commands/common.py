@@ -57,19 +57,7 @@ def agent_of(options: argparse.Namespace, **overrides: Any) -> Agent:
     Raises:
         InputError: if the model cannot be loaded or reached as described.
     """
-    config = config_of(options)
-    quiet_transformers(config)
-    return Agent(config, **overrides)
-
-
-def quiet_transformers(options: AgentConfig | argparse.Namespace) -> None:
-    """No progress bars of a model that is loaded into this process."""
-    if is_served(options):
-        return
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    return Agent(config_of(options), **overrides)
 
 
 def samples(options: argparse.Namespace, output: Path) -> list[Sample]:

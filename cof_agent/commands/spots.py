@@ -68,7 +68,6 @@ def _check_output(output: Path) -> None:
 
 
 def _local(options: argparse.Namespace) -> LocalPolicy:
-    common.quiet_transformers(options)
     policy = load_policy(common.config_of(options))
     from cof_agent.backends.local.policy import LocalPolicy
 

@@ -189,7 +189,6 @@ class Requests:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        common.quiet_transformers(options.agent)
         self._agent = Agent(options.agent)
 
     def answer(

@@ -40,7 +40,18 @@ def episodes(
 
     resolutions: long sides of the overview in shown pixels; none for the model's own limit. plays: numbered from 1 where
     there are several.
+
+    Raises:
+        InputError: if a picture was drawn at several sizes already.
     """
+    samples = list(samples)
+    if resolutions:
+        for sample in samples:
+            if QUESTION in sample.metadata:
+                raise InputError(
+                    f"the picture of {sample.id!r} was drawn at several sizes already, so it cannot be asked about at "
+                    "others; leave --resolutions out."
+                )
     numbers: Sequence[int | None] = range(1, plays + 1) if plays > 1 else (None,)
     return [
         Episode(sample, resolution, play, shuffle_seed)

@@ -18,7 +18,6 @@ from PIL import Image
 
 from cof_agent import protocol
 from cof_agent.cli import main
-from cof_agent.data.export import messages_of
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
@@ -28,6 +27,7 @@ from cof_agent.graphs.steps import Context
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.region_refs import located, mentions, read_region, rounds
 from cof_agent.strategies import registry as strategies
+from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import Sample, StopReason, Trajectory, from_json, read_jsonl, to_json
 
 ANSWER = protocol.write_answer("I see.", "red")

@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
+from cof_agent.graphs.focus import FOCUS
+from cof_agent.graphs.steps import Context
 from cof_agent.policy import GREEDY, Completion, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.protocol import Message, write_answer, write_zoom
 from cof_agent.rollout import collect, rollout
@@ -53,8 +56,8 @@ def samples(picture: Path) -> list[Sample]:
 
 def run(samples: Sequence[Sample], policy: ScriptedPolicy | None = None, **options: object) -> list[Trajectory]:
     environment = options.pop("environment", None) or ZoomEnvironment()
-    policy = policy or ScriptedPolicy(_echo)
-    return asyncio.run(rollout(samples, policy, environment, progress=False, **options))  # type: ignore[arg-type]
+    context = Context(policy or ScriptedPolicy(_echo), environment, options.pop("sampling", GREEDY))  # type: ignore[arg-type]
+    return asyncio.run(rollout(episodes(samples), FOCUS, lambda _: context, progress=False, **options))  # type: ignore[arg-type]
 
 
 def timeless(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -150,16 +153,19 @@ def test_what_does_not_belong_together_is_refused(samples: list[Sample], tmp_pat
 
 
 def test_collecting_takes_any_agent(samples: list[Sample]) -> None:
-    async def one(sample: Sample) -> Trajectory:
-        return Trajectory(sample, None, (), StopReason.ANSWERED, answer=sample.question)
+    async def one(episode: Episode) -> Trajectory:
+        return Trajectory(episode.sample, None, (), StopReason.ANSWERED, answer=episode.sample.question)
 
-    done = asyncio.run(collect(samples, one, concurrency=3, progress=False))
+    done = asyncio.run(collect(episodes(samples), one, concurrency=3, progress=False))
     assert [t.answer for t in done] == [sample.question for sample in samples]
 
 
 SLOW = """
 import asyncio, sys
 from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import episodes
+from cof_agent.graphs.focus import FOCUS
+from cof_agent.graphs.steps import Context
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.protocol import write_answer
 from cof_agent.rollout import rollout
@@ -173,7 +179,8 @@ class Slow(ScriptedPolicy):
 samples = [Sample(f"s{number}", sys.argv[2], str(number)) for number in range(1000)]
 policy = Slow(lambda messages: write_answer("", messages[1]["content"][-1]["text"]))
 try:
-    asyncio.run(rollout(samples, policy, ZoomEnvironment(), output=sys.argv[1], concurrency=2))
+    context = Context(policy, ZoomEnvironment())
+    asyncio.run(rollout(episodes(samples), FOCUS, lambda _: context, output=sys.argv[1], concurrency=2))
 except KeyboardInterrupt:
     sys.exit(130)
 """

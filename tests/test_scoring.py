@@ -7,7 +7,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cof_agent import scoring
-from cof_agent.environment import ZoomEnvironment
 from cof_agent.evaluation import metrics as evaluate
 from cof_agent.evaluation.metrics import figures, interval, summarise, wilson
 from cof_agent.geometry import Box, Size, View
@@ -182,9 +181,9 @@ def test_figures_count_each_thing_once() -> None:
     assert made["tokens_in"] == pytest.approx((20 + 30 + 20 + 0) / 4)
     assert made["malformed_rate"] == 0.25
     assert made["stop_reasons"] == {"answered": 4}
-    summary = summarise(rows, ZoomEnvironment())
+    summary = summarise(rows, tables={"by_answer": lambda one: str(one.answer)})
     assert summary["by_category"]["x"]["n"] == 3
-    assert summary["by_zooms_needed"]["unknown"]["n"] == 4
+    assert {row: found["n"] for row, found in summary["by_answer"].items()} == {"x": 1, "red": 2, "blue": 1}
     assert summary["by_resolution"]["400"]["n"] == 4
 
 

@@ -19,9 +19,11 @@ from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy, load, place
 from cof_agent.backends.local.processor import load_processor, prepare_images
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.graphs import focus
+from cof_agent.graphs.focus import FOCUS
 from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, Sampling
 from cof_agent.protocol import Message
@@ -297,7 +299,8 @@ def test_the_agent_runs_with_a_model_in_any_company(policy: LocalPolicy, picture
     environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
     samples = [Sample(f"s{number}", str(picture), f"What is number {number}?") for number in range(6)]
     alone = asyncio.run(focus.run(samples[2], Context(policy, environment, sampling=SHORT)))
-    together = asyncio.run(rollout(samples, policy, environment, sampling=SHORT, concurrency=6, progress=False))
+    context = Context(policy, environment, sampling=SHORT)
+    together = asyncio.run(rollout(episodes(samples), FOCUS, lambda _: context, concurrency=6, progress=False))
     assert [turn.text for turn in together[2].turns] == [turn.text for turn in alone.turns]
 
 

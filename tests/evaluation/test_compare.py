@@ -22,11 +22,10 @@ from PIL import Image, ImageColor, ImageDraw
 
 from cof_agent.cli import main
 from cof_agent.commands import compare as command
-from cof_agent.data.samples import at_each_resolution
+from cof_agent.episodes import QUESTION, RESOLUTION, episodes, question_of
 from cof_agent.errors import InputError
 from cof_agent.evaluation import compare as comparing
 from cof_agent.evaluation.compare import compare, paired
-from cof_agent.evaluation.difficulty import plays_of
 from cof_agent.evaluation.metrics import figures
 from cof_agent.evaluation.runs import Run, read_runs, remembered
 from cof_agent.geometry import Box, Size, View
@@ -103,8 +102,32 @@ def test_a_question_at_three_resolutions_is_no_more_evidence_than_at_one() -> No
 
 
 def test_a_question_that_is_asked_twice_is_one() -> None:
-    asked = plays_of(at_each_resolution(questions(3), (224, 448)), 2)
-    assert [comparing.question_of(sample) for sample in asked] == ["q0"] * 4 + ["q1"] * 4 + ["q2"] * 4
+    def played() -> list[Trajectory]:
+        return [
+            Trajectory(
+                one.sample,
+                None,
+                (),
+                StopReason.ANSWERED,
+                one.sample.answers[0],
+                resolution=one.resolution,
+                play=one.play,
+            )
+            for one in episodes(questions(3), resolutions=(224, 448), plays=2)
+        ]
+
+    pairs = comparing.pairs_of(played(), played())
+    assert [pair.question for pair in pairs] == ["q0"] * 4 + ["q1"] * 4 + ["q2"] * 4
+    assert [question_of(sample) for sample in drawn(questions(2), (224, 448))] == ["q0", "q0", "q1", "q1"]
+
+
+def drawn(samples: Sequence[Sample], sides: Sequence[int]) -> list[Sample]:
+    """The samples as `cof scenes --resolutions` writes them, each at each of these sizes."""
+    return [
+        replace(one, id=f"{one.id}@{side}", metadata=one.metadata | {RESOLUTION: side, QUESTION: one.id})
+        for one in samples
+        for side in sides
+    ]
 
 
 def test_kinds_of_questions_are_drawn_as_the_questions_would_be() -> None:
@@ -148,7 +171,7 @@ def test_a_resolution_that_is_no_number_is_not_one() -> None:
 
 
 def test_the_command_writes_tables_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    samples = at_each_resolution(questions(20), (224, 448))
+    samples = drawn(questions(20), (224, 448))
     samples = [replace(one, metadata=one.metadata | {"category": "[/b]"[: 4 - k % 2]}) for k, one in enumerate(samples)]
     base = written(tmp_path / "ba|se", answered(samples, [k % 2 == 0 for k in range(40)]))
     other = written(tmp_path / "$other[red]", answered(samples, [k % 4 > 0 for k in range(40)]))

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from cof_agent.environment import ZoomSettings
 from cof_agent.evaluation import controls
 from cof_agent.evaluation.compare import Pair, pairs_of
-from cof_agent.evaluation.controls import Measured, differing, findings, letters, letters_said, shuffling
+from cof_agent.evaluation.controls import Measured, differing, findings, letters, letters_said
 from cof_agent.evaluation.runs import Run
 from cof_agent.geometry import Box, Size, View
-from cof_agent.strategies import registry as strategies
 from cof_agent.trajectory import Observation, Sample, StopReason, Trajectory, Turn
 
 OVERVIEW = View(Size(1000, 500), Box(0, 0, 1000, 500), Size(448, 224))
@@ -31,7 +29,8 @@ def run(
     right: Sequence[bool],
     *,
     policy: str = "nano",
-    command: str | None = None,
+    strategy: str = "focus",
+    shuffle_seed: int | None = None,
     zoomed: Sequence[bool] = ALL,
     turned: int = 0,
     **settings: Any,
@@ -46,10 +45,18 @@ def run(
         answer = truth if good else other
         made.append(
             Trajectory(
-                sample, OVERVIEW, turns, StopReason.ANSWERED, answer, policy=policy, settings=SETTINGS | settings
+                sample,
+                OVERVIEW,
+                turns,
+                StopReason.ANSWERED,
+                answer,
+                policy=policy,
+                strategy=strategy,
+                shuffle_seed=shuffle_seed,
+                settings=SETTINGS | settings,
             )
         )
-    return Run(name, made, summary=None if command is None else {"command": command})
+    return Run(name, made)
 
 
 def pairs(first: Run, second: Run) -> list[Pair]:
@@ -126,32 +133,15 @@ def test_only_questions_with_another_order_count() -> None:
     assert "On the 12 questions" in findings([real, Run("moved", kept)])[0]
 
 
-def test_the_command_says_which_run_is_shuffled() -> None:
-    plain, turned = "cof eval --benchmark x -o a", "cof eval --benchmark x --shuffle-options 3 -o b"
-    shuffled, real = run("s", HALF, command=turned), run("r", ALL, command=plain, turned=1)
+def test_the_record_says_which_run_is_shuffled() -> None:
+    shuffled, real = run("s", HALF, shuffle_seed=3), run("r", ALL, turned=1)
     [said] = findings([shuffled, real])  # the shuffled one is named first
     assert "in another order in s than in r" in said and said.endswith("the order in r gives answers away.")
-    unknown = run("u", ALL, turned=1)
-    assert "in another order in s than in u" in findings([shuffled, unknown])[0]
-    again = run("t", ALL, command=turned, turned=1)
-    assert all("same in all else is not among" in said for said in findings([shuffled, again]))
-    assert len(findings([shuffled, again])) == 2
-
-
-@pytest.mark.parametrize(
-    ("command", "rank"),
-    [
-        (None, 1),
-        ("cof eval --data 'a b' -o c", 0),
-        ("cof eval --data a --shuffle-options", 2),
-        ("cof eval --data a --shuffle-options=4", 2),
-        ("cof eval --data a --shuf", 2),
-        ("cof eval --data a --shard 1/2", 0),
-        ("cof eval --data 'unclosed --shuffle-options", 1),
-    ],
-)
-def test_shuffling_is_read_off_the_command(command: str | None, rank: int) -> None:
-    assert shuffling(run("one", HALF, command=command)) == rank
+    again = run("t", ALL, shuffle_seed=4, turned=1)
+    assert "in another order in t than in s" in findings([shuffled, again])[-1]  # of two, the one named first
+    alone = run("a", ALL, shuffle_seed=4, policy="other", turned=1)
+    assert all("same in all else is not among" in said for said in findings([shuffled, alone]))
+    assert len(findings([shuffled, alone])) == 2
 
 
 @pytest.mark.parametrize(
@@ -164,19 +154,10 @@ def test_shuffling_is_read_off_the_command(command: str | None, rank: int) -> No
 )
 def test_the_overview_alone_says_what_needs_no_zoom(reference: list[bool], control: list[bool], meaning: str) -> None:
     real = run("real", reference)
-    for policy in ("nano", "nano, direct"):
-        [said] = findings([real, run("over", control, policy=policy, max_zooms=0, zoomed=NONE)])
+    for strategy in ("focus", "direct"):
+        [said] = findings([real, run("over", control, strategy=strategy, max_zooms=0, zoomed=NONE)])
         assert said.endswith(meaning)
         assert said.startswith("On the 60 questions, the overview alone (over) instead of zooms (real) takes accuracy")
-
-
-def test_the_strategy_is_known_by_the_name_it_gives() -> None:
-    class Plain:
-        name, coordinates, limits = "model", None, None
-
-    way = strategies.by_name("direct")(Plain(), ZoomSettings())  # type: ignore[arg-type]
-    assert way.settings.max_zooms == 0
-    assert way.policy.name.removesuffix(controls._DIRECT) == "model"
 
 
 # --- which run a control is held against
@@ -199,7 +180,8 @@ def test_a_control_is_held_against_the_run_that_is_the_same_in_all_else() -> Non
 def test_what_differs_is_named() -> None:
     real = run("real", ALL)
     assert differing(pairs(real, run("b", NONE, crop="blank"))) == {"crop"}
-    assert differing(pairs(real, run("b", NONE, policy="nano, direct", max_zooms=0))) == {"max_zooms"}
+    assert differing(pairs(real, run("b", NONE, strategy="grid"))) == {"strategy"}
+    assert differing(pairs(real, run("b", NONE, strategy="direct", max_zooms=0))) == {"max_zooms"}
     assert differing(pairs(real, run("b", NONE, policy="big", turned=1, enlarge=1.0))) == {
         "model",
         "options",

@@ -12,7 +12,8 @@ import pytest
 from cof_agent import scoring
 from cof_agent.cli import main
 from cof_agent.data.samples import read_samples
-from cof_agent.evaluation.difficulty import chosen, plays_of, rated
+from cof_agent.episodes import episodes
+from cof_agent.evaluation.difficulty import chosen, rated
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 
 HOT = ["--temperature", "2", "--max-tokens", "64"]
@@ -114,10 +115,10 @@ def test_a_play_that_failed_says_nothing_of_its_sample() -> None:
     samples = [Sample("a", "a.png", "?", ("yes",)), Sample("a#1", "b.png", "?", ("yes",))]
     ends = ["yes", "no", None, "yes"]
     plays = [
-        Trajectory(sample, None, (), StopReason.ANSWERED if end else StopReason.ERROR, answer=end)
-        for sample, end in zip(plays_of(samples, 2), ends, strict=True)
+        Trajectory(one.sample, None, (), StopReason.ANSWERED if end else StopReason.ERROR, answer=end, play=one.play)
+        for one, end in zip(episodes(samples, plays=2), ends, strict=True)
     ]
-    assert [play.sample.id for play in plays] == ["a#1", "a#2", "a#1#1", "a#1#2"]
+    assert [play.key for play in plays] == [("a", None, 1), ("a", None, 2), ("a#1", None, 1), ("a#1", None, 2)]
     first, second = rated(samples, plays, 2)
     assert (first.rate, second.rate) == (0.5, None)
     assert [sample.id for sample in chosen([first, second], 0, 1)] == ["a"]

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
+from cof_agent import agent as agents
 from cof_agent import cli, protocol, scoring
-from cof_agent.commands import common
+from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.integrations import lmms_eval as lmms
-from cof_agent.integrations.lmms_eval import Agent, Options
+from cof_agent.integrations.lmms_eval import Options, Requests
 from cof_agent.policy import PolicyError, Sampling, ScriptedPolicy
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
@@ -49,15 +50,15 @@ DOCUMENTS = {task: {"test": range(100)} for task in ("t", "other")}
 
 
 @pytest.fixture
-def agent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Agent]:
+def agent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Requests]:
     """The agent over a policy that plays `script`, by default one that answers with the question."""
 
     def echo(messages: Sequence[protocol.Message]) -> str:
         return f"<answer>{messages[1]['content'][-1]['text']}</answer>"
 
-    def make(script: Any = echo, **options: Any) -> Agent:
-        monkeypatch.setattr(common, "policy", lambda options: ScriptedPolicy(script))
-        return Agent(Options(model="scripted", **options))
+    def make(script: Any = echo, **options: Any) -> Requests:
+        monkeypatch.setattr(agents, "load_policy", lambda config: ScriptedPolicy(script))
+        return Requests(lmms.read_options({"model": "scripted", **options}))
 
     return make
 
@@ -125,14 +126,14 @@ def test_an_image_of_a_path_is_read_where_it_is(tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_generation_settings(generation: dict[str, Any], options: dict[str, Any], expected: Sampling) -> None:
-    assert lmms.sampling(generation, Options(**options)) == expected
+    assert lmms.sampling(generation, lmms.read_options(options)) == expected
 
 
 def test_generation_settings_that_make_no_sense_are_said() -> None:
     with pytest.raises(InputError, match="the generation setting temperature must be a number, not 'hot'"):
-        lmms.sampling({"temperature": "hot"}, Options())
+        lmms.sampling({"temperature": "hot"}, Options(AgentConfig()))
     with pytest.raises(InputError, match="top_p must be above 0 and at most 1, not 2"):
-        lmms.sampling({"temperature": 1, "top_p": 2}, Options())
+        lmms.sampling({"temperature": 1, "top_p": 2}, Options(AgentConfig()))
 
 
 def test_an_answer_ends_at_the_first_stop() -> None:
@@ -143,14 +144,14 @@ def test_an_answer_ends_at_the_first_stop() -> None:
 
 def test_model_arguments() -> None:
     given = {"model": "dir", "max_zooms": 3, "enlarge": 2, "concurrency": "4", "batch_size": 1, "max_batch_size": 64}
-    assert lmms.read_options(given) == Options(model="dir", max_zooms=3, enlarge=2.0, concurrency=4)
-    with pytest.raises(InputError, match="there is no model argument 'max_zoom'; the arguments are model, provider"):
+    assert lmms.read_options(given) == Options(AgentConfig("dir", max_zooms=3, enlarge=2.0), concurrency=4)
+    with pytest.raises(InputError, match="there is no model argument 'max_zoom'; the arguments are attn, base_url"):
         lmms.read_options({"max_zoom": 3})
     with pytest.raises(
         InputError, match="the model argument max_zooms cannot be 'six': Input should be a valid integer"
     ):
         lmms.read_options({"max_zooms": "six"})
-    with pytest.raises(InputError, match="the model argument coordinates cannot be 'relative': Input should be 'abs"):
+    with pytest.raises(InputError, match="coordinates must be one of absolute, thousand, unit"):
         lmms.read_options({"coordinates": "relative"})
 
 
@@ -163,13 +164,13 @@ def test_model_arguments() -> None:
     ],
 )
 def test_options_that_name_nothing_are_said(
-    agent: Callable[..., Agent], options: dict[str, Any], sentence: str
+    agent: Callable[..., Requests], options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         agent(**options)
 
 
-def test_answers_come_in_the_order_of_the_requests(agent: Callable[..., Agent]) -> None:
+def test_answers_come_in_the_order_of_the_requests(agent: Callable[..., Requests]) -> None:
     tasks = ["t", "other", "t", "other", "t"]
     requests = [
         request(number, turn(image(), f"Number {number}?"), task=task, until=["?"]) for number, task in enumerate(tasks)
@@ -179,7 +180,7 @@ def test_answers_come_in_the_order_of_the_requests(agent: Callable[..., Agent]) 
 
 
 def test_images_that_are_not_kept_are_on_disk_for_a_batch_at_a_time(
-    agent: Callable[..., Agent], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    agent: Callable[..., Requests], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(lmms, "BATCH", 2)
@@ -195,7 +196,7 @@ def test_images_that_are_not_kept_are_on_disk_for_a_batch_at_a_time(
     assert not list(tmp_path.iterdir())
 
 
-def test_trajectories_are_kept_for_view_and_gone_on_from(agent: Callable[..., Agent], tmp_path: Path) -> None:
+def test_trajectories_are_kept_for_view_and_gone_on_from(agent: Callable[..., Requests], tmp_path: Path) -> None:
     requests = [request(number, turn(image(), f"Number {number}")) for number in (4, 4, 5)]
     out = tmp_path / "out"
     assert agent(output=str(out)).answer(requests, DOCUMENTS) == ["Number 4", "Number 4", "Number 5"]
@@ -212,13 +213,13 @@ def test_trajectories_are_kept_for_view_and_gone_on_from(agent: Callable[..., Ag
     assert never.answer(requests[::2], DOCUMENTS) == ["Number 4", "Number 5"]
 
 
-def test_each_process_has_a_file_of_its_own(agent: Callable[..., Agent], tmp_path: Path) -> None:
+def test_each_process_has_a_file_of_its_own(agent: Callable[..., Requests], tmp_path: Path) -> None:
     agent(output=str(tmp_path)).answer([request(1, turn(image(), "?"))], DOCUMENTS, rank=1, ranks=2)
     assert (tmp_path / "t" / "trajectories-1.jsonl").exists()
 
 
 def test_requests_that_cannot_be_asked_get_an_empty_answer_and_a_warning(
-    agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture
+    agent: Callable[..., Requests], caplog: pytest.LogCaptureFixture
 ) -> None:
     requests = [
         request(1, turn(image(), image(), "Both?")),
@@ -231,7 +232,7 @@ def test_requests_that_cannot_be_asked_get_an_empty_answer_and_a_warning(
     ]
 
 
-def test_a_task_of_which_nothing_can_be_asked_is_an_error(agent: Callable[..., Agent]) -> None:
+def test_a_task_of_which_nothing_can_be_asked_is_an_error(agent: Callable[..., Requests]) -> None:
     with pytest.raises(
         InputError, match=r"none of the requests of t can be asked \(1\); the first: t/1 holds no image"
     ):
@@ -239,7 +240,9 @@ def test_a_task_of_which_nothing_can_be_asked_is_an_error(agent: Callable[..., A
     assert agent().answer([request(1, turn("None?"))], DOCUMENTS, rank=1, ranks=2) == [""]
 
 
-def test_questions_without_an_answer_are_counted(agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture) -> None:
+def test_questions_without_an_answer_are_counted(
+    agent: Callable[..., Requests], caplog: pytest.LogCaptureFixture
+) -> None:
     def script(messages: Sequence[protocol.Message]) -> str | PolicyError:
         question = messages[1]["content"][-1]["text"]
         if question == "gone":
@@ -255,9 +258,10 @@ def test_questions_without_an_answer_are_counted(agent: Callable[..., Agent], ca
 
 def test_a_device_is_for_local_models(checkpoint: Callable[[str], Path]) -> None:
     with pytest.raises(InputError, match="there is no device 'tpu7' here"):
-        Agent(Options(device="tpu7"))
-    local = Agent(Options(model=str(checkpoint("qwen2_5_vl")), device="cpu", max_pixels=28 * 28 * 64))
-    assert local._environment.settings.limits.max_pixels == 28 * 28 * 64
+        Requests(lmms.read_options({"device": "tpu7"}))
+    given = {"model": str(checkpoint("qwen2_5_vl")), "device": "cpu", "overview_pixels": 28 * 28 * 64}
+    local = Requests(lmms.read_options(given))
+    assert local._agent.environment.settings.limits.max_pixels == 28 * 28 * 64
 
 
 def test_nothing_else_knows_of_lmms_eval() -> None:

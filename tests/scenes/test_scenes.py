@@ -10,8 +10,8 @@ from PIL import Image
 
 from cof_agent import protocol, scoring
 from cof_agent.cli import main
-from cof_agent.data.samples import at_each_resolution
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, PixelLimits, Size, View
 from cof_agent.scenes import oracle
@@ -172,7 +172,7 @@ def test_scenes_are_written_at_several_resolutions(tmp_path: Path) -> None:
         with Image.open(tmp_path / "each" / small.image) as image:
             assert image.size == (320, 180)
     with pytest.raises(InputError, match="leave --resolutions out"):
-        at_each_resolution(found, [448])
+        episodes(found, resolutions=[448])
 
 
 def test_several_processes_write_what_one_does(tmp_path: Path) -> None:

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 
 from cof_agent import scoring
 from cof_agent.cli import main
-from cof_agent.data.export import messages_of, settings_of, to_sharegpt
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.data.export import to_sharegpt
+from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.graphs.steps import Context
 from cof_agent.image import open_source
 from cof_agent.policy import Completion, ScriptedPolicy
 from cof_agent.protocol import Message
 from cof_agent.scenes import oracle
 from cof_agent.strategies import registry as strategies
+from cof_agent.strategies.replay import messages_of
 from cof_agent.strategies.spot import protocol as spot
 from cof_agent.strategies.spot.highlight import Highlight, draw, pointing
 from cof_agent.trajectory import Answer, Malformed, Sample, StopReason, Trajectory, Zoom, read_jsonl, to_json
@@ -38,8 +40,8 @@ def sample(picture: Path) -> Sample:
 def play(script: Sequence[object] | Callable[..., object], sample: Sample, prompt: str | None = None) -> Trajectory:
     policy = ScriptedPolicy(script)  # type: ignore[arg-type]
     way = strategies.by_name("spot")(policy, ZoomSettings(policy.coordinates, policy.limits))
-    assert way.graph is not None
-    return asyncio.run(way.graph.run(sample, way.policy, ZoomEnvironment(way.settings), prompt=prompt))
+    context = Context(way.policy, ZoomEnvironment(way.settings), prompt=prompt, strategy="spot")
+    return asyncio.run(way.graph.run(sample, context))
 
 
 def overview_of(size: Size) -> View:

@@ -20,6 +20,7 @@ from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, ScriptedPolicy, begun
 from cof_agent.strategies import registry as strategies
 from cof_agent.strategies.tree import quarters
+from cof_agent.strategies.wrapper import Way
 from cof_agent.trajectory import Sample, StopReason, Tokens, Trajectory, Zoom, read_jsonl
 
 ZOOM = protocol.write_zoom("Closer.", Box(0, 0, 50, 50))
@@ -135,12 +136,13 @@ def test_the_tree_needs_probabilities(sample: Sample) -> None:
 
 def test_the_agent_itself_is_untouched(sample: Sample) -> None:
     policy, settings = ScriptedPolicy([ANSWER]), ZoomSettings()
-    assert strategies.by_name("focus")(policy, settings) == strategies.Way(policy, settings)
+    assert strategies.by_name("focus")(policy, settings) == Way(policy, settings)
 
 
 def test_a_strategy_that_is_none_is_one_sentence() -> None:
     with pytest.raises(
-        InputError, match=r"no strategy 'luck'; the strategies are focus, direct, .*, regions, spot, coroi\."
+        InputError,
+        match=r"no strategy 'luck'; the strategies are focus, direct, .*, regions, spot, coroi, or module:function",
     ):
         strategies.by_name("luck")
 

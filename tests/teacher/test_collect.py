@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from cof_agent.cli import main
-from cof_agent.data.export import conversation, settings_of, to_parquet, to_sharegpt
-from cof_agent.data.samples import at_resolutions
+from cof_agent.data.export import conversation, to_parquet, to_sharegpt
 from cof_agent.data.shards import Shard
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
+from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.teacher.accept import refusal
@@ -36,7 +36,7 @@ RESOLUTIONS = (224, 448)
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Episode]:
     """A dozen pictures with a red patch each, and two questions that cannot be collected from."""
     folder, rng = tmp_path_factory.mktemp("pictures"), random.Random(3)
     made = []
@@ -58,10 +58,10 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
         )
     made.append(replace(made[0], id="again", question="what colour is patch 0"))
     made.append(replace(made[1], id="unknown", question="What else?", answers=()))
-    return at_resolutions(made, RESOLUTIONS, 0)
+    return drawn(made, RESOLUTIONS, 0)
 
 
-def gather(samples: list[Sample], output: Path, **given: Any) -> dict[str, Any]:
+def gather(samples: list[Episode], output: Path, **given: Any) -> dict[str, Any]:
     search = Search(cast(Reader()), SETTINGS)
     return asyncio.run(collect(samples, search, output, progress=False, **given))
 
@@ -75,7 +75,7 @@ def kept(output: Path) -> list[Trajectory]:
     return list(read_jsonl(output / "trajectories.jsonl", Trajectory))
 
 
-def test_what_is_kept_and_what_is_not(samples: list[Sample], tmp_path: Path) -> None:
+def test_what_is_kept_and_what_is_not(samples: list[Episode], tmp_path: Path) -> None:
     summary = gather(samples, tmp_path)
     assert (summary["n"], summary["kept"], summary["left"]) == (14, 12, 0)
     assert summary["rejections"] == {"duplicate": 1, "no_truth": 1}
@@ -85,20 +85,20 @@ def test_what_is_kept_and_what_is_not(samples: list[Sample], tmp_path: Path) -> 
         assert refusal(trajectory, ZoomEnvironment(settings_of(trajectory))) is None
 
 
-def test_the_same_whatever_the_concurrency(samples: list[Sample], tmp_path: Path) -> None:
+def test_the_same_whatever_the_concurrency(samples: list[Episode], tmp_path: Path) -> None:
     for concurrency in (1, 5):
         gather(samples, tmp_path / str(concurrency), concurrency=concurrency)
     assert written(tmp_path / "1") == written(tmp_path / "5")
 
 
-def test_shards_make_the_whole(samples: list[Sample], tmp_path: Path) -> None:
+def test_shards_make_the_whole(samples: list[Episode], tmp_path: Path) -> None:
     gather(samples, tmp_path / "whole")
     left = [gather(samples, tmp_path / "parts", shard=Shard(number, 3))["left"] for number in (2, 3, 1)]
     assert left == [8, 4, 0]
     assert written(tmp_path / "parts") == written(tmp_path / "whole")
 
 
-def test_a_run_is_completed_and_not_repeated(samples: list[Sample], tmp_path: Path) -> None:
+def test_a_run_is_completed_and_not_repeated(samples: list[Episode], tmp_path: Path) -> None:
     gather(samples, tmp_path / "whole")
     gather(samples, tmp_path / "cut")
     journal = tmp_path / "cut" / "journal-0001-of-0001.jsonl"
@@ -109,13 +109,13 @@ def test_a_run_is_completed_and_not_repeated(samples: list[Sample], tmp_path: Pa
     assert written(tmp_path / "cut") == written(tmp_path / "whole")
 
 
-def test_another_way_of_collecting_is_refused(samples: list[Sample], tmp_path: Path) -> None:
+def test_another_way_of_collecting_is_refused(samples: list[Episode], tmp_path: Path) -> None:
     gather(samples, tmp_path)
     with pytest.raises(InputError, match="attempts differs"):
         asyncio.run(collect(samples, Search(cast(Reader()), SETTINGS, attempts=2), tmp_path, progress=False))
 
 
-def test_exports(samples: list[Sample], tmp_path: Path) -> None:
+def test_exports(samples: list[Episode], tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     gather(samples, tmp_path)
     assert to_parquet(kept(tmp_path), tmp_path / "train.parquet") == 12
@@ -133,7 +133,7 @@ def test_exports(samples: list[Sample], tmp_path: Path) -> None:
         assert flat["conversations"][-1] == {"from": "gpt", "value": trajectory.turns[-1].text}
 
 
-def test_a_question_with_the_mark_of_an_image_is_left_out(samples: list[Sample], tmp_path: Path) -> None:
+def test_a_question_with_the_mark_of_an_image_is_left_out(samples: list[Episode], tmp_path: Path) -> None:
     gather([replace(samples[0], question="What is in <image>?")], tmp_path)
     assert to_sharegpt(kept(tmp_path), tmp_path / "sharegpt") == (0, ["p0"])
 
@@ -147,7 +147,7 @@ def server() -> Iterator[Server]:
     made.server_close()
 
 
-def folder_of(samples: list[Sample], path: Path) -> Path:
+def folder_of(samples: list[Episode], path: Path) -> Path:
     path.mkdir()
     (path / "samples.jsonl").write_text("".join(to_json(sample) + "\n" for sample in samples))
     return path
@@ -160,7 +160,7 @@ def command(data: Path, output: Path, url: str, *more: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_served_teacher_with_every_fault(
-    samples: list[Sample], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    samples: list[Episode], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [*samples, replace(samples[2], id="no", question="Is it forbidden?")]
     data = folder_of(asked, tmp_path / "data")
@@ -180,7 +180,7 @@ def test_a_served_teacher_with_every_fault(
 
 
 @pytest.mark.slow
-def test_a_server_that_is_gone_and_comes_back(samples: list[Sample], tmp_path: Path) -> None:
+def test_a_server_that_is_gone_and_comes_back(samples: list[Episode], tmp_path: Path) -> None:
     data = folder_of(samples[:3], tmp_path / "data")
     assert main(command(data, tmp_path / "out", "http://127.0.0.1:9/v1")) == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["rejections"] == {"policy": 3}
@@ -192,7 +192,7 @@ def test_a_server_that_is_gone_and_comes_back(samples: list[Sample], tmp_path: P
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(samples: list[Sample], tmp_path: Path) -> None:
+def test_killed_twenty_times(samples: list[Episode], tmp_path: Path) -> None:
     """The finished set is that of an undisturbed run."""
     slow = Server(latency=0.05)
     threading.Thread(target=slow.serve_forever, daemon=True).start()
@@ -227,14 +227,14 @@ def test_killed_twenty_times(samples: list[Sample], tmp_path: Path) -> None:
     ],
 )
 def test_bad_options(
-    samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], sentence: str
+    samples: list[Episode], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], sentence: str
 ) -> None:
     data = folder_of(samples[:1], tmp_path / "data")
     assert main(["collect", str(data), "-o", str(tmp_path / "out"), *more]) == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_limits_of_the_reader_are_those_of_the_student(samples: list[Sample], tmp_path: Path) -> None:
+def test_limits_of_the_reader_are_those_of_the_student(samples: list[Episode], tmp_path: Path) -> None:
     gather(samples[:2], tmp_path)
     for trajectory in kept(tmp_path):
         settings = settings_of(trajectory)
@@ -242,7 +242,7 @@ def test_limits_of_the_reader_are_those_of_the_student(samples: list[Sample], tm
 
 
 @pytest.mark.slow
-def test_on_a_local_ray_with_two_workers(samples: list[Sample], tmp_path: Path) -> None:
+def test_on_a_local_ray_with_two_workers(samples: list[Episode], tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     from cof_agent.teacher.ray import collect_on_ray
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, PixelLimits
 from cof_agent.policy import Completion, PolicyError, Sampling, ScriptedPolicy
@@ -73,7 +74,7 @@ def cast(describer: Any = None, **given: Any) -> Cast:
 
 def run(sample: Sample, who: Cast, *, long_side: int = 448, **given: Any) -> Trajectory:
     search = Search(who, SETTINGS, **given)
-    return asyncio.run(teacher.run(sample, search, ZoomEnvironment(SETTINGS), long_side=long_side))
+    return asyncio.run(teacher.run(Episode(sample, long_side), search, ZoomEnvironment(SETTINGS)))
 
 
 def student(trajectory: Trajectory) -> ZoomEnvironment:

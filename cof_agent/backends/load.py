@@ -34,7 +34,7 @@ def load(
 ) -> Policy:
     """The model of a SPEC: served where the SPEC has a provider or `base_url` is given, else loaded into this process.
 
-    coordinates: of a served model, "absolute", "thousand" or "unit". overview_pixels, zoom_pixels: largest areas of the
+    coordinates: of a served model, the value of a `CoordinateSystem`. overview_pixels, zoom_pixels: largest areas of the
     overview and of a crop in shown pixels. timeout: seconds for one request to a server. device, dtype, attn: of a local
     model, as torch and transformers name them.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof_agent.agent import Agent
+from cof_agent.backends.families import EXAMPLE
 from cof_agent.backends.fingerprint import fingerprint
 from cof_agent.backends.load import split_spec
 from cof_agent.config import AgentConfig
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 PACKAGES = ("chain-of-focus", "torch", "transformers", "langgraph", "pillow", "numpy")  # whose versions a result names
 SCENES_ONLY = (
     "cof: nano knows only the scenes that `cof scenes` draws; for any other picture its answer means nothing "
-    "(use --model with a real checkpoint, e.g. Qwen/Qwen2.5-VL-7B-Instruct)."
+    f"(use --model with a real checkpoint, e.g. {EXAMPLE})."
 )
 
 

@@ -150,7 +150,7 @@ def test_limits_come_from_the_checkpoint_unless_given(checkpoint: Callable[[str]
     assert load(directory).limits == PixelLimits(28, 3136, 123_904, 30_976)
     assert load(directory, max_pixels=50_000).limits == PixelLimits(28, 3136, 50_000, 12_500)
     assert load(directory, zoom_pixels=1_000).limits == PixelLimits(28, 1_000, 123_904, 1_000)
-    with pytest.raises(InputError, match="--max-pixels must be at least 784"):
+    with pytest.raises(InputError, match="--overview-pixels must be at least 784"):
         load(directory, max_pixels=500)
 
 

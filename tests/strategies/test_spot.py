@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cof_agent import scoring
+from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL, Family
 from cof_agent.cli import main
 from cof_agent.data.export import messages_of, settings_of, to_sharegpt
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.geometry import Box, Size, View
 from cof_agent.image import open_source
 from cof_agent.policy import Completion, ScriptedPolicy
 from cof_agent.protocol import Message
@@ -183,7 +184,7 @@ def test_the_rows_of_training_are_the_conversation_as_it_was_held(sample: Sample
 
     played = play(script, sample)
     limits = settings_of(played).limits
-    rows = TrajectoryRows([played], Frame(CoordinateSystem.ABSOLUTE, 28, limits.min_pixels, limits.max_pixels))
+    rows = TrajectoryRows([played], Frame(QWEN2_5_VL, 28, limits.min_pixels, limits.max_pixels))
     outline, row = rows.outline(0), rows.row(0)
     assert outline.messages == row["messages"]
     assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * 2
@@ -194,14 +195,12 @@ def test_the_rows_of_training_are_the_conversation_as_it_was_held(sample: Sample
     ]
 
 
-@pytest.mark.parametrize("system", [CoordinateSystem.ABSOLUTE, CoordinateSystem.THOUSAND])
-def test_another_grid_names_the_same_region_in_fractions_of_its_own_overview(
-    sample: Sample, system: CoordinateSystem
-) -> None:
+@pytest.mark.parametrize("family", [QWEN2_5_VL, QWEN3_VL], ids=lambda family: family.name)
+def test_another_grid_names_the_same_region_in_fractions_of_its_own_overview(sample: Sample, family: Family) -> None:
     from sft.frame import Frame, reframe
 
     played = play([REGION, "7"], sample)
-    made = reframe(played, Frame(system, 32, 32 * 32, 400 * 300), ZoomEnvironment())
+    made = reframe(played, Frame(family, 32, 32 * 32, 400 * 300), ZoomEnvironment())
     assert all(view.shown_size.width % 32 == view.shown_size.height % 32 == 0 for view in made.views)
     assert made.views[0].shown_size != played.views[0].shown_size
     before, after = played.views[1].region, made.views[1].region

@@ -1,4 +1,4 @@
-"""The local backend against transformers' own generation, alone and in company, for all three families."""
+"""The local backend against transformers' own generation, alone and in company, for all families."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from cof_agent.backends.families import FAMILIES
 from cof_agent.backends.local.cpu import speed_up_training, speed_up_vision
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy, load, place
@@ -28,7 +29,7 @@ from cof_agent.protocol import Message
 from cof_agent.rollout import rollout
 from cof_agent.trajectory import Sample, Tokens
 
-GRIDS = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}
+GRIDS = {model_type: family.vision.grid for family in FAMILIES for model_type in family.model_types}
 SHORT = Sampling(max_tokens=12)
 Conversation = tuple[list[Message], list[Image.Image]]
 

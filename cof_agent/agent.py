@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cof_agent.backends.load import check as check_model
 from cof_agent.backends.load import load
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import kept_image
@@ -29,6 +30,7 @@ from cof_agent.policy import Policy
 from cof_agent.region_refs import check_regions
 from cof_agent.rollout import Done, rollout
 from cof_agent.strategies import registry
+from cof_agent.tools import load_tool
 from cof_agent.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Agent:
     ) -> None:
         config = model if isinstance(model, AgentConfig) else AgentConfig(model=str(model))
         self.config = replace(config, **overrides)
+        check(self.config)
         strategy = registry.by_name(self.config.strategy)
         self.policy = load_policy(self.config) if policy is None else policy
         self._way = strategy(self.policy, self.config.settings(self.policy))
@@ -170,6 +173,25 @@ class Agent:
             play=episode.play,
             shuffle_seed=episode.shuffle_seed,
         )
+
+
+def check(config: AgentConfig) -> None:
+    """What can be known of a configuration without a model.
+
+    Raises:
+        InputError: if the strategy or a tool cannot be had, or a setting is for another kind of model.
+    """
+    registry.by_name(config.strategy)
+    for tool in config.tools:
+        load_tool(tool)
+    check_model(
+        config.model,
+        base_url=config.base_url,
+        coordinates=config.coordinates,
+        device=config.device,
+        dtype=config.dtype,
+        attn=config.attn,
+    )
 
 
 def load_policy(config: AgentConfig) -> Policy:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 from cof_agent import __version__
 from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem
 
+COORDINATES = [system.value for system in CoordinateSystem]
 INTERRUPTED = 130
 BAD_INPUT = 2
 
@@ -110,9 +112,7 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     roles.add_argument("--verifier", metavar="SPEC", help="or `rules` (the default)")
     roles.add_argument("--summariser", metavar="SPEC", help="or `rules` (the default)")
     roles.add_argument("--base-url", metavar="URL", help="where PROVIDER:MODEL is served")
-    roles.add_argument(
-        "--coordinates", choices=("absolute", "thousand", "unit"), help="what a served model's boxes mean"
-    )
+    roles.add_argument("--coordinates", choices=COORDINATES, help="what a served model's boxes mean")
     roles.add_argument(
         "--overview-pixels", type=_count, metavar="N", help="most pixels of an image as the roles see it"
     )
@@ -309,7 +309,7 @@ def _add_model(
     group.add_argument("--base-url", metavar="URL", help="where the model is served")
     group.add_argument(
         "--coordinates",
-        choices=("absolute", "thousand", "unit"),
+        choices=COORDINATES,
         help="what the model's boxes mean, where its name does not tell",
     )
     group.add_argument(

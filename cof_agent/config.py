@@ -29,7 +29,7 @@ class AgentConfig:
     # the model
     model: str = NANO  # nano, a folder, a hub id, or PROVIDER:MODEL for a served model
     base_url: str | None = None  # where a served model is; with it, a model without a provider is openai's
-    coordinates: str | None = None  # what a served model's boxes mean: absolute, thousand or unit
+    coordinates: str | None = None  # what a served model's boxes mean: a value of `CoordinateSystem`
     device: str | None = None  # of a local model, as torch names it; the best there is by default
     dtype: str | None = None  # of a local model: bfloat16, float16 or float32
     attn: str | None = None  # of a local model: eager, sdpa or flash_attention_2

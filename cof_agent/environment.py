@@ -256,7 +256,7 @@ class ZoomEnvironment:
 
     def _zoomed(self, action: Zoom, named: View, seen: list[View]) -> Observation:
         try:
-            box = clip_to_view(read_box(action.box), named, self.settings.system)
+            box = clip_to_view(read_box(action.box, self.settings.system), named, self.settings.system)
         except BoxError as error:
             return Observation(error=str(error))
         view = self.crop_view(named.to_source(box, self.settings.system), named.source_size)

@@ -3,7 +3,7 @@
 Three frames are told apart by name:
 - *source*: pixels of the image as opened (EXIF applied), continuous, origin at the top left corner;
 - *shown*: pixels of a view as the model's vision tower receives it;
-- *model*: the numbers the model writes, which a `CoordinateSystem` ties to *shown*.
+- *model*: the numbers the model writes, in its order, which a `CoordinateSystem` ties to *shown*.
 """
 
 from __future__ import annotations
@@ -101,17 +101,18 @@ class Box:
 class CoordinateSystem(StrEnum):
     """What the numbers in a model's box mean. Chosen from the model, never guessed from the numbers."""
 
-    ABSOLUTE = "absolute"  # pixels of the image after the processor resized it (Qwen2.5-VL)
-    THOUSAND = "thousand"  # 0..1000 on both axes (Qwen2-VL, Qwen3-VL)
+    ABSOLUTE = "absolute"  # pixels of the image after the processor resized it
+    THOUSAND = "thousand"  # 0..1000 on both axes
+    THOUSAND_YX = "thousand-yx"  # the same, written y first: [y1, x1, y2, x2]
     UNIT = "unit"  # 0..1 on both axes
     PADDED = "padded"  # 0..1 on both axes of the square in whose middle the image lies (LLaVA, Chain-of-Spot)
 
     def frame(self, shown: Size) -> Box:
-        """The edges of a view shown at `shown` pixels, in the model's coordinates."""
+        """The edges of a view shown at `shown` pixels, in the model's coordinates and order."""
         match self:
             case CoordinateSystem.ABSOLUTE:
                 return Box(0.0, 0.0, float(shown.width), float(shown.height))
-            case CoordinateSystem.THOUSAND:
+            case CoordinateSystem.THOUSAND | CoordinateSystem.THOUSAND_YX:
                 return Box(0.0, 0.0, 1000.0, 1000.0)
             case CoordinateSystem.UNIT:
                 return Box(0.0, 0.0, 1.0, 1.0)
@@ -121,7 +122,21 @@ class CoordinateSystem(StrEnum):
     @property
     def digits(self) -> int:
         """Decimals with which its numbers are written."""
-        return 0 if self in (CoordinateSystem.ABSOLUTE, CoordinateSystem.THOUSAND) else 3
+        return 3 if self in (CoordinateSystem.UNIT, CoordinateSystem.PADDED) else 0
+
+    @property
+    def y_first(self) -> bool:
+        """Whether the numbers of a box are written y first."""
+        return self is CoordinateSystem.THOUSAND_YX
+
+    @property
+    def corners(self) -> str:
+        """The numbers of a box by name, in the order in which they are written."""
+        return "[y1, x1, y2, x2]" if self.y_first else "[x1, y1, x2, y2]"
+
+    def ordered(self, box: Box) -> Box:
+        """A box whose numbers stand x first, in the order in which they are written; and the other way round."""
+        return Box(box.y0, box.x0, box.y1, box.x1) if self.y_first else box
 
     def describe(self, shown: Size) -> str:
         """The frame in words, for observations and prompts."""
@@ -129,7 +144,7 @@ class CoordinateSystem(StrEnum):
             return f"{shown} pixels"
         if self is CoordinateSystem.PADDED:
             return f"{', '.join(f'{edge:.3f}' for edge in self.frame(shown))} of the padded square"
-        return "0 to 1000 on both axes" if self is CoordinateSystem.THOUSAND else "0 to 1 on both axes"
+        return "0 to 1 on both axes" if self is CoordinateSystem.UNIT else "0 to 1000 on both axes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +152,9 @@ class View:
     """One image the model was shown: `region` of the source (source pixels, integer edges), at `shown_size`.
 
     View 0 of a trajectory is the overview. Only a view turns a box in the model's words into source pixels
-    and back. tool: what made the image of the region, with these `arguments`, if it is not the region itself; boxes mean
-    nothing in such an image.
+    and back. In the model's words the numbers of a box stand in the order in which they are written: of a y-first system
+    x0 and x1 are places on the y axis. tool: what made the image of the region, with these `arguments`, if it is not the
+    region itself; boxes mean nothing in such an image.
     """
 
     source_size: Size
@@ -149,11 +165,11 @@ class View:
 
     def to_source(self, box: Box, system: CoordinateSystem) -> Box:
         """A box in the model's coordinates of this view -> source pixels."""
-        return _mapped(box, system.frame(self.shown_size), self.region)
+        return _mapped(system.ordered(box), system.frame(self.shown_size), self.region)
 
     def from_source(self, box: Box, system: CoordinateSystem) -> Box:
         """A box in source pixels -> the model's coordinates of this view."""
-        return _mapped(box, self.region, system.frame(self.shown_size))
+        return system.ordered(_mapped(box, self.region, system.frame(self.shown_size)))
 
     @property
     def scale(self) -> float:
@@ -182,8 +198,10 @@ def _mapped(box: Box, old: Box, new: Box) -> Box:
     )
 
 
-def read_box(values: Any) -> Box:
-    """The box a model wrote, as four numbers in its own coordinates with x0 < x1 and y0 < y1.
+def read_box(values: Any, system: CoordinateSystem = CoordinateSystem.ABSOLUTE) -> Box:
+    """The box a model wrote, as four numbers in its own coordinates and order with x0 < x1 and y0 < y1.
+
+    system: whose order of the numbers a refusal names.
 
     Stated rule: plain numbers and numbers in strings are taken; reversed edges are swapped; anything else
     (not four values, booleans, words, NaN, infinite, no width or height) is refused.
@@ -192,7 +210,7 @@ def read_box(values: Any) -> Box:
         BoxError: with the sentence the model reads.
     """
     if not isinstance(values, (list, tuple)) or len(values) != 4:
-        raise BoxError("bbox_2d must be a list of four numbers [x1, y1, x2, y2].")
+        raise BoxError(f"bbox_2d must be a list of four numbers {system.corners}.")
     numbers = [_number(value) for value in values]
     x0, x1 = sorted((numbers[0], numbers[2]))
     y0, y1 = sorted((numbers[1], numbers[3]))

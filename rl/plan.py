@@ -13,8 +13,9 @@ from typing import Any
 from rich.table import Table
 
 from cof_agent import protocol
+from cof_agent.backends import families
 from cof_agent.backends.local.policy import CAPACITY
-from cof_agent.backends.local.reader import FAMILIES, limits_of, template_messages
+from cof_agent.backends.local.reader import limits_of, template_messages
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
@@ -56,7 +57,7 @@ def show(settings: Settings, wanted: Sequence[Episode]) -> None:
         return  # the others would say the same
     config, processor = read_checkpoint(settings)
     limits = limits_of(config, processor, *_pixels(settings))
-    prompt = longest_prompt(wanted, processor, ZoomSettings(FAMILIES[config.model_type], limits))
+    prompt = longest_prompt(wanted, processor, ZoomSettings(families.of(config).vision.coordinates, limits))
     conversation = conversation_of(settings, prompt, limits)
     model = plan.model_of(settings, config)
     if model.sharding.engine == "FSDP":

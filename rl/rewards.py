@@ -52,7 +52,7 @@ def _asked(trajectory: Trajectory) -> list[Box]:
             if 0 <= image < len(views):
                 view = views[image]
                 try:
-                    found.append(view.to_source(clip_to_view(read_box(box), view, system), system))
+                    found.append(view.to_source(clip_to_view(read_box(box, system), view, system), system))
                 except BoxError:
                     continue
     return found

@@ -15,6 +15,7 @@ from typing import Protocol
 from PIL.Image import Image
 
 from cof_agent.agent import Agent
+from cof_agent.backends.families import Family
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.memory import Picture
 from cof_agent.config import AgentConfig
@@ -26,14 +27,12 @@ from cof_agent.policy import Completion, Sampling
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Tokens, Trajectory
 
-END_OF_TURN = "<|im_end|>"
-"""How a turn ends in the templates of Qwen2-VL, Qwen2.5-VL and Qwen3-VL; one token."""
-
 
 class TokenPolicy(Protocol):
     """What a transcript needs of a model: a `Reader`, and what follows a prompt."""
 
     name: str
+    family: Family
     coordinates: CoordinateSystem
     limits: PixelLimits
 
@@ -101,7 +100,7 @@ class Transcript:
         whole = self._policy.render(messages)
         if not whole.startswith(spoken):
             raise ValueError("the chat template changes earlier turns once another one follows")
-        rest = whole[spoken.rindex(END_OF_TURN) :]
+        rest = whole[spoken.rindex(self._policy.family.markers.end_of_turn) :]
         ids, pictures = self._policy.read(rest, images)
         # The end of its turn is the model's own token, unless it was cut off before writing it.
         return (ids[1:] if self.completion[-1] == ids[0] else ids), pictures

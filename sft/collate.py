@@ -12,14 +12,20 @@ from typing import Any
 import torch
 from transformers import ProcessorMixin
 
+from cof_agent.backends.families import Markers
+
 IGNORED = -100
 
 
 @dataclass
 class AssistantCollator:
-    """Rows (`messages` with image slots, `images`) -> model inputs with `labels`, shapes [batch, longest row]."""
+    """Rows (`messages` with image slots, `images`) -> model inputs with `labels`, shapes [batch, longest row].
+
+    markers: of the model's family.
+    """
 
     processor: ProcessorMixin
+    markers: Markers
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         tokenizer = self.processor.tokenizer
@@ -31,19 +37,19 @@ class AssistantCollator:
             padding_side="right",
             return_tensors="pt",
         )
-        mask = assistant_mask(batch["input_ids"], tokenizer) & batch["attention_mask"].bool()
+        mask = assistant_mask(batch["input_ids"], tokenizer, self.markers) & batch["attention_mask"].bool()
         # Padding stands on the right, where causal attention never looks; without a mask attention is a third faster.
         batch["attention_mask"].fill_(1)
         return {**batch, "labels": batch["input_ids"].masked_fill(~mask, IGNORED)}
 
 
-def assistant_mask(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
-    """True on what assistants wrote: after the header of a turn up to and with its end mark and line break.
+def assistant_mask(ids: torch.Tensor, tokenizer: Any, markers: Markers) -> torch.Tensor:
+    """True on what assistants wrote: after the header of a turn up to and with its ending.
 
-    ids: [batch, length], right-padded. The chat templates of Qwen2-VL, Qwen2.5-VL and Qwen3-VL share this frame.
+    ids: [batch, length], right-padded. markers: how the chat template frames a turn.
     """
-    header = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    header = tokenizer.encode(markers.assistant, add_special_tokens=False)
+    end, *after = tokenizer.encode(markers.ending, add_special_tokens=False)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for row, sequence in zip(mask, ids.tolist(), strict=True):
         ends = [position for position, token in enumerate(sequence) if token == end]
@@ -51,5 +57,5 @@ def assistant_mask(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
             first = position + len(header)
             if sequence[position:first] == header:
                 stop = next((place for place in ends if place >= first), len(sequence) - 1)
-                row[first : stop + 2] = True
+                row[first : stop + 1 + len(after)] = True
     return mask

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cof_agent.backends.local.reader import FAMILIES
+from cof_agent.backends import families
+from cof_agent.backends.families import Family
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, PixelLimits, Size, View, read_box, smart_resize
 from cof_agent.strategies.replay import format_of
@@ -23,12 +24,17 @@ class Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a model's boxes mean, and the sizes of image that its processor leaves alone (areas in shown pixels)."""
+    """A model's family, and the sizes of image that its processor leaves alone (areas in shown pixels)."""
 
-    system: CoordinateSystem
+    family: Family
     grid: int
     min_pixels: int
     max_pixels: int
+
+    @property
+    def system(self) -> CoordinateSystem:
+        """What the model's boxes mean."""
+        return self.family.vision.coordinates
 
     def fits(self, size: Size) -> bool:
         return self.fitted(size) == size
@@ -42,7 +48,7 @@ def frame_of(config: Any, processor: Any) -> Frame:
     """The frame of a checkpoint, from its configuration and its processor."""
     vision, size = config.vision_config, processor.image_processor.size
     grid = vision.patch_size * vision.spatial_merge_size
-    return Frame(FAMILIES[config.model_type], grid, size["shortest_edge"], size["longest_edge"])
+    return Frame(families.of(config), grid, size["shortest_edge"], size["longest_edge"])
 
 
 def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) -> Trajectory:
@@ -95,7 +101,7 @@ def _moved(
 ) -> Box:
     """A box as the model wrote it, in the new coordinates."""
     try:
-        source = views[image].to_source(read_box(box), old)
+        source = views[image].to_source(read_box(box, old), old)
     except (BoxError, IndexError):
         raise Unfit("a box of it cannot be read, so that it cannot be rewritten for this model") from None
     moved = shown[image].from_source(source, new)

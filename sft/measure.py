@@ -76,7 +76,7 @@ def _measure(index: int, outline: Outline, processor: Any, frame: Frame) -> Meas
     slots = ids.count(processor.image_token_id)
     if slots != len(outline.sizes):
         raise Unfit(f"its text has {slots} image tokens for {len(outline.sizes)} images")
-    trained = int(assistant_mask(torch.tensor([ids]), processor.tokenizer).sum())
+    trained = int(assistant_mask(torch.tensor([ids]), processor.tokenizer, frame.family.markers).sum())
     if not trained:
         raise Unfit("nothing in it was written by an assistant")
     cells = sum(size.area // frame.grid**2 for size in outline.sizes)

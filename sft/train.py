@@ -1,4 +1,4 @@
-"""Fine-tunes a Qwen-VL on zoom trajectories: `accelerate launch -m sft.train --config sft/configs/NAME.yaml [--key value ...]`.
+"""Fine-tunes a model on zoom trajectories: `accelerate launch -m sft.train --config sft/configs/NAME.yaml [--key value ...]`.
 
 Loss falls on every assistant turn and on nothing else. The same command on one CPU and on many GPUs; after an
 interruption it goes on from the last whole checkpoint, with the same order of data, optimiser and random numbers.
@@ -67,7 +67,7 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
         model=load_model(settings),
         args=training,
         processing_class=processor,
-        data_collator=AssistantCollator(processor),
+        data_collator=AssistantCollator(processor, frame.family.markers),
         train_dataset=as_dataset(rows, [one.index for one in measured.kept]),
         eval_dataset=as_dataset(rows, [measured.kept[0].index]) if held_out else None,  # the trainer insists on one
         peft_config=lora(settings, config) if settings.model.use_peft else None,

@@ -168,6 +168,10 @@ class TestSteps:
         _, refused = ENVIRONMENT.step([Zoom((0, 0, 50, 50)), Zoom((0, 0, 50, 50), 2)], [overview(), zoomed()])
         assert refused.error == "There is no image 2: the images are numbered 0 to 1."
 
+    def test_a_refusal_names_the_numbers_in_the_models_order(self) -> None:
+        (refused,) = ENVIRONMENT.with_system(CoordinateSystem.THOUSAND_YX).step([Zoom((1, 2, 3))], [overview()])
+        assert refused.error == "bbox_2d must be a list of four numbers [y1, x1, y2, x2]."
+
     def test_an_answer_brings_nothing(self) -> None:
         assert ENVIRONMENT.step([Answer("red")], [overview()]) == ()
 
@@ -185,8 +189,8 @@ class TestSteps:
     def test_every_system_gives_the_same_crop(self, system: CoordinateSystem) -> None:
         frame = system.frame(overview().shown_size)
         x, y, width, height = frame.x0, frame.y0, frame.width, frame.height
-        box = (x + 0.1 * width, y + 0.25 * height, x + 0.2 * width, y + 0.5 * height)
-        (observation,) = ENVIRONMENT.with_system(system).step([Zoom(box)], [overview()])
+        box = Box(x + 0.1 * width, y + 0.25 * height, x + 0.2 * width, y + 0.5 * height)
+        (observation,) = ENVIRONMENT.with_system(system).step([Zoom(tuple(system.ordered(box)))], [overview()])
         assert observation.view is not None and observation.view.region == Box(150, 225, 450, 675)
 
 

@@ -86,12 +86,25 @@ class TestRoundTrip:
         source = view.to_source(system.frame(view.shown_size), system)
         assert tuple(source) == pytest.approx(tuple(view.region))
 
+    @given(views(), st.tuples(fractions, fractions, fractions, fractions))
+    @settings(deadline=None)
+    def test_y_first_is_the_same_box_with_its_axes_swapped(self, view: View, at: tuple[float, ...]) -> None:
+        x_first, y_first = CoordinateSystem.THOUSAND, CoordinateSystem.THOUSAND_YX
+        box = Box(*(1000 * value for value in at))
+        assert view.to_source(Box(box.y0, box.x0, box.y1, box.x1), y_first) == view.to_source(box, x_first)
+        source = view.to_source(box, x_first)
+        x0, y0, x1, y1 = view.from_source(source, x_first)
+        assert tuple(view.from_source(source, y_first)) == (y0, x0, y1, x1)
+
     def test_systems_mean_what_they_say(self) -> None:
         view = View(Size(4000, 2000), Box(1000, 500, 3000, 1500), Size(560, 280))
         region = Box(1500, 750, 2500, 1250)
         assert view.to_source(Box(140, 70, 420, 210), CoordinateSystem.ABSOLUTE) == region
         assert view.to_source(Box(250, 250, 750, 750), CoordinateSystem.THOUSAND) == region
         assert view.to_source(Box(0.25, 0.25, 0.75, 0.75), CoordinateSystem.UNIT) == region
+        low = Box(1500, 500, 2500, 1000)
+        assert view.to_source(Box(250, 0, 750, 500), CoordinateSystem.THOUSAND) == low
+        assert view.to_source(Box(0, 250, 500, 750), CoordinateSystem.THOUSAND_YX) == low
         # The view is twice as wide as high: a quarter of the square lies above it, and a quarter below.
         assert view.to_source(Box(0.25, 0.375, 0.75, 0.625), CoordinateSystem.PADDED) == region
 

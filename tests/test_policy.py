@@ -42,7 +42,7 @@ def test_a_script_may_be_a_function_of_the_conversation() -> None:
 
 def test_importing_the_policies_loads_nothing_heavy() -> None:
     code = (
-        "import sys, cof_agent, cof_agent.cli, cof_agent.policy, cof_agent.backends.local.batching, cof_agent.rollout\n"
+        "import sys, cof_agent, cof_agent.cli, cof_agent.policy, cof_agent.backends.local.batching\n"
         "print([name for name in ('torch', 'transformers', 'langgraph', 'langchain', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

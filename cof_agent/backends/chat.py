@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from cof_agent.backends import families
 from cof_agent.cache import Recent
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import CoordinateSystem, PixelLimits
@@ -29,18 +30,8 @@ if TYPE_CHECKING:
 
     from cof_agent.protocol import Message
 
-FAMILIES = {
-    "qwen25vl": (CoordinateSystem.ABSOLUTE, 28),
-    "qwen3vl": (CoordinateSystem.THOUSAND, 32),
-    "qwen2vl": (CoordinateSystem.THOUSAND, 28),
-}
-"""Coordinates and grid by what the name of a served model contains, without its punctuation."""
-OTHERS = (CoordinateSystem.THOUSAND, 28)
-"""What a model of no known name is taken for: 0 to 1000 on both axes, whatever its resolution."""
-
 Clients = dict[Sampling, "BaseChatModel"]
 
-_MIN_CELLS, _OVERVIEW_CELLS, _ZOOM_CELLS = 4, 1280, 320
 _PNG_CHARACTERS = 256 * 2**20  # of encoded images that are kept
 _RETRY_STATUS = (408, 409, 425, 429)
 
@@ -152,19 +143,15 @@ def connect(
 
     provider: as in `init_chat_model`; with `base_url` it is "openai" by default, which is what vLLM, SGLang and
     `transformers serve` speak. coordinates: what the model's boxes mean; by default by the family in its name
-    (`FAMILIES`, else `OTHERS`). max_pixels, zoom_pixels: area limits of the overview and of a crop in shown pixels,
-    by default 1280 and 320 grid cells; the server must allow as many, or it resizes and absolute coordinates are off.
+    (`families.served`). max_pixels, zoom_pixels: area limits of the overview and of a crop in shown pixels, by default the
+    family's; the server must allow as many, or it resizes and absolute coordinates are off.
     timeout: seconds for one request.
 
     Raises:
-        InputError: if a package or an API key is missing, or the provider is unknown.
+        InputError: if a package or an API key is missing, the provider is unknown, or a limit is smaller than a cell.
     """
-    system, grid = _family(model)
-    cell = grid * grid
-    overview = max_pixels or _OVERVIEW_CELLS * cell
-    crop = zoom_pixels or (max(overview // 4, cell) if max_pixels else _ZOOM_CELLS * cell)
-    if min(overview, crop) < cell:
-        raise InputError(f"--max-pixels and --zoom-pixels must be at least {cell}, one cell of {grid} x {grid} pixels.")
+    vision = families.served(model)
+    limits = vision.limits(max_pixels, zoom_pixels)
     options: dict[str, Any] = {"timeout": timeout, "max_retries": 0}  # the agent retries, see graphs/focus.py
     if base_url is not None:
         provider = provider or "openai"
@@ -178,8 +165,8 @@ def connect(
         model,
         provider,
         options,
-        coordinates=coordinates or system,
-        limits=PixelLimits(grid, min(_MIN_CELLS * cell, overview, crop), overview, crop),
+        coordinates=coordinates or vision.coordinates,
+        limits=limits,
     )
 
 
@@ -213,11 +200,6 @@ async def _keep_open() -> AsyncGenerator[Any, None]:
 
     async with DefaultAioHttpClient() as client:
         yield client
-
-
-def _family(model: str) -> tuple[CoordinateSystem, int]:
-    plain = "".join(character for character in model.lower() if character.isalnum())
-    return next((family for name, family in FAMILIES.items() if name in plain), OTHERS)
 
 
 def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChatModel:

@@ -20,6 +20,36 @@ def split_spec(spec: str) -> tuple[str | None, str]:
     return (served[1], served[2]) if served else (None, spec)
 
 
+def is_served(model: str, base_url: str | None = None) -> bool:
+    """Whether a SPEC names a model on a server."""
+    return base_url is not None or split_spec(model)[0] is not None
+
+
+def check(
+    model: str,
+    *,
+    base_url: str | None = None,
+    coordinates: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    attn: str | None = None,
+) -> None:
+    """Whether these belong together; loads nothing.
+
+    Raises:
+        InputError: if one is for the other kind of model.
+    """
+    if not is_served(model, base_url):
+        if coordinates is not None:
+            raise InputError(
+                "--coordinates is for served models; a local checkpoint's config says what its boxes mean."
+            )
+        return
+    given = {"--device": device, "--dtype": dtype, "--attn": attn}
+    if named := [option for option, value in given.items() if value is not None]:
+        raise InputError(f"{named[0]} is for local models; a server decides this itself.")
+
+
 def load(
     model: str = NANO,
     *,
@@ -34,18 +64,16 @@ def load(
 ) -> Policy:
     """The model of a SPEC: served where the SPEC has a provider or `base_url` is given, else loaded into this process.
 
-    coordinates: of a served model, "absolute", "thousand" or "unit". overview_pixels, zoom_pixels: largest areas of the
+    coordinates: of a served model, the value of a `CoordinateSystem`. overview_pixels, zoom_pixels: largest areas of the
     overview and of a crop in shown pixels. timeout: seconds for one request to a server. device, dtype, attn: of a local
     model, as torch and transformers name them.
 
     Raises:
         InputError: if it cannot be loaded or reached as described.
     """
+    check(model, base_url=base_url, coordinates=coordinates, device=device, dtype=dtype, attn=attn)
     provider, name = split_spec(model)
-    if provider is not None or base_url is not None:
-        given = {"--device": device, "--dtype": dtype, "--attn": attn}
-        if named := [option for option, value in given.items() if value is not None]:
-            raise InputError(f"{named[0]} is for local models; a server decides this itself.")
+    if is_served(model, base_url):
         from cof_agent.backends.chat import connect
 
         return connect(
@@ -57,8 +85,6 @@ def load(
             zoom_pixels=zoom_pixels,
             timeout=timeout,
         )
-    if coordinates is not None:
-        raise InputError("--coordinates is for served models; a local checkpoint's config says what its boxes mean.")
     from cof_agent.backends.local.policy import load as load_local
 
     with _quiet():

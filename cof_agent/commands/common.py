@@ -13,15 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cof_agent.agent import Agent
+from cof_agent.agent import Agent, check
+from cof_agent.backends import load
+from cof_agent.backends.families import EXAMPLE
 from cof_agent.backends.fingerprint import fingerprint
-from cof_agent.backends.load import split_spec
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO
-from cof_agent.strategies import registry
-from cof_agent.tools import load_tool
 from cof_agent.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 PACKAGES = ("chain-of-focus", "torch", "transformers", "langgraph", "pillow", "numpy")  # whose versions a result names
 SCENES_ONLY = (
     "cof: nano knows only the scenes that `cof scenes` draws; for any other picture its answer means nothing "
-    "(use --model with a real checkpoint, e.g. Qwen/Qwen2.5-VL-7B-Instruct)."
+    f"(use --model with a real checkpoint, e.g. {EXAMPLE})."
 )
 
 
@@ -45,9 +44,7 @@ def config_of(options: argparse.Namespace) -> AgentConfig:
     if "tools" in given:
         given["tools"] = tuple(given["tools"])
     config = AgentConfig(**given, system_prompt=read_prompt(getattr(options, "system_prompt", None)))
-    registry.by_name(config.strategy)
-    for tool in config.tools:
-        load_tool(tool)
+    check(config)
     return config
 
 
@@ -111,7 +108,7 @@ def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
 
 def is_served(options: AgentConfig | argparse.Namespace) -> bool:
     """Whether the model runs on a server."""
-    return split_spec(options.model)[0] is not None or getattr(options, "base_url", None) is not None
+    return load.is_served(options.model, getattr(options, "base_url", None))
 
 
 def console() -> Console:

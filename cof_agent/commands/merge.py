@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         with _quiet(), _becoming(output) as folder:
             merged = _merged(adapter, base, revision, options.dtype)
             _save(merged, folder)
-            _write_processor(adapter, base, revision, folder)
+            _write_processor(adapter, base, revision, merged.config, folder)
             _write_card(adapter, base, folder)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).split("I/O error: ")[-1]
@@ -191,8 +191,9 @@ def _folded(model: Any, adapter: Path, base: str) -> Any:
         raise InputError(f"the adapter {adapter} cannot be merged: {first_sentence(error)}.") from None
 
 
-def _write_processor(adapter: Path, base: str, revision: str | None, folder: Path) -> None:
+def _write_processor(adapter: Path, base: str, revision: str | None, config: Any, folder: Path) -> None:
     """Tokenizer, template and image sizes as the adapter was trained with, where it brings its own, else the base's.
+    config: the model's.
 
     Raises:
         InputError: if they cannot be read.
@@ -201,7 +202,7 @@ def _write_processor(adapter: Path, base: str, revision: str | None, folder: Pat
 
     own = any((adapter / name).is_file() for name in FILES)
     try:
-        processor = load_processor(str(adapter)) if own else load_processor(base, revision=revision)
+        processor = load_processor(str(adapter), config) if own else load_processor(base, config, revision=revision)
     except Exception as error:  # as when a checkpoint is loaded
         raise InputError(f"cannot read the processor of {adapter if own else base}: {first_sentence(error)}.") from None
     processor.save_pretrained(folder)

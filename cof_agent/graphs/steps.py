@@ -151,9 +151,12 @@ async def speak(
             completion = await context.policy.generate(messages, images, _turn_sampling(context, now))
     except TimeoutError:
         raise PolicyError(f"{context.policy.name} gave no answer within {context.timeout:g} seconds.") from None
+    environment = context.environment
     turn = Turn(
         completion.text,
-        read(completion.text) if read else protocol.parse(completion.text, context.environment.tools),
+        read(completion.text)
+        if read
+        else protocol.parse(completion.text, environment.tools, environment.settings.system),
         tokens=completion.tokens,
         seconds=round(time.perf_counter() - started, 4),
     )

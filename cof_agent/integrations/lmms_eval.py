@@ -79,6 +79,8 @@ def read_options(given: Mapping[str, Any]) -> Options:
         agent = TypeAdapter(AgentConfig).validate_python({k: v for k, v in wanted.items() if k not in own})
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # a rule of `AgentConfig`, in words already
+            raise InputError(str(first["ctx"]["error"])) from None
         raise InputError(
             f"the model argument {first['loc'][0]} cannot be {first['input']!r}: {first['msg']}."
         ) from None

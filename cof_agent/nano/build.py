@@ -18,17 +18,20 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from cof_agent import protocol
+from cof_agent.backends import families
 from cof_agent.geometry import Box, CoordinateSystem
 from cof_agent.scenes.scene import COLOURS, LETTERS, SHAPES
 
+FAMILY = families.QWEN2_5_VL
+_MARKERS, _VISION = FAMILY.markers, FAMILY.vision
 SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
+    _MARKERS.end_of_text,
+    _MARKERS.start_of_turn,
+    _MARKERS.end_of_turn,
+    _MARKERS.before_image,
+    _MARKERS.after_image,
+    _MARKERS.image,
+    _MARKERS.video,
 )
 OVERVIEW_PIXELS = 4 * 176 * 176  # a 16:9 picture becomes 448 x 252: 16 x 9 cells of 28 pixels
 ZOOM_PIXELS = 176 * 176  # room for rounding: a nearly square crop becomes 168 x 168, not 168 x 140
@@ -63,8 +66,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     bpe.add_tokens([AddedToken(text, normalized=False, special=False) for text in _fixed_strings()])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token=_MARKERS.end_of_turn,
+        pad_token=_MARKERS.end_of_text,
         padding_side="left",
         model_max_length=8192,
         clean_up_tokenization_spaces=False,
@@ -114,8 +117,8 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             initializer_range=spread,
             rope_parameters=dict(rope_type="default", rope_theta=1000.0, mrope_section=[0, 6, 26]),
             bos_token_id=None,
-            eos_token_id=ids["<|im_end|>"],
-            pad_token_id=ids["<|endoftext|>"],
+            eos_token_id=ids[_MARKERS.end_of_turn],
+            pad_token_id=ids[_MARKERS.end_of_text],
         ),
         vision_config=dict(
             depth=4,
@@ -127,10 +130,10 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             fullatt_block_indexes=[0, 1, 2, 3],
             initializer_range=spread,
         ),
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        image_token_id=ids[_MARKERS.image],
+        video_token_id=ids[_MARKERS.video],
+        vision_start_token_id=ids[_MARKERS.before_image],
+        vision_end_token_id=ids[_MARKERS.after_image],
         tie_word_embeddings=True,
         initializer_range=spread,
     )
@@ -142,7 +145,7 @@ def random_start(seed: int, directory: Path, chat_template: str) -> None:
     tokenizer.chat_template = chat_template
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(_MARKERS.end_of_turn)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     save(model, tokenizer, directory)
 
@@ -163,14 +166,14 @@ def _processor_files() -> dict[str, dict[str, Any]]:
         "do_resize": True,
         "image_mean": IMAGE_MEAN,
         "image_std": IMAGE_STD,
-        "merge_size": 2,
-        "patch_size": 14,
+        "merge_size": _VISION.merge,
+        "patch_size": _VISION.patch,
         "temporal_patch_size": 2,
         "resample": 3,
         "rescale_factor": 1 / 255,
         "processor_class": "Qwen2_5_VLProcessor",
     }
-    size = {"shortest_edge": 56 * 56, "longest_edge": OVERVIEW_PIXELS}
+    size = {"shortest_edge": _VISION.min_cells * _VISION.grid**2, "longest_edge": OVERVIEW_PIXELS}
     return {
         "preprocessor_config.json": common | {"image_processor_type": "Qwen2VLImageProcessor", "size": size},
         "video_preprocessor_config.json": common | {"video_processor_type": "Qwen2VLVideoProcessor", "size": size},

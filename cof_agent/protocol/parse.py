@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from cof_agent.geometry import Box
+from cof_agent.geometry import Box, CoordinateSystem
 from cof_agent.protocol.prompt import TOOL_NAME
 from cof_agent.trajectory import Action, Answer, Malformed, Use, Zoom
 
@@ -66,12 +66,15 @@ class Call:
     arguments: dict[str, Any]
 
 
-def parse(text: str, tools: Collection[str] = ()) -> tuple[Action, ...]:
+def parse(
+    text: str, tools: Collection[str] = (), system: CoordinateSystem = CoordinateSystem.ABSOLUTE
+) -> tuple[Action, ...]:
     """The actions of one assistant turn, as `read` finds them; never empty, never raises.
 
-    tools: names of the tools that the model has beside the zoom.
+    tools: names of the tools that the model has beside the zoom. system: in whose order the reason of a `Malformed` names the
+    numbers of a box.
     """
-    return tuple(_action(call, tools) if isinstance(call, Call) else call for call in read(text))
+    return tuple(_action(call, tools, system) if isinstance(call, Call) else call for call in read(text))
 
 
 def read(text: str) -> tuple[Call | Answer | Malformed, ...]:
@@ -139,7 +142,7 @@ def _read_call(raw: str) -> Call | Malformed:
     return Call(value.get("name"), arguments)
 
 
-def _action(call: Call, tools: Collection[str]) -> Zoom | Use | Malformed:
+def _action(call: Call, tools: Collection[str], system: CoordinateSystem) -> Zoom | Use | Malformed:
     arguments, name = call.arguments, call.name
     known = isinstance(name, str) and name in tools
     if not known and name not in (None, TOOL_NAME):
@@ -151,7 +154,7 @@ def _action(call: Call, tools: Collection[str]) -> Zoom | Use | Malformed:
         return Use(name, {key: _plain(value) for key, value in arguments.items() if key != "image"}, image)
     box = arguments.get("bbox_2d", arguments.get("bbox"))
     if not isinstance(box, list):
-        return Malformed("The tool call has no bbox_2d, a list of four numbers [x1, y1, x2, y2].")
+        return Malformed(f"The tool call has no bbox_2d, a list of four numbers {system.corners}.")
     return Zoom(tuple(_plain(number) for number in box[:16]), image)
 
 

@@ -18,6 +18,7 @@ TOOL_NAME = "image_zoom_in_tool"
 _BOX_WORDS = {
     CoordinateSystem.ABSOLUTE: "in pixels of that image",
     CoordinateSystem.THOUSAND: "from 0 to 1000 on both axes of that image",
+    CoordinateSystem.THOUSAND_YX: "from 0 to 1000 on both axes of that image",
     CoordinateSystem.UNIT: "from 0 to 1 on both axes of that image",
     CoordinateSystem.PADDED: "from 0 to 1 on both axes of the square in whose middle that image lies",
 }
@@ -25,6 +26,7 @@ _BOX_WORDS = {
 
 def tool_schema(system: CoordinateSystem) -> dict[str, Any]:
     """The zoom tool as an OpenAI function schema, its box described in the model's coordinates."""
+    edges = "top, left, bottom, right" if system.y_first else "left, top, right, bottom"
     return {
         "type": "function",
         "function": {
@@ -38,7 +40,7 @@ def tool_schema(system: CoordinateSystem) -> dict[str, Any]:
                         "items": {"type": "number"},
                         "minItems": 4,
                         "maxItems": 4,
-                        "description": f"The region as [x1, y1, x2, y2], {_BOX_WORDS[system]}: left, top, right, bottom.",
+                        "description": f"The region as {system.corners}, {_BOX_WORDS[system]}: {edges}.",
                     },
                     "image": {
                         "type": "integer",

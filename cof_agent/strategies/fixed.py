@@ -68,10 +68,11 @@ class Grid(Wrapped):
     ) -> Completion:
         if not is_first_turn(messages):
             return await self._policy.generate(messages, images, sampling)
-        whole = self.coordinates.frame(Size(*images[0].size))
+        system = self.coordinates
+        whole = system.ordered(system.frame(Size(*images[0].size)))
         width, height = whole.width / GRID, whole.height / GRID
         corners = [(whole.x0 + x * width, whole.y0 + y * height) for y in range(GRID) for x in range(GRID)]
-        tiles = [Box(x, y, x + width, y + height) for x, y in corners]
+        tiles = [system.ordered(Box(x, y, x + width, y + height)) for x, y in corners]
         return Completion(protocol.write_zooms("I look at every part.", tiles), Tokens(0, 0))
 
 

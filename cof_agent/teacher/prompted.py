@@ -33,12 +33,15 @@ from cof_agent.trajectory import Answer, Malformed
 
 _answer = protocol.ANSWER.format
 _FORM = '{"name": ..., "arguments": ...}'
-_PLAN = f"""You answer a question about a large image of which you see a small overview. You cannot look closer yourself, \
+
+
+def _plan(system: CoordinateSystem) -> str:
+    return f"""You answer a question about a large image of which you see a small overview. You cannot look closer yourself, \
 but you can ask for it, one call a turn:
 <tools>
 {{"name": "locate", "arguments": {{"object": "what to find", "image": 0}}}}
-{{"name": "describe", "arguments": {{"bbox_2d": [x1, y1, x2, y2], "image": 0, "question": "what to find out"}}}}
-{{"name": "adjust", "arguments": {{"bbox_2d": [x1, y1, x2, y2], "image": 0, "instruction": "how"}}}}
+{{"name": "describe", "arguments": {{"bbox_2d": {system.corners}, "image": 0, "question": "what to find out"}}}}
+{{"name": "adjust", "arguments": {{"bbox_2d": {system.corners}, "image": 0, "instruction": "how"}}}}
 </tools>
 locate gives the box of an object. describe cuts a box out of the original as a new image with a number of its own, and \
 says what is seen there. adjust gives a box that is {ADJUSTMENTS}. "image" is the number of the image that the box \
@@ -46,11 +49,13 @@ refers to: 0 is the overview.
 Think inside {protocol.THOUGHT.format("")}, then write one {protocol.CALL.format(_FORM)}, or, when you know it, \
 {_answer("the answer")}."""
 
+
 _LOCATE = """Find the following in the image: {what}
-Reply with JSON and nothing else: {{"bbox_2d": [x1, y1, x2, y2]}}, {words}. If it is not there: {{"bbox_2d": null}}"""
+Reply with JSON and nothing else: {{"bbox_2d": {corners}}}, {words}. If it is not there: {{"bbox_2d": null}}"""
 _WORDS = {
     CoordinateSystem.ABSOLUTE: "in pixels of the image",
     CoordinateSystem.THOUSAND: "from 0 to 1000 on both axes",
+    CoordinateSystem.THOUSAND_YX: "from 0 to 1000 on both axes",
     CoordinateSystem.UNIT: "from 0 to 1 on both axes",
     CoordinateSystem.PADDED: "from 0 to 1 on both axes of the square in whose middle the image lies",
 }
@@ -80,8 +85,9 @@ class AskedPlanner:
 
     async def next(self, errand: Errand, views: Sequence[View], steps: Sequence[Step]) -> tuple[Move, str]:
         """See `Planner`."""
+        system = self.policy.coordinates
         shown = [fitted(view, self.policy.limits, crop=number > 0) for number, view in enumerate(views)]
-        messages = protocol.opening(errand.sample, shown[0], system=self.policy.coordinates, prompt=_PLAN)
+        messages = protocol.opening(errand.sample, shown[0], system=system, prompt=_plan(system))
         for step in steps:
             messages.append(_message("assistant", step.text))
             images = [{"type": "image", "view": step.view}] if step.view is not None else []
@@ -114,11 +120,12 @@ class AskedPlanner:
             return Locate(what[:500], image) if what else Unreadable("locate needs an object to find.")
         if call.name not in ("describe", "adjust"):
             return Unreadable("There is no such tool; the tools are locate, describe and adjust.")
+        system = self.policy.coordinates
         try:
-            box = clip_to_view(read_box(call.arguments.get("bbox_2d")), shown[image], self.policy.coordinates)
+            box = clip_to_view(read_box(call.arguments.get("bbox_2d"), system), shown[image], system)
         except BoxError as error:
             return Unreadable(str(error))
-        source = shown[image].to_source(box, self.policy.coordinates)
+        source = shown[image].to_source(box, system)
         if call.name == "adjust":
             return Adjust(source, image, str(call.arguments.get("instruction", ""))[:500])
         question = str(call.arguments.get("question") or "").strip()
@@ -135,7 +142,8 @@ class AskedLocator:
         """See `Locator`; of several boxes the first."""
         system = self.policy.coordinates
         shown = fitted(view, self.policy.limits)
-        messages = [_message("user", _LOCATE.format(what=what, words=_WORDS[system]), {"type": "image", "view": 0})]
+        request = _LOCATE.format(what=what, corners=system.corners, words=_WORDS[system])
+        messages = [_message("user", request, {"type": "image", "view": 0})]
         found = protocol.json_in((await errand.ask(self.policy, messages, [shown])).text)
         if isinstance(found, list) and found and isinstance(found[0], dict):
             found = found[0]

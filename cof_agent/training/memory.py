@@ -17,6 +17,8 @@ from rich.table import Table
 from transformers import AutoModelForImageTextToText
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
+from cof_agent.backends import families
+from cof_agent.backends.families import Modules
 from cof_agent.errors import InputError, said
 from cof_agent.training.models import freeze, lora
 from cof_agent.training.settings import Settings
@@ -124,7 +126,8 @@ def parts_of(config: Any, settings: Settings, sharding: Sharding) -> list[Part]:
     Raises:
         InputError: if LoRA cannot be put on the model.
     """
-    return weighed(_sizes(_built(config, settings, sharding), settings, sharding))
+    modules = families.of(config).modules
+    return weighed(_sizes(_built(config, settings, sharding), modules, settings, sharding))
 
 
 def _built(config: Any, settings: Settings, sharding: Sharding) -> Any:
@@ -161,38 +164,40 @@ def _undivided(training: Any) -> Iterator[None]:
             set_hf_deepspeed_config(training.deepspeed_plugin.hf_ds_config)
 
 
-def _sizes(model: Any, settings: Settings, sharding: Sharding) -> Iterator[tuple[str, int, bool, float]]:
-    """Name, number of weights, whether they are trained, and bytes a weight, of every parameter."""
+def _sizes(
+    model: Any, modules: Modules, settings: Settings, sharding: Sharding
+) -> Iterator[tuple[str, int, bool, float]]:
+    """The part that it belongs to, number of weights, whether they are trained, and bytes a weight, of every parameter."""
     half = settings.training.bf16 or settings.training.fp16
     quantised = 0.5 if settings.model.load_in_4bit else 1.0 if settings.model.load_in_8bit else 0.0
     for name, parameter in model.named_parameters():
-        trained, size = parameter.requires_grad, float(parameter.element_size())
+        part, trained, size = part_name(name, modules), parameter.requires_grad, float(parameter.element_size())
         if quantised and trained:
             size = 2.0  # TRL's trainer casts it to bfloat16
-        elif quantised and parameter.ndim == 2 and part_name(name) == LANGUAGE:
+        elif quantised and parameter.ndim == 2 and part == LANGUAGE:
             size = quantised  # of linear layers only
         elif half and sharding.engine == "DeepSpeed":
             size = 2.0  # DeepSpeed casts the whole model
         elif half and trained:
             size = 4.0  # under FSDP accelerate casts up what is trained, otherwise our own trainer
-        yield name, parameter.numel(), trained, size
+        yield part, parameter.numel(), trained, size
 
 
-def part_name(parameter: str) -> str:
+def part_name(parameter: str, modules: Modules) -> str:
     """The part of the model that a parameter of this name belongs to."""
     if "lora_" in parameter:
         return ADAPTERS
-    if "visual." in parameter:
-        return PROJECTOR if "merger" in parameter else TOWER
-    return ENDS if "embed_tokens" in parameter or "lm_head" in parameter else LANGUAGE
+    if modules.in_tower(parameter):
+        return PROJECTOR if modules.in_projector(parameter) else TOWER
+    return ENDS if modules.in_ends(parameter) else LANGUAGE
 
 
 def weighed(parameters: Iterable[tuple[str, int, bool, float]]) -> list[Part]:
-    """The parts that `parameters` (name, number of weights, whether trained, bytes a weight) make up."""
+    """The parts that `parameters` (part, number of weights, whether trained, bytes a weight) make up."""
     sums = {name: [0.0] * 4 for name in (TOWER, PROJECTOR, LANGUAGE, ENDS, ADAPTERS)}
     for name, weights, trained, size in parameters:
         entry = (weights, weights * trained, weights * size, weights * trained * size)
-        sums[part_name(name)] = [one + other for one, other in zip(sums[part_name(name)], entry, strict=True)]
+        sums[name] = [one + other for one, other in zip(sums[name], entry, strict=True)]
     return [Part(name, int(total), int(trained), *sizes) for name, (total, trained, *sizes) in sums.items() if total]
 
 
@@ -273,15 +278,14 @@ def language_stack(config: Any) -> Stack:
 
 def vision_stack(config: Any) -> Stack:
     vision = config.vision_config
-    # Qwen2-VL calls the width of the tower `embed_dim`; its `hidden_size` is the language model's.
-    hidden = getattr(vision, "embed_dim", None) or vision.hidden_size
+    hidden = getattr(vision, families.of(config).modules.tower_width)
     return Stack(vision.depth, hidden, hidden, getattr(vision, "intermediate_size", None) or hidden * vision.mlp_ratio)
 
 
 def activations(stack: Stack, tokens: int, *, checkpointed: bool, wide: bool = False) -> int:
     """Bytes that the backward pass needs of `tokens` tokens in all layers of `stack`; `wide`: in float32.
 
-    Counted from what autograd saves in a layer of these families under LoRA with dropout and fused attention, in 16 bit:
+    Counted from what autograd saves in a layer of the Qwen families under LoRA with dropout and fused attention, in 16 bit:
     31 bytes a token and hidden unit, 4 a key, 9 an inner unit; without LoRA about a quarter less. With gradient
     checkpointing each layer keeps its input, 2 bytes a hidden unit, and one layer at a time is computed again.
     """

@@ -11,22 +11,20 @@ from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForImageTextToText
 from trl.trainer.utils import get_quantization_config
 
+from cof_agent.backends import families
+from cof_agent.backends.families import Family
 from cof_agent.backends.local.cpu import speed_up_training
 from cof_agent.backends.local.processor import load_processor
-from cof_agent.backends.local.reader import FAMILIES, check_name, unreadable
+from cof_agent.backends.local.reader import check_name, unreadable
 from cof_agent.errors import InputError, said
 from cof_agent.training.settings import Settings
-
-LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-"""The linear layers of a language model of these families."""
-TOWER = r"qkv|attn\.proj|gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2"
 
 
 def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
     """Configuration and processor of the model; no weights.
 
     Raises:
-        InputError: if there is no such checkpoint, it is an adapter, or of a family whose coordinates are not known.
+        InputError: if there is no such checkpoint, it is an adapter, or of an unknown family.
     """
     path, run = settings.model_path, settings.run
     if (Path(path) / "adapter_config.json").exists():
@@ -34,11 +32,12 @@ def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
     check_name(path)
     try:
         config = AutoConfig.from_pretrained(path)
-        processor: Any = load_processor(path)
+        families.of(config)  # another one is refused here
+        processor: Any = load_processor(path, config)
+    except InputError:
+        raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
         raise unreadable(path, error) from None
-    if config.model_type not in FAMILIES:
-        raise InputError(f"a {config.model_type} model cannot be trained; it must be Qwen2-VL, Qwen2.5-VL or Qwen3-VL.")
     size = dict(processor.image_processor.size)
     size["shortest_edge"] = run.min_pixels or size["shortest_edge"]
     size["longest_edge"] = run.max_pixels or size["longest_edge"]
@@ -57,9 +56,7 @@ def load_model(settings: Settings) -> Any:
     options: dict[str, Any] = {"dtype": asked.dtype if asked.dtype in ("auto", None) else getattr(torch, asked.dtype)}
     if asked.attn_implementation:
         options["attn_implementation"] = asked.attn_implementation
-    if (quantization := get_quantization_config(asked)) is not None:
-        # Small, and in 4 bits the projector would have no gradients.
-        quantization.llm_int8_skip_modules = ["lm_head", "visual"]
+    if (quantization := quantization_of(settings, families.of(AutoConfig.from_pretrained(path)))) is not None:
         options |= {"quantization_config": quantization, "device_map": {"": settings.training.device}}
     try:
         model = AutoModelForImageTextToText.from_pretrained(path, **options)
@@ -69,6 +66,15 @@ def load_model(settings: Settings) -> Any:
     if settings.training.use_cpu:
         speed_up_training(model)
     return model
+
+
+def quantization_of(settings: Settings, family: Family) -> Any:
+    """How the settings have the weights quantised, None where they do not. The head and the tower with its projectors stay as
+    they are: they are small, and in 4 bits the projectors would have no gradients."""
+    found = get_quantization_config(settings.model)
+    if found is not None:
+        found.llm_int8_skip_modules = [family.modules.head, family.modules.tower]
+    return found
 
 
 def _know_of_each_other(settings: Settings) -> None:
@@ -88,9 +94,10 @@ def _know_of_each_other(settings: Settings) -> None:
 
 
 def freeze(model: Any, settings: Settings) -> None:
-    """Takes out of training what the settings leave as it is: the tower, the projector (`merger` in these families)."""
-    for name, parameter in model.model.visual.named_parameters():
-        projector = "merger" in name
+    """Takes out of training what the settings leave as it is: the tower, the projector."""
+    modules = families.of(model.config).modules
+    for name, parameter in model.get_submodule(modules.tower).named_parameters():
+        projector = modules.in_projector(f"{modules.tower}.{name}")
         if settings.run.freeze_projector if projector else settings.run.freeze_vision:
             parameter.requires_grad_(False)
 
@@ -99,17 +106,15 @@ def lora(settings: Settings, config: Any) -> LoraConfig:
     """LoRA on all linear layers of the language model, and of the tower unless it is frozen; the projector is trained in
     full unless it is frozen. `lora_target_modules` and `lora_modules_to_save` of the settings come first. `config`: the
     model's."""
-    asked, run = settings.model, settings.run
-    language = rf"model\.language_model\..*\.({LINEAR})"
-    tower = rf"model\.visual\.blocks\..*\.({TOWER})"
-    levels = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or [])
-    projectors = ["visual.merger", *(f"deepstack_merger_list.{level}" for level in range(levels))]
+    asked, run, modules = settings.model, settings.run, families.of(config).modules
+    language, tower = modules.language_targets(), modules.tower_targets()
+    projectors = None if run.freeze_projector else modules.projectors(config.vision_config)
     return LoraConfig(
         r=asked.lora_r,
         lora_alpha=asked.lora_alpha,
         lora_dropout=asked.lora_dropout,
         target_modules=asked.lora_target_modules or (language if run.freeze_vision else f"({language}|{tower})"),
-        modules_to_save=asked.lora_modules_to_save or (None if run.freeze_projector else projectors),
+        modules_to_save=asked.lora_modules_to_save or projectors,
         use_rslora=asked.use_rslora,
         use_dora=asked.use_dora,
         task_type="CAUSAL_LM",

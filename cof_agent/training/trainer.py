@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
 from cof_agent.agent import Agent
+from cof_agent.backends import families
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.reader import Reader
 from cof_agent.config import AgentConfig
@@ -171,7 +172,7 @@ class ZoomTrainer(Base):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The weights of a checkpoint, by `from_pretrained`, which knows the names that they are saved under.
 
-        The Trainer of transformers 5.23 takes the file's names as they are, finds none of them in a Qwen-VL model, says
+        The Trainer of transformers 5.23 takes the file's names as they are, finds none of them in such a model, says
         so in a warning, and goes on from the weights that the run began with.
         """
         model = self.model if model is None else model
@@ -231,10 +232,12 @@ class _FiniteSteps(TrainerCallback):
 def _leave_alone_what_is_frozen(model: Any) -> None:
     """For LoRA with gradient checkpointing TRL makes the embedded patches want gradients; a frozen tower would then be
     differentiated for nothing, and hold its activations."""
-    tower = (model.get_base_model() if hasattr(model, "get_base_model") else model).model.visual
-    parts = (*tower.patch_embed.parameters(), *tower.blocks.parameters())
-    if not any(parameter.requires_grad for parameter in parts):
-        tower.patch_embed.register_forward_hook(lambda module, inputs, output: output.detach())
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    modules = families.of(base.config).modules
+    tower = base.get_submodule(modules.tower)
+    patches, blocks = tower.get_submodule(modules.patches), tower.get_submodule(modules.blocks)
+    if not any(parameter.requires_grad for parameter in (*patches.parameters(), *blocks.parameters())):
+        patches.register_forward_hook(lambda module, inputs, output: output.detach())
 
 
 def _widen_what_is_trained(model: Any) -> None:

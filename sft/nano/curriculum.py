@@ -15,8 +15,8 @@ from typing import Any
 from cof_agent import protocol
 from cof_agent.data.region_sets.scenes import by_region
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.geometry import Box, CoordinateSystem, PixelLimits, Size, View, smart_resize
-from cof_agent.nano.build import OVERVIEW_PIXELS, ZOOM_PIXELS
+from cof_agent.geometry import Box, CoordinateSystem, Size, View, smart_resize
+from cof_agent.nano.build import FAMILY, OVERVIEW_PIXELS, ZOOM_PIXELS
 from cof_agent.region_refs import located
 from cof_agent.scenes import imperfect, oracle
 from cof_agent.scenes.draw import sketch
@@ -123,9 +123,9 @@ def style(growth: float) -> Style:
 def overview_of(scene: Scene, long_side: int = SHOWN, part: float = 1.0) -> View:
     """The overview at the scale at which that of a full scene (or of a `part` of one) has `long_side` shown pixels; for a
     full scene at 224, 448 and 896 it is what `ZoomEnvironment.at` shows, at other sizes it can be a row of cells higher."""
-    full = FULL * part
-    shown = Size(*(max(28, round(side * long_side / full)) for side in (scene.size.width, scene.size.height)))
-    resized = smart_resize(shown, grid=28, min_pixels=28 * 28, max_pixels=long_side * long_side)
+    full, grid = FULL * part, FAMILY.vision.grid
+    shown = Size(*(max(grid, round(side * long_side / full)) for side in (scene.size.width, scene.size.height)))
+    resized = smart_resize(shown, grid=grid, min_pixels=grid * grid, max_pixels=long_side * long_side)
     return View(scene.size, Box(0, 0, scene.size.width, scene.size.height), resized)
 
 
@@ -326,5 +326,5 @@ def sample_without_image(scene: Scene, question: Question, random: Random, *, ch
 
 def nano_environment() -> ZoomEnvironment:
     """The environment nano lives in: the same settings as the agent's defaults for it."""
-    limits = PixelLimits(grid=28, min_pixels=56 * 56, max_pixels=OVERVIEW_PIXELS, zoom_pixels=ZOOM_PIXELS)
+    limits = FAMILY.vision.limits(OVERVIEW_PIXELS, ZOOM_PIXELS)
     return ZoomEnvironment(ZoomSettings(system=CoordinateSystem.ABSOLUTE, limits=limits))

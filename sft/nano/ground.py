@@ -38,7 +38,7 @@ from cof_agent.backends.local.processor import load_processor
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.nano.build import save
+from cof_agent.nano.build import FAMILY, save
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene, generate
@@ -104,9 +104,10 @@ class Lessons(IterableDataset[tuple[Batch, closer.Pointing | spotting.Spots, rea
         overview = overview_of(scenes[0])
         listed = [random.sample(scene.items, min(LISTED, len(scene.items))) for scene in scenes]
         drawn = [patches_of(sketch(scene, overview.region, overview.shown_size)) for scene in scenes]
-        grid = torch.tensor([(1, overview.shown_size.height // 14, overview.shown_size.width // 14)] * IMAGES)
+        shown, patch = overview.shown_size, FAMILY.vision.patch
+        grid = torch.tensor([(1, shown.height // patch, shown.width // patch)] * IMAGES)
         texts = [(LIST, listing(items, overview)) for items in listed]
-        ids, labels, image = reading.encode(self.processor, texts, int(grid[0].prod()) // 4)
+        ids, labels, image = reading.encode(self.processor, texts, int(grid[0].prod()) // FAMILY.vision.merge**2)
         asked = [torch.tensor(questions(scene, overview)) for scene in scenes]
         numbers, colour, shape = torch.cat(asked).split((len(ASKED), 1, 1), dim=1)
         words = Words(self.processor.tokenizer)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.nano.build import FAMILY
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import sign_on, written_on
@@ -30,7 +31,7 @@ from sft.nano.vision import CHARACTERS, READABLE, character_boxes, patches_of
 CROPS = 12  # a step
 OVERVIEWS = 8  # in their place
 SHOWN = tuple(Size(side, side) for side in (112, 140, 168))  # what nearly all crops are; others are passed over
-CELL = 28  # shown pixels of an image token
+CELL = FAMILY.vision.grid  # shown pixels of an image token
 LAYERS = 2  # after which image tokens are to know what they show
 HEADS = 2  # of each of the two layers above that are told where to attend
 
@@ -72,7 +73,7 @@ def lesson(processor: Any, key: str, environment: ZoomEnvironment, part: float =
                     if box.height >= READABLE:
                         shown[crop, torch.tensor(tokens_in(box, size)), CHARACTERS.index(character)] = 1
     pixels = torch.cat([patches_of(sketch(scene, view.region, size)) for scene, _, _, view in made])
-    grid = torch.tensor([(1, size.height // 14, size.width // 14)] * len(made))
+    grid = torch.tensor([(1, size.height // FAMILY.vision.patch, size.width // FAMILY.vision.patch)] * len(made))
     places = torch.tensor([tokens_in(box, size) for box in boxes])
     return Reading(ids, labels, image, pixels, grid, rows, positions - 1, nouns, places, shown.flatten(0, 1), alphabet)
 
@@ -130,7 +131,7 @@ def encode(processor: Any, texts: list[tuple[str, str]], tokens: int) -> tuple[T
         head, tail = (tokenizer.encode(half, add_special_tokens=False) for half in halves)
         rows.append(torch.tensor([*head, *image_ids, *tail]))
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
-    labels = ids.masked_fill(~assistant_mask(ids, tokenizer), -100)
+    labels = ids.masked_fill(~assistant_mask(ids, tokenizer, FAMILY.markers), -100)
     return ids, labels, slice(len(head), len(head) + tokens)
 
 

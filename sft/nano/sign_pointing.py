@@ -20,6 +20,7 @@ from torch import Tensor
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, CoordinateSystem, View
+from cof_agent.nano.build import FAMILY
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import sign_on
@@ -111,7 +112,7 @@ def _messages(
 
 
 def _batch(processor: Any, rows: list[dict[str, Any]], places: list[list[bool]], words: list[str]) -> Pointing:
-    inputs = AssistantCollator(processor)(rows)
+    inputs = AssistantCollator(processor, FAMILY.markers)(rows)
     labels, ids, tokenizer = inputs.pop("labels"), inputs["input_ids"], processor.tokenizer
     image_token = tokenizer.convert_tokens_to_ids(processor.image_token)
     looking = {tokenizer.encode(word, add_special_tokens=False)[0] for word in words}

@@ -18,6 +18,7 @@ from torch import Tensor
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import CoordinateSystem, View
+from cof_agent.nano.build import FAMILY
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import SHAPES, Style, generate, part_of
@@ -78,7 +79,7 @@ def _places(sample: Sample, overview: View) -> list[list[bool]]:
 
 def _batch(processor: Any, conversations: list[dict[str, Any]], asked: list[list[list[list[bool]]]]) -> Spots:
     """asked: for each conversation and question, what `_places` tells."""
-    inputs = AssistantCollator(processor)(conversations)
+    inputs = AssistantCollator(processor, FAMILY.markers)(conversations)
     labels, tokenizer = inputs.pop("labels"), processor.tokenizer
     nouns = {tokenizer.encode(noun, add_special_tokens=False)[0] for noun in NOUNS}
     named: list[tuple[int, int]] = []

@@ -31,7 +31,7 @@ from trl.chat_template_utils import qwen2_5_vl_chat_template
 from cof_agent.backends.local.cpu import speed_up_vision
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
-from cof_agent.nano.build import IMAGE_MEAN, IMAGE_STD, random_start
+from cof_agent.nano.build import FAMILY, IMAGE_MEAN, IMAGE_STD, random_start
 from cof_agent.scenes.draw import CAPITAL, sketch
 from cof_agent.scenes.scene import (
     COLOURS,
@@ -49,7 +49,7 @@ from cof_agent.trajectory import write_atomic
 from sft.nano.curriculum import SHOWN, nano_environment, overview_of
 from sft.nano.stage import Report, keep, one_cycle, options, restore
 
-PATCH = 14  # shown pixels; a merged token is 2 x 2 patches
+PATCH = FAMILY.vision.patch  # shown pixels; a merged token is 2 x 2 patches
 PIECE = 6 * PATCH  # shown pixels: the side of a small view
 READABLE = 14.0  # shown pixels a character must be high to be asked for
 CHARACTERS = DIGITS + LETTERS

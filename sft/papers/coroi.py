@@ -31,6 +31,7 @@ from cof_agent.data.samples import read_samples
 from cof_agent.environment import FULL_DETAIL, ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
+from cof_agent.nano.build import FAMILY
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import CATEGORIES, ask
@@ -307,8 +308,10 @@ def _lessons(
 ) -> tuple[SceneLessons | SampleLessons, list[Batch]]:
     """What is trained on, and the batches that are held out."""
     if data is None:
-        if settings.limits.grid != 28:
-            raise InputError(f"scenes are for a grid of 28 pixels, not {settings.limits.grid}; give --data SAMPLES.")
+        if settings.limits.grid != FAMILY.vision.grid:
+            raise InputError(
+                f"scenes are for a grid of {FAMILY.vision.grid} pixels, not {settings.limits.grid}; give --data SAMPLES."
+            )
         held = SceneLessons(config, settings, f"held:{seed}", 0, 4, HELD_OUT // 16)
         return SceneLessons(config, settings, f"train:{seed}", 0, steps), list(held)
     samples = [sample for sample in read_samples(data) if sample.boxes]

@@ -22,6 +22,7 @@ from transformers import set_seed
 from trl import SFTConfig
 
 from cof_agent import protocol
+from cof_agent.backends import families
 from cof_agent.backends.local.cpu import speed_up_training
 from cof_agent.backends.local.reader import limits_of
 from cof_agent.backends.regions.features import slotted, with_regions
@@ -231,7 +232,7 @@ def build_trainer(given: Settings) -> ZoomSFTTrainer:
         model=model,
         args=training,
         processing_class=processor,
-        data_collator=RegionCollator(processor),
+        data_collator=RegionCollator(processor, families.of(config).markers),
         train_dataset=as_dataset(rows, kept),
         eval_dataset=as_dataset(rows, kept[:1]) if run.eval_data else None,
         agent=agent_of(given),

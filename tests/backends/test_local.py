@@ -1,4 +1,4 @@
-"""The local backend against transformers' own generation, alone and in company, for all three families."""
+"""The local backend against transformers' own generation, alone and in company, for all families."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from cof_agent.backends.families import FAMILIES
 from cof_agent.backends.local.cpu import speed_up_training, speed_up_vision
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy, load, place
@@ -30,7 +31,7 @@ from cof_agent.protocol import Message
 from cof_agent.rollout import rollout
 from cof_agent.trajectory import Sample, Tokens
 
-GRIDS = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}
+GRIDS = {model_type: family.vision.grid for family in FAMILIES for model_type in family.model_types}
 SHORT = Sampling(max_tokens=12)
 Conversation = tuple[list[Message], list[Image.Image]]
 
@@ -152,7 +153,7 @@ def test_limits_come_from_the_checkpoint_unless_given(checkpoint: Callable[[str]
     assert load(directory).limits == PixelLimits(28, 3136, 123_904, 30_976)
     assert load(directory, max_pixels=50_000).limits == PixelLimits(28, 3136, 50_000, 12_500)
     assert load(directory, zoom_pixels=1_000).limits == PixelLimits(28, 1_000, 123_904, 1_000)
-    with pytest.raises(InputError, match="--max-pixels must be at least 784"):
+    with pytest.raises(InputError, match="--overview-pixels must be at least 784"):
         load(directory, max_pixels=500)
 
 

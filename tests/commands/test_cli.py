@@ -160,7 +160,7 @@ def test_every_question_is_asked_at_every_resolution(model: str, scenes: Path, t
     written = (tmp_path / "trajectories.jsonl").read_text()
     found = list(read_jsonl(tmp_path / "trajectories.jsonl", Trajectory))
     assert [one.overview and one.overview.shown_size.width for one in found] == [112, 224] * 2
-    assert {one.sample.id.partition("@")[2] for one in found} == {"112", "224"}
+    assert {one.resolution for one in found} == {112, 224}
     by_resolution = json.loads((tmp_path / "summary.json").read_text())["by_resolution"]
     assert {row: figures["n"] for row, figures in by_resolution.items()} == {"112": 2, "224": 2}
     assert main(command) == 0  # each is held against the settings of its own resolution

@@ -214,7 +214,7 @@ def test_our_own_scenes(tmp_path: Path) -> None:
     metadata = {"benchmark": "scenes", "scoring": "exact", "category": "sign"}
     image = str(tmp_path / "images" / "a.jpg")
     assert load("scenes", tmp_path) == [replace(drawn, id="scenes-s", image=image, metadata=metadata)]
-    with pytest.raises(InputError, match="cof scenes"):
+    with pytest.raises(InputError, match="scenes cannot be downloaded; give a local copy"):
         load("scenes")
 
 

@@ -196,7 +196,7 @@ def test_a_verdict_is_the_first_word(text: str, verdict: bool | None) -> None:
 
 
 def test_an_evaluation_is_scored_by_the_judge_that_is_named(server: Server, tmp_path: Path) -> None:
-    options = argparse.Namespace(judge="openai:some-judge", judge_base_url=server.url)
+    options = argparse.Namespace(scoring=None, judge="openai:some-judge", judge_base_url=server.url)
     named = ["red", "crimson", "blue", "I mumble", None]
     played = [replace(one, sample=replace(one.sample, id=str(k))) for k, one in enumerate(map(answered, named))]
     for _ in range(2):  # the second time from what is kept

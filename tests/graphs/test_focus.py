@@ -38,8 +38,8 @@ def sample(picture: Path) -> Sample:
 def play(
     script: Sequence[object] | Callable[..., object], sample: Sample, max_zooms: int = 6, **options: object
 ) -> Trajectory:
-    environment = ZoomEnvironment(ZoomSettings(max_zooms=max_zooms))
-    return asyncio.run(focus.run(sample, Context(ScriptedPolicy(script), environment, **options)))  # type: ignore[arg-type]
+    context = Context(ScriptedPolicy(script), ZoomEnvironment(ZoomSettings(max_zooms=max_zooms)))  # type: ignore[arg-type]
+    return asyncio.run(focus.run(sample, context, **options))  # type: ignore[arg-type]
 
 
 def test_zoom_then_answer(sample: Sample) -> None:
@@ -266,9 +266,9 @@ KILLED = """
 import asyncio, os, signal, sys
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box
-from cof_agent.config import AgentConfig
-from cof_agent.graphs import focus, steps
+from cof_agent.graphs import focus
 from cof_agent.graphs.state import open_checkpoints
+from cof_agent.graphs.steps import Context
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.protocol import write_zoom
 from cof_agent.trajectory import Sample

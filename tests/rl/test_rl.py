@@ -72,7 +72,7 @@ def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPoli
     assert {rollout.trajectory.zooms for rollout in rollouts} >= {1, 2}
     processor: Any = load_processor(str(WEIGHTS))
     size = processor.image_processor.size
-    frame = Frame(policy.coordinates, 28, size["shortest_edge"], size["longest_edge"])
+    frame = Frame(policy.family, 28, size["shortest_edge"], size["longest_edge"])
     for rollout in rollouts:
         trajectory = rollout.trajectory
         agent = asyncio.run(
@@ -83,7 +83,7 @@ def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPoli
         assert agent.turns[-1].tokens.prompt == trajectory.turns[-1].tokens.prompt  # what the last turn was told
         row = TrajectoryRows([agent], frame).row(0)
         assert [image.tobytes() for image in row["images"]] == [image.tobytes() for image in rollout.images]
-        batch = AssistantCollator(processor)([row])
+        batch = AssistantCollator(processor, policy.family.markers)([row])
         ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
         ours = rollout.prompt + rollout.completion
         assert ids == [*ours, ids[-1]]  # the template ends with a line break

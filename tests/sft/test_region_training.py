@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cof_agent import protocol
+from cof_agent.backends.families import QWEN2_5_VL
 from cof_agent.backends.regions.features import SLOT, with_regions
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
@@ -85,7 +86,7 @@ def test_the_agents_conversations_zoom_into_the_regions_they_name(checkpoint: Ca
     assert all(sum(text.count(SLOT) for text in texts(row)) == len(row["regions"]) > 0 for row in made)
     assert all(" at [" not in text.split("?")[0] for row in made for text in texts(row)[1::2])
     _, processor = with_regions(str(checkpoint("qwen2_5_vl")), dtype=torch.float32)
-    batch = RegionCollator(processor)(made)
+    batch = RegionCollator(processor, QWEN2_5_VL.markers)(made)
     first = [sum(len(row["images"]) for row in made[:index]) for index in range(len(made))]
     assert batch["regions"][:, 0].tolist() == [
         float(at) for at, row in zip(first, made, strict=True) for _ in row["regions"]
@@ -96,7 +97,7 @@ def test_a_batch_carries_the_boxes_and_its_loss_falls_on_answers(checkpoint: Cal
     model, processor = with_regions(str(checkpoint("qwen2_5_vl")), dtype=torch.float32)
     rows = DrawnRows(nano_environment(), 3, 2, as_text=False)
     made = [rows.row(0), rows.row(1)]
-    batch = RegionCollator(processor)(made)
+    batch = RegionCollator(processor, QWEN2_5_VL.markers)(made)
     counts = [len(row["regions"]) for row in made]
     assert batch["regions"][:, 0].tolist() == [0.0] * counts[0] + [1.0] * counts[1]
     slots = batch["input_ids"] == processor.tokenizer.convert_tokens_to_ids(SLOT)

@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from cof_agent import protocol
+from cof_agent.backends import families
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, Turn, Zoom
 from sft.dataset import to_row
 
-FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+NANO = families.QWEN2_5_VL
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +37,17 @@ def conversation(crops: int, grid: int) -> tuple[list[protocol.Message], list[Im
     return protocol.render(trajectory, system=CoordinateSystem.ABSOLUTE), pictures
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("crops", [0, 1, 5])
 def test_labels_are_the_assistants_words_and_nothing_else(
-    checkpoint: Callable[[str], Path], family: str, crops: int
+    checkpoint: Callable[[str], Path], family: families.Family, crops: int
 ) -> None:
     from cof_agent.backends.local.processor import load_processor
     from sft.collate import IGNORED, AssistantCollator
 
-    processor = load_processor(str(checkpoint(family)))
-    messages, pictures = conversation(crops, 32 if family == "qwen3_vl" else 28)
-    labels = AssistantCollator(processor)([to_row(messages, pictures)])["labels"]
+    processor = load_processor(str(checkpoint(family.model_types[0])))
+    messages, pictures = conversation(crops, family.vision.grid)
+    labels = AssistantCollator(processor, family.markers)([to_row(messages, pictures)])["labels"]
     spoken = [message["content"][0]["text"] for message in messages if message["role"] == "assistant"]
     assert processor.tokenizer.decode(labels[labels != IGNORED]) == "".join(f"{text}<|im_end|>\n" for text in spoken)
 
@@ -61,7 +62,7 @@ def test_labels_and_ids_are_trls(nano: Path) -> None:
     processor = load_processor(str(nano))
     processor.chat_template = processor.tokenizer.chat_template = qwen2_5_vl_chat_template
     rows = [to_row(*conversation(crops, 28)) for crops in (2, 0, 1)]
-    ours = AssistantCollator(processor)(rows)
+    ours = AssistantCollator(processor, NANO.markers)(rows)
     theirs = DataCollatorForVisionLanguageModeling(
         processor, assistant_only_loss=True, chat_template=get_training_chat_template(processor)
     )(rows)
@@ -76,7 +77,7 @@ def test_agent_and_training_row_have_the_same_tokens_and_images(nano: Path) -> N
 
     processor = load_processor(str(nano))
     messages, pictures = conversation(2, 28)
-    whole = AssistantCollator(processor)([to_row(messages, pictures)])
+    whole = AssistantCollator(processor, NANO.markers)([to_row(messages, pictures)])
     for turn in (2, 4, 6):
         before = to_row(messages[:turn], pictures[: turn // 2])
         text = processor.apply_chat_template(before["messages"], tokenize=False, add_generation_prompt=True)

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from tqdm.auto import tqdm
 
+from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.data.export import to_parquet
 from cof_agent.data.samples import read_samples
@@ -36,8 +37,8 @@ from sft.measure import measure
 from tests import processes
 
 SETTINGS = ZoomSettings(CoordinateSystem.ABSOLUTE, PixelLimits(28, 3136, 123904, 168 * 168))
-QWEN25 = Frame(CoordinateSystem.ABSOLUTE, 28, 3136, 123904)
-QWEN3 = Frame(CoordinateSystem.THOUSAND, 32, 4096, 144 * 64 * 64)
+QWEN25 = Frame(QWEN2_5_VL, 28, 3136, 123904)
+QWEN3 = Frame(QWEN3_VL, 32, 4096, 144 * 64 * 64)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_measures_are_what_the_collator_makes(folder: Path, checkpoint: Callable
     measured = measure(rows, processor, QWEN25, None)
     assert len(measured.kept) == len(rows)
     for one in measured.kept:
-        batch = AssistantCollator(processor)([rows.row(one.index)])
+        batch = AssistantCollator(processor, QWEN2_5_VL.markers)([rows.row(one.index)])
         assert batch["input_ids"].shape[1] == one.tokens
         assert (batch["input_ids"] == processor.image_token_id).sum() == one.image_tokens
         assert (batch["labels"] != IGNORED).sum() == one.trained

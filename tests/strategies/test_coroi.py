@@ -379,8 +379,9 @@ def test_nano_itself_reads_the_overview_and_the_regions_in_one_pass(folder: Path
     local = load(folder)
     way = strategies.by_name("coroi")(local, ZoomSettings(local.coordinates, local.limits))
     assert (way.settings.max_zooms, way.graph) == (2, COROI)
-    played = asyncio.run(COROI.run(sample, Context(way.policy, ZoomEnvironment(way.settings))))
-    assert re.search(r", coroi sha256:[0-9a-f]{16}$", played.policy) and played.zooms == 2
+    context = Context(way.policy, ZoomEnvironment(way.settings), details=way.details)
+    played = asyncio.run(COROI.run(sample, context))
+    assert re.fullmatch(r"sha256:[0-9a-f]{16}", played.settings["scorer"]) and played.zooms == 2
     assert isinstance(played.turns[-1].actions[-1], Answer)
     shown = evaluate.image_tokens(played)
     assert shown == sum(view.shown_size.area for view in played.views) / 28**2

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cof_agent import scoring
+from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL, Family
 from cof_agent.cli import main
 from cof_agent.data.export import to_sharegpt
 from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
-from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.geometry import Box, Size, View
 from cof_agent.graphs.steps import Context
 from cof_agent.image import open_source
 from cof_agent.policy import Completion, ScriptedPolicy
@@ -116,7 +117,7 @@ def test_two_turns_the_region_and_the_answer(sample: Sample) -> None:
 
     played = play(script, sample)
     assert (played.stop, played.answer, played.zooms) == (StopReason.ANSWERED, "7", 1)
-    assert (played.policy, played.protocol_version) == ("scripted, spot", spot.VERSION)
+    assert (played.policy, played.strategy, played.protocol_version) == ("scripted", "spot", spot.VERSION)
     assert played.settings["system"] == "padded" and played.settings["max_zooms"] == 1
     # 800 x 600 lies 100 below the top of its padded square, up to rounding to the grid; a quarter is added at each edge.
     assert tuple(played.views[1].region) == pytest.approx((200 - 50, 200 - 25, 400 + 50, 300 + 25), abs=7)
@@ -185,7 +186,7 @@ def test_the_rows_of_training_are_the_conversation_as_it_was_held(sample: Sample
 
     played = play(script, sample)
     limits = settings_of(played).limits
-    rows = TrajectoryRows([played], Frame(CoordinateSystem.ABSOLUTE, 28, limits.min_pixels, limits.max_pixels))
+    rows = TrajectoryRows([played], Frame(QWEN2_5_VL, 28, limits.min_pixels, limits.max_pixels))
     outline, row = rows.outline(0), rows.row(0)
     assert outline.messages == row["messages"]
     assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * 2
@@ -196,14 +197,12 @@ def test_the_rows_of_training_are_the_conversation_as_it_was_held(sample: Sample
     ]
 
 
-@pytest.mark.parametrize("system", [CoordinateSystem.ABSOLUTE, CoordinateSystem.THOUSAND])
-def test_another_grid_names_the_same_region_in_fractions_of_its_own_overview(
-    sample: Sample, system: CoordinateSystem
-) -> None:
+@pytest.mark.parametrize("family", [QWEN2_5_VL, QWEN3_VL], ids=lambda family: family.name)
+def test_another_grid_names_the_same_region_in_fractions_of_its_own_overview(sample: Sample, family: Family) -> None:
     from sft.frame import Frame, reframe
 
     played = play([REGION, "7"], sample)
-    made = reframe(played, Frame(system, 32, 32 * 32, 400 * 300), ZoomEnvironment())
+    made = reframe(played, Frame(family, 32, 32 * 32, 400 * 300), ZoomEnvironment())
     assert all(view.shown_size.width % 32 == view.shown_size.height % 32 == 0 for view in made.views)
     assert made.views[0].shown_size != played.views[0].shown_size
     before, after = played.views[1].region, made.views[1].region

@@ -44,7 +44,7 @@ def played_by(strategy: str, policy: ScriptedPolicy, sample: Sample) -> Trajecto
 
 def test_direct_answers_from_the_overview(sample: Sample) -> None:
     played = play("direct", sample, [ZOOM, ANSWER], CoordinateSystem.ABSOLUTE)
-    assert (played.zooms, played.answer, played.policy) == (0, "red", "scripted, direct")
+    assert (played.zooms, played.answer, played.policy) == (0, "red", "scripted")
     assert "No zooms are left" in str(played.turns[0].observations[0].error)
 
 

@@ -134,7 +134,7 @@ def test_exports(samples: list[Episode], tmp_path: Path) -> None:
 
 
 def test_a_question_with_the_mark_of_an_image_is_left_out(samples: list[Episode], tmp_path: Path) -> None:
-    gather([replace(samples[0], question="What is in <image>?")], tmp_path)
+    gather([replace(samples[0], sample=replace(samples[0].sample, question="What is in <image>?"))], tmp_path)
     assert to_sharegpt(kept(tmp_path), tmp_path / "sharegpt") == (0, ["p0"])
 
 
@@ -149,7 +149,7 @@ def server() -> Iterator[Server]:
 
 def folder_of(samples: list[Episode], path: Path) -> Path:
     path.mkdir()
-    (path / "samples.jsonl").write_text("".join(to_json(sample) + "\n" for sample in samples))
+    (path / "samples.jsonl").write_text("".join(to_json(one.sample) + "\n" for one in samples))
     return path
 
 
@@ -162,7 +162,7 @@ def command(data: Path, output: Path, url: str, *more: str) -> list[str]:
 def test_a_served_teacher_with_every_fault(
     samples: list[Episode], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [*samples, replace(samples[2], id="no", question="Is it forbidden?")]
+    asked = [*samples, replace(samples[2], sample=replace(samples[2].sample, id="no", question="Is it forbidden?"))]
     data = folder_of(asked, tmp_path / "data")
     assert main(command(data, tmp_path / "faults", server.url)) == 0
     summary = json.loads((tmp_path / "faults" / "summary.json").read_text())

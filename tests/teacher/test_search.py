@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cof_agent import protocol
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, PixelLimits
@@ -78,8 +78,7 @@ def run(sample: Sample, who: Cast, *, long_side: int = 448, **given: Any) -> Tra
 
 
 def student(trajectory: Trajectory) -> ZoomEnvironment:
-    limits = PixelLimits(**trajectory.settings["limits"])
-    return ZoomEnvironment(replace(SETTINGS, limits=limits))
+    return ZoomEnvironment(settings_of(trajectory))
 
 
 def call(name: str, **arguments: Any) -> str:

@@ -1,4 +1,4 @@
-"""What is different on a CPU: small models, three operations of a Qwen-VL vision tower that are slow there for no reason in
+"""What is different on a CPU: small models, three operations of a vision tower that are slow there for no reason in
 the arithmetic, and the attention of a language model that is trained in 16 bit.
 
 Measured on one core for an overview of 448 x 252 pixels: the patch embedding 7.0 -> 1.1 ms, attention 5.1 -> 2.0 ms a
@@ -18,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from cof_agent.backends import families
+
 _SMALL = 50_000_000
 """Weights below which a step of the model is a matter of overhead, not of arithmetic."""
 
@@ -32,10 +34,12 @@ def is_small(model: Any) -> bool:
 
 
 def speed_up_vision(model: Any) -> None:
-    """Changes the vision tower of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model in place."""
-    visual = model.model.visual
-    visual.patch_embed.proj = _PatchProjection(visual.patch_embed.proj)
-    for block in visual.blocks:
+    """Changes the vision tower of a model of a known family in place."""
+    modules = families.of(model.config).modules
+    tower = model.get_submodule(modules.tower)
+    patches = tower.get_submodule(modules.patches)
+    patches.proj = _PatchProjection(patches.proj)
+    for block in tower.get_submodule(modules.blocks):
         block.attn = _Attention(block.attn)
 
 
@@ -43,8 +47,9 @@ def speed_up_training(model: Any) -> None:
     """Changes a model that is trained in place: its vision tower, and the attention of its language model unless another than
     the fused kernel was chosen."""
     speed_up_vision(model)
-    if model.model.language_model.config._attn_implementation == "sdpa":
-        model.model.language_model.set_attn_implementation(_BLOCKS)
+    language = model.get_submodule(families.of(model.config).modules.language)
+    if language.config._attn_implementation == "sdpa":
+        language.set_attn_implementation(_BLOCKS)
 
 
 _BLOCKS = "causal_blocks"

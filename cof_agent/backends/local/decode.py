@@ -1,4 +1,4 @@
-"""Generates text for many conversations at once with a Qwen-VL model: prompts alone, then token by token together.
+"""Generates text for many conversations at once with one model: prompts alone, then token by token together.
 
 A prompt is long enough to keep any machine busy by itself, so each is read alone, without padding, from where the
 conversation was read before; the one prompt of many samples, as in RL, is read once. The tokens after it are produced for
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from cof_agent.backends import families
 from cof_agent.backends.local.cpu import is_small
 from cof_agent.backends.local.memory import FeatureCache, KeyValuePool, Layers, PastConversations, Picture, layers_of
 from cof_agent.policy import Sampling
@@ -71,6 +72,8 @@ class Decoder:
         self.capacity = capacity
         self._threads = _threads(model)
         self._model = model
+        modules = families.of(model.config).modules
+        self._language, self._head = model.get_submodule(modules.language), model.get_submodule(modules.head)
         self._stop_ids = stop_ids
         self._unspeakable = unspeakable
         self._pool = KeyValuePool()
@@ -163,7 +166,7 @@ class Decoder:
             use_cache=True,
             mm_encoder_outputs={"image": self._features.of(new)} if new else None,
         )
-        logits: Tensor = model.lm_head(output.last_hidden_state[:, -1])
+        logits: Tensor = self._head(output.last_hidden_state[:, -1])
         return _Read(layers_of(output.past_key_values), logits, len(prompt.ids) + int(delta))
 
     def _pictures_after(self, known: int, prompt: Prompt) -> list[Picture]:
@@ -187,7 +190,7 @@ class Decoder:
         # another's past, or of nothing, in front.
         columns = torch.arange(longest + 1, device=device)
         mask = (columns >= longest - lengths[:, None])[:, None, None, :]
-        output = model.model.language_model(
+        output = self._language(
             inputs_embeds=model.get_input_embeddings()(tokens),
             position_ids=positions.expand(3, -1, -1),
             attention_mask=mask,
@@ -197,7 +200,7 @@ class Decoder:
         for row in rows:
             row.position += 1
             row.length += 1
-        logits: Tensor = model.lm_head(output.last_hidden_state[:, -1])
+        logits: Tensor = self._head(output.last_hidden_state[:, -1])
         return logits
 
     def _append(self, rows: list[_Row], logits: Tensor) -> None:

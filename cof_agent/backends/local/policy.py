@@ -1,4 +1,4 @@
-"""Runs a checkpoint of the Qwen2-VL, Qwen2.5-VL or Qwen3-VL family in this process, through transformers."""
+"""Runs a checkpoint of a known family in this process, through transformers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from cof_agent.backends import families
 from cof_agent.backends.local.batching import Batcher
 from cof_agent.backends.local.cpu import is_small, speed_up_vision
 from cof_agent.backends.local.decode import Decoder, Generated, Prompt
 from cof_agent.backends.local.memory import Picture
 from cof_agent.backends.local.processor import load_processor, prepare_images
-from cof_agent.backends.local.reader import FAMILIES, Reader, check_name, unreadable
+from cof_agent.backends.local.reader import Reader, check_name, unreadable
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Completion, PolicyError, Sampling, begun
@@ -62,7 +63,7 @@ class LocalPolicy(Reader):
         self._batcher: Batcher[Prompt, Generated] = Batcher(self._decoder)
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
-        """The next assistant message; stops at `<|im_end|>`. Token counts include image tokens and the stop token.
+        """The next assistant message; stops at the family's end of a turn. Token counts include image tokens and the stop token.
 
         Raises:
             InputError: if a message holds the text of the image token.
@@ -88,7 +89,7 @@ class LocalPolicy(Reader):
             return await self._batcher.submit(prompt)
         except torch.OutOfMemoryError:
             raise PolicyError(
-                f"{self.name} ran out of memory at {len(prompt.ids)} tokens; lower --max-pixels or the concurrency."
+                f"{self.name} ran out of memory at {len(prompt.ids)} tokens; lower --overview-pixels or the concurrency."
             ) from None
 
     def features(self, images: Sequence[Image]) -> list[Tensor]:
@@ -103,7 +104,7 @@ class LocalPolicy(Reader):
         try:
             return self._decoder.features(pictures)
         except torch.OutOfMemoryError:
-            raise PolicyError(f"{self.name} ran out of memory at an image; lower --max-pixels.") from None
+            raise PolicyError(f"{self.name} ran out of memory at an image; lower --overview-pixels.") from None
 
     def embeddings(self, text: str) -> Tensor:
         """The input embeddings of a text's tokens, [tokens, width of the language model]. From any thread."""
@@ -203,12 +204,8 @@ def load(
     place(device, dtype)  # what is wrong with these is said first
     try:
         config = AutoConfig.from_pretrained(where)
-        if config.model_type not in FAMILIES:
-            raise InputError(
-                f"{where} is a {config.model_type} model; a local model must be of the Qwen2-VL, Qwen2.5-VL or "
-                "Qwen3-VL family."
-            )
-        processor: Any = load_processor(where)
+        families.of(config)  # another one is refused before its weights are read
+        processor: Any = load_processor(where, config)
         kind, policy = _kind(config)
         placement = place(device, dtype, small=is_small_checkpoint(config))
         chosen = {} if attn is None else {"attn_implementation": attn}

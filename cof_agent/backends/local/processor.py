@@ -1,4 +1,4 @@
-"""Loads a Qwen-VL processor with or without torchvision: without it images and text, no video."""
+"""Loads the processor of a checkpoint with or without torchvision: without it images and text, no video."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin, Qwen2_5_VLProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    ProcessorMixin,
+    Qwen2_5_VLProcessor,
+)
 from transformers.utils import cached_file
 
+from cof_agent.backends import families
+from cof_agent.backends.families import Markers
 from cof_agent.trajectory import write_atomic
 
 if TYPE_CHECKING:
@@ -23,11 +32,16 @@ FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processo
 """What a stock `AutoProcessor` reads beside the tokenizer; not every checkpoint has all of them."""
 
 
-class ImageOnlyProcessor(Qwen2_5_VLProcessor):
-    """The Qwen-VL processor (2, 2.5 and 3 alike) without its video part, which alone needs torchvision."""
+_UTILS_MERGE = 2
+"""The patches a side of a cell that qwen-vl-utils counts with."""
 
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any):
-        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+
+class ImageOnlyProcessor(Qwen2_5_VLProcessor):
+    """A processor that puts image tokens into a text as Qwen2.5-VL's does, without its video part, which alone needs
+    torchvision."""
+
+    def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str | None, markers: Markers):
+        self.image_token, self.video_token = markers.image, markers.video
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         self.files: dict[str, dict[str, Any]] = {}
@@ -59,17 +73,21 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def load_processor(model: str, **options: Any) -> ProcessorMixin:
+def load_processor(model: str, config: Any = None, **options: Any) -> ProcessorMixin:
     """The processor of a checkpoint (directory or hub id); image-only where torchvision is missing.
+
+    config: that of the model, which is read here by default; the folder of an adapter has none.
 
     Raises:
         OSError, ValueError: as transformers does, if there is no such checkpoint.
+        InputError: if it is of an unknown family, where torchvision is missing.
     """
     if find_spec("torchvision") is not None:
         return AutoProcessor.from_pretrained(model, **options)
+    markers = families.of(config or AutoConfig.from_pretrained(model, **options)).markers
     tokenizer = AutoTokenizer.from_pretrained(model, **options)
     images = AutoImageProcessor.from_pretrained(model, **options)
-    processor = ImageOnlyProcessor(images, tokenizer, chat_template=_chat_template(model, tokenizer, options))
+    processor = ImageOnlyProcessor(images, tokenizer, _chat_template(model, tokenizer, options), markers)
     processor.files = _files(model, options.get("revision"))
     return processor
 
@@ -90,7 +108,7 @@ def _files(model: str, revision: str | None) -> dict[str, dict[str, Any]]:
 
 def _chat_template(model: str, tokenizer: Any, options: dict[str, Any]) -> str | None:
     """The processor's own template, which may stand in files that the tokenizer does not read."""
-    found, _ = Qwen2_5_VLProcessor.get_processor_dict(model, **options)
+    found, _ = ProcessorMixin.get_processor_dict(model, **options)
     template: str | None = found.get("chat_template") or tokenizer.chat_template
     return template
 
@@ -101,7 +119,7 @@ def has_qwen_vl_utils() -> bool:
 
 
 def prepare_images(images: Sequence[Image], limits: PixelLimits) -> list[Image]:
-    """The images as Qwen's own preparation gives them, through qwen-vl-utils where it is installed.
+    """The images as the models' own preparation gives them, through qwen-vl-utils where it is installed.
 
     The images are already of a size that the model takes, so their pixels stay as they are; a preparation that
     disagrees would move every coordinate.
@@ -121,7 +139,9 @@ def prepare_images(images: Sequence[Image], limits: PixelLimits) -> list[Image]:
         {"type": "image", "image": image, "min_pixels": limits.grid**2, "max_pixels": image.width * image.height}
         for image in images
     ]
-    prepared, _ = process_vision_info([{"role": "user", "content": content}], image_patch_size=limits.grid // 2)
+    prepared, _ = process_vision_info(
+        [{"role": "user", "content": content}], image_patch_size=limits.grid // _UTILS_MERGE
+    )
     if [image.size for image in prepared or []] != [image.size for image in images]:
         raise ValueError("qwen-vl-utils resized an image that was already of the model's size")
     return list(prepared or [])

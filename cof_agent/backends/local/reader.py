@@ -1,4 +1,4 @@
-"""Texts, images and token ids of the Qwen2-VL, Qwen2.5-VL and Qwen3-VL families, whatever generates."""
+"""Texts, images and token ids of a model of a known family, whatever generates."""
 
 from __future__ import annotations
 
@@ -6,33 +6,24 @@ import hashlib
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cof_agent.backends import families
 from cof_agent.backends.local.memory import Picture
 from cof_agent.backends.local.processor import prepare_images
 from cof_agent.errors import InputError, first_sentence
-from cof_agent.geometry import CoordinateSystem, PixelLimits
+from cof_agent.geometry import PixelLimits
 from cof_agent.policy import begun
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cof_agent.protocol import Message
-
-FAMILIES = {
-    "qwen2_vl": CoordinateSystem.THOUSAND,
-    "qwen2_5_vl": CoordinateSystem.ABSOLUTE,
-    "qwen3_vl": CoordinateSystem.THOUSAND,
-}
-"""What the boxes of each supported `model_type` mean."""
-
-OVERVIEW_CELLS = 1280
-"""The overview has at most this many grid cells (image tokens), unless asked for otherwise."""
-
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -45,8 +36,7 @@ def check_name(checkpoint: str) -> None:
     """
     if not (checkpoint and Path(checkpoint).is_dir()) and not _HUB_ID.fullmatch(checkpoint):
         raise InputError(
-            f"there is no model directory {checkpoint}, and a model of the hub is named like "
-            "Qwen/Qwen2.5-VL-7B-Instruct."
+            f"there is no model directory {checkpoint}, and a model of the hub is named like {families.EXAMPLE}."
         )
 
 
@@ -62,12 +52,12 @@ class Reader:
     """The reading and writing of one model; safe to use from several threads.
 
     name: how the policy is called in the record. max_pixels: area limit of the overview in shown pixels, by default the
-    checkpoint's own, but at most `OVERVIEW_CELLS` cells. zoom_pixels: that of a crop, a quarter of it by default.
+    checkpoint's own, but at most the family's `overview_cells`. zoom_pixels: that of a crop, a quarter of it by default.
     `stop_ids` end a turn. `unspeakable`: tokens that stand for part of an image or video, or a region; one that
     the model had written itself would have none.
 
     Raises:
-        InputError: if a limit is smaller than one cell.
+        InputError: if a limit is smaller than one cell, or the model is of an unknown family.
     """
 
     def __init__(
@@ -75,9 +65,10 @@ class Reader:
     ) -> None:
         config = model.config
         self.name = name
-        self.coordinates = FAMILIES[config.model_type]
+        self.family = families.of(config)
+        self.coordinates = self.family.vision.coordinates
         self.limits = limits_of(config, processor, max_pixels, zoom_pixels)
-        self.stop_ids = _stop_ids(model, processor.tokenizer)
+        self.stop_ids = _stop_ids(model, processor.tokenizer, self.family)
         region = getattr(config, "region_config", None)
         slots = (region["token_id"],) if region else ()
         self.unspeakable = (config.image_token_id, config.video_token_id, *slots)
@@ -157,10 +148,10 @@ def template_messages(messages: Sequence[Message]) -> list[Message]:
     ]
 
 
-def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
+def _stop_ids(model: Any, tokenizer: Any, family: families.Family) -> set[int]:
     ends = model.generation_config.eos_token_id
     found = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
-    found.add(tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    found.add(tokenizer.convert_tokens_to_ids(family.markers.end_of_turn))
     return {token for token in found if token is not None}
 
 
@@ -168,14 +159,8 @@ def limits_of(config: Any, processor: Any, max_pixels: int | None, zoom_pixels: 
     """What the policy of a checkpoint of this configuration is shown (see `Reader`).
 
     Raises:
-        InputError: if an area is smaller than one cell.
+        InputError: if an area is smaller than one cell, or the model is of an unknown family.
     """
-    size = processor.image_processor.size
-    grid = config.vision_config.patch_size * config.vision_config.spatial_merge_size
-    cell = grid * grid
-    largest = max_pixels or min(size["longest_edge"], OVERVIEW_CELLS * cell)
-    for name, value in (("max-pixels", largest), ("zoom-pixels", zoom_pixels or cell)):
-        if value < cell:
-            raise InputError(f"--{name} must be at least {cell}, one cell of {grid} x {grid} pixels, not {value}.")
-    crop = zoom_pixels or max(largest // 4, cell)
-    return PixelLimits(grid, min(size["shortest_edge"], largest, crop), largest, crop)
+    size, own = processor.image_processor.size, config.vision_config
+    vision = replace(families.of(config).vision, patch=own.patch_size, merge=own.spatial_merge_size)
+    return vision.limits(max_pixels, zoom_pixels, own=(size["shortest_edge"], size["longest_edge"]))

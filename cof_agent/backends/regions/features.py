@@ -25,6 +25,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping, r
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
+from cof_agent.backends import families
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.backends.local.reader import unreadable
 from cof_agent.backends.regions.fourier import waves_of
@@ -37,7 +38,9 @@ SLOT = "<|region|>"
 """The token in whose place a region's embedding stands. Published checkpoints of Qwen2.5-VL have more rows of embeddings than
 their tokenizers have words, and it takes one of these; where there is none, as in nano, one row is added."""
 
-FAMILY = "qwen2_5_vl"
+FAMILY = families.QWEN2_5_VL
+"""The only one whose tower the extractor reads."""
+
 _DEEP = 11  # blocks that a tower needs for the paper's choice of levels
 
 
@@ -294,9 +297,10 @@ def with_regions(path: str, *, seed: int = 0, **options: Any) -> tuple[RegionQwe
     """
     path = str(WEIGHTS) if path == NANO else path
     try:
-        config, processor = AutoConfig.from_pretrained(path), load_processor(path)
-        if config.model_type != FAMILY:
-            raise InputError(f"{path} is a {config.model_type} model; regions are learned by Qwen2.5-VL only.")
+        config = AutoConfig.from_pretrained(path)
+        if config.model_type not in FAMILY.model_types:
+            raise InputError(f"{path} is a {config.model_type} model; regions are learned by {FAMILY.name} only.")
+        processor = load_processor(path, config)
         if getattr(config, "region_config", None) is not None:
             return RegionQwen.from_pretrained(path, **options), processor
         slot = add_slot(processor.tokenizer)

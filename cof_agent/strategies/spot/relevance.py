@@ -1,4 +1,4 @@
-"""Which part of the overview a reply rests on: relevance propagated through a Qwen-VL's attention.
+"""Which part of the overview a reply rests on: relevance propagated through a model's attention.
 
 Chefer, Gur and Wolf, arXiv 2103.15679, for a decoder that reads image and text in one sequence. Relevance starts as the
 identity; each layer adds `A_bar R`, where A_bar is the mean over heads of relu(gradient x attention) and the gradient is
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cof_agent.backends.families import Modules
 from cof_agent.backends.local.memory import FeatureCache, Picture
 from cof_agent.policy import PolicyError
 
@@ -48,13 +49,13 @@ def relevance(policy: LocalPolicy, messages: Sequence[Message], images: Sequence
     first = next((place for place, (a, b) in enumerate(zip(start, ids, strict=False)) if a != b), len(start))
     if first >= len(ids):
         raise ValueError(f"the reply {reply!r} has no tokens")
-    model = policy.model
+    model, modules = policy.model, policy.family.modules
     try:
-        with _eager(model.model.language_model):
-            found = _Trace.of(model, ids, pictures).propagate(model, ids, first)
+        with _eager(model.get_submodule(modules.language)):
+            found = _Trace.of(model, modules, ids, pictures).propagate(model, modules, ids, first)
     except torch.OutOfMemoryError:
         raise PolicyError(
-            f"{policy.name} ran out of memory at {len(ids)} tokens; lower --max-pixels.", transient=False
+            f"{policy.name} ran out of memory at {len(ids)} tokens; lower --overview-pixels.", transient=False
         ) from None
     grid, merge = pictures[0].grid, model.config.vision_config.spatial_merge_size
     begin, cells = ids.index(model.config.image_token_id), prod(grid) // merge**2
@@ -85,8 +86,8 @@ class _Trace:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: Any, ids: list[int], pictures: list[Picture]) -> _Trace:
-        trace, text_model = cls(), model.model.language_model
+    def of(cls, model: Any, modules: Modules, ids: list[int], pictures: list[Picture]) -> _Trace:
+        trace, text_model = cls(), model.get_submodule(modules.language)
 
         def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             trace.inputs.append(args[0] if args else kwargs.pop("hidden_states"))
@@ -108,12 +109,12 @@ class _Trace:
                 hook.remove()
         return trace
 
-    def propagate(self, model: Any, ids: list[int], first: int) -> Tensor:
+    def propagate(self, model: Any, modules: Modules, ids: list[int], first: int) -> Tensor:
         """Relevance of all tokens to the positions that predict the reply, `ids[first:]`: [reply, tokens]."""
         assert self.last is not None
-        gradient = _reply_gradient(model, self.last, ids, first)
+        gradient = _reply_gradient(model, modules, self.last, ids, first)
         relevant = torch.eye(len(ids), device=self.last.device)[first - 1 : -1]
-        layers = list(model.model.language_model.layers)
+        layers = list(model.get_submodule(modules.language).layers)
         for layer, entered, arguments in reversed(list(zip(layers, self.inputs, self.arguments, strict=True))):
             gradient, attention = _through(layer, entered, arguments, gradient)
             relevant = relevant + relevant @ attention
@@ -121,10 +122,11 @@ class _Trace:
 
 
 @torch.enable_grad()
-def _reply_gradient(model: Any, last: Tensor, ids: list[int], first: int) -> Tensor:
+def _reply_gradient(model: Any, modules: Modules, last: Tensor, ids: list[int], first: int) -> Tensor:
     """The gradient of the reply's log-probability by the last layer's output."""
     last = last.detach().requires_grad_()
-    logits = model.lm_head(model.model.language_model.norm(last)[0, first - 1 : -1]).float()
+    norm, head = model.get_submodule(modules.language).norm, model.get_submodule(modules.head)
+    logits = head(norm(last)[0, first - 1 : -1]).float()
     target = torch.tensor(ids[first:], device=last.device)
     told = logits.log_softmax(-1).gather(1, target[:, None]).sum()
     (gradient,) = torch.autograd.grad(told, last)

@@ -1,0 +1,231 @@
+"""One record for each model family: what its boxes mean, how it is shown images, and how its parts are named.
+
+All that the code knows of a family by name stands here. To add one that works as these do, add its record to `FAMILIES` and a
+test. What a single checkpoint decides for itself (its grid, its pixel limits, its token ids) is read from its own files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem, PixelLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """How images are shown to a model, and what its boxes mean.
+
+    coordinates: also say in which order the numbers of a box are written. A grid cell is one image token, `merge` x `merge`
+    patches of `patch` pixels a side.
+    """
+
+    coordinates: CoordinateSystem
+    patch: int
+    merge: int = 2
+    min_cells: int = 4  # of any image
+    overview_cells: int = 1280  # at most, unless asked for otherwise
+
+    @property
+    def grid(self) -> int:
+        """Side of a grid cell in shown pixels."""
+        return self.patch * self.merge
+
+    def limits(
+        self, overview: int | None = None, zoom: int | None = None, *, own: tuple[int, int] | None = None
+    ) -> PixelLimits:
+        """The limits for a model that is shown images like this, areas in shown pixels.
+
+        overview, zoom: as asked for; by default `overview_cells`, and a quarter of the overview. own: the least and the largest
+        area that a checkpoint's own processor makes.
+
+        Raises:
+            InputError: if what was asked for is smaller than a cell.
+        """
+        cell = self.grid**2
+        least, largest = own or (self.min_cells * cell, self.overview_cells * cell)
+        shown = overview or min(largest, self.overview_cells * cell)
+        for name, area in (("overview-pixels", shown), ("zoom-pixels", zoom or cell)):
+            if area < cell:
+                raise InputError(
+                    f"--{name} must be at least {cell}, one cell of {self.grid} x {self.grid} pixels, not {area}."
+                )
+        crop = zoom or max(shown // 4, cell)
+        return PixelLimits(self.grid, min(least, shown, crop), shown, crop)
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """The special tokens of a family's tokenizers, one token each, and how its chat templates frame a turn."""
+
+    image: str  # stands for an image; the processor repeats it for each grid cell
+    video: str
+    before_image: str
+    after_image: str
+    start_of_turn: str
+    end_of_turn: str  # the model writes it to end its turn
+    end_of_text: str
+
+    @property
+    def assistant(self) -> str:
+        """What stands before the words of an assistant turn; `ending` stands behind them."""
+        return f"{self.start_of_turn}assistant\n"
+
+    @property
+    def ending(self) -> str:
+        """What stands behind the words of a turn: the mark that the model writes, and a line break."""
+        return f"{self.end_of_turn}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """The parts of a model by the names of their modules; LoRA goes into the linear layers that are listed.
+
+    language, head, tower: paths from the whole model. embeddings: within `language`. patches, blocks, projector and
+    level_projectors: within `tower`; the last is a list, one for each of the tower's levels that go to the language model
+    beside its output. tower_width, levels: what the tower's configuration calls the width of its hidden states, and the list
+    of these levels.
+    """
+
+    language: str
+    language_linear: tuple[str, ...]
+    embeddings: str
+    head: str
+    tower: str
+    tower_linear: tuple[str, ...]
+    tower_width: str
+    patches: str
+    blocks: str
+    projector: str
+    level_projectors: str | None = None
+    levels: str | None = None
+
+    def language_targets(self) -> str:
+        """A pattern of the language model's linear layers, as PEFT takes it."""
+        return rf"{re.escape(self.language)}\..*\.({'|'.join(self.language_linear)})"
+
+    def tower_targets(self) -> str:
+        """A pattern of the linear layers in the tower's blocks."""
+        linear = "|".join(map(re.escape, self.tower_linear))
+        return rf"{re.escape(self.tower)}\.{re.escape(self.blocks)}\..*\.({linear})"
+
+    def projectors(self, vision_config: Any) -> list[str]:
+        """The projectors of a model whose tower has this configuration, as PEFT's `modules_to_save` takes them."""
+        tower, levels = self.tower.rpartition(".")[2], getattr(vision_config, self.levels) if self.levels else ()
+        return [f"{tower}.{self.projector}", *(f"{self.level_projectors}.{level}" for level in range(len(levels)))]
+
+    def in_tower(self, parameter: str) -> bool:
+        """Whether a parameter of the model, named with or without PEFT's prefix, is one of the tower or its projectors."""
+        return f"{self.tower}." in parameter
+
+    def in_projector(self, parameter: str) -> bool:
+        """Whether it is one of the projectors."""
+        part = parameter.partition(f"{self.tower}.")[2].partition(".")[0]
+        return bool(part) and part in (self.projector, self.level_projectors)
+
+    def in_ends(self, parameter: str) -> bool:
+        """Whether it is one of the embeddings or of the head."""
+        return any(f".{name}." in f".{parameter}" for name in (self.embeddings, self.head))
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What is known of a family of models.
+
+    model_types: in the configurations of its checkpoints. served_as: what the name of a served model contains, in lower case
+    and without punctuation.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    served_as: tuple[str, ...]
+    vision: Vision
+    markers: Markers
+    modules: Modules
+
+
+_QWEN_MARKERS = Markers(
+    image="<|image_pad|>",
+    video="<|video_pad|>",
+    before_image="<|vision_start|>",
+    after_image="<|vision_end|>",
+    start_of_turn="<|im_start|>",
+    end_of_turn="<|im_end|>",
+    end_of_text="<|endoftext|>",
+)
+_QWEN_MODULES = Modules(
+    language="model.language_model",
+    language_linear=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    embeddings="embed_tokens",
+    head="lm_head",
+    tower="model.visual",
+    tower_linear=("qkv", "attn.proj", "gate_proj", "up_proj", "down_proj"),
+    tower_width="hidden_size",
+    patches="patch_embed",
+    blocks="blocks",
+    projector="merger",
+)
+
+QWEN2_VL = Family(
+    "Qwen2-VL",
+    model_types=("qwen2_vl",),
+    served_as=("qwen2vl",),
+    vision=Vision(CoordinateSystem.THOUSAND, patch=14),
+    markers=_QWEN_MARKERS,
+    # `hidden_size` of the tower's configuration is the width of the language model.
+    modules=replace(_QWEN_MODULES, tower_linear=("qkv", "attn.proj", "fc1", "fc2"), tower_width="embed_dim"),
+)
+QWEN2_5_VL = Family(
+    "Qwen2.5-VL",
+    model_types=("qwen2_5_vl",),
+    served_as=("qwen25vl",),
+    vision=Vision(CoordinateSystem.ABSOLUTE, patch=14),
+    markers=_QWEN_MARKERS,
+    modules=_QWEN_MODULES,
+)
+QWEN3_VL = Family(
+    "Qwen3-VL",
+    model_types=("qwen3_vl",),
+    served_as=("qwen3vl",),
+    vision=Vision(CoordinateSystem.THOUSAND, patch=16),
+    markers=_QWEN_MARKERS,
+    modules=replace(
+        _QWEN_MODULES,
+        tower_linear=("qkv", "attn.proj", "linear_fc1", "linear_fc2"),
+        level_projectors="deepstack_merger_list",
+        levels="deepstack_visual_indexes",
+    ),
+)
+
+FAMILIES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL)
+
+UNKNOWN = Vision(CoordinateSystem.THOUSAND, patch=14)
+"""What a served model of no known name is taken for: 0 to 1000 on both axes is what most families write."""
+
+EXAMPLE = "Qwen/Qwen2.5-VL-7B-Instruct"
+"""A checkpoint to name where a sentence needs one."""
+
+
+def of(config: Any) -> Family:
+    """The family of a checkpoint, by its configuration.
+
+    Raises:
+        InputError: if it is of none that is known.
+    """
+    for family in FAMILIES:
+        if config.model_type in family.model_types:
+            return family
+    *names, last = (family.name for family in FAMILIES)
+    raise InputError(
+        f"{config.name_or_path or 'the checkpoint'} is a {config.model_type} model; a local model must be of the "
+        f"{', '.join(names)} or {last} family."
+    )
+
+
+def served(model: str) -> Vision:
+    """What a served model is taken for, by its name."""
+    plain = "".join(character for character in model.lower() if character.isalnum())
+    known = (family.vision for family in FAMILIES if any(name in plain for name in family.served_as))
+    return next(known, UNKNOWN)

@@ -180,6 +180,16 @@ class Trajectory:
     def seconds(self) -> float:
         return sum(turn.seconds for turn in self.turns)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the picture with the zooms, and the text of each turn.
+
+        The viewer lies above this module. It is imported here, and only when a notebook asks: a trajectory that was read
+        from a file, without any agent, shows itself as well, and no renderer has to be registered first.
+        """
+        from cof_agent.viewer.notebook import notebook_html
+
+        return notebook_html(self)
+
 
 def views_of(overview: View | None, turns: Iterable[Turn]) -> tuple[View, ...]:
     """The overview and every crop of `turns`, in the order in which the model saw them."""

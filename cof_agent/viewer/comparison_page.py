@@ -1,15 +1,12 @@
 """Writes compared runs as one self-contained HTML page that opens from disk: `cof compare BASE OTHER ... -o DIR`.
 
-The page has no script, and its policy forbids every request. Whatever names, models and data say is escaped as the page is
-built (`markup.element`); images are data: URIs.
+Here is what the page says; how it looks stands in `page/comparison.html`. The page has no script.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +16,19 @@ from cof_agent.evaluation import metrics as evaluate
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, Run, side_by_side
 from cof_agent.protocol import lettered
 from cof_agent.trajectory import Trajectory, write_atomic
+from cof_agent.viewer import templates
 from cof_agent.viewer.gallery import MOST, failures, pictures
-from cof_agent.viewer.markup import Markup, cut, element, fill, part, policy, together
 from cof_agent.viewer.picture import altered, spelled
 from cof_agent.viewer.report import located
+from cof_agent.viewer.templates import cut, data_url
+
+Values = dict[str, Any]
+"""What a part of the template is filled with."""
 
 _UNRECORDED = "not recorded"
 _SHORT, _TEXT, _LONG = 300, 1_500, 4_000  # characters of one text
 _MOST_VALUES = 3  # of one setting that are listed; of more, the first and the last
 _MOST_CHOICES = 30
-_LEGEND = (
-    "A frame with a number is where the model zoomed; the crop of the same number stands beside the overview. Dashed is what "
-    "the question is about."
-)
 _STOPS = {
     "answered": "answered",
     "max_zooms": "out of zooms",
@@ -47,58 +44,38 @@ def write_comparison(
     """Write the page, whole, to `output`; about 15 MB at most.
 
     runs: the base first. compared: of each other run by its name, `compare.compare` with the base. plots: PNG files; None
-    where matplotlib is missing. A source image that is missing or broken is told in its place and stops nothing.
+    where matplotlib is missing. A source image that is missing or broken stops nothing; the page says so in its place.
 
     Raises:
         OSError: if `output` cannot be written, or a plot cannot be read.
     """
     base, *others = runs
-    sections = (
-        ("What was run", _origins(runs)),
-        ("Figures", _figures(runs)),
-        ("Differences", together(_difference(base.name, name, found) for name, found in compared.items())),
-        ("Plots", _plots(plots)),
-        ("Controls", _controls(runs)),
-        ("Failures", _failures(runs)),
+    headings, *lines = side_by_side(runs)
+    content = templates.page(
+        "comparison.html",
+        styles=("base.css", "comparison.css"),
+        title=cut(f"{', '.join(other.name for other in others)} against {base.name}", _SHORT),
+        runs=[run.name for run in runs],
+        properties=_properties(runs),
+        lacking=[run.name for run in runs if run.summary is None],
+        figures=_figures(runs),
+        together={"title": SIDE_BY_SIDE, "headings": headings, "rows": lines},
+        differences=[_difference(base.name, name, found) for name, found in compared.items()],
+        plots=None if plots is None else [_plot(path) for path in plots],
+        controls=controls.findings(runs),
+        letters=[_letters(run.name, found) for run in runs if (found := controls.letters(run.trajectories))],
+        failures=_failures(runs),
     )
-    title = cut(f"{', '.join(other.name for other in others)} against {base.name}", _SHORT)
-    style = part("page.css") + part("comparison.css")
-    fills = {
-        "title": escape(title),
-        "policy": escape(policy(style), quote=True),
-        "style": style,
-        "sections": together(element("section", element("h2", name), body) for name, body in sections),
-    }
-    write_atomic(output, fill(part("comparison.html"), fills).encode("utf-8", "replace"))
+    write_atomic(output, content)
 
 
-# --- what was run
+# --- the settings of each run
 
 
-def _origins(runs: Sequence[Run]) -> Markup:
-    """A row for each property, a column for each run; rows in which the runs differ are marked."""
-    rows = [(name, [cut(value(run), _LONG) for run in runs]) for name, value in _PROPERTIES.items()]
-    body = [
-        element(
-            "tr",
-            element("th", name, scope="row"),
-            *(element("td", element("div", value), dir="auto") for value in values),
-            class_="differs" if len(set(values)) > 1 else "same",
-        )
-        for name, values in rows
-    ]
-    lacking = [run.name for run in runs if run.summary is None]
-    note = (
-        f"Beside the trajectories of {', '.join(lacking)} there is no summary.json that can be read, so command and "
-        "versions are not known; all else is from the trajectories themselves."
-    )
-    return together(
-        (
-            _table(["", *(run.name for run in runs)], body),
-            element("p", "Bold: where the runs differ.", class_="fine"),
-            element("p", note, class_="told") if lacking else None,
-        )
-    )
+def _properties(runs: Sequence[Run]) -> list[Values]:
+    """Each property with its value in each run."""
+    found = {name: [cut(value(run), _LONG) for run in runs] for name, value in _PROPERTIES.items()}
+    return [{"name": name, "runs": values, "differs": len(set(values)) > 1} for name, values in found.items()]
 
 
 def _of_settings(*keys: str) -> Callable[[Run], str]:
@@ -143,6 +120,7 @@ _PROPERTIES: dict[str, Callable[[Run], str]] = {
     "folder": lambda run: str(run.folder),
     "command": lambda run: run.command or _UNRECORDED,
     "policy": _different(lambda trajectory: trajectory.policy),
+    "strategy": _different(lambda trajectory: trajectory.strategy),
     "overview, pixels at most": _of_settings("limits", "max_pixels"),
     "crop, pixels at most": _of_settings("limits", "zoom_pixels"),
     "crop, shown pixels per source pixel": _of_settings("zoom_scale"),
@@ -162,61 +140,35 @@ _PROPERTIES: dict[str, Callable[[Run], str]] = {
 # --- figures
 
 
-def _figures(runs: Sequence[Run]) -> Markup:
-    rows = [_row(run.name, [*evaluate.cells(run.figures), _ended(run.figures)]) for run in runs]
-    headings, *lines = side_by_side(runs)
-    return together(
-        (
-            _table((*evaluate.HEADINGS, "ended"), rows),
-            element("p", f"{SIDE_BY_SIDE}:"),
-            _table(headings, [_row(line[0], line[1:]) for line in lines]),
-        )
-    )
+def _figures(runs: Sequence[Run]) -> Values:
+    rows = [(run.name, *evaluate.cells(run.figures), _ended(run.figures)) for run in runs]
+    return {"headings": (*evaluate.HEADINGS, "ended"), "rows": rows}
 
 
 def _ended(found: Mapping[str, Any]) -> str:
     return ", ".join(f"{_STOPS[reason]} {count:,}" for reason, count in found["stop_reasons"].items())
 
 
-def _difference(base: str, name: str, found: Mapping[str, Any]) -> Markup:
-    rows = [_row(row, compare.cells(one)) for row, one in compare.rows(found)]
-    return together((element("h3", f"{name} against {base}"), _table(compare.HEADINGS, rows)))
+def _difference(base: str, name: str, found: Mapping[str, Any]) -> Values:
+    rows = [(row, *compare.cells(one)) for row, one in compare.rows(found)]
+    return {"title": f"{name} against {base}", "headings": compare.HEADINGS, "rows": rows}
 
 
-def _plots(plots: Sequence[Path] | None) -> Markup:
-    if plots is None:
-        return element("p", 'No plots without matplotlib: pip install "chain-of-focus[plot]", then compare again.')
-    if not plots:
-        return element("p", "The runs have nothing to plot.")
-    return together(_image("png", path.read_bytes(), path.stem, "plot") for path in plots)
+def _plot(path: Path) -> Values:
+    return {"url": data_url("png", path.read_bytes()), "name": path.stem}
 
 
-# --- controls
-
-
-def _controls(runs: Sequence[Run]) -> Markup:
-    letters = [(run.name, found) for run in runs if (found := controls.letters(run.trajectories)) is not None]
-    said = controls.findings(runs) or [
-        "None of these runs is a control of another: none has other crops, another order of options, or no zooms."
-    ]
-    said += [controls.letters_said(name, found) for name, found in letters]
-    sentences = element("ul", *(element("li", sentence, dir="auto") for sentence in said), class_="sentences")
-    return together((sentences, *(_letters(name, found) for name, found in letters)))
-
-
-def _letters(name: str, found: controls.Letters) -> Markup:
+def _letters(name: str, found: controls.Letters) -> Values:
     rows = [
-        _row(letter, [_share(found.right[letter], found.n), _share(found.chosen[letter], found.n)])
-        for letter in found.names
+        (letter, _share(found.right[letter], found.n), _share(found.chosen[letter], found.n)) for letter in found.names
     ]
-    others = f"; {found.others:,} more name none" if found.others else ""
-    return element(
-        "div",
-        element("h3", f"Letters of {name}", dir="auto"),
-        _table(("option", "right", "chosen"), rows),
-        element("p", f"{found.n:,} answers that name an option{others}.", class_="fine"),
-        class_="letters",
-    )
+    return {
+        "name": name,
+        "sentence": controls.letters_said(name, found),
+        "rows": rows,
+        "n": f"{found.n:,}",
+        "others": f"{found.others:,}" if found.others else "",
+    }
 
 
 def _share(count: int, n: int) -> str:
@@ -226,67 +178,44 @@ def _share(count: int, n: int) -> str:
 # --- failures
 
 
-def _failures(runs: Sequence[Run]) -> Markup:
+def _failures(runs: Sequence[Run]) -> list[Values]:
+    """The failures of each run with their pictures; those of the base come last."""
     base, *others = runs
     wrong = [(run, failures(run, base)) for run in (*others, base)]
     shown = [[located(one, run.folder) for one in found[:MOST]] for run, found in wrong]
     drawn = iter(pictures([one for group in shown for one in group]))
-    right = {one.sample.id for one in base.trajectories if scoring.accuracy(one)}
-    pieces = [element("p", _LEGEND, class_="fine")]
-    for (run, found), group in zip(wrong, shown, strict=True):
-        first = f"; those that {base.name} got right come first" if run is not base else ""
-        pieces += (
-            element("h3", f"Failures of {run.name}", dir="auto"),
-            element("p", f"{len(group)} of {len(found):,} wrong answers{first}.", class_="fine", dir="auto"),
-            element("div", *(_failure(one, next(drawn), one.sample.id in right) for one in group), class_="gallery"),
-        )
-    return together(pieces)
+    right = {one.sample.id for one in base.trajectories if scoring.accuracy(one) is True}
+    return [
+        {
+            "name": run.name,
+            "total": f"{len(found):,}",
+            "first": "" if run is base else base.name,
+            "cards": [_failure(one, next(drawn), one.sample.id in right) for one in group],
+        }
+        for (run, found), group in zip(wrong, shown, strict=True)
+    ]
 
 
-def _failure(trajectory: Trajectory, picture: bytes | str, base_right: bool) -> Markup:
+def _failure(trajectory: Trajectory, picture: bytes | str, base_right: bool) -> Values:
     sample = trajectory.sample
     answer = "none" if trajectory.answer is None else spelled(trajectory.answer, sample.choices)
-    options = "   ".join(f"{letter}. {text}" for letter, text in lettered(sample.choices[:_MOST_CHOICES]))
-    truth = " or ".join(spelled(text, sample.choices) for text in sample.answers[:_MOST_CHOICES])
-    told = {
+    facts = {
         "Question": sample.question,
-        "Options": options,
-        "Truth": truth,
+        "Options": "   ".join(f"{letter}. {text}" for letter, text in lettered(sample.choices[:_MOST_CHOICES])),
+        "Truth": " or ".join(spelled(text, sample.choices) for text in sample.answers[:_MOST_CHOICES]),
         "Answer": answer,
         "Ended": _STOPS[trajectory.stop.value] + (f": {trajectory.error}" if trajectory.error else ""),
     }
-    facts = [
+    notes = [
         sample.id,
         str(sample.metadata.get("category", "")),
         f"{trajectory.zooms} zoom{'' if trajectory.zooms == 1 else 's'}",
         "right in the base run" if base_right else "",
         altered(trajectory) or "",
     ]
-    return element(
-        "article",
-        element("p", picture, class_="lost")
-        if isinstance(picture, str)
-        else _image("webp", picture, "The overview with numbered boxes, and the crops", "seen"),
-        element("dl", *(_told(name, text) for name, text in told.items() if text)),
-        element("p", cut(" · ".join(fact for fact in facts if fact), _SHORT), class_="fine", dir="auto"),
-    )
-
-
-def _told(name: str, text: str) -> Markup:
-    return element("div", element("dt", name), element("dd", cut(text, _TEXT), dir="auto"))
-
-
-# --- pieces
-
-
-def _table(headings: Sequence[str], rows: Sequence[Markup]) -> Markup:
-    head = element("tr", *(element("th", heading, scope="col", dir="auto") for heading in headings))
-    return element("div", element("table", element("thead", head), element("tbody", *rows)), class_="wide")
-
-
-def _row(name: str, values: Sequence[str]) -> Markup:
-    return element("tr", element("th", name, scope="row", dir="auto"), *(element("td", value) for value in values))
-
-
-def _image(kind: str, content: bytes, alt: str, class_: str) -> Markup:
-    return element("img", src=f"data:image/{kind};base64,{base64.b64encode(content).decode()}", alt=alt, class_=class_)
+    return {
+        "url": data_url("webp", picture) if isinstance(picture, bytes) else "",
+        "problem": picture if isinstance(picture, str) else "",
+        "facts": [(name, cut(text, _TEXT)) for name, text in facts.items() if text],
+        "notes": [cut(note, _SHORT) for note in notes if note],
+    }

@@ -11,21 +11,21 @@ from cof_agent.errors import InputError
 from cof_agent.evaluation.runs import Run
 from cof_agent.image import open_source
 from cof_agent.trajectory import Trajectory
+from cof_agent.viewer.images import webp
 from cof_agent.viewer.picture import seen
-from cof_agent.viewer.report import encode
 
 MOST = 12
 """Failures of a run that are shown."""
 SIDE = 900
 """Pixels on the long side of an overview."""
 BYTES = 8_500_000
-"""Of all pictures together; a third more as base64."""
+"""All pictures of a page together; base64 takes a third more."""
 _MOST_BYTES = 150_000  # of one
 
 
 def failures(run: Run, base: Run) -> list[Trajectory]:
-    """What the run got wrong, in its order; the questions that the base run got right come first."""
-    right = {one.sample.id for one in base.trajectories if scoring.accuracy(one)}
+    """The wrong answers of the run, in its order; the questions that the base run got right come first."""
+    right = {one.sample.id for one in base.trajectories if scoring.accuracy(one) is True}
     wrong = [one for one in run.trajectories if scoring.accuracy(one) is False]
     return sorted(wrong, key=lambda one: one.sample.id not in right)
 
@@ -56,7 +56,7 @@ def _of_source(path: str, trajectories: Sequence[Trajectory], allowed: int) -> l
     found: list[bytes | str] = []
     for trajectory in trajectories:
         try:
-            found.append(encode(seen(trajectory, source, long_side=SIDE), allowed)[1])
+            found.append(webp(seen(trajectory, source, long_side=SIDE), allowed))
         except (InputError, ValueError, OSError, MemoryError) as error:
             found.append(str(error) or type(error).__name__)
     return found

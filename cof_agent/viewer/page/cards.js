@@ -1,0 +1,163 @@
+// One card: question, verdict, the overview, and what the model wrote and saw turn by turn.
+
+function build(card) {
+  const record = records[card.dataset.index];
+  const inside = el("div", { class: "inside" }, ask(record), choices(record), outcome(record), worth(record), look(record, card), foot(record, card));
+  card.replaceChildren(inside);
+  card.classList.add("built");
+  card.style.minHeight = "";
+}
+
+function ask(record) {
+  const verdict = verdictOf(record);
+  const words = VERDICTS.find(([value]) => value === verdict)[1];
+  return el("div", { class: "ask" },
+    el("h2", { class: "question", dir: "auto" }, record.question || "(no question)"),
+    el("span", { class: `badge ${verdict}` }, words));
+}
+
+function choices(record) {
+  if (!record.choices.length) return null;
+  const truths = record.truth.map(([, choice]) => choice);
+  const chosen = record.answer ? record.answer[1] : null;
+  return el("ol", { class: "choices" }, record.choices.map(([letter, text], index) => {
+    const kind = truths.includes(index) ? "true" : index === chosen && record.right === false ? "false" : "";
+    return el("li", { class: kind, dir: "auto" }, el("b", {}, letter), el("span", {}, text));
+  }));
+}
+
+function spelled(record, [text, choice]) {
+  return choice === null || !record.choices[choice] ? text : record.choices[choice].join(". ");
+}
+
+function outcome(record) {
+  const verdict = record.right === null ? "" : verdictOf(record);
+  const answer = record.answer
+    ? el("dd", { class: verdict, dir: "auto" }, spelled(record, record.answer))
+    : el("dd", { class: "missing" }, "none");
+  const list = el("dl", { class: "outcome" }, el("div", {}, el("dt", {}, "Answer"), answer));
+  if (record.truth.length) {
+    const truth = record.truth.map((one) => spelled(record, one)).join("  or  ");
+    list.append(el("div", {}, el("dt", {}, "Truth"), el("dd", { dir: "auto" }, truth)));
+  }
+  return list;
+}
+
+// What training made of the trajectory. A reward that is not scored says so: that is no 0.
+function worth(record) {
+  const rewards = record.rewards.map(([which, value]) =>
+    el("span", { dir: "auto" }, el("i", {}, `${data.rewards[which]} `), value === null ? el("i", { class: "missing" }, "not scored") : number(value)));
+  const facts = [
+    ["Rewards", rewards.length ? rewards : null],
+    ["Advantage", record.advantage === null ? null : signed(record.advantage)],
+    ["Step", record.step === null ? null : only("step", String(record.step))],
+    ["Group", record.group ? only("group", record.group) : null],
+  ].filter(([, value]) => value !== null);
+  return facts.length ? el("dl", { class: "worth" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))) : null;
+}
+
+// A value that shows only the trajectories that share it.
+function only(facet, value) {
+  return el("button", { type: "button", class: "only", dir: "auto", title: `Show only this ${facet}`, onclick: () => set(facet, value) }, value);
+}
+
+function look(record, card) {
+  const steps = el("ol", { class: "steps" }, record.turns.map((turn) => turnItem(record, turn, card)));
+  if (record.left_out) steps.append(el("li", { class: "turn plain fine" }, `${plural(record.left_out, "more turn")} left out for the size of the page.`));
+  if (record.error) steps.append(el("li", { class: "turn plain" }, message("error", "The run failed", record.error)));
+  return el("div", { class: "look" }, overview(record), steps);
+}
+
+function overview(record) {
+  if (!record.views.length) {
+    const frame = el("div", { class: "frame" }, el("span", { class: "lost" }, el("span", {}, `${record.file || "The image"} was not shown to the model.`)));
+    frame.style.aspectRatio = "16 / 9";
+    return el("figure", { class: "overview" }, frame);
+  }
+  const [width, height] = record.size;
+  const label = "Enlarge the image";
+  const frame = el("button", { type: "button", class: `frame ${width >= height ? "wide" : ""}`, "aria-label": label, onclick: () => enlarge(record, 0) });
+  frame.style.width = `min(100%, ${(72 * width) / height}vh)`;
+  const [shownWidth, shownHeight] = record.views[0].shown;
+  const words = `${width.toLocaleString("en")} × ${height.toLocaleString("en")} pixels, shown to the model at ${shownWidth} × ${shownHeight}`;
+  const caption = el("figcaption", {}, words);
+  if (record.boxes.length) caption.append(el("span", { class: "dash" }), "what the question is about");
+  return el("figure", { class: "overview" }, picture(record, 0, frame, true), caption);
+}
+
+function turnItem(record, turn, card) {
+  const crops = turn.steps.filter((step) => record.views[step.view]).map((step) => crop(record, step, card));
+  const says = el("div", { class: "says" }, thought(turn.thought), turn.steps.map((step) => result(record, step)));
+  if (turn.more) says.append(el("p", { class: "fine" }, `${plural(turn.more, "more action")} in this turn.`));
+  const broken = turn.steps.some((step) => step.kind === "malformed");
+  const spent = [];
+  if (turn.tokens[1] !== null) spent.push(plural(turn.tokens[1], "token"));
+  if (turn.seconds !== null) spent.push(`${number(turn.seconds)} s`);
+  says.append(el("details", { open: broken ? "" : null }, el("summary", {}, ["As written", ...spent].join(" · ")), el("pre", { dir: "auto" }, turn.text)));
+  return el("li", { class: crops.length ? "turn" : "turn plain" }, crops.length ? el("div", { class: "crops" }, crops) : null, says);
+}
+
+function thought(text) {
+  if (!text) return null;
+  const paragraph = el("p", { class: "thought", dir: "auto" }, text);
+  if (text.length < 700) return paragraph;
+  paragraph.classList.add("long");
+  const more = el("button", { type: "button", class: "more", onclick: () => { paragraph.classList.remove("long"); more.remove(); } }, "Show all of it");
+  return [paragraph, more];
+}
+
+function crop(record, step, card) {
+  const k = step.view;
+  const frame = el("button", {
+    type: "button", class: "frame crop", "aria-label": `Enlarge crop ${k}`,
+    onclick: () => enlarge(record, k),
+    onmouseenter: () => highlight(card, k), onmouseleave: () => highlight(card, null),
+    onfocus: () => highlight(card, k), onblur: () => highlight(card, null),
+  });
+  frame.style.setProperty("--hue", hue(k));
+  const [x0, y0, x1, y1] = record.views[k].region;
+  frame.style.width = `min(100%, ${(300 * (x1 - x0)) / (y1 - y0)}px)`;
+  picture(record, k, frame, false).append(tag(k, "own"));
+  return frame;
+}
+
+// The result of one action.
+function result(record, step) {
+  if (step.kind === "answer") return el("p", { class: "said", dir: "auto" }, el("span", {}, "Answers"), step.text);
+  const parts = [];
+  if (step.kind === "malformed") parts.push(message("malformed", "Not an action", step.text));
+  const asked = step.asked ? `${step.asked} of ${step.of ? `image ${step.of}` : "the overview"}` : "";
+  if (step.error && step.error !== step.text) parts.push(message("error", "Refused", step.error, asked));
+  const view = record.views[step.view];
+  if (view) {
+    const [x0, y0, x1, y1] = view.region;
+    const shown = `${x1 - x0} × ${y1 - y0} source pixels, shown at ${view.shown[0]} × ${view.shown[1]}`;
+    parts.push(el("p", { class: "fine" }, `${asked}: ${shown}.${step.note ? ` ${step.note}` : ""}`));
+    if (record.altered) parts.push(el("p", { class: "fine odd" }, `The model did not see this crop: in this run crops were ${record.altered}.`));
+  } else if (step.kind === "zoom" && !step.error) {
+    parts.push(el("p", { class: "fine" }, `Asked for ${asked}. This zoom was not carried out.`));
+  }
+  return parts;
+}
+
+function message(kind, title, text, code) {
+  return el("div", { class: `message ${kind}` }, el("b", {}, title), text, code ? el("code", {}, code) : null);
+}
+
+function foot(record, card) {
+  const at = Number(card.dataset.index) + 1;
+  const link = el("a", { href: `#at=${at}`, title: "Link to this one", onclick: (event) => { event.preventDefault(); goTo(card); } }, `#${at}`);
+  const stop = el("span", { class: record.stop === "answered" ? "" : "odd" }, STOPS[record.stop] || record.stop);
+  const [tokensIn, tokensOut] = record.tokens;
+  const facts = [
+    record.id, record.category, record.file, record.policy, record.strategy,
+    record.resolution === null ? "" : `resolution ${record.resolution}`,
+    record.play === null ? "" : `play ${record.play}`,
+    record.shuffle === null ? "" : `options shuffled with seed ${record.shuffle}`,
+    plural(record.zooms, "zoom"),
+    tokensIn === null ? "" : `${plural(tokensIn, "token")} in`,
+    tokensOut === null ? "" : `${plural(tokensOut, "token")} out`,
+    record.seconds === null ? "" : `${number(record.seconds)} s`,
+  ];
+  return el("div", { class: "record" }, link, stop, facts.filter(Boolean).map((fact) => el("span", {}, fact)));
+}

@@ -1,4 +1,4 @@
-"""`cof compare BASE OTHER ... -o DIR`: runs of `cof eval` on the same questions, held against the first, question by question."""
+"""`cof compare BASE OTHER ... -o DIR`: compares each run of `cof eval` with the first one, question by question."""
 
 from __future__ import annotations
 

@@ -97,11 +97,13 @@ def _of_settings(*keys: str) -> Callable[[Run], str]:
 def _plain(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "null"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else json.dumps(value)
 
 
 def _or(none: str, value: Callable[[Run], str]) -> Callable[[Run], str]:
-    """The same value with a word for null."""
+    """The same value with a word for null and for an empty list."""
     return lambda run: none if (found := value(run)) == "null" else found
 
 
@@ -116,11 +118,18 @@ def _different(value: Callable[[Trajectory], str]) -> Callable[[Run], str]:
     return lambda run: ", ".join(sorted({value(trajectory) for trajectory in run.trajectories})) or _UNRECORDED
 
 
+def _order(trajectory: Trajectory) -> str:
+    seed = trajectory.shuffle_seed
+    return "as published" if seed is None else f"shuffled, seed {seed}"
+
+
 _PROPERTIES: dict[str, Callable[[Run], str]] = {
     "folder": lambda run: str(run.folder),
     "command": lambda run: run.command or _UNRECORDED,
     "policy": _different(lambda trajectory: trajectory.policy),
     "strategy": _different(lambda trajectory: trajectory.strategy),
+    "order of the options": _different(_order),
+    "overview, long side in pixels": _or("as the limits allow", _of_settings("resolution")),
     "overview, pixels at most": _of_settings("limits", "max_pixels"),
     "crop, pixels at most": _of_settings("limits", "zoom_pixels"),
     "crop, shown pixels per source pixel": _of_settings("zoom_scale"),
@@ -131,6 +140,7 @@ _PROPERTIES: dict[str, Callable[[Run], str]] = {
     "temperature": _of_settings("sampling", "temperature"),
     "seed": _or("none, greedy", _of_settings("sampling", "seed")),
     "tokens a turn at most": _of_settings("sampling", "max_tokens"),
+    "tools beside the zoom": _or("none", _of_settings("tools")),
     "system prompt": _or("ours", _of_settings("prompt")),
     "protocol": _different(lambda trajectory: trajectory.protocol_version),
     "versions": _versions,

@@ -10,11 +10,11 @@ from cof_agent.geometry import View
 from cof_agent.image import open_source
 from cof_agent.protocol import lettered, thought
 from cof_agent.region_refs import in_source_pixels
-from cof_agent.trajectory import Action, Malformed, Observation, Trajectory, Turn
+from cof_agent.trajectory import Action, Malformed, Observation, Trajectory, Turn, Use
 from cof_agent.viewer import templates
 from cof_agent.viewer.images import webp
 from cof_agent.viewer.picture import altered, seen, spelled
-from cof_agent.viewer.record import paired
+from cof_agent.viewer.record import asked_for, paired
 from cof_agent.viewer.templates import cut, data_url
 
 MOST_BYTES = 300_000
@@ -25,7 +25,7 @@ _MOST_TURNS, _MOST_STEPS, _MOST_CHOICES, _MOST_NOTES = 30, 8, 30, 12
 _LONG, _SHORT = 1_200, 200  # characters of one text
 
 Line = tuple[str, str]
-"""One line of a turn: what it is (thought, zoom, problem), and its text."""
+"""One line of a turn: what it is (thought, zoom, result, problem), and its text."""
 
 
 def notebook_html(trajectory: Trajectory) -> str:
@@ -92,7 +92,10 @@ def _step(action: Action | None, observation: Observation | None, number: int, v
     if view is not None:
         width, height = (round(side) for side in (view.region.width, view.region.height))
         shown = f"{view.shown_size.width} × {view.shown_size.height}"
-        yield "zoom", f"Zoom {number}: {width} × {height} source pixels, shown at {shown}"
+        made = "Zoom" if view.tool is None else f"Image by {view.tool}"
+        yield "zoom", f"{made} {number}: {width} × {height} source pixels, shown at {shown}"
+    elif observation is not None and observation.text is not None:
+        yield "result", f"{asked_for(action) if isinstance(action, Use) else 'Result'}: {observation.text}"
     elif observation is not None:
         yield "problem", f"Refused: {observation.error}"
     elif isinstance(action, Malformed):

@@ -80,9 +80,15 @@ def seen(trajectory: Trajectory, source: Source, *, long_side: int) -> Image.Ima
 
 
 def altered(trajectory: Trajectory) -> str | None:
-    """The sentence about an ablation, in which the model saw other crops than are drawn; None where it saw these."""
+    """The sentence that says where the model saw other images than are drawn; None where it saw these.
+
+    In an ablation it saw other crops. Of an image that a tool made, the region that the tool was given is drawn.
+    """
     crops = trajectory.settings.get("crop", "real")
-    return None if crops == "real" else f"The crops that the model saw were {crops}, not these"
+    tools = sorted({view.tool for view in trajectory.views if view.tool is not None})
+    if crops != "real":
+        return f"The crops that the model saw were {crops}, not these"
+    return f"Drawn are the regions that {', '.join(tools)} got, not the images made of them" if tools else None
 
 
 def _size(trajectory: Trajectory, source: Source) -> Size:

@@ -15,7 +15,7 @@ from cof_agent.geometry import Box, View
 from cof_agent.protocol import lettered, thought
 from cof_agent.region_refs import in_source_pixels
 from cof_agent.scoring import choice_of
-from cof_agent.trajectory import Action, Answer, Observation, Trajectory, Turn, Zoom, views_of
+from cof_agent.trajectory import Action, Answer, Observation, Trajectory, Turn, Use, Zoom, views_of
 from cof_agent.viewer.templates import cut
 
 MOST_VIEWS = 100
@@ -137,6 +137,7 @@ def _view(view: View, number: int) -> dict[str, Any]:
         "image": number,
         "region": list(view.region.pixels()),
         "shown": [view.shown_size.width, view.shown_size.height],
+        "tool": None if view.tool is None else cut(view.tool, 80),  # the page shows what the tool was given
     }
 
 
@@ -173,8 +174,8 @@ def paired(turn: Turn) -> Iterator[tuple[Action | None, Observation | None]]:
 
 def _step(action: Action | None, observation: Observation | None, next_view: int, limit: int) -> dict[str, Any]:
     step: dict[str, Any] = {"kind": action.kind if action else "observation"}
-    if isinstance(action, Zoom):
-        step["asked"] = cut("[" + ", ".join(str(value) for value in action.box[:8]) + "]", 120)
+    if isinstance(action, Zoom | Use):
+        step["asked"] = asked_for(action)
         step["of"] = action.image
     elif isinstance(action, Answer):
         step["text"] = cut(action.text, limit // 2)
@@ -183,9 +184,18 @@ def _step(action: Action | None, observation: Observation | None, next_view: int
     if observation is not None:
         if observation.view is not None:
             step["view"] = next_view
+        step["said"] = None if observation.text is None else cut(observation.text, limit // 2)
         step["error"] = None if observation.error is None else cut(observation.error, 400)
         step["note"] = None if observation.note is None else cut(observation.note, 400)
     return step
+
+
+def asked_for(action: Zoom | Use) -> str:
+    """A zoom's box, or a tool with its arguments, as the model wrote them."""
+    if isinstance(action, Zoom):
+        return cut("[" + ", ".join(str(value) for value in action.box[:8]) + "]", 120)
+    arguments = ", ".join(f"{name}={value!r}" for name, value in list(action.arguments.items())[:8])
+    return cut(f"{action.tool}({arguments})", 120)
 
 
 def _choice(answer: str, choices: tuple[str, ...]) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cof_agent.backends.local.policy import load
+from cof_agent.agent import Agent
 from cof_agent.data.samples import read_samples
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.evaluation.compare import compare
 from cof_agent.evaluation.runs import Run
 from cof_agent.geometry import Size
-from cof_agent.nano import NANO
-from cof_agent.rollout import rollout
 from cof_agent.scenes.write import write_scenes
 from cof_agent.scoring import accuracy
 from cof_agent.trajectory import Malformed, Observation, Trajectory, Turn
@@ -48,9 +44,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> list[Trajectory]:
     """What nano does with three questions; it zooms once at least."""
     folder = tmp_path_factory.mktemp("scenes")
     write_scenes(folder, count=3, seed=1, size=Size(1920, 1080), split="test")
-    policy = load(NANO)
-    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-    found = asyncio.run(rollout(read_samples(folder), policy, environment, progress=False))
+    found = Agent("nano").ask_many(read_samples(folder), progress=False)
     assert any(one.zooms for one in found)
     return found
 
@@ -84,8 +78,7 @@ def run_of(played: Sequence[Trajectory]) -> list[Trajectory]:
 
 
 @pytest.fixture(scope="module")
-def browser(played: list[Trajectory]) -> Iterator[Browser]:
-    """Starts after nano has played: while it runs, this thread has an event loop, and `asyncio.run` is refused."""
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Without its own sandbox Chromium runs in containers, too; it only opens files that these tests have written.
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

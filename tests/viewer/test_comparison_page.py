@@ -16,9 +16,8 @@ from cof_agent.cli import main
 from cof_agent.commands import compare as command
 from cof_agent.evaluation.runs import Run
 from cof_agent.geometry import Box, Size, View
-from cof_agent.trajectory import Observation, Trajectory, Turn
+from cof_agent.trajectory import Observation, Sample, StopReason, Tokens, Trajectory, Turn, to_json
 from cof_agent.viewer import gallery
-from tests.evaluation.test_compare import answered, questions, written
 from tests.viewer.drawn import NASTY
 from tests.viewer.parsed_page import ParsedPage, digest
 
@@ -34,7 +33,7 @@ SETTINGS = {
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A blue field with a yellow patch, of the size of the overview that `answered` has."""
+    """A blue field with a yellow patch."""
     drawn = Image.new("RGB", (1000, 500), "#204060")
     ImageDraw.Draw(drawn).rectangle((700, 100, 799, 199), fill="#ffee00")
     drawn.save(path := tmp_path / "scene.png")
@@ -47,18 +46,31 @@ def without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def played(image: Path, right: Sequence[bool], **settings: Any) -> list[Trajectory]:
-    """Trajectories that zoom onto the yellow patch of the image."""
-    view = View(Size(1000, 500), Box(680, 80, 820, 220), Size(112, 112))
-    return [
-        replace(
-            one,
-            sample=replace(one.sample, image=str(image), choices=("no", one.sample.answers[0])),
-            turns=(Turn("", (), (Observation(view=view),)), *one.turns),
-            policy="nano",
-            settings=SETTINGS | settings,
+    """Answers to q0, q1, ... of two categories, after a zoom onto the yellow patch of the image."""
+    size = Size(1000, 500)
+    overview, crop = (
+        View(size, Box(0, 0, 1000, 500), Size(448, 224)),
+        View(size, Box(680, 80, 820, 220), Size(112, 112)),
+    )
+    found = []
+    for k, good in enumerate(right):
+        sample = Sample(
+            f"q{k}", str(image), f"What is {k}?", (str(k),), ("no", str(k)), metadata={"category": "ab"[k % 2]}
         )
-        for one in answered(questions(len(right)), right)
-    ]
+        answer = str(k) if good else "?"
+        turns = (
+            Turn("", (), (Observation(view=crop),)),
+            Turn(f"<answer>{answer}</answer>", (), tokens=Tokens(100, 10)),
+        )
+        made_with = SETTINGS | settings
+        found.append(Trajectory(sample, overview, turns, StopReason.ANSWERED, answer, "nano", settings=made_with))
+    return found
+
+
+def written(folder: Path, trajectories: Sequence[Trajectory]) -> Path:
+    folder.mkdir()
+    (folder / "trajectories.jsonl").write_text("".join(to_json(one) + "\n" for one in trajectories))
+    return folder
 
 
 def compared(tmp_path: Path, *folders: Path) -> ParsedPage:
@@ -143,9 +155,8 @@ def test_a_failure_shows_picture_question_truth_answer_and_end_in_this_order(tmp
 
 
 def test_what_the_base_got_right_comes_first() -> None:
-    samples = questions(8)
-    base = Run("base", answered(samples[:6], [k % 2 == 0 for k in range(6)]))
-    run = Run("other", answered(samples, [k == 2 for k in range(8)]))
+    base = Run("base", played(Path("a.png"), [k % 2 == 0 for k in range(6)]))
+    run = Run("other", played(Path("a.png"), [k == 2 for k in range(8)]))
     assert [one.sample.id for one in gallery.failures(run, base)] == ["q0", "q4", "q1", "q3", "q5", "q6", "q7"]
     unknown = Run("x", [replace(one, sample=replace(one.sample, answers=())) for one in run.trajectories])
     assert gallery.failures(unknown, base) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from cof_agent.geometry import Box
-from cof_agent.trajectory import Observation, Sample, StopReason, Trajectory
+from cof_agent.trajectory import Observation, Sample, StopReason, Trajectory, Turn, Use
 from cof_agent.viewer.notebook import notebook_html
 from cof_agent.viewer.picture import PALETTE
 from tests.viewer.drawn import NASTY, PATCH, TARGET, crop, is_close, trajectory, turn, zoom
@@ -39,6 +39,16 @@ def test_a_trajectory_shows_its_picture_and_its_words(image: Path) -> None:
     crop_at = (picture.width - 100, 100)
     assert is_close(picture.convert("RGB").getpixel(crop_at), PATCH), "the crop stands beside the overview"
     assert is_close(picture.convert("RGB").getpixel((picture.width - 2, 40)), PALETTE[0], 60), "in a numbered frame"
+
+
+def test_the_use_of_a_tool_shows_its_result(image: Path) -> None:
+    rotated = replace(crop(TARGET), tool="rotate", arguments=(("degrees", 90),))
+    actions = (Use("read_text", {"language": "en"}), Use("rotate", {"degrees": 90}))
+    done = trajectory(image, Turn("", actions, (Observation(text="STOP"), Observation(view=rotated))))
+    texts = ParsedPage(notebook_html(done)).texts
+    assert "read_text(language='en'): STOP" in texts
+    assert "Image by rotate 1: 60 × 60 source pixels, shown at 112 × 112" in texts
+    assert "Drawn are the regions that rotate got, not the images made of them" in texts[-1]
 
 
 def test_text_is_never_markup_and_nothing_is_asked_for(image: Path) -> None:

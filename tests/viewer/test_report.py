@@ -13,7 +13,7 @@ from PIL import Image
 from cof_agent.geometry import Box
 from cof_agent.protocol import parse, write_zoom
 from cof_agent.scoring import accuracy
-from cof_agent.trajectory import Observation, Sample, StopReason, Tokens, Trajectory, Turn
+from cof_agent.trajectory import Observation, Sample, StopReason, Tokens, Trajectory, Turn, Use
 from cof_agent.viewer import images, report
 from cof_agent.viewer.report import MAX_PAGE_BYTES, write_page
 from tests.viewer.drawn import FIELD, NASTY, PATCH, SIZE, TARGET, crop, is_close, trajectory, turn, zoom
@@ -71,9 +71,9 @@ def test_errors_and_malformed_turns_are_shown_in_their_place(image: Path, tmp_pa
     chatter = turn("I do not know")
     [record] = page([trajectory(image, refused, mixed, chatter, answer=None)], tmp_path).records
     first, second, third = record["turns"]
-    assert first["steps"] == [
-        {"kind": "zoom", "asked": "[900, 0, 950, 50]", "of": 0, "error": "It lies outside.", "note": None}
-    ]
+    [step] = first["steps"]
+    assert (step["kind"], step["asked"], step["of"]) == ("zoom", "[900, 0, 950, 50]", 0)
+    assert step["error"] == "It lies outside." and "view" not in step
     assert second["steps"][0]["view"] == 1
     assert second["steps"][1]["kind"] == "malformed" and second["steps"][1]["error"] == "The tool call is not JSON."
     assert third["steps"][0]["kind"] == "malformed" and third["text"] == "I do not know"
@@ -91,6 +91,17 @@ def test_each_action_stands_with_its_own_observation(image: Path, tmp_path: Path
         ("zoom", None, 1),
         ("zoom", None, None),
     ]
+
+
+def test_the_use_of_a_tool_shows_its_arguments_and_its_result(image: Path, tmp_path: Path) -> None:
+    read, turned = Use("read_text", {"language": "en"}), Use("rotate", {"degrees": 90}, 1)
+    rotated = replace(crop(TARGET), tool="rotate", arguments=(("degrees", 90),))
+    tools = Turn("", (read, turned), (Observation(text="STOP"), Observation(view=rotated)))
+    [record] = page([trajectory(image, zoom(crop(TARGET)), tools)], tmp_path).records
+    first, second = record["turns"][1]["steps"]
+    assert (first["kind"], first["asked"], first["of"], first["said"]) == ("use", "read_text(language='en')", 0, "STOP")
+    assert "view" not in first and (second["asked"], second["of"], second["view"]) == ("rotate(degrees=90)", 1, 2)
+    assert [view["tool"] for view in record["views"]] == [None, None, "rotate"]
 
 
 def test_an_ablated_run_says_that_the_model_saw_other_crops(image: Path, tmp_path: Path) -> None:

@@ -126,16 +126,19 @@ function result(record, step) {
   if (step.kind === "answer") return el("p", { class: "said", dir: "auto" }, el("span", {}, "Answers"), step.text);
   const parts = [];
   if (step.kind === "malformed") parts.push(message("malformed", "Not an action", step.text));
-  const asked = step.asked ? `${step.asked} of ${step.of ? `image ${step.of}` : "the overview"}` : "";
+  const asked = step.asked ? `${step.asked} ${step.kind === "use" ? "on" : "of"} ${step.of ? `image ${step.of}` : "the overview"}` : "";
   if (step.error && step.error !== step.text) parts.push(message("error", "Refused", step.error, asked));
   const view = record.views[step.view];
   if (view) {
     const [x0, y0, x1, y1] = view.region;
     const shown = `${x1 - x0} × ${y1 - y0} source pixels, shown at ${view.shown[0]} × ${view.shown[1]}`;
     parts.push(el("p", { class: "fine" }, `${asked}: ${shown}.${step.note ? ` ${step.note}` : ""}`));
+    if (view.tool) parts.push(el("p", { class: "fine odd" }, `This is the region that ${view.tool} was given. The model saw the image that ${view.tool} made of it.`));
     if (record.altered) parts.push(el("p", { class: "fine odd" }, `The model did not see this crop: in this run crops were ${record.altered}.`));
-  } else if (step.kind === "zoom" && !step.error) {
-    parts.push(el("p", { class: "fine" }, `Asked for ${asked}. This zoom was not carried out.`));
+  } else if (step.said) {
+    parts.push(message("result", asked, step.said));
+  } else if (step.asked && !step.error) {
+    parts.push(el("p", { class: "fine" }, `Asked for ${asked}. Nothing was shown for it.`));
   }
   return parts;
 }

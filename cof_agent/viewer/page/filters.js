@@ -52,7 +52,7 @@ function clearFilters() {
 
 // The words of a turn that its card shows at once; searching the numbers of every box would find too much.
 function readable(turn) {
-  const said = turn.steps.flatMap((step) => [step.text, step.error, step.note]);
+  const said = turn.steps.flatMap((step) => [step.text, step.said, step.error, step.note]);
   const broken = turn.steps.some((step) => step.kind === "malformed");
   return [broken ? turn.text : turn.thought, ...said].filter(Boolean).join("\n");
 }

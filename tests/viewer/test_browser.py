@@ -27,7 +27,7 @@ pytest.importorskip(
     "playwright", reason="the pages are tried in a browser only with playwright: pip install playwright"
 )
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
@@ -69,7 +69,7 @@ def run_of(played: Sequence[Trajectory]) -> list[Trajectory]:
                 played[place // PLAYS],
                 step=step,
                 group=f"{step}.{place // PLAYS}",
-                play=place % PLAYS,
+                play=1 + place % PLAYS,
                 rewards=rewards,
                 advantage=None if step == 2 else (-1.0) ** number * number / 4,
             )
@@ -88,11 +88,16 @@ def browser() -> Iterator[Browser]:
 def opened(browser: Browser) -> Iterator[Open]:
     """Opens a written page. At the end of the test: nothing was said on the console, asked for, or popped up."""
     faults: list[str] = []
+
+    def dismiss(dialog: Dialog) -> None:
+        faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
     context = browser.new_context(viewport={"width": 1300, "height": 900})
     context.set_default_timeout(10_000)
     context.on("console", lambda message: faults.append(f"console: {message.text}"))
     context.on("weberror", lambda error: faults.append(f"error: {error.error}"))
-    context.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    context.on("dialog", dismiss)
     context.on("request", lambda request: faults.append(f"request: {request.url}") if fetches(request.url) else None)
 
     def go(path: Path) -> Page:

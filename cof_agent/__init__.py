@@ -22,7 +22,7 @@ _HOMES = {
     "Agent": "cof_agent.agent",
     "AgentConfig": "cof_agent.config",
     "Sample": "cof_agent.trajectory",
-    "Trajectory": "cof_agent.trajectory",
+    "Trajectory": "cof_agent.agent",  # with which a trajectory shows itself in a notebook
     "load": "cof_agent.backends.load",
 }
 

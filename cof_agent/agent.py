@@ -31,7 +31,7 @@ from cof_agent.region_refs import check_regions
 from cof_agent.rollout import Done, rollout
 from cof_agent.strategies import registry
 from cof_agent.tools import load_tool
-from cof_agent.trajectory import Sample, Trajectory
+from cof_agent.trajectory import Sample, Trajectory, shown_by
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -173,6 +173,15 @@ class Agent:
             play=episode.play,
             shuffle_seed=episode.shuffle_seed,
         )
+
+
+def _notebook_html(trajectory: Trajectory) -> str:
+    from cof_agent.viewer.notebook import notebook_html  # the viewer is loaded when a notebook asks
+
+    return notebook_html(trajectory)
+
+
+shown_by(_notebook_html)
 
 
 def check(config: AgentConfig) -> None:

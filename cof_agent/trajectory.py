@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -181,14 +182,17 @@ class Trajectory:
         return sum(turn.seconds for turn in self.turns)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the picture with the zooms, and the text of each turn.
+        """What a notebook shows: the picture with the zooms, and the text of each turn (see `shown_by`)."""
+        return _html(self) if _html else f"<pre>{escape(to_json(self))}</pre>"
 
-        The viewer lies above this module. It is imported here, and only when a notebook asks: a trajectory that was read
-        from a file, without any agent, shows itself as well, and no renderer has to be registered first.
-        """
-        from cof_agent.viewer.notebook import notebook_html
 
-        return notebook_html(self)
+_html: Callable[[Trajectory], str] | None = None
+
+
+def shown_by(html: Callable[[Trajectory], str]) -> None:
+    """Has trajectories show themselves in notebooks by `html`. The viewer lies above this module, so it is handed in."""
+    global _html
+    _html = html
 
 
 def views_of(overview: View | None, turns: Iterable[Turn]) -> tuple[View, ...]:

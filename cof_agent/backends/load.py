@@ -85,7 +85,7 @@ def load(
             zoom_pixels=zoom_pixels,
             timeout=timeout,
         )
-    from cof_agent.backends.local.policy import load as load_local
+    from cof_agent.backends.checkpoint import load as load_local
 
     with _quiet():
         return load_local(

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f'serving needs {" and ".join(missing)}: pip install "chain-of-focus[api]".')
     import transformers
 
-    from cof_agent.backends.local.policy import is_small_checkpoint, place
+    from cof_agent.backends.checkpoint import is_small_checkpoint, place
     from cof_agent.backends.local.processor import load_processor
 
     # The server asks for this by name at each load; there is no option for it.

@@ -22,7 +22,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from cof_agent import protocol
-from cof_agent.backends.local.policy import LocalPolicy, load
+from cof_agent.backends.checkpoint import load
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings

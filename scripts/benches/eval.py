@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benches.agent import SequentialTransformers, rate
 from cof_agent import cli
-from cof_agent.backends.local.policy import load
+from cof_agent.backends.checkpoint import load
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.evaluation.metrics import summarise

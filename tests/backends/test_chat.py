@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from cof_agent.backends.chat import ChatPolicy, connect
-from cof_agent.backends.local.policy import load
+from cof_agent.backends.checkpoint import load
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem

@@ -32,9 +32,10 @@ from cof_agent import protocol
 from cof_agent.agent import Agent
 from cof_agent.backends import families
 from cof_agent.backends.chat import connect
+from cof_agent.backends.checkpoint import load
 from cof_agent.backends.families import FAMILIES, Family, Markers, Vision
 from cof_agent.backends.local.decode import Generated, Prompt
-from cof_agent.backends.local.policy import LocalPolicy, load
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.cli import main as cof
 from cof_agent.config import AgentConfig

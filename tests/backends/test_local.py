@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from cof_agent.backends.checkpoint import load, place
 from cof_agent.backends.families import FAMILIES
 from cof_agent.backends.local.cpu import speed_up_training, speed_up_vision
 from cof_agent.backends.local.decode import Generated, Prompt
-from cof_agent.backends.local.policy import LocalPolicy, load, place
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor, prepare_images
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import episodes

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.vision_utils import get_vision_window_index
 
 from cof_agent import protocol
-from cof_agent.backends.local.policy import load
+from cof_agent.backends.checkpoint import load
 from cof_agent.backends.regions.features import SLOT, RegionConfig, RegionExtractor, maps_of, slotted, with_regions
 from cof_agent.backends.regions.fourier import waves_of
 from cof_agent.backends.regions.policy import RegionPolicy

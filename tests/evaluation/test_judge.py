@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cof_agent.backends.chat import ChatPolicy, connect
-from cof_agent.backends.local.policy import load
+from cof_agent.backends.checkpoint import load
 from cof_agent.commands import eval as eval_command
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge, read_verdict

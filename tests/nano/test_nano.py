@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cof_agent import scoring
-from cof_agent.backends.local.policy import load
+from cof_agent.backends.checkpoint import load
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Size

@@ -27,8 +27,9 @@ from PIL import Image
 from trl.generation import vllm_client
 from trl.generation.vllm_generation import VLLMGeneration
 
+from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.decode import Generated, Prompt
-from cof_agent.backends.local.policy import LocalPolicy, load
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.nano import NANO

@@ -14,7 +14,8 @@ import torch
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from cof_agent import scoring
-from cof_agent.backends.local.policy import LocalPolicy, load
+from cof_agent.backends.checkpoint import load
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.data.samples import at_resolutions, read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings

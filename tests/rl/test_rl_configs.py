@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from cof_agent import protocol
-from cof_agent.backends.local.policy import load
+from cof_agent.backends.checkpoint import load
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError

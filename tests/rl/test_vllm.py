@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from accelerate import Accelerator
 
+from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.decode import Generated
-from cof_agent.backends.local.policy import LocalPolicy, load
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size

@@ -291,7 +291,7 @@ def test_training_is_looked_at_by_the_agent_and_leaves_a_whole_folder(
     card = (output / "README.md").read_text()
     assert "12 samples" in card
     assert "| 4 | " in card
-    from cof_agent.backends.local.policy import load
+    from cof_agent.backends.checkpoint import load
 
     assert load(output).coordinates is CoordinateSystem.ABSOLUTE
     assert json.loads((output / "preprocessor_config.json").read_text())["processor_class"] == "Qwen2_5_VLProcessor"

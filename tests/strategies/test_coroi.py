@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cof_agent import protocol
-from cof_agent.backends.local.policy import LocalPolicy, load
+from cof_agent.backends.checkpoint import load
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.evaluation import metrics as evaluate

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cof_agent import protocol
-from cof_agent.backends.local.policy import LocalPolicy, load
+from cof_agent.backends.checkpoint import load
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.geometry import Box, Size, View
 from cof_agent.strategies.spot import relevance as relevant
 from cof_agent.strategies.spot.relevance import relevance

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText
 
-from cof_agent.backends import families
 from cof_agent.backends.local.batching import Batcher
-from cof_agent.backends.local.cpu import is_small, speed_up_vision
 from cof_agent.backends.local.decode import Decoder, Generated, Prompt
 from cof_agent.backends.local.memory import Picture
-from cof_agent.backends.local.processor import load_processor, prepare_images
-from cof_agent.backends.local.reader import Reader, check_name, unreadable
-from cof_agent.errors import InputError
-from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.backends.local.processor import prepare_images
+from cof_agent.backends.local.reader import Reader
 from cof_agent.policy import Completion, PolicyError, Sampling, begun
 from cof_agent.trajectory import Tokens
 
@@ -123,105 +117,3 @@ class LocalPolicy(Reader):
         if not self._decoder.knows(picture):
             _ = picture.patches  # now, in the caller's thread, rather than in the one that everybody waits for
         return picture
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a model runs, and in which precision."""
-
-    device: str
-    dtype: torch.dtype
-
-
-def place(device: str | None = None, dtype: str | None = None, *, small: bool = False) -> Placement:
-    """The device and precision to use: what is asked for, else the best there is.
-
-    CUDA in bfloat16; a CPU in bfloat16 where its instructions have it and the model is not `small` (`is_small`), else
-    in float32: a small model gains nothing by 16 bit, and its answers would depend on who else is answered.
-
-    Raises:
-        InputError: for a name that torch does not know, or a device that is not there.
-    """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        kind = torch.device(device).type
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"there is no device {device!r} here; leave it out to use what there is.") from None
-    if dtype is None:
-        wide = kind != "cuda" and (small or not _cpu_has_bfloat16(kind))
-        return Placement(device, torch.float32 if wide else torch.bfloat16)
-    chosen = getattr(torch, dtype, None)
-    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
-        raise InputError(f"{dtype!r} is no precision of torch; use bfloat16, float16 or float32.")
-    return Placement(device, chosen)
-
-
-def _cpu_has_bfloat16(kind: str) -> bool:
-    found = torch.cpu.get_capabilities()
-    return kind == "cpu" and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-
-
-def _kind(config: Any) -> tuple[Any, type[LocalPolicy]]:
-    """What a checkpoint is loaded as, and the policy it makes: those with region embeddings have their own."""
-    if getattr(config, "region_config", None) is None:
-        return AutoModelForImageTextToText, LocalPolicy
-    from cof_agent.backends.regions.features import RegionQwen
-    from cof_agent.backends.regions.policy import RegionPolicy
-
-    return RegionQwen, RegionPolicy
-
-
-def is_small_checkpoint(config: Any) -> bool:
-    """`is_small` for a model that is not loaded."""
-    with torch.device("meta"):  # no memory for weights
-        return is_small(AutoModelForImageTextToText.from_config(config))
-
-
-def load(
-    model: str | Path,
-    *,
-    name: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    attn: str | None = None,
-    max_pixels: int | None = None,
-    zoom_pixels: int | None = None,
-    capacity: int = CAPACITY,
-) -> LocalPolicy:
-    """Loads `nano`, or a checkpoint from a directory or the hub.
-
-    name: how the policy is called in the record, by default as `model`. device, dtype: see `place`. attn: the attention of
-    transformers, such as sdpa or flash_attention_2. For the rest see `LocalPolicy`.
-
-    Raises:
-        InputError: if there is no such checkpoint, it cannot be read, or it is of another family.
-    """
-    where = str(model)
-    if where == NANO:
-        where, name = str(WEIGHTS), name or NANO
-    check_name(where)
-    place(device, dtype)  # what is wrong with these is said first
-    try:
-        config = AutoConfig.from_pretrained(where)
-        families.of(config)  # another one is refused before its weights are read
-        processor: Any = load_processor(where, config)
-        kind, policy = _kind(config)
-        placement = place(device, dtype, small=is_small_checkpoint(config))
-        chosen = {} if attn is None else {"attn_implementation": attn}
-        weights: Any = kind.from_pretrained(where, config=config, dtype=placement.dtype, **chosen)
-    except InputError:
-        raise
-    except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
-        raise unreadable(where, error) from None
-    if torch.device(placement.device).type == "cpu":
-        speed_up_vision(weights)
-    return policy(
-        weights.to(placement.device).eval(),
-        processor,
-        name=name or where,
-        max_pixels=max_pixels,
-        zoom_pixels=zoom_pixels,
-        capacity=capacity,
-        folder=Path(where) if Path(where).is_dir() else None,
-    )

@@ -16,7 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from cof_agent.commands import common
-from cof_agent.episodes import episodes
+from cof_agent.episodes import by_key, episodes
 from cof_agent.errors import InputError
 from cof_agent.evaluation.difficulty import Rated, chosen, rated
 from cof_agent.trajectory import Sample, to_json, write_atomic
@@ -32,9 +32,11 @@ def run(options: argparse.Namespace) -> int:
     samples = [sample for sample in every if sample.answers]
     if not samples:
         raise InputError(f"no sample of {options.samples} has a known answer, so that no play can be right.")
+    wanted = episodes(samples, plays=options.plays)
+    by_key(wanted)
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
     trajectories = common.agent_of(options).ask_many(
-        episodes(samples, plays=options.plays),
+        wanted,
         output=output / "trajectories.jsonl",
         concurrency=options.concurrency,
     )

@@ -232,7 +232,8 @@ def test_the_system_message_can_be_replaced(sample: Sample) -> None:
         seen.append(messages[0]["content"][0]["text"])
         return ANSWER
 
-    assert play(script, sample, prompt="Just look.").settings["prompt"] == "Just look."
+    context = Context(ScriptedPolicy(script), ZoomEnvironment(), prompt="Just look.")
+    assert asyncio.run(focus.run(sample, context)).settings["prompt"] == "Just look."
     assert seen == ["Just look."]
 
 

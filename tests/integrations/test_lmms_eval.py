@@ -151,7 +151,7 @@ def test_model_arguments() -> None:
         InputError, match="the model argument max_zooms cannot be 'six': Input should be a valid integer"
     ):
         lmms.read_options({"max_zooms": "six"})
-    with pytest.raises(InputError, match="coordinates must be one of absolute, thousand, unit"):
+    with pytest.raises(InputError, match="coordinates must be one of absolute, thousand, thousand-yx, unit, padded"):
         lmms.read_options({"coordinates": "relative"})
 
 

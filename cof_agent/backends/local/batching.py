@@ -37,8 +37,9 @@ class Batcher(Generic[Request, Result]):
     """Feeds an engine from any number of callers, in any thread and any event loop.
 
     Requests join the running batch as soon as there is room and leave it when they are done, so that nobody waits
-    for the slowest. An error in one request's admission reaches its caller alone, an error in a step everybody in
-    the batch. A caller that is cancelled is dropped without touching the others.
+    for the slowest. An error in one request's admission reaches its caller alone, an error in a step, or anywhere else
+    in the engine, everybody in the batch; whoever asks after that is answered. A caller that is cancelled is dropped
+    without touching the others.
     """
 
     def __init__(self, engine: Engine[Request, Result]) -> None:
@@ -53,7 +54,7 @@ class Batcher(Generic[Request, Result]):
         future: Future[Result] = Future()
         with self._changed:
             self._waiting.append((request, future))
-            if self._worker is None:
+            if self._worker is None or not self._worker.is_alive():
                 # A daemon, so that Ctrl-C need not wait for answers nobody wants any more.
                 self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
                 self._worker.start()
@@ -69,10 +70,13 @@ class Batcher(Generic[Request, Result]):
             with self._changed:
                 while not self._waiting and not self._active:
                     self._changed.wait()
-            self._drop_cancelled()
-            self._admit()
-            if self._active:
-                self._step()
+            try:
+                self._drop_cancelled()
+                self._admit()
+                if self._active:
+                    self._step()
+            except BaseException as error:  # of the engine's; the callers hear of it, and the worker lives on
+                self._give_up(error)
 
     def _drop_cancelled(self) -> None:
         for key in [key for key, future in self._active.items() if future.cancelled()]:
@@ -92,15 +96,15 @@ class Batcher(Generic[Request, Result]):
             except BaseException as error:
                 _fail(future, error)
 
+    def _give_up(self, error: BaseException) -> None:
+        """Fails everybody in the batch, and begins anew."""
+        failed, self._active = list(self._active.values()), {}
+        for future in failed:
+            _fail(future, error)
+        self._engine.reset()
+
     def _step(self) -> None:
-        try:
-            finished = self._engine.step()
-        except BaseException as error:
-            for future in self._active.values():
-                _fail(future, error)
-            self._active.clear()
-            self._engine.reset()
-            return
+        finished = self._engine.step()
         for key, result in finished.items():
             future = self._active.pop(key)
             if future.set_running_or_notify_cancel():

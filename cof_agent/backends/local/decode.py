@@ -125,12 +125,14 @@ class Decoder:
             finished = self._take_finished()
         return finished
 
+    @torch.inference_mode()
     def drop(self, key: int) -> None:
         for index, row in enumerate(self._rows):
             if row.key == key:
                 self._remove(index)
                 return
 
+    @torch.inference_mode()
     def reset(self) -> None:
         self._rows.clear()
         self._pool = KeyValuePool()

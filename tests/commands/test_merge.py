@@ -198,17 +198,17 @@ def _configured(adapter: Path, **fields: Any) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone": (shutil.rmtree, "there is no adapter in"),
-    "no_json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "it is no JSON"),
+    "no_json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "adapter_config.json is damaged"),
     "kind": (lambda folder: _configured(folder, peft_type="IA3"), "no LoRA adapter but IA3"),
     "field": (lambda folder: _configured(folder, task_type="PAINT"), "adapter_config.json is damaged"),
     "no_weights": (
         lambda folder: (folder / "adapter_model.safetensors").unlink(),
         "the weights of the adapter are miss",
     ),
-    "cut": (lambda folder: os.truncate(folder / "adapter_model.safetensors", 5000), "cannot read the weights of"),
+    "cut": (lambda folder: os.truncate(folder / "adapter_model.safetensors", 5000), "cannot be merged into"),
     "no_base": (lambda folder: _configured(folder, base_model_name_or_path=None), "name it with --model"),
     "base_gone": (lambda folder: _configured(folder, base_model_name_or_path="/no/where"), "cannot read the base"),
-    "rank": (lambda folder: _configured(folder, r=8), "does not fit"),
+    "rank": (lambda folder: _configured(folder, r=8), "size mismatch"),
     "fewer_layers": (
         lambda folder: _rewritten(folder, lambda weights: {k: v for k, v in weights.items() if ".layers.2." not in k}),
         "14 weights have no counterpart",
@@ -252,7 +252,7 @@ def test_a_wrong_base_or_folder_is_one_sentence(
 ) -> None:
     ours, other, output = adapted("qwen2_5_vl"), adapted("qwen3_vl"), str(tmp_path / "out")
     (tmp_path / "file").write_text("here first")
-    refused([str(ours.adapter), "-o", output, "--model", str(other.base)], "does not fit", capfd)
+    refused([str(ours.adapter), "-o", output, "--model", str(other.base)], "cannot be merged into", capfd)
     refused([str(ours.adapter), "-o", output, "--model", str(other.adapter)], "is itself an adapter", capfd)
     refused([str(ours.adapter), "-o", str(tmp_path)], "is not empty", capfd)
     refused([str(ours.adapter), "-o", str(tmp_path / "file")], "is a file", capfd)

@@ -6,9 +6,9 @@ A policy turns a conversation into the next assistant message. It knows nothing 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.protocol import Message
@@ -16,6 +16,8 @@ from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Policy(Protocol):
 class PolicyError(RuntimeError):
     """The policy could not answer (server gone, time-out): recorded on the trajectory.
 
-    `transient` says whether asking again may help; only then the agent retries.
+    `transient` says whether asking again may help; only then it is asked again, as `Retries` says.
     """
 
     def __init__(self, message: str, *, transient: bool = True) -> None:
@@ -81,34 +83,51 @@ class PolicyError(RuntimeError):
         self.transient = transient
 
 
-async def ask(
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """When a policy that failed is asked again: after `wait` seconds, then each time after four times as long."""
+
+    tries: int = 3
+    wait: float = 0.3
+
+    async def run(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """What `attempt` returns, which is called up to `tries` times.
+
+        Raises:
+            PolicyError: of the last try, or of one that says that more would not help.
+        """
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+        async def once() -> Result:  # tenacity awaits only what is declared so
+            return await attempt()
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, PolicyError) and error.transient),
+            stop=stop_after_attempt(self.tries),
+            wait=wait_exponential(self.wait, exp_base=4),
+            reraise=True,
+        )
+        return await retrying(once)
+
+
+async def reply(
     policy: Policy,
     messages: Sequence[Message],
     images: Sequence[Image] = (),
     sampling: Sampling = GREEDY,
     *,
     timeout: float,
-    tries: int,
-    wait: float,
 ) -> Completion:
-    """A policy's reply. timeout: seconds for one. wait: seconds before the second try; then four times as long each time.
+    """A policy's reply within `timeout` seconds; one try.
 
     Raises:
-        PolicyError: if it gave none in so many tries, or says that more would not help.
+        PolicyError: if it gave none.
     """
-    for left in reversed(range(tries)):
-        try:
-            async with asyncio.timeout(timeout):
-                return await policy.generate(messages, images, sampling)
-        except TimeoutError:
-            error = PolicyError(f"{policy.name} gave no answer within {timeout:g} seconds.")
-        except PolicyError as failed:
-            error = failed
-        if not error.transient or not left:
-            raise error
-        await asyncio.sleep(wait)
-        wait *= 4
-    raise AssertionError("unreachable")
+    try:
+        async with asyncio.timeout(timeout):
+            return await policy.generate(messages, images, sampling)
+    except TimeoutError:
+        raise PolicyError(f"{policy.name} gave no answer within {timeout:g} seconds.") from None
 
 
 Line = str | Completion | Exception

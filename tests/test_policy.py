@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from cof_agent.backends.local.batching import Batcher
-from cof_agent.policy import GREEDY, Completion, PolicyError, ScriptedPolicy
+from cof_agent.policy import GREEDY, Completion, PolicyError, Retries, ScriptedPolicy
 from cof_agent.protocol import Message
 
 
@@ -33,6 +33,32 @@ def test_a_scripted_policy_raises_a_scripted_error_and_says_when_it_is_over() ->
         asyncio.run(policy.generate(_conversation(0), [], GREEDY))
     with pytest.raises(ValueError, match="1 lines, but message 2"):
         asyncio.run(policy.generate(_conversation(1), [], GREEDY))
+
+
+def test_a_policy_is_asked_again_after_growing_waits() -> None:
+    times: list[float] = []
+
+    async def hiccup(error: Exception | None, fails: int) -> int:
+        times.append(time.monotonic())
+        if error is not None and len(times) <= fails:
+            raise error
+        return len(times)
+
+    def tried(error: Exception | None, fails: int) -> int:
+        times.clear()
+        return asyncio.run(Retries(3, 0.02).run(lambda: hiccup(error, fails)))
+
+    assert tried(None, 0) == 1
+    assert tried(PolicyError("busy"), 2) == 3
+    first, second = times[1] - times[0], times[2] - times[1]
+    assert 0.02 <= first < 0.08 <= second
+    with pytest.raises(PolicyError, match="gone"):
+        tried(PolicyError("gone"), 3)
+    assert len(times) == 3
+    for error in (PolicyError("too long", transient=False), ValueError("ours")):
+        with pytest.raises(type(error), match=str(error)):
+            tried(error, 3)
+        assert len(times) == 1
 
 
 def test_a_script_may_be_a_function_of_the_conversation() -> None:

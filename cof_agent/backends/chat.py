@@ -152,7 +152,7 @@ def connect(
     """
     vision = families.served(model)
     limits = vision.limits(max_pixels, zoom_pixels)
-    options: dict[str, Any] = {"timeout": timeout, "max_retries": 0}  # the agent retries, see graphs/focus.py
+    options: dict[str, Any] = {"timeout": timeout, "max_retries": 0}  # who asks retries, see `policy.Retries`
     if base_url is not None:
         provider = provider or "openai"
         options["base_url"] = base_url

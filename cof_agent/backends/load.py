@@ -87,14 +87,14 @@ def load(
         )
     from cof_agent.backends.checkpoint import load as load_local
 
-    with _quiet():
+    with quiet():
         return load_local(
             model, device=device, dtype=dtype, attn=attn, max_pixels=overview_pixels, zoom_pixels=zoom_pixels
         )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the progress bars and remarks of transformers; afterwards they are as before."""
     from transformers.utils import logging
 

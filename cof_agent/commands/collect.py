@@ -54,6 +54,9 @@ def run(options: argparse.Namespace) -> int:
         summary = asyncio.run(collect.collect(wanted, search, output, concurrency=concurrency, shard=shard))
     _print(summary, output)
     console = Console(stderr=True)
+    if options.export and summary["left"]:
+        print("not exported: some samples are left; the run that completes them exports all.")
+        return 0
     for name in options.export:
         kept = read_jsonl(output / "trajectories.jsonl", Trajectory)
         shown = track(kept, f"Exporting {name}", summary["kept"], console=console, disable=not console.is_terminal)

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from cof_agent.evaluation.judge import Judge
 from cof_agent.evaluation.metrics import HEADINGS, UNKNOWN, Score, cells, summarise
 from cof_agent.plugins import load_function
 from cof_agent.scenes.oracle import zooms_needed_by
-from cof_agent.trajectory import Key, Sample, Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.trajectory import Key, Sample, Trajectory, to_json, write_atomic
 
 NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows
 WHOLE = "trajectories.jsonl"
@@ -44,16 +45,14 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
     agent = common.agent_of(options)
-    part = output / (f"shard-{shard.name}.jsonl" if shard.count > 1 else WHOLE)
-    trajectories = agent.ask_many(taken, output=part, concurrency=options.concurrency)
+    with shards.part(output, shard) if shard.count > 1 else nullcontext(output / WHOLE) as part:
+        trajectories = agent.ask_many(taken, output=part, concurrency=options.concurrency)
     if shard.count > 1:
         every = [episode.key for episode in _asked(samples, options)]
-        found = _of_all_shards(output, shard)
-        if left := sum(key not in found for key in every):
+        trajectories = shards.sum_up(output, shard, lambda found: _write_whole(found, every, output))
+        if left := len(every) - len(trajectories):
             print(f"{part}: done. {left} questions are left, of other shards.")
             return 0
-        trajectories = [found[key] for key in every]
-        write_atomic(output / WHOLE, "".join(to_json(trajectory) + "\n" for trajectory in trajectories))
     score, judge = _score(options, trajectories, output)
     tables = {"by_zooms_needed": _zooms_needed(agent)}
     summary = summarise(trajectories, score, tables) | common.origin(options, trajectories[0]) | judge
@@ -105,11 +104,12 @@ def _shard(options: argparse.Namespace) -> Shard:
     return shard
 
 
-def _of_all_shards(output: Path, shard: Shard) -> dict[Key, Trajectory]:
-    """What there is of all the parts so far, by key."""
-    files = [output / f"shard-{Shard(number, shard.count).name}.jsonl" for number in range(1, shard.count + 1)]
-    found = [trajectory for file in files if file.exists() for trajectory in read_jsonl(file, Trajectory)]
-    return {trajectory.key: trajectory for trajectory in found}
+def _write_whole(found: dict[Key, Trajectory], every: Sequence[Key], output: Path) -> list[Trajectory]:
+    """Those that were found of every question, in their order; written if none is missing."""
+    trajectories = [found[key] for key in every if key in found]
+    if len(trajectories) == len(every):
+        write_atomic(output / WHOLE, "".join(to_json(trajectory) + "\n" for trajectory in trajectories))
+    return trajectories
 
 
 def _samples(options: argparse.Namespace) -> list[Sample]:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, settings_of
@@ -55,7 +56,7 @@ def to_parquet(trajectories: Iterable[Trajectory], path: Path) -> int:
         metadata={"huggingface": json.dumps({"info": {"features": _features() | features}})},
     )
     rows, environment = 0, ZoomEnvironment()
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")  # two shards that end at once both export
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with parquet.ParquetWriter(temporary, schema) as writer:

@@ -1,16 +1,24 @@
-"""Parts of a set of samples for runs that share nothing but a folder: job arrays, and the processes of one launcher."""
+"""Parts of a set of samples for runs that share nothing but a folder: job arrays, and the processes of one launcher.
+
+Each shard appends to a file of its own, `shard-0003-of-0008.jsonl`, and leaves `shard-0003-of-0008.done` beside it when all
+its samples are there. Every shard that ends sums up what all of them have so far. Results are written whole, by renaming.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from cof_agent.errors import InputError
+from cof_agent.trajectory import Key, Trajectory, read_jsonl, write_atomic
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +31,13 @@ class Shard:
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
         return items[self.number - 1 :: self.count]
 
-    @property
-    def name(self) -> str:
-        """For its files; those of one set sort by number."""
-        return f"{self.number:04d}-of-{self.count:04d}"
+    def path(self, output: Path) -> Path:
+        """Its file in a folder; those of one set sort by number."""
+        return output / f"shard-{self.number:04d}-of-{self.count:04d}.jsonl"
+
+    def all(self) -> list[Shard]:
+        """Every shard of its set, itself among them."""
+        return [Shard(number, self.count) for number in range(1, self.count + 1)]
 
 
 def parse(text: str) -> Shard:
@@ -44,3 +55,41 @@ def parse(text: str) -> Shard:
 def launched() -> Shard:
     """This process's part under `accelerate launch` or `torchrun`, which number their processes; else everything."""
     return Shard(int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1)))
+
+
+@contextmanager
+def part(output: Path, shard: Shard) -> Iterator[Path]:
+    """The file to which this shard appends. The shard counts as finished once the block has ended without an error."""
+    path = shard.path(output)
+    _done(path).unlink(missing_ok=True)
+    yield path
+    write_atomic(_done(path), "")
+
+
+def sum_up(output: Path, shard: Shard, write: Callable[[dict[Key, Trajectory]], Result]) -> Result:
+    """Has `write` make results of the trajectories of all shards so far, by key; returns what it returned last.
+
+    Two shards may end at once, and the one that read less may write last. So a shard that was not the last one to finish looks
+    again when it has written: if all have finished meanwhile, it sums up once more.
+
+    Raises:
+        InputError: if the file of a shard cannot be read.
+    """
+    while True:
+        all_were_there = _finished(output, shard)
+        result = write(_trajectories(output, shard))
+        if all_were_there or not _finished(output, shard):
+            return result
+
+
+def _done(path: Path) -> Path:
+    return path.with_suffix(".done")
+
+
+def _finished(output: Path, shard: Shard) -> bool:
+    return all(_done(one.path(output)).exists() for one in shard.all())
+
+
+def _trajectories(output: Path, shard: Shard) -> dict[Key, Trajectory]:
+    files = [path for one in shard.all() if (path := one.path(output)).exists()]
+    return {trajectory.key: trajectory for path in files for trajectory in read_jsonl(path, Trajectory)}

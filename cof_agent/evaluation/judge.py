@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cof_agent import protocol, scoring
-from cof_agent.policy import Policy, PolicyError, Sampling, ask
+from cof_agent.policy import Policy, PolicyError, Retries, Sampling, reply
 from cof_agent.protocol import Message
 from cof_agent.rollout import each
 from cof_agent.trajectory import JsonlAppender, Trajectory, read_jsonl
 
 _log = logging.getLogger(__name__)
 
-TRIES, WAIT = 2, 0.5  # of one question, and seconds between
+RETRIES = Retries(2, 0.5)  # of one question
 SAMPLING = Sampling(max_tokens=16)  # greedy; one word is asked for
 
 _PROMPT = """You judge answers to questions about images you do not see. The user's message is one JSON object: "question", \
@@ -123,8 +123,8 @@ class Judge:
 
     async def _reply(self, case: Case) -> str:
         messages = _messages(case)
-        reply = await ask(self._policy, messages, sampling=SAMPLING, timeout=self._timeout, tries=TRIES, wait=WAIT)
-        return reply.text
+        said = await RETRIES.run(lambda: reply(self._policy, messages, sampling=SAMPLING, timeout=self._timeout))
+        return said.text
 
 
 def read_verdict(text: str) -> bool | None:

@@ -23,7 +23,7 @@ from langgraph.runtime import Runtime
 
 from cof_agent import protocol
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
-from cof_agent.graphs.steps import RETRIES, Context, Graph, conversation, look, see, speak
+from cof_agent.graphs.steps import Context, Graph, conversation, look, see, speak
 from cof_agent.trajectory import Answer, StopReason, is_look
 
 FRUITLESS_TURNS = 2
@@ -79,7 +79,7 @@ def build(
     """The graph, not yet compiled. adapt: wraps each node, for a front end that gives another context than `Context`."""
     graph = StateGraph(State, context_schema=context_schema, input_schema=Ask, output_schema=State)
     graph.add_node("look", adapt(look))
-    graph.add_node("think", adapt(think), retry_policy=RETRIES)
+    graph.add_node("think", adapt(think))
     graph.add_node("zoom", adapt(zoom))
     graph.add_edge(START, "look")
     graph.add_conditional_edges("look", _after_look)

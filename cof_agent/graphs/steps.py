@@ -20,14 +20,13 @@ from zlib import crc32
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import RetryPolicy
 
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
-from cof_agent.policy import GREEDY, Completion, Policy, PolicyError, Sampling
+from cof_agent.policy import GREEDY, Completion, Policy, PolicyError, Retries, Sampling, reply
 from cof_agent.trajectory import Action, Observation, Sample, StopReason, Trajectory, Turn
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ class Saw:
 
 
 Event = Looked | Spoke | Saw
+
+RETRIES = Retries()  # of one assistant message
 
 
 class ImageGone(RuntimeError):
@@ -142,15 +143,17 @@ async def speak(
 
     Raises:
         ImageGone: if the image was changed or removed during the run.
-        PolicyError: if no answer came in time, or none at all.
+        PolicyError: if no answer came in time, or none at all, and asking again did not help.
     """
-    now, started = progress(dict(state)), time.perf_counter()
-    images = await shown(now, context)
-    try:
-        async with asyncio.timeout(context.timeout):
-            completion = await context.policy.generate(messages, images, _turn_sampling(context, now))
-    except TimeoutError:
-        raise PolicyError(f"{context.policy.name} gave no answer within {context.timeout:g} seconds.") from None
+    now = progress(dict(state))
+    images, sampling = await shown(now, context), _turn_sampling(context, now)
+
+    async def timed() -> tuple[Completion, float]:
+        started = time.perf_counter()
+        completion = await reply(context.policy, messages, images, sampling, timeout=context.timeout)
+        return completion, round(time.perf_counter() - started, 4)
+
+    completion, seconds = await RETRIES.run(timed)
     environment = context.environment
     turn = Turn(
         completion.text,
@@ -158,7 +161,7 @@ async def speak(
         if read
         else protocol.parse(completion.text, environment.tools, environment.settings.system),
         tokens=completion.tokens,
-        seconds=round(time.perf_counter() - started, 4),
+        seconds=seconds,
     )
     on_event(Spoke(len(now.turns), turn, protocol.thought(turn.text)))
     return replace(now, turns=(*now.turns, turn)), completion
@@ -184,13 +187,6 @@ async def see(state: State, context: Context, *, on_event: Callable[[Event], Non
     )
     on_event(Saw(len(now.turns) - 1, turn.actions, observations))
     return replace(now, turns=(*now.turns[:-1], replace(turn, observations=observations)))
-
-
-def _worth_a_retry(error: Exception) -> bool:
-    return isinstance(error, PolicyError) and error.transient
-
-
-RETRIES = RetryPolicy(initial_interval=0.3, backoff_factor=4.0, max_attempts=3, jitter=False, retry_on=_worth_a_retry)
 
 
 @dataclass(frozen=True)

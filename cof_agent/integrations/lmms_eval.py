@@ -29,6 +29,7 @@ from cof_agent.agent import Agent
 from cof_agent.commands import common
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import kept_image
+from cof_agent.data.shards import Shard
 from cof_agent.errors import InputError
 from cof_agent.policy import GREEDY, Sampling
 from cof_agent.trajectory import Sample, StopReason, Trajectory
@@ -210,18 +211,18 @@ class Requests:
             tasks.setdefault((request.args[4], sampling(request.args[2], self.options)), []).append((id, request))
         texts: dict[str, str] = {}
         for (task, how), group in tasks.items():
-            file = self._file(task, rank if ranks > 1 else None)
+            file = self._file(task, Shard(rank + 1, ranks))
             trajectories, refused = self._run(group, documents, how, file, progress=rank == 0)
             _tell(task, trajectories, refused, alone=ranks == 1)
             texts |= {trajectory.sample.id: trajectory.answer or "" for trajectory in trajectories}
         return [cut(texts.get(id, ""), request.args[2].get("until")) for id, request in named]
 
-    def _file(self, task: str, rank: int | None) -> Path | None:
+    def _file(self, task: str, shard: Shard) -> Path | None:
         """Where the trajectories of a task are kept. Each process has a file of its own: none may reorder another's."""
         if self.options.output is None:
             return None
-        name = "trajectories.jsonl" if rank is None else f"trajectories-{rank}.jsonl"
-        return Path(self.options.output) / re.sub(r"[^\w.-]", "_", task) / name
+        folder = Path(self.options.output) / re.sub(r"[^\w.-]", "_", task)
+        return shard.path(folder) if shard.count > 1 else folder / "trajectories.jsonl"
 
     def _run(
         self,

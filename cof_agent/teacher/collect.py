@@ -1,19 +1,21 @@
 """Runs the teacher over many samples: what is kept, what is refused and why, resumable and in shards.
 
-Each shard appends to a journal of its own in the output folder, so that shards need no coordinator. `trajectories.jsonl`
-(kept) and `rejected.jsonl` are made from all journals there are, in the order of the samples, at the end of each run.
+`trajectories.jsonl` (kept) and `rejected.jsonl` are made from what all shards have (`data.shards`), in the order of the
+samples, at the end of each run.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from cof_agent import rollout, scoring
+from cof_agent.data import shards
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
@@ -22,7 +24,7 @@ from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.accept import Refusal
 from cof_agent.teacher.graph import Search
-from cof_agent.trajectory import StopReason, Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.trajectory import Key, StopReason, Trajectory, to_json, write_atomic
 
 
 async def collect(
@@ -49,18 +51,16 @@ async def collect(
     async def one(episode: Episode) -> Trajectory:
         return await teacher.run(episode, search, environment)
 
-    try:
+    with writing_results(wanted, output, shard, made_with) as (path, summary):
         await rollout.collect(
             todo,
             one,
-            output=journal(output, shard),
+            output=path,
             concurrency=concurrency,
             made_with=lambda episode: {"policy": search.cast.name, "protocol_version": PROTOCOL_VERSION},
             retry_errors=True,
             progress=progress,
         )
-    finally:
-        summary = write_results(wanted, output, made_with)
     return summary
 
 
@@ -99,11 +99,6 @@ def check_origin(output: Path, made_with: dict[str, Any]) -> None:
         )
 
 
-def journal(output: Path, shard: Shard) -> Path:
-    """Where a shard appends."""
-    return output / f"journal-{shard.name}.jsonl"
-
-
 def refused_unseen(wanted: Sequence[Episode]) -> dict[str, tuple[Refusal, str]]:
     """Samples that need not be looked at, by id: without a known answer, or asked before about the same picture."""
     first: dict[tuple[str, str], str] = {}
@@ -117,16 +112,32 @@ def refused_unseen(wanted: Sequence[Episode]) -> dict[str, tuple[Refusal, str]]:
     return refused
 
 
-def write_results(wanted: Sequence[Episode], output: Path, made_with: dict[str, Any]) -> dict[str, Any]:
-    """`trajectories.jsonl`, `rejected.jsonl` and `summary.json` from all journals in `output`."""
-    found: dict[str, Trajectory] = {}
-    for path in sorted(output.glob("journal-*.jsonl")):
-        found |= {trajectory.sample.id: trajectory for trajectory in read_jsonl(path, Trajectory)}
+@contextmanager
+def writing_results(
+    wanted: Sequence[Episode], output: Path, shard: Shard, made_with: dict[str, Any]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The file to which this shard appends, and the summary of all shards, which is filled in when the block ends, by an
+    interrupt too."""
+    summary: dict[str, Any] = {}
+    try:
+        with shards.part(output, shard) as path:
+            yield path, summary
+    finally:
+        summary |= shards.sum_up(output, shard, lambda found: _write_results(wanted, found, output, made_with))
+
+
+def _write_results(
+    wanted: Sequence[Episode], played: dict[Key, Trajectory], output: Path, made_with: dict[str, Any]
+) -> dict[str, Any]:
+    """`trajectories.jsonl`, `rejected.jsonl` and `summary.json`."""
+    found = dict(played)
     by_id = {episode.sample.id: episode for episode in wanted}
     for id, (reason, sentence) in refused_unseen(wanted).items():
         refused, error = by_id[id], f"{reason.value}: {sentence}"
-        found[id] = Trajectory(refused.sample, None, (), StopReason.ERROR, error=error, resolution=refused.resolution)
-    done = [found[episode.sample.id] for episode in wanted if episode.sample.id in found]
+        found[refused.key] = Trajectory(
+            refused.sample, None, (), StopReason.ERROR, error=error, resolution=refused.resolution
+        )
+    done = [found[episode.key] for episode in wanted if episode.key in found]
     kept = [trajectory for trajectory in done if trajectory.error is None]
     rejected = [trajectory for trajectory in done if trajectory.error is not None]
     for name, some in (("trajectories.jsonl", kept), ("rejected.jsonl", rejected)):

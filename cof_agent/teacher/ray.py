@@ -1,7 +1,7 @@
 """Runs the teacher as a stage of Ray Data over a cluster: `cof collect ... --ray WORKERS`.
 
 Each worker holds the models of the roles and searches for a batch of samples at once. The driver holds no model; it
-appends to the journal as results come in, so that the same command goes on after an interruption.
+appends to the shard's file as results come in, so that the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -51,15 +51,14 @@ def collect_on_ray(
     describe = ray.remote(num_gpus=gpus)(lambda: collect.description(build(), wanted))
     made_with = ray.get(describe.remote())
     collect.check_origin(output, made_with)
-    path = collect.journal(output, shard)
     refused = collect.refused_unseen(wanted)
-    done = {t.sample.id for t in _earlier(path) if t.stop is not StopReason.ERROR}
-    todo = [
-        {"episode": to_json(episode)}
-        for episode in shard.of(wanted)
-        if episode.sample.id not in refused | dict.fromkeys(done)
-    ]
-    try:
+    with collect.writing_results(wanted, output, shard, made_with) as (path, summary):
+        done = {t.sample.id for t in _earlier(path) if t.stop is not StopReason.ERROR}
+        todo = [
+            {"episode": to_json(episode)}
+            for episode in shard.of(wanted)
+            if episode.sample.id not in refused | dict.fromkeys(done)
+        ]
         if todo:
             found = ray.data.from_items(todo).map_batches(
                 _Worker, fn_constructor_args=(build,), batch_size=concurrency, concurrency=workers, num_gpus=gpus
@@ -67,8 +66,6 @@ def collect_on_ray(
             with JsonlAppender(path) as appender:
                 for row in found.iter_rows():
                     appender.append(from_json(row["trajectory"], Trajectory))
-    finally:
-        summary = collect.write_results(wanted, output, made_with)
     return summary
 
 

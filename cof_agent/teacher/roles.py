@@ -9,12 +9,11 @@ from typing import Protocol
 
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, PixelLimits, View, smart_resize
-from cof_agent.policy import GREEDY, Completion, Policy, Sampling, ask
+from cof_agent.policy import GREEDY, Completion, Policy, Retries, Sampling, reply
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample
 
-MAX_TRIES = 4  # of one request to a policy, where asking again may help
-FIRST_WAIT = 0.5  # seconds before the second try
+RETRIES = Retries(4, 0.5)  # of one request to a policy
 
 
 class Advice(StrEnum):
@@ -124,12 +123,10 @@ class Errand:
         """A policy's reply; `views` are the images of the messages, in order.
 
         Raises:
-            PolicyError: if it gave none in `MAX_TRIES` tries, or says that more would not help.
+            PolicyError: if it gave none in as many tries as `RETRIES` allows, or says that more would not help.
         """
         images = await self.environment.images(self.sample, views)
-        completion = await ask(
-            policy, messages, images, sampling, timeout=self.timeout, tries=MAX_TRIES, wait=FIRST_WAIT
-        )
+        completion = await RETRIES.run(lambda: reply(policy, messages, images, sampling, timeout=self.timeout))
         self.spent.add(completion)
         return completion
 

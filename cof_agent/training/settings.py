@@ -19,6 +19,7 @@ from trl import ModelConfig, TrlParser
 from cof_agent.errors import InputError, said
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.training.shipped import shipped
 from cof_agent.trajectory import write_atomic
 
 PACKAGES = (
@@ -100,6 +101,12 @@ class _Parser(TrlParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}.")
 
+    def set_defaults_with_config(self, **config: Any) -> list[str]:
+        """As TRL does it; a configuration may name another one that is shipped, such as DeepSpeed's."""
+        named = {key: shipped(value) if isinstance(value, str) else value for key, value in config.items()}
+        unknown: list[str] = super().set_defaults_with_config(**named)
+        return unknown
+
 
 def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = None) -> tuple[Any, Any, ModelConfig]:
     """The `RunConfig` and `TrainingArguments` of these kinds, and the model's, of `--config FILE [--key value ...]`.
@@ -108,7 +115,7 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
         InputError: if the file cannot be read, a key or value is unknown, or what is asked for makes no sense.
     """
     parser = _Parser((*kinds, ModelConfig), allow_abbrev=False)
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = [shipped(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     if not given:
         raise InputError("say what to train: --config FILE.yaml, or --help for all settings.")
     try:

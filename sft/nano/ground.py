@@ -239,7 +239,7 @@ def train(
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     report = Report(steps, 0, "ground")
     lessons = Lessons(processor, steps, seed, part, spot)
-    for batch, pointing, crops in DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4):
+    for batch, pointing, crops in report.track(DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4)):
         tower.requires_grad_(False)
         with torch.autocast("cpu", torch.bfloat16):
             read = reading.forward(model, batch.ids, batch.patches, batch.grid)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
 from cof_agent.trajectory import write_atomic
+
+Item = TypeVar("Item")
 
 
 def options(
@@ -61,13 +63,17 @@ def keep(path: Path, step: int, stateful: dict[str, Any]) -> None:
 
 
 class Report:
-    """A line every 25 steps: mean accuracies since the last one, and the time that is left."""
+    """A bar while a stage runs, and a line every 25 steps: mean accuracies since the last one."""
 
     def __init__(self, steps: int, start: int, name: str) -> None:
-        self.name = name
-        self.steps, self.start, self.done = steps, start, start
-        self.began, self.console = time.monotonic(), Console(stderr=True)
+        self.name, self.steps, self.done = name, steps, start
+        self.console = Console(stderr=True)
         self.log: list[dict[str, float]] = []
+
+    def track(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """The batches, one a step, while the bar is shown."""
+        with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
+            yield from bar.track(batches, self.steps, self.done, description=self.name)
 
     def add(self, accuracy: dict[str, float]) -> None:
         self.log.append(accuracy)
@@ -75,7 +81,5 @@ class Report:
         if self.done % 25 and self.done != self.steps:
             return
         figures = "  ".join(f"{name} {fmean(entry[name] for entry in self.log):.3f}" for name in accuracy)
-        pace = (time.monotonic() - self.began) / (self.done - self.start)
-        left = (self.steps - self.done) * pace / 60
-        self.console.print(f"{self.name} {self.done}/{self.steps}  {figures}  {left:.0f} min left")
+        self.console.print(f"{self.name} {self.done}/{self.steps}  {figures}")
         self.log.clear()

@@ -336,9 +336,9 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     stateful = {"learner": learner, "optimiser": optimiser, "schedule": schedule}
     start = restore(output / STATE, stateful)
-    progress = Report(steps, start, "vision")
+    report = Report(steps, start, "vision")
     lessons = DataLoader(Lessons(start, steps, seed), batch_size=None, num_workers=1, prefetch_factor=4)
-    for step, (pixels, grid, targets) in enumerate(lessons, start + 1):
+    for step, (pixels, grid, targets) in enumerate(report.track(lessons), start + 1):
         with torch.autocast("cpu", torch.bfloat16):
             outputs = head(tower(pixels, grid_thw=grid).pooler_output)
         outputs = outputs.float().view(-1, sum(HEAD))
@@ -347,7 +347,7 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        progress.add(accuracy_of(outputs, targets))
+        report.add(accuracy_of(outputs, targets))
         if step % SAVE_EVERY == 0:
             keep(output / STATE, step, stateful)
     model.save_pretrained(output)

@@ -272,7 +272,8 @@ def train(model: str, output: Path, *, data: Path | None, steps: int, rate: floa
     lessons.start = start = restore(output / STATE, stateful)
     report, environment = Report(steps, start, "coroi"), ZoomEnvironment(settings)
     figures: dict[str, float] = {}
-    for step, batch in enumerate(DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4), start + 1):
+    batches = DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4)
+    for step, batch in enumerate(report.track(batches), start + 1):
         loss = loss_of(*scored(scorer, policy, batch), batch)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)

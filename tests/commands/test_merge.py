@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,17 +198,17 @@ def _configured(adapter: Path, **fields: Any) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone": (shutil.rmtree, "there is no adapter in"),
-    "no_json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "it is no JSON"),
+    "no_json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "adapter_config.json is damaged"),
     "kind": (lambda folder: _configured(folder, peft_type="IA3"), "no LoRA adapter but IA3"),
     "field": (lambda folder: _configured(folder, task_type="PAINT"), "adapter_config.json is damaged"),
     "no_weights": (
         lambda folder: (folder / "adapter_model.safetensors").unlink(),
         "the weights of the adapter are miss",
     ),
-    "cut": (lambda folder: os.truncate(folder / "adapter_model.safetensors", 5000), "cannot read the weights of"),
+    "cut": (lambda folder: os.truncate(folder / "adapter_model.safetensors", 5000), "cannot be merged into"),
     "no_base": (lambda folder: _configured(folder, base_model_name_or_path=None), "name it with --model"),
     "base_gone": (lambda folder: _configured(folder, base_model_name_or_path="/no/where"), "cannot read the base"),
-    "rank": (lambda folder: _configured(folder, r=8), "does not fit"),
+    "rank": (lambda folder: _configured(folder, r=8), "size mismatch"),
     "fewer_layers": (
         lambda folder: _rewritten(folder, lambda weights: {k: v for k, v in weights.items() if ".layers.2." not in k}),
         "14 weights have no counterpart",
@@ -252,7 +252,7 @@ def test_a_wrong_base_or_folder_is_one_sentence(
 ) -> None:
     ours, other, output = adapted("qwen2_5_vl"), adapted("qwen3_vl"), str(tmp_path / "out")
     (tmp_path / "file").write_text("here first")
-    refused([str(ours.adapter), "-o", output, "--model", str(other.base)], "does not fit", capfd)
+    refused([str(ours.adapter), "-o", output, "--model", str(other.base)], "cannot be merged into", capfd)
     refused([str(ours.adapter), "-o", output, "--model", str(other.adapter)], "is itself an adapter", capfd)
     refused([str(ours.adapter), "-o", str(tmp_path)], "is not empty", capfd)
     refused([str(ours.adapter), "-o", str(tmp_path / "file")], "is a file", capfd)
@@ -292,35 +292,27 @@ def test_an_interrupt_leaves_nothing(
     assert names(tmp_path) == set()
 
 
-def chosen(processes: int | None, accelerate: str | None = None, gpus: int = 0) -> tuple[list[str], dict[str, str]]:
+def chosen(processes: int | None, accelerate: str | None = None, gpus: int = 0) -> list[str]:
     training = ["--config", "x", "--k", "-1"]
     options = argparse.Namespace(command="rl", processes=processes, accelerate=accelerate, training=training)
-    arguments, environment = launch.command("rl.train", options, gpus)
-    assert arguments[0] == sys.executable
+    arguments = launch.launcher_arguments("rl.train", options, gpus)
     assert arguments[-6:] == ["-m", "rl.train", *training]
-    return arguments[1:-6], environment
+    return arguments[:-6]
 
 
 def test_processes_are_as_many_as_asked_for_or_as_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    launcher, plain = ["-m", "cof_agent.commands.launch", "rl"], ["--num_machines", "1", "--mixed_precision", "no"]
-    assert chosen(None) == chosen(1) == chosen(None, gpus=1) == ([], {})
-    assert chosen(1, gpus=4) == ([], {"CUDA_VISIBLE_DEVICES": "0"})
-    arguments, environment = chosen(None, gpus=4)
-    assert arguments[:10] == [*launcher, "--multi_gpu", "--num_processes", "4", *plain]
-    assert environment == {}
-    arguments, environment = chosen(2)
-    assert arguments[:6] == [*launcher, "--multi_gpu", "--num_processes", "2"]
-    assert arguments[-2:] == ["--num_cpu_threads_per_process", "3"]
-    assert environment == {"ACCELERATE_USE_CPU": "true"}
-    assert chosen(None, "zero3.yaml", gpus=4) == ([*launcher, "--config_file", "zero3.yaml"], {})
-    assert chosen(16, "z.yaml")[0] == [*launcher, "--num_processes", "16", "--config_file", "z.yaml"]
+    plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    assert chosen(None, gpus=4) == ["--multi_gpu", "--num_processes", "4", *plain]
+    threads = ["--num_cpu_threads_per_process", "3"]
+    assert chosen(2) == ["--multi_gpu", "--num_processes", "2", *plain, *threads]
+    assert chosen(None, "zero3.yaml", gpus=4) == ["--config_file", "zero3.yaml"]
+    assert chosen(16, "z.yaml") == ["--num_processes", "16", "--config_file", "z.yaml"]
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A module that is run in place of the training, in a process of its own: what it was given, and exit code 7."""
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A module that is run in place of the training: what it was given, and exit code 7."""
     path = tmp_path / "stand_in.py"
     # One write, so that the lines of two processes never mingle; print() under torchrun writes word by word.
     path.write_text(
@@ -330,7 +322,12 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for command in (sft, rl):
         monkeypatch.setattr(command, "MODULE", path.stem)
     monkeypatch.chdir(tmp_path)
-    return path
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
+    yield path
+    for number, handler in handlers.items():  # which the launcher has changed
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -363,22 +360,45 @@ def test_a_process_that_was_killed_is_named(stand_in: Path, capfd: pytest.Captur
     }
 
 
-@pytest.mark.parametrize("command", ["sft", "rl"])
-def test_an_interrupt_ends_the_training_too(command: str, stand_in: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    started = stand_in.with_name("started")
-    stand_in.write_text(f"import os, time\nopen({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
+def interrupted(arguments: list[str], started: list[Path]) -> int:
+    """The exit code of `cof`, which is interrupted as soon as these files are there."""
 
     def interrupt() -> None:
-        while not (started.exists() and started.read_text()):
+        while not all(path.exists() for path in started):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    assert main([command, "--config", "a.yaml"]) == 130
+    return main(arguments)
+
+
+WAITING = """
+import os, time
+started = 'started' + os.environ.get('RANK', '')
+open(started + '.part', 'w').write(str(os.getpid()))
+os.rename(started + '.part', started)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("command", ["sft", "rl"])
+def test_an_interrupt_is_one_sentence(command: str, stand_in: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in.write_text(WAITING)
+    assert interrupted([command, "--config", "a.yaml"], [stand_in.with_name("started")]) == 130
     said = f"\ncof {command}: interrupted; the same command goes on from the last whole checkpoint.\n"
     assert capfd.readouterr().err == said
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(started.read_text()), 0)
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_several_processes_too(stand_in: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in.write_text(WAITING)
+    started = [stand_in.with_name(f"started{rank}") for rank in (0, 1)]
+    assert interrupted(["sft", "--processes", "2", "--config", "a.yaml"], started) == 130
+    said = "\ncof sft: interrupted; the same command goes on from the last whole checkpoint.\n"
+    assert capfd.readouterr().err == said
+    for path in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
 
 
 @pytest.mark.parametrize("command", ["sft", "rl"])

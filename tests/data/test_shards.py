@@ -15,7 +15,7 @@ from cof_agent.cli import main
 from cof_agent.data import shards
 from cof_agent.data.shards import Shard
 from cof_agent.errors import InputError
-from cof_agent.trajectory import Trajectory, Turn, read_jsonl
+from cof_agent.trajectory import JsonlAppender, Key, Sample, StopReason, Trajectory, Turn, read_jsonl
 
 Run = Callable[..., int]
 
@@ -77,6 +77,58 @@ def test_the_parts_together_are_the_whole(
         monkeypatch.setenv("WORLD_SIZE", "2")
         assert run("launched", *options) == 0
     assert played(tmp_path / "launched") == played(tmp_path / "whole")
+
+
+def trajectory(id: str) -> Trajectory:
+    return Trajectory(Sample(id, "a.png", "What?"), None, (), StopReason.ERROR, error="none")
+
+
+def ids(found: dict[Key, Trajectory]) -> list[str]:
+    return sorted(id for id, *_ in found)
+
+
+def append(output: Path, shard: Shard, *ids: str) -> None:
+    with shards.part(output, shard) as path, JsonlAppender(path) as appender:
+        for id in ids:
+            appender.append(trajectory(id))
+
+
+def test_every_shard_sums_up_what_all_have(tmp_path: Path) -> None:
+    first, second = Shard(1, 2), Shard(2, 2)
+    append(tmp_path, first, "a", "c")
+    append(tmp_path, Shard(1, 3), "of another set")
+    assert shards.sum_up(tmp_path, first, ids) == ["a", "c"]
+    append(tmp_path, second, "b")
+    assert shards.sum_up(tmp_path, second, ids) == ["a", "b", "c"]
+    assert {path.name for path in tmp_path.glob("*1-of-*2*")} == {"shard-0001-of-0002.jsonl", "shard-0001-of-0002.done"}
+
+
+def test_a_shard_that_was_overtaken_sums_up_again(tmp_path: Path) -> None:
+    """The second shard ends between the reading and the writing of the first: the last result must not lack it."""
+    first, second, results = Shard(1, 2), Shard(2, 2), tmp_path / "results"
+    append(tmp_path, first, "a")
+
+    def write(found: dict[Key, Trajectory]) -> list[str]:
+        results.write_text(",".join(ids(found)))
+        return ids(found)
+
+    def slowly(found: dict[Key, Trajectory]) -> list[str]:
+        if ids(found) == ["a"]:
+            append(tmp_path, second, "b")
+            shards.sum_up(tmp_path, second, write)
+        return write(found)
+
+    assert shards.sum_up(tmp_path, first, slowly) == ["a", "b"]
+    assert results.read_text() == "a,b"
+
+
+def test_an_interrupted_shard_has_not_finished(tmp_path: Path) -> None:
+    shard = Shard(1, 1)
+    append(tmp_path, shard, "a")
+    with pytest.raises(KeyboardInterrupt), shards.part(tmp_path, shard) as path:
+        assert path.exists()
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-0001-of-0001.jsonl"]
 
 
 def test_several_runs_are_drawn_apart_and_told_together(

@@ -191,7 +191,7 @@ def test_a_policy_that_stays_gone_ends_the_run_with_its_sentence(
     assert (trajectory.stop, trajectory.error) == (StopReason.ERROR, "the server is gone")
     assert len(trajectory.turns) == 1
     assert trajectory.zooms == 1
-    assert len(calls) == 1 + steps.RETRIES.max_attempts
+    assert len(calls) == 1 + steps.RETRIES.tries
 
 
 def test_what_is_not_worth_a_retry_is_not_retried(sample: Sample) -> None:

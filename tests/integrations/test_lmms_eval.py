@@ -215,7 +215,7 @@ def test_trajectories_are_kept_for_view_and_gone_on_from(agent: Callable[..., Re
 
 def test_each_process_has_a_file_of_its_own(agent: Callable[..., Requests], tmp_path: Path) -> None:
     agent(output=str(tmp_path)).answer([request(1, turn(image(), "?"))], DOCUMENTS, rank=1, ranks=2)
-    assert (tmp_path / "t" / "trajectories-1.jsonl").exists()
+    assert (tmp_path / "t" / "shard-0002-of-0002.jsonl").exists()
 
 
 def test_requests_that_cannot_be_asked_get_an_empty_answer_and_a_warning(

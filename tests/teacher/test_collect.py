@@ -101,9 +101,9 @@ def test_shards_make_the_whole(samples: list[Episode], tmp_path: Path) -> None:
 def test_a_run_is_completed_and_not_repeated(samples: list[Episode], tmp_path: Path) -> None:
     gather(samples, tmp_path / "whole")
     gather(samples, tmp_path / "cut")
-    journal = tmp_path / "cut" / "journal-0001-of-0001.jsonl"
-    lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(lines[:5]) + lines[5][:40])
+    path = Shard().path(tmp_path / "cut")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]) + lines[5][:40])
     (tmp_path / "cut" / "trajectories.jsonl").unlink()
     gather(samples, tmp_path / "cut")
     assert written(tmp_path / "cut") == written(tmp_path / "whole")
@@ -200,13 +200,13 @@ def test_killed_twenty_times(samples: list[Episode], tmp_path: Path) -> None:
     assert main(command(data, tmp_path / "calm", slow.url)) == 0
     rng = random.Random(5)
     whole = [sys.executable, "-m", "cof_agent.cli", *command(data, tmp_path / "killed", slow.url, "--concurrency", "2")]
-    journal = tmp_path / "killed" / "journal-0001-of-0001.jsonl"
+    path = Shard().path(tmp_path / "killed")
     for _ in range(20):
         process = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        before, deadline = journal.stat().st_size if journal.exists() else 0, time.monotonic() + 30
+        before, deadline = path.stat().st_size if path.exists() else 0, time.monotonic() + 30
         # Somewhere between the first request of the run and a little after its first new line.
         while time.monotonic() < deadline and process.poll() is None:
-            if journal.exists() and (journal.stat().st_size > before or rng.random() < 0.02):
+            if path.exists() and (path.stat().st_size > before or rng.random() < 0.02):
                 break
             time.sleep(0.02)
         time.sleep(rng.random() * 0.1)

@@ -62,7 +62,8 @@ async def choose(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     if now.zooms >= context.environment.settings.max_zooms:
         return {}
     chooser = cast("Chooser", context.policy)
-    box = await chooser.region(now.sample.question, now.views, await shown(now, context))
+    images = await shown(now, context)
+    box = await RETRIES.run(lambda: chooser.region(now.sample.question, now.views, images))
     if box is None:
         return {}
     system, overview = context.environment.settings.system, now.views[0]
@@ -118,9 +119,9 @@ def build() -> StateGraph[State, Any, Ask, State]:
     """The graph, not yet compiled."""
     graph = StateGraph(State, context_schema=Context, input_schema=Ask, output_schema=State)
     graph.add_node("look", look)
-    graph.add_node("choose", choose, retry_policy=RETRIES)
+    graph.add_node("choose", choose)
     graph.add_node("zoom", zoom)
-    graph.add_node("answer", answer, retry_policy=RETRIES)
+    graph.add_node("answer", answer)
     graph.add_edge(START, "look")
     graph.add_conditional_edges("look", _after_look)
     graph.add_conditional_edges("choose", _after_choose)

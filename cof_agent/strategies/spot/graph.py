@@ -20,7 +20,7 @@ from langgraph.runtime import Runtime
 
 from cof_agent.environment import ZoomSettings
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
-from cof_agent.graphs.steps import RETRIES, Context, Graph, look, see, speak
+from cof_agent.graphs.steps import Context, Graph, look, see, speak
 from cof_agent.policy import Policy
 from cof_agent.protocol import Message
 from cof_agent.strategies.spot import protocol as wire
@@ -81,9 +81,9 @@ def build() -> StateGraph[State, Any, Ask, State]:
     """The graph, not yet compiled."""
     graph = StateGraph(State, context_schema=Context, input_schema=Ask, output_schema=State)
     graph.add_node("look", look)
-    graph.add_node("point", point, retry_policy=RETRIES)
+    graph.add_node("point", point)
     graph.add_node("zoom", zoom)
-    graph.add_node("answer", answer, retry_policy=RETRIES)
+    graph.add_node("answer", answer)
     graph.add_edge(START, "look")
     graph.add_conditional_edges("look", _after_look)
     graph.add_edge("point", "zoom")

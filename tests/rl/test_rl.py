@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,18 @@ import torch
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from cof_agent import scoring
+from cof_agent.agent import Agent
 from cof_agent.backends.local.policy import LocalPolicy, load
 from cof_agent.backends.local.processor import load_processor
-from cof_agent.data.samples import at_resolutions, read_samples
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.config import AgentConfig
+from cof_agent.data.samples import read_samples
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
 from cof_agent.geometry import Size
-from cof_agent.graphs import focus
-from cof_agent.graphs.steps import Context
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.policy import Sampling, ScriptedPolicy
+from cof_agent.policy import ScriptedPolicy
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 from rl import rewards
@@ -55,16 +57,13 @@ def policy() -> LocalPolicy:
     return load(NANO)
 
 
-def environment(policy: LocalPolicy) -> ZoomEnvironment:
-    return ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-
-
 def played(
-    policy: LocalPolicy, samples: list[Sample], *, budget: int = 2048, temperature: float = 0.0, seed: int = 0
+    policy: LocalPolicy, wanted: Sequence[Sample | Episode], *, budget: int = 2048, seed: int = 0, **how: Any
 ) -> list[Rollout]:
-    seeds = [seed + index for index in range(len(samples))]
-    sampling = Sampling(96, temperature)
-    return asyncio.run(roll_out(samples, policy, environment(policy), budget=budget, sampling=sampling, seeds=seeds))
+    asked = [one if isinstance(one, Episode) else Episode(one) for one in wanted]
+    config = AgentConfig(**{"max_tokens": 96, "temperature": 0.0} | how)
+    seeds = [seed + index for index in range(len(asked))]
+    return asyncio.run(roll_out(asked, policy, config, ZoomEnvironment(), budget=budget, seeds=seeds))
 
 
 def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPolicy, samples: list[Sample]) -> None:
@@ -75,9 +74,7 @@ def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPoli
     frame = Frame(policy.coordinates, 28, size["shortest_edge"], size["longest_edge"])
     for rollout in rollouts:
         trajectory = rollout.trajectory
-        agent = asyncio.run(
-            focus.run(trajectory.sample, Context(policy, environment(policy), sampling=Sampling(96, seed=0)))
-        )
+        (agent,) = Agent(policy=policy, max_tokens=96).ask_many([trajectory.sample], progress=False)
         assert [turn.text for turn in agent.turns] == [turn.text for turn in trajectory.turns]
         assert agent.views == trajectory.views
         assert agent.turns[-1].tokens.prompt == trajectory.turns[-1].tokens.prompt  # what the last turn was told
@@ -139,15 +136,11 @@ def test_adaptive_rewards(correct: bool, direct: bool, formed: bool, some: bool,
 
 
 def test_a_sample_can_have_a_resolution_of_its_own(policy: LocalPolicy, samples: list[Sample]) -> None:
-    sized = at_resolutions(samples[:4], (224, 672), 0)
-    found = asyncio.run(
-        roll_out(
-            sized, policy, environment(policy), budget=2048, sampling=Sampling(96), seeds=[0] * 4, resolutions=True
-        )
-    )
+    sized = drawn(samples[:4], (224, 672), 0)
+    found = played(policy, sized)
     shown = [one.trajectory.overview.shown_size.long_side for one in found if one.trajectory.overview]
     assert set(shown) == {224, 672}
-    assert shown == [sample.metadata["resolution"] for sample in sized]
+    assert shown == [episode.resolution for episode in sized] == [one.trajectory.resolution for one in found]
 
 
 def test_what_was_cut_off_can_be_forgiven(policy: LocalPolicy, samples: list[Sample]) -> None:
@@ -228,9 +221,9 @@ def test_rollouts_that_will_be_played_again_are_forgotten(trajectories: list[Tra
 
     one = trajectories[0]
     path = tmp_path / "trajectories.jsonl"
-    path.write_text("".join(to_json(replace(one, settings={"step": step})) + "\n" for step in range(5)))
+    path.write_text("".join(to_json(replace(one, step=step)) + "\n" for step in range(5)))
     forget_after(path, 3)
-    assert [kept.settings["step"] for kept in read_jsonl(path, Trajectory)] == [0, 1, 2]
+    assert [kept.step for kept in read_jsonl(path, Trajectory)] == [0, 1, 2]
     forget_after(tmp_path / "none.jsonl", 3)
 
 
@@ -376,7 +369,7 @@ def test_a_served_judge_scores_and_its_verdicts_are_kept(scenes: Path, tmp_path:
     for step, entry in enumerate(
         log
     ):  # the server knows no synonym in these scenes, so that only exact matches are right
-        mine = [one for one in played if one.settings["step"] == step]
+        mine = [one for one in played if one.step == step]
         exact = [value for one in mine if (value := scoring.accuracy(one)) is not None]
         assert entry["rewards/judge/mean"] == pytest.approx(sum(exact) / len(exact))
 

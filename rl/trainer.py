@@ -187,12 +187,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         trajectories = [one.trajectory for one in rollouts]
         parts = [reward(trajectory=trajectories) for reward in self.reward_funcs]
         weights = self.reward_weights.tolist()
-        mine = [
-            sum(w * (part or 0.0) for w, part in zip(weights, one, strict=True)) for one in zip(*parts, strict=True)
-        ]
-        rewards, size = gather_object(mine), self.num_generations
-        groups = [rewards[start : start + size] for start in range(0, len(rewards), size)]
-        return {number for number, group in enumerate(groups) if max(group) - min(group) < 1e-6}
+        totals = gather_object([total(one, weights) for one in zip(*parts, strict=True)])
+        groups = [totals[start : start + self.num_generations] for start in range(0, len(totals), self.num_generations)]
+        return {number for number, group in enumerate(groups) if without_variance(group)}
 
     def _another(self, attempt: int, group: int) -> Episode:
         """One for the whole group, whichever processes it is played by."""
@@ -239,6 +236,18 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
                         group=f"{step}-{number}-{place // int(self.num_generations)}",
                     )
                 )
+
+
+def total(rewards: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """The weighted sum of a rollout's rewards, as TRL's: without those that are None; None if all of them are."""
+    known = [weight * reward for weight, reward in zip(weights, rewards, strict=True) if reward is not None]
+    return sum(known) if known else None
+
+
+def without_variance(totals: Sequence[float | None]) -> bool:
+    """Whether a group teaches nothing: all rollouts that were scored have the same total."""
+    known = [one for one in totals if one is not None]
+    return not known or max(known) - min(known) < 1e-6
 
 
 def _unless_nan(value: float) -> float | None:

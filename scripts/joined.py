@@ -12,16 +12,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cof_agent.data.samples import RESOLUTION, taken_at
+from cof_agent.episodes import QUESTION, RESOLUTION, question_of, resolution_of
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json, write_atomic
 
 
 def relabelled(folder: Path, share: float) -> Iterator[Trajectory]:
-    """The trajectories of `cof eval --resolutions ...` on scenes of this share of a whole one's sides."""
+    """The trajectories of `cof eval` on scenes of this share of a whole one's sides."""
     for trajectory in read_jsonl(folder / "trajectories.jsonl", Trajectory):
-        sample, shown = trajectory.sample, trajectory.sample.metadata[RESOLUTION]
-        whole = replace(sample, id=f"{sample.id.removesuffix(f'@{shown}')} of {share:g}")
-        yield replace(trajectory, sample=taken_at(whole, round(shown / share)))
+        sample, shown = trajectory.sample, resolution_of(trajectory)
+        plain = {name: value for name, value in sample.metadata.items() if name not in (RESOLUTION, QUESTION)}
+        whole = replace(sample, id=f"{question_of(sample)} of {share:g}", metadata=plain)
+        yield replace(trajectory, sample=whole, resolution=shown and round(shown / share))
 
 
 if __name__ == "__main__":

@@ -22,20 +22,20 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from cof_agent import protocol
+from cof_agent.agent import Agent
 from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.data.samples import read_samples
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import Completion, Policy, Sampling
 from cof_agent.protocol import Message
-from cof_agent.rollout import rollout
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, Tokens, Trajectory
 
 COF = str(Path(sys.executable).with_name("cof"))
+MAX_TOKENS = 96  # of a turn
 
 
 class SequentialTransformers:
@@ -123,22 +123,18 @@ def rate(samples: list[Sample], policy: Policy, concurrency: int, repeats: int) 
     """Trajectories per second, the best of `repeats`; sources are decoded anew each time."""
     best, trajectories = 0.0, []
     for _ in range(repeats):
-        environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+        agent = Agent(policy=policy, max_tokens=MAX_TOKENS)
         if isinstance(policy, LocalPolicy):
             policy.forget()  # nothing read in an earlier run may be reused
         started = time.perf_counter()
-        trajectories = asyncio.run(
-            rollout(
-                samples, policy, environment, concurrency=concurrency, sampling=Sampling(max_tokens=96), progress=False
-            )
-        )
+        trajectories = agent.ask_many(samples, concurrency=concurrency, progress=False)
         best = max(best, len(samples) / (time.perf_counter() - started))
     return best, trajectories
 
 
 def _images_alone(trajectories: list[Trajectory], policy: Policy) -> float:
     """Trajectories per second of nothing but decoding sources and making overviews and crops, as all at once as they come."""
-    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+    environment = Agent(policy=policy).environment
 
     async def everything() -> None:
         await asyncio.gather(*(environment.images(one.sample, one.views) for one in trajectories))
@@ -154,15 +150,15 @@ def _shares(samples: list[Sample], policy: Any) -> None:
     Model threads that torch starts itself are not on the clocks of the calls; the rest of the process is measured by
     what Python's own threads spend outside of both.
     """
-    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
+    agent = Agent(policy=policy, max_tokens=MAX_TOKENS)
     policy.forget()
     model, images, parsing = Clock(), Clock(), Clock()
     engine = policy._batcher._engine
     engine.step, engine.admit, policy._prompt = (model.wrap(f) for f in (engine.step, engine.admit, policy._prompt))
-    environment.image = images.wrap(environment.image)  # type: ignore[method-assign]
+    agent.environment.image = images.wrap(agent.environment.image)  # type: ignore[method-assign]
     protocol.parse = parsing.wrap(protocol.parse)
     before = time.process_time()
-    asyncio.run(rollout(samples, policy, environment, concurrency=32, sampling=Sampling(max_tokens=96), progress=False))
+    agent.ask_many(samples, concurrency=32, progress=False)
     total = time.process_time() - before
     own = max(0.0, total - model.seconds - images.seconds)
     shares = {"model": model.seconds, "image": images.seconds, "own code, LangGraph included": own}

@@ -20,9 +20,9 @@ from typing import Any
 from PIL import Image
 
 from cof_agent.backends.chat import connect
-from cof_agent.data.samples import at_resolutions
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomSettings
+from cof_agent.episodes import Episode, drawn
 from cof_agent.teacher import collect
 from cof_agent.teacher.graph import Search
 from cof_agent.teacher.prompted import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
@@ -44,17 +44,17 @@ def run() -> None:
             folder = Path(name) / f"{concurrency}-{parts}"
             folder.mkdir()
             # Many rounds, since the last samples leave workers idle, which the ideal does not know.
-            samples = at_resolutions(_patches(folder, max(8, 10 * concurrency)), (224, 336, 448), 0)
+            wanted = drawn(_patches(folder, max(8, 10 * concurrency)), (224, 336, 448), 0)
             started = time.perf_counter()
             shards = [Shard(number, parts) for number in range(1, parts + 1)]
-            work = [processes.submit(_collect, url, samples, folder, concurrency // parts, shard) for shard in shards]
+            work = [processes.submit(_collect, url, wanted, folder, concurrency // parts, shard) for shard in shards]
             summaries = [part.result() for part in work]
             wall = time.perf_counter() - started
             summary = max(summaries, key=lambda one: one["n"] - one["left"])
             calls = summary["cost"]["calls"]
             print(
                 f"concurrency {concurrency:2} in {parts} process{'es' if parts > 1 else '  '}: "
-                f"{len(samples) / wall:6.2f} samples/s, {calls / len(samples):.1f} calls a sample, "
+                f"{len(wanted) / wall:6.2f} samples/s, {calls / len(wanted):.1f} calls a sample, "
                 f"{calls * LATENCY / concurrency / wall:.2f} of the ideal, {summary['kept']} of {summary['n']} kept"
             )
     server.terminate()
@@ -66,10 +66,10 @@ def _warm(url: str) -> None:
     time.sleep(2)
 
 
-def _collect(url: str, samples: list[Sample], folder: Path, concurrency: int, shard: Shard) -> dict[str, Any]:
+def _collect(url: str, wanted: list[Episode], folder: Path, concurrency: int, shard: Shard) -> dict[str, Any]:
     output = folder / "out"
     return asyncio.run(
-        collect.collect(samples, _served(url), output, concurrency=concurrency, shard=shard, progress=False)
+        collect.collect(wanted, _served(url), output, concurrency=concurrency, shard=shard, progress=False)
     )
 
 

@@ -21,7 +21,6 @@ from benches.agent import SequentialTransformers, rate
 from cof_agent import cli
 from cof_agent.backends.checkpoint import load
 from cof_agent.data.samples import read_samples
-from cof_agent.environment import ZoomEnvironment
 from cof_agent.evaluation.metrics import summarise
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO, WEIGHTS
@@ -63,7 +62,7 @@ def _reports(trajectories: Sequence[Trajectory], folder: Path) -> None:
     for name in named:
         with _lap(f"summary of the {'first' if not seconds else 'second'}", seconds):
             read = list(read_jsonl(folder / name / "trajectories.jsonl", Trajectory))
-            (folder / name / "summary.json").write_text(json.dumps(summarise(read, ZoomEnvironment())))
+            (folder / name / "summary.json").write_text(json.dumps(summarise(read)))
     with _lap("cof compare", seconds), redirect_stdout(io.StringIO()):
         runs = [str(folder / name) for name in named]
         if cli.main(["compare", *runs, "-o", str(folder / "compared")]):

@@ -31,12 +31,13 @@ from trl import GRPOTrainer
 
 from benches import memory
 from cof_agent import protocol, scoring
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Size
 from cof_agent.scenes.write import write_scenes
 from cof_agent.training.models import load_model, read_checkpoint
-from cof_agent.training.trainer import play_of
+from cof_agent.training.trainer import agent_of, policy_of
 from cof_agent.trajectory import Answer
 from rl.settings import Settings, parse
 from rl.train import build_trainer
@@ -219,12 +220,12 @@ def _stock(settings: Settings) -> GRPOTrainer:
     torch.set_num_threads(run.threads)
     set_seed(training.seed)
     _, processor = read_checkpoint(settings)
-    model, play = load_model(settings), play_of(settings)
-    zoom = ZoomEnvironment(play.settings(play.policy(model, processor)))
+    model, agent = load_model(settings), agent_of(settings)
+    zoom = ZoomEnvironment(agent.settings(policy_of(model, processor, agent, LocalPolicy)))
     samples = read_samples(run.data)
     # Else a turn may be as long as all of a conversation.
-    training.generation_kwargs = {"max_new_tokens": run.turn_tokens}
-    training.max_tool_calling_iterations = run.max_zooms + 1  # the agent, too, is told once that no zooms are left
+    training.generation_kwargs = {"max_new_tokens": agent.max_tokens}
+    training.max_tool_calling_iterations = agent.max_zooms + 1  # the agent, too, is told once that no zooms are left
     return GRPOTrainer(
         model,
         [accuracy],

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from cof_agent.agent import Agent
 from cof_agent.backends.checkpoint import load, place
 from cof_agent.backends.families import FAMILIES
 from cof_agent.backends.local.cpu import speed_up_training, speed_up_vision
@@ -21,15 +22,12 @@ from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor, prepare_images
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.graphs import focus
-from cof_agent.graphs.focus import FOCUS
 from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, Sampling
 from cof_agent.protocol import Message
-from cof_agent.rollout import rollout
 from cof_agent.trajectory import Sample, Tokens
 
 GRIDS = {model_type: family.vision.grid for family in FAMILIES for model_type in family.model_types}
@@ -301,8 +299,8 @@ def test_the_agent_runs_with_a_model_in_any_company(policy: LocalPolicy, picture
     environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
     samples = [Sample(f"s{number}", str(picture), f"What is number {number}?") for number in range(6)]
     alone = asyncio.run(focus.run(samples[2], Context(policy, environment, sampling=SHORT)))
-    context = Context(policy, environment, sampling=SHORT)
-    together = asyncio.run(rollout(episodes(samples), FOCUS, lambda _: context, concurrency=6, progress=False))
+    agent = Agent(policy=policy, max_tokens=SHORT.max_tokens)
+    together = agent.ask_many(samples, concurrency=6, progress=False)
     assert [turn.text for turn in together[2].turns] == [turn.text for turn in alone.turns]
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from cof_agent import scoring
+from cof_agent.agent import Agent
 from cof_agent.backends.checkpoint import load
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.nano.install import LARGEST
-from cof_agent.rollout import rollout
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, Trajectory
@@ -30,9 +29,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 def asked(samples: list[Sample], crop: CropMode = "real") -> list[Trajectory]:
-    policy = load(NANO)
-    environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits, crop=crop))
-    return asyncio.run(rollout(samples, policy, environment, concurrency=8, progress=False))
+    return Agent(NANO, crop=crop).ask_many(samples, concurrency=8, progress=False)
 
 
 def test_the_weights_are_small() -> None:

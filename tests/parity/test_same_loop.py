@@ -19,12 +19,13 @@ from cof_agent.backends.local.cpu import speed_up_vision
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor
+from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import Episode
 from cof_agent.geometry import Box, Size
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.scenes.write import write_scenes
-from cof_agent.training.trainer import Play
 from cof_agent.trajectory import Sample, to_json
 from rl.trainer import ZoomGRPOTrainer
 from tests import stock_loop
@@ -115,14 +116,16 @@ def own(
     samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[GRPOTrainer, list[dict[str, Any]]]:
     model, processor = parts()
-    rows = [{"prompt": [{"role": "user", "content": "x"}], "sample": to_json(samples[k // 2])} for k in range(4)]
+    rows = [
+        {"prompt": [{"role": "user", "content": "x"}], "episode": to_json(Episode(samples[k // 2]))} for k in range(4)
+    ]
     trainer = ZoomGRPOTrainer(
         model,
         [reward],
         config(folder),
         train_dataset=Dataset.from_list(rows),
         processing_class=processor,
-        play=Play(),
+        agent=AgentConfig(),
         held_out=None,
         record={},
     )

@@ -30,8 +30,10 @@ from trl.generation.vllm_generation import VLLMGeneration
 from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy
+from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import episodes
 from cof_agent.nano import NANO
 from cof_agent.policy import Sampling
 from cof_agent.trajectory import Sample
@@ -221,10 +223,6 @@ class Generation(VLLMGeneration):
         self._llm_weights_sleeping = False
 
 
-def environment(policy: Any) -> ZoomEnvironment:
-    return ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-
-
 def play(
     engine: Engine, local: LocalPolicy, samples: list[Sample], temperature: float = 0.0, seed: int = 0
 ) -> list[Rollout]:
@@ -234,11 +232,11 @@ def play(
     policy = VLLMPolicy(model, local._processor, name="nano", longest=engine.longest, rounds=rounds)
     return rounds.play(
         lambda: roll_out(
-            samples,
+            episodes(samples),
             policy,
-            environment(policy),
+            AgentConfig(max_tokens=96, temperature=temperature),
+            ZoomEnvironment(),
             budget=2048,
-            sampling=Sampling(96, temperature),
             seeds=[seed + index for index in range(len(samples))],
             on_end=rounds.leave,
         ),

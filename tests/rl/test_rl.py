@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -14,23 +16,24 @@ import torch
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from cof_agent import scoring
+from cof_agent.agent import Agent
 from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor
-from cof_agent.data.samples import at_resolutions, read_samples
-from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.config import AgentConfig
+from cof_agent.data.samples import read_samples
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
 from cof_agent.geometry import Size
-from cof_agent.graphs import focus
-from cof_agent.graphs.steps import Context
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.policy import Sampling, ScriptedPolicy
+from cof_agent.policy import ScriptedPolicy
 from cof_agent.scenes.write import write_scenes
-from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
+from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.rollout import Rollout, roll_out
-from rl.trainer import loss_mask
+from rl.trainer import loss_mask, total, without_variance
 from rl.watch import collapse, unused_crops
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
@@ -56,16 +59,13 @@ def policy() -> LocalPolicy:
     return load(NANO)
 
 
-def environment(policy: LocalPolicy) -> ZoomEnvironment:
-    return ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-
-
 def played(
-    policy: LocalPolicy, samples: list[Sample], *, budget: int = 2048, temperature: float = 0.0, seed: int = 0
+    policy: LocalPolicy, wanted: Sequence[Sample | Episode], *, budget: int = 2048, seed: int = 0, **how: Any
 ) -> list[Rollout]:
-    seeds = [seed + index for index in range(len(samples))]
-    sampling = Sampling(96, temperature)
-    return asyncio.run(roll_out(samples, policy, environment(policy), budget=budget, sampling=sampling, seeds=seeds))
+    asked = [one if isinstance(one, Episode) else Episode(one) for one in wanted]
+    config = AgentConfig(**{"max_tokens": 96, "temperature": 0.0} | how)
+    seeds = [seed + index for index in range(len(asked))]
+    return asyncio.run(roll_out(asked, policy, config, ZoomEnvironment(), budget=budget, seeds=seeds))
 
 
 def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPolicy, samples: list[Sample]) -> None:
@@ -76,9 +76,7 @@ def test_agent_sft_and_rl_have_the_same_tokens_images_and_mask(policy: LocalPoli
     frame = Frame(policy.family, 28, size["shortest_edge"], size["longest_edge"])
     for rollout in rollouts:
         trajectory = rollout.trajectory
-        agent = asyncio.run(
-            focus.run(trajectory.sample, Context(policy, environment(policy), sampling=Sampling(96, seed=0)))
-        )
+        (agent,) = Agent(policy=policy, max_tokens=96).ask_many([trajectory.sample], progress=False)
         assert [turn.text for turn in agent.turns] == [turn.text for turn in trajectory.turns]
         assert agent.views == trajectory.views
         assert agent.turns[-1].tokens.prompt == trajectory.turns[-1].tokens.prompt  # what the last turn was told
@@ -122,6 +120,24 @@ def test_a_missing_image_is_one_sentence(policy: LocalPolicy, samples: list[Samp
         played(policy, [gone])
 
 
+def test_the_agent_is_played_as_it_is_configured(policy: LocalPolicy, samples: list[Sample]) -> None:
+    zoomed = next(one.trajectory for one in played(policy, samples) if one.trajectory.zooms == 2)
+    (wide,) = played(policy, [zoomed.sample], enlarge=3.0, max_zooms=4)
+    assert wide.trajectory.settings["enlarge"] == 3.0 and wide.trajectory.settings["max_zooms"] == 4
+    assert wide.trajectory.turns[0].text == zoomed.turns[0].text
+    assert wide.trajectory.views[1].region.area > 2 * zoomed.views[1].region.area
+    (looked,) = played(policy, [zoomed.sample], strategy="direct")
+    assert looked.trajectory.strategy == "direct" and looked.trajectory.zooms == 0
+
+
+@pytest.mark.parametrize("strategy", ["always-zoom", "grid", "regions", "tree"])
+def test_a_strategy_that_writes_turns_of_its_own_is_refused(
+    policy: LocalPolicy, samples: list[Sample], strategy: str
+) -> None:
+    with pytest.raises(InputError, match=f"the strategy {strategy} writes turns of its own"):
+        played(policy, samples[:1], strategy=strategy)
+
+
 @pytest.mark.parametrize(
     ("correct", "direct", "formed", "some", "paper", "released"),
     [
@@ -140,15 +156,11 @@ def test_adaptive_rewards(correct: bool, direct: bool, formed: bool, some: bool,
 
 
 def test_a_sample_can_have_a_resolution_of_its_own(policy: LocalPolicy, samples: list[Sample]) -> None:
-    sized = at_resolutions(samples[:4], (224, 672), 0)
-    found = asyncio.run(
-        roll_out(
-            sized, policy, environment(policy), budget=2048, sampling=Sampling(96), seeds=[0] * 4, resolutions=True
-        )
-    )
+    sized = drawn(samples[:4], (224, 672), 0)
+    found = played(policy, sized)
     shown = [one.trajectory.overview.shown_size.long_side for one in found if one.trajectory.overview]
     assert set(shown) == {224, 672}
-    assert shown == [sample.metadata["resolution"] for sample in sized]
+    assert shown == [episode.resolution for episode in sized] == [one.trajectory.resolution for one in found]
 
 
 def test_what_was_cut_off_can_be_forgiven(policy: LocalPolicy, samples: list[Sample]) -> None:
@@ -223,24 +235,40 @@ def test_a_group_is_judged_together(trajectories: list[Trajectory]) -> None:
         rewards.by_name("none", 2)
 
 
+@pytest.mark.parametrize(
+    ("totals", "nothing"),
+    [([1.0, 1.0], True), ([1.0, 0.5], False), ([None, 1.0, 1.0], True), ([None, 1.0, 0.0], False), ([None], True)],
+)
+def test_rollouts_without_a_score_do_not_make_a_group_worth_training_on(
+    totals: list[float | None], nothing: bool
+) -> None:
+    assert without_variance(totals) == nothing
+
+
+def test_what_could_not_be_scored_adds_nothing_to_the_total() -> None:
+    assert total([1.0, None, 0.5], [1.0, 3.0, 2.0]) == 2.0
+    assert total([None, None], [1.0, 1.0]) is None
+    assert total([0.0, None], [1.0, 1.0]) == 0.0
+
+
 def test_rollouts_that_will_be_played_again_are_forgotten(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    from cof_agent.trajectory import to_json
     from rl.train import forget_after
 
     one = trajectories[0]
     path = tmp_path / "trajectories.jsonl"
-    path.write_text("".join(to_json(replace(one, settings={"step": step})) + "\n" for step in range(5)))
+    path.write_text("".join(to_json(replace(one, step=step)) + "\n" for step in range(5)))
     forget_after(path, 3)
-    assert [kept.settings["step"] for kept in read_jsonl(path, Trajectory)] == [0, 1, 2]
+    assert [kept.step for kept in read_jsonl(path, Trajectory)] == [0, 1, 2]
     forget_after(tmp_path / "none.jsonl", 3)
 
 
 def run(arguments: dict[str, Any]) -> None:
+    """Values of several words are lists."""
     from rl.train import main
 
     fixed = {"use_cpu": "true", "report_to": "none", "bf16": "false", "gradient_checkpointing": "false", "threads": 1}
     given = fixed | {"model_name_or_path": NANO} | arguments
-    main([text for key, value in given.items() for text in (f"--{key}", str(value))])
+    main([text for key, value in given.items() for text in (f"--{key}", *str(value).split())])
 
 
 @pytest.mark.parametrize(
@@ -277,6 +305,59 @@ def test_bad_input_is_one_sentence(scenes: Path, tmp_path: Path, changes: dict[s
     assert not (tmp_path / "run").exists()
 
 
+def test_rollouts_are_recorded_with_step_rewards_advantage_and_group(
+    trajectories: list[Trajectory], tmp_path: Path
+) -> None:
+    """TRL writes rewards, advantages and means too: into tables of completions and into its log."""
+    import pyarrow.parquet as parquet
+
+    zoomed = next(one.sample for one in trajectories if one.zooms)
+    boxless = replace(next(one.sample for one in trajectories if not one.zooms), boxes=())
+    (tmp_path / "samples.jsonl").write_text("".join(to_json(one) + "\n" for one in (zoomed, boxless)))
+    run(
+        {
+            "data": tmp_path,
+            "output_dir": tmp_path / "run",
+            "rewards": "accuracy box_iou",
+            "reward_weights": "1 0.5",
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 2,
+            "num_generations": 4,
+            "max_completion_length": 400,
+            "max_steps": 2,
+            "learning_rate": 0,
+            "temperature": 1.5,
+            "logging_steps": 1,
+            "save_steps": 2,
+            "log_completions": "true",
+        }
+    )
+    found = list(read_jsonl(tmp_path / "run" / "trajectories.jsonl", Trajectory))
+    assert [one.step for one in found] == [0] * 8 + [1] * 8
+    groups: dict[str, list[Trajectory]] = {}
+    for one in found:
+        groups.setdefault(one.group or "", []).append(one)
+        right = float(bool(scoring.accuracy(one)))
+        assert one.rewards == pytest.approx({"accuracy": right, "box_iou": rewards.box_iou(one)})
+    assert {len(group) for group in groups.values()} == {4} and len(groups) == 4 and "" not in groups
+    assert all(len({(one.sample.id, one.step) for one in group}) == 1 for group in groups.values())
+    assert {one.sample.id for one in found if one.rewards["box_iou"] is None} == {boxless.id}
+    assert any(one.rewards["box_iou"] for one in found) and any(one.advantage for one in found)
+    state = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())
+    for step in (0, 1):
+        mine = [one for one in found if one.step == step]
+        table = parquet.read_table(tmp_path / "run" / "completions" / f"completions_{step + 1:05d}.parquet").to_pydict()
+        assert table["advantage"] == [one.advantage for one in mine]
+        for name in ("accuracy", "box_iou"):
+            scored = [value for one in mine if (value := one.rewards[name]) is not None]
+            assert table[name] == [one.rewards[name] for one in mine]
+            assert state["log_history"][step][f"rewards/{name}/mean"] == pytest.approx(fmean(scored))
+    for group in groups.values():
+        sums = [sum(w * (one.rewards[name] or 0) for name, w in (("accuracy", 1), ("box_iou", 0.5))) for one in group]
+        advantages = [(one - fmean(sums)) / (stdev(sums) + 1e-4) for one in sums]
+        assert [one.advantage for one in group] == pytest.approx(advantages, abs=1e-4)
+
+
 @pytest.mark.slow
 def test_training_goes_on_with_the_same_rollouts(scenes: Path, tmp_path: Path) -> None:
     arguments = {
@@ -298,6 +379,10 @@ def test_training_goes_on_with_the_same_rollouts(scenes: Path, tmp_path: Path) -
         list(read_jsonl(tmp_path / name / "trajectories.jsonl", Trajectory)) for name in ("whole", "halves")
     )
     assert [one.turns[0].text for one in whole] == [one.turns[0].text for one in halves]
+    assert [(one.step, one.group) for one in whole] == [(step, f"{step}-0-0") for step in range(4) for _ in range(4)]
+    assert [(one.step, one.group, one.rewards) for one in whole] == [
+        (one.step, one.group, one.rewards) for one in halves
+    ]
     state = json.loads((tmp_path / "whole" / "checkpoint-4" / "trainer_state.json").read_text())
     assert {"accuracy", "zooms/mean", "malformed", "seconds/rollout"} <= set(state["log_history"][0])
     assert any(entry.get("grad_norm") for entry in state["log_history"])
@@ -377,7 +462,7 @@ def test_a_served_judge_scores_and_its_verdicts_are_kept(scenes: Path, tmp_path:
     for step, entry in enumerate(
         log
     ):  # the server knows no synonym in these scenes, so that only exact matches are right
-        mine = [one for one in played if one.settings["step"] == step]
+        mine = [one for one in played if one.step == step]
         exact = [value for one in mine if (value := scoring.accuracy(one)) is not None]
         assert entry["rewards/judge/mean"] == pytest.approx(sum(exact) / len(exact))
 
@@ -429,6 +514,12 @@ def test_two_processes_with_uneven_conversations_train_as_one_does(tmp_path: Pat
         losses[name] = [entry["loss"] for entry in log if "loss" in entry]
         trajectories = list(read_jsonl(output / "trajectories.jsonl", Trajectory))
         assert len(trajectories) == 120
+        for one in trajectories:  # whichever process played it
+            assert one.rewards == {"accuracy": scoring.accuracy(one), "format": scoring.well_formed(one)}
+        for start in range(0, 120, 4):
+            group = trajectories[start : start + 4]
+            assert len({(one.sample.id, one.step, one.group) for one in group}) == 1
+            assert sum(one.advantage or 0.0 for one in group) == pytest.approx(0, abs=1e-4)
     for name in ("ddp", "zero2", "zero3"):
         assert losses[name] == pytest.approx(losses["one"], abs=1e-3), name
     assert len({len(one.turns) for one in trajectories}) > 1

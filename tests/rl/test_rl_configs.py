@@ -14,6 +14,7 @@ from cof_agent import protocol
 from cof_agent.backends.checkpoint import load
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import PixelLimits
 from cof_agent.nano import NANO, WEIGHTS
@@ -125,7 +126,7 @@ def test_the_longest_prompt_is_what_the_agent_is_asked(data: Path) -> None:
         messages = protocol.opening(sample, overview, system=settings.system)
         asked.append(len(policy.read(policy.render(messages), [environment.image(sample, overview)])[0]))
     assert len(set(asked)) > 1
-    found = plan.longest_prompt(samples, policy._processor, settings)
+    found = plan.longest_prompt(episodes(samples), policy._processor, settings)
     assert found == plan.Prompt(max(asked), overview.shown_size.area // 28**2)
 
 

@@ -18,7 +18,10 @@ from accelerate import Accelerator
 from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.decode import Generated
 from cof_agent.backends.local.policy import LocalPolicy
+from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
+from cof_agent.environment import ZoomEnvironment
+from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO
@@ -28,7 +31,7 @@ from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 from rl.rollout import Rollout, roll_out
 from rl.rounds import Rounds
 from rl.vllm import Engine, Reply, collapsed, engine_of, generated_of, image_runs, sampling_params
-from tests.rl.nano_vllm import Generation, NanoLLM, NanoServer, environment, play
+from tests.rl.nano_vllm import Generation, NanoLLM, NanoServer, play
 
 PAD = 9
 
@@ -76,9 +79,9 @@ def llm(policy: LocalPolicy, monkeypatch: pytest.MonkeyPatch) -> NanoLLM:
 
 
 def transformers(policy: LocalPolicy, samples: list[Sample], temperature: float = 0.0) -> list[Rollout]:
-    sampling = Sampling(96, temperature)
+    config = AgentConfig(max_tokens=96, temperature=temperature)
     seeds = range(len(samples))
-    return asyncio.run(roll_out(samples, policy, environment(policy), budget=2048, sampling=sampling, seeds=seeds))
+    return asyncio.run(roll_out(episodes(samples), policy, config, ZoomEnvironment(), budget=2048, seeds=seeds))
 
 
 def assert_same(found: list[Rollout], wanted: list[Rollout]) -> None:

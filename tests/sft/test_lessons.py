@@ -91,7 +91,7 @@ def test_overviews_of_other_sizes_are_those_of_the_environment(long_side: int, t
     picture = tmp_path / "full.png"
     Image.new("RGB", (scene.size.width, scene.size.height)).save(picture)
     sample = Sample("full", str(picture), "?")
-    assert overview_of(scene, long_side) == nano_environment().at(sample, long_side).reset(sample)
+    assert overview_of(scene, long_side) == nano_environment().at(long_side).reset(sample)
 
 
 def test_conversations_are_shown_at_the_sizes_of_the_plan() -> None:

@@ -19,17 +19,20 @@ import pytest
 from PIL import Image
 from tqdm.auto import tqdm
 
+from cof_agent.agent import Agent
 from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.data.export import to_parquet
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
+from cof_agent.evaluation.metrics import figures as figures_of
 from cof_agent.geometry import CoordinateSystem, PixelLimits, Size
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.training.command import explained
-from cof_agent.trajectory import StopReason, Trajectory, Zoom, to_json
+from cof_agent.training.trainer import agent_of, held_out_of
+from cof_agent.trajectory import StopReason, Trajectory, Zoom, read_jsonl, to_json
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import Rows, TableRows, TrajectoryRows, read_rows
 from sft.frame import Frame, Unfit, reframe
@@ -295,6 +298,36 @@ def test_training_is_looked_at_by_the_agent_and_leaves_a_whole_folder(
 
     assert load(output).coordinates is CoordinateSystem.ABSOLUTE
     assert json.loads((output / "preprocessor_config.json").read_text())["processor_class"] == "Qwen2_5_VLProcessor"
+
+
+def test_the_agent_in_training_is_the_agent(folder: Path, scenes: Path, tmp_path: Path) -> None:
+    """The same answers, views, settings and figures as `Agent.ask_many` gives with the same configuration."""
+    from sft.settings import parse
+    from sft.train import build_trainer
+
+    asked = {"eval_data": scenes, "eval_samples": 4, "eval_strategy": "steps", "resolutions": 300}
+    asked |= {"max_zooms": 1, "zoom_pixels": 84 * 84, "turn_tokens": 64}
+    settings = parse(command(SHORT | asked | {"data": folder, "output_dir": tmp_path, "samples": 2})[2:])
+    metrics = build_trainer(settings).evaluate()
+    config, wanted = agent_of(settings), held_out_of(settings)
+    assert (config.max_zooms, config.zoom_pixels, config.max_tokens) == (1, 84 * 84, 64)
+    assert wanted is not None and [one.resolution for one in wanted] == [300] * 4
+    expected = Agent(config).ask_many(wanted, progress=False)
+    found = list(read_jsonl(tmp_path / "eval" / "step-0.jsonl", Trajectory))
+    assert list(map(alike, found)) == list(map(alike, expected))
+    assert {one.zooms for one in found} == {0, 1}
+    figures = figures_of(expected)
+    assert metrics == {
+        "eval_accuracy": figures["accuracy"],
+        "eval_zooms": figures["mean_zooms"],
+        "eval_malformed": figures["malformed_rate"],
+        "eval_answered": figures["stop_reasons"].get("answered", 0) / 4,
+    }
+
+
+def alike(trajectory: Trajectory) -> Trajectory:
+    """The trajectory without the name of its model and the time that it took."""
+    return replace(trajectory, policy="", turns=tuple(replace(turn, seconds=0.0) for turn in trajectory.turns))
 
 
 def command(arguments: dict[str, Any]) -> list[str]:

@@ -179,7 +179,7 @@ def test_a_gpu_configuration_of_rl_plays_trains_and_saves(folder: Path, tmp_path
     }
     trained(f"rl/configs/{config}", small)
     played = list(read_jsonl(output / "trajectories.jsonl", Trajectory))
-    assert [one.settings["step"] for one in played] == [0, 0, 1, 1]
+    assert [one.step for one in played] == [0, 0, 1, 1]
     log = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert len(losses) == 2 and all(math.isfinite(loss) for loss in losses)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import io
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -24,8 +23,10 @@ from cof_agent.config import AgentConfig
 from cof_agent.data.samples import kept_image
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode, episodes
+from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.graphs.steps import Context, Event
+from cof_agent.image import png_of
 from cof_agent.policy import Policy
 from cof_agent.region_refs import check_regions
 from cof_agent.rollout import Done, rollout
@@ -100,7 +101,7 @@ class Agent:
     ) -> Trajectory:
         """As `ask`, for code that runs in an event loop."""
         path = await asyncio.to_thread(_path_of, image)
-        boxes = tuple(Box(*map(float, region)) for region in regions)
+        boxes = tuple(_box(region) for region in regions)
         sample = Sample(Path(path).name, path, question, choices=tuple(choices), regions=boxes)
         check_regions(sample)
         return await self.play(Episode(sample), on_event=on_event)
@@ -235,9 +236,14 @@ def _path_of(image: str | Path | Image) -> str:
     """The path of an image; pixels are written to a folder that lasts as long as the process."""
     if isinstance(image, str | Path):
         return str(image)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return kept_image(buffer.getvalue(), "the image", _folder())
+    return kept_image(png_of(image), "the image", _folder())
+
+
+def _box(region: Sequence[float]) -> Box:
+    try:
+        return Box(*map(float, region))
+    except (TypeError, ValueError):
+        raise InputError(f"a region is four numbers x0, y0, x1, y1 in source pixels, not {region!r}.") from None
 
 
 @cache

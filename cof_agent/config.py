@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cof_agent.environment import CropMode, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem
+from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.nano import NANO
 from cof_agent.policy import GREEDY, Sampling
 
@@ -66,6 +66,7 @@ class AgentConfig:
         for rule, holds in rules.items():
             if not holds:
                 raise InputError(f"{rule}.")
+        self._settings(CoordinateSystem.ABSOLUTE, PixelLimits())  # whose own rules hold for any model
 
     def settings(self, policy: Policy) -> ZoomSettings:
         """What the policy is shown.
@@ -73,9 +74,12 @@ class AgentConfig:
         Raises:
             InputError: if a value makes no sense.
         """
+        return self._settings(policy.coordinates, policy.limits)
+
+    def _settings(self, system: CoordinateSystem, limits: PixelLimits) -> ZoomSettings:
         return ZoomSettings(
-            system=policy.coordinates,
-            limits=policy.limits,
+            system=system,
+            limits=limits,
             max_zooms=self.max_zooms,
             enlarge=self.enlarge,
             min_side=self.min_side,

@@ -6,6 +6,7 @@ over white, deep greyscale (16-bit, 32-bit, float) scaled to 8 bits. Colour prof
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -319,3 +320,13 @@ def _values(strip: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
     import numpy as np
 
     return np.asarray(strip).astype(np.float64)
+
+
+_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")  # that PNG holds without loss
+
+
+def png_of(image: Image.Image) -> bytes:
+    """A picture as a PNG file, without loss where PNG knows its mode, else as RGB."""
+    buffer = io.BytesIO()
+    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

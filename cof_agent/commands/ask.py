@@ -76,14 +76,16 @@ def _show(console: Console, event: object) -> None:
         case Saw(observations=observations):
             for observation in observations:
                 if observation.view is None:
-                    console.print(Text.assemble(("refused", "yellow"), "   ", observation.error or ""))
+                    kind = ("refused", "yellow") if observation.text is None else ("tool", "cyan")
+                    console.print(Text.assemble(kind, "   ", observation.error or observation.text or ""))
                     continue
                 region = observation.view.region
                 corner = f"({region.x0:.0f}, {region.y0:.0f}) to ({region.x1:.0f}, {region.y1:.0f})"
                 size = f"{region.width:.0f} x {region.height:.0f}"
                 note = f"  {observation.note}" if observation.note else ""
+                label = "zoom" if observation.view.tool is None else "tool"
                 console.print(
-                    f"[cyan]zoom[/]      {corner}, {size} source pixels shown at {observation.view.shown_size}{note}",
+                    f"[cyan]{label}[/]      {corner}, {size} source pixels shown at {observation.view.shown_size}{note}",
                     soft_wrap=True,
                 )
 

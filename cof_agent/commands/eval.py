@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
     common.config_of(options)  # what is wrong with it is said before a model is loaded
     if options.scoring is not None:
         load_function(options.scoring, "scoring rule")
+        if options.judge is not None:
+            raise InputError("--scoring and --judge are two ways to score; name one of them.")
     output, shard = Path(options.output), _shard(options)
     samples = _samples(options)
     taken = _asked(shard.of(samples), options)

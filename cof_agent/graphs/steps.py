@@ -179,12 +179,18 @@ def _turn_sampling(context: Context, now: Progress) -> Sampling:
 
 
 async def see(state: State, context: Context, *, on_event: Callable[[Event], None]) -> Progress:
-    """Carries out the actions of the last turn, in order, up to the zoom budget: the record with what was seen."""
+    """Carries out the actions of the last turn, in order, up to the zoom budget: the record with what was seen.
+
+    Raises:
+        ImageGone: if a tool needs the image, and it was changed or removed during the run.
+    """
     now = progress(dict(state))
     turn = now.turns[-1]
-    observations = await asyncio.to_thread(
-        context.environment.step, turn.actions, now.views, sample=now.sample, texts=now.texts
-    )
+    step = context.environment.step
+    try:
+        observations = await asyncio.to_thread(step, turn.actions, now.views, sample=now.sample, texts=now.texts)
+    except InputError as error:
+        raise ImageGone(str(error)) from None
     on_event(Saw(len(now.turns) - 1, turn.actions, observations))
     return replace(now, turns=(*now.turns[:-1], replace(turn, observations=observations)))
 

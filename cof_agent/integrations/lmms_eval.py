@@ -9,7 +9,6 @@ the messages of a request become one question about one image. Of a task's gener
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 from collections import Counter
@@ -31,6 +30,7 @@ from cof_agent.config import AgentConfig
 from cof_agent.data.samples import kept_image
 from cof_agent.data.shards import Shard
 from cof_agent.errors import InputError
+from cof_agent.image import png_of
 from cof_agent.policy import GREEDY, Sampling
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 
@@ -38,7 +38,6 @@ BATCH = 16
 """Requests for each one under way whose images are on disk at once, where they are not kept."""
 
 _WITHOUT_EFFECT = ("batch_size", "max_batch_size")  # lmms-eval gives them to every model; ours is `concurrency`
-_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")  # that PNG holds without loss
 _log = logging.getLogger(__name__)
 
 
@@ -155,9 +154,7 @@ def image_path(image: Any, where: str, folder: Path) -> str:
         return str(Path(image).absolute())
     if not isinstance(image, Image.Image):
         raise InputError(f"{where} holds an image as {type(image).__name__}, but only pixels and paths can be read.")
-    buffer = io.BytesIO()
-    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
-    return kept_image(buffer.getvalue(), where, folder)
+    return kept_image(png_of(image), where, folder)
 
 
 def cut(text: str, until: str | Sequence[str] | None) -> str:

@@ -151,7 +151,10 @@ def _action(call: Call, tools: Collection[str], system: CoordinateSystem) -> Zoo
     if isinstance(image, bool) or not isinstance(image, int) or not 0 <= image < 10_000:
         return Malformed('"image" must be the number of an image in this conversation, 0 for the first.')
     if known:
-        return Use(name, {key: _plain(value) for key, value in arguments.items() if key != "image"}, image)
+        given = {str(key): value for key, value in arguments.items() if key != "image"}
+        if any(isinstance(value, dict | list) or value != _plain(value, longest=_MAX_CALL) for value in given.values()):
+            return Malformed(f"The arguments of {name} must be numbers, words, true or false.")
+        return Use(name, given, image)
     box = arguments.get("bbox_2d", arguments.get("bbox"))
     if not isinstance(box, list):
         return Malformed(f"The tool call has no bbox_2d, a list of four numbers {system.corners}.")
@@ -164,11 +167,11 @@ def _no_such_tool(tools: Collection[str]) -> str:
     return f"There is no such tool; the tools are {', '.join((TOOL_NAME, *tools))}."
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, longest: int = 64) -> Any:
     """What a record may hold of a value the model wrote: finite numbers as they are, the rest as short strings."""
     if value is None or (isinstance(value, (bool, int, float)) and abs(value) < 2**53):
         return value
-    return str(value)[:64] if not isinstance(value, int) else "a huge number"
+    return str(value)[:longest] if not isinstance(value, int) else "a huge number"
 
 
 _MAX_CALL = 4_000  # characters; a real call has about 100

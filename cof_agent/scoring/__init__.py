@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cof_agent import protocol
 from cof_agent.geometry import Box
 from cof_agent.scoring.answer_match import close, plain_words, quantity, similarity
-from cof_agent.trajectory import Malformed, Sample, Trajectory
+from cof_agent.trajectory import Malformed, Sample, Trajectory, Turn, Use
 
 HIT_COVERAGE = 0.5  # of the target's area that a crop must take in
 
@@ -136,8 +136,14 @@ def normalise(text: str) -> str:
 
 def well_formed(trajectory: Trajectory) -> bool:
     """The format reward's condition: every turn has exactly the wire format, and the last one answers."""
-    turns = trajectory.turns
-    return bool(turns) and trajectory.answer is not None and all(protocol.well_formed(turn.text) for turn in turns)
+    if not trajectory.turns or trajectory.answer is None:
+        return False
+    return all(protocol.well_formed(turn.text, _tools(turn)) for turn in trajectory.turns)
+
+
+def _tools(turn: Turn) -> set[str]:
+    """The tools beside the zoom that a turn uses; a call of one that is not there was recorded as malformed."""
+    return {action.tool for action in turn.actions if isinstance(action, Use)}
 
 
 def malformed(trajectory: Trajectory) -> bool:

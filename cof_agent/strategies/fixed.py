@@ -12,6 +12,7 @@ from cof_agent.geometry import Box, Size
 from cof_agent.policy import Completion, Policy, Sampling
 from cof_agent.region_refs import mentions
 from cof_agent.strategies.wrapper import Way, Wrapped, is_first_turn
+from cof_agent.tools import load_tool
 from cof_agent.trajectory import Tokens, is_look
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def grid(policy: Policy, settings: ZoomSettings) -> Way:
 
 def always_zoom(policy: Policy, settings: ZoomSettings) -> Way:
     """A first turn that would answer becomes a zoom."""
-    return Way(AlwaysZoom(policy), settings)
+    return Way(AlwaysZoom(policy, settings), settings)
 
 
 def regions(policy: Policy, settings: ZoomSettings) -> Way:
@@ -45,11 +46,15 @@ class AlwaysZoom(Wrapped):
     """Looks closer before it answers, whether it would or not: where its first turn has no zoom, the turn is cut after its
     thought, and what the model then says to the beginning of a zoom is the box."""
 
+    def __init__(self, policy: Policy, settings: ZoomSettings) -> None:
+        super().__init__(policy)
+        self._tools = [load_tool(tool).name for tool in settings.tools]
+
     async def generate(
         self, messages: Sequence[protocol.Message], images: Sequence[Image], sampling: Sampling
     ) -> Completion:
         own = await self._policy.generate(messages, images, sampling)
-        if not is_first_turn(messages) or any(map(is_look, protocol.parse(own.text))):
+        if not is_first_turn(messages) or any(map(is_look, protocol.parse(own.text, self._tools))):
             return own
         thought = protocol.without_tags(protocol.thought(own.text))
         start = protocol.begin_zoom(thought)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cof_agent.config import AgentConfig
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
-from cof_agent.graphs import focus, steps, studio
+from cof_agent.graphs import focus, steps
 from cof_agent.graphs.state import open_checkpoints
 from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, PolicyError, Sampling, ScriptedPolicy
@@ -366,23 +365,3 @@ def test_the_state_is_plain_json(sample: Sample) -> None:
 
     for state in asyncio.run(scene()):
         assert json.loads(json.dumps(state)) == state
-
-
-def test_studio_can_open_the_graph() -> None:
-    described = json.loads((Path(__file__).parents[2] / "langgraph.json").read_text())
-    path, _, name = described["graphs"]["focus"].partition(":")
-    assert Path(path).as_posix() == "cof_agent/graphs/studio.py"
-    graph = getattr(studio, name)
-    assert graph.config["recursion_limit"] < 100
-    assert graph.get_context_jsonschema()["properties"]["model"]["default"] == "nano"
-    assert graph.get_input_jsonschema()["required"] == ["sample"]
-    with pytest.raises(InputError, match="no sample"):
-        asyncio.run(graph.ainvoke({"sample": {"image": "x.png"}}, context=AgentConfig()))
-
-
-def test_studio_runs_the_graph_from_plain_values(checkpoint: Callable[[str], Path], sample: Sample) -> None:
-    start = {"sample": {"image": sample.image, "question": sample.question}}
-    context = {"model": str(checkpoint("qwen2_5_vl")), "max_tokens": 8}
-    state = asyncio.run(studio.graph.ainvoke(start, context=context))  # type: ignore[call-overload]
-    assert state["stop"] == StopReason.TRUNCATED
-    assert state["turns"][0]["tokens"]["completion"] == 8

@@ -1,0 +1,40 @@
+"""LangGraph Studio opens the agent's graph, and runs it from plain values."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cof_agent.config import AgentConfig
+from cof_agent.errors import InputError
+from cof_agent.integrations import studio
+from cof_agent.trajectory import Sample, StopReason
+
+
+@pytest.fixture(scope="module")
+def sample(picture: Path) -> Sample:
+    return Sample("shapes", str(picture), "What is there?")
+
+
+def test_studio_can_open_the_graph() -> None:
+    described = json.loads((Path(__file__).parents[2] / "langgraph.json").read_text())
+    path, _, name = described["graphs"]["focus"].partition(":")
+    assert Path(path).as_posix() == "cof_agent/integrations/studio.py"
+    graph = getattr(studio, name)
+    assert graph.config["recursion_limit"] < 100
+    assert graph.get_context_jsonschema()["properties"]["model"]["default"] == "nano"
+    assert graph.get_input_jsonschema()["required"] == ["sample"]
+    with pytest.raises(InputError, match="no sample"):
+        asyncio.run(graph.ainvoke({"sample": {"image": "x.png"}}, context=AgentConfig()))
+
+
+def test_studio_runs_the_graph_from_plain_values(checkpoint: Callable[[str], Path], sample: Sample) -> None:
+    start = {"sample": {"image": sample.image, "question": sample.question}}
+    context = {"model": str(checkpoint("qwen2_5_vl")), "max_tokens": 8}
+    state = asyncio.run(studio.graph.ainvoke(start, context=context))  # type: ignore[call-overload]
+    assert state["stop"] == StopReason.TRUNCATED
+    assert state["turns"][0]["tokens"]["completion"] == 8

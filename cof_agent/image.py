@@ -12,10 +12,11 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
@@ -26,6 +27,44 @@ if TYPE_CHECKING:
 DEFAULT_MAX_SOURCE_PIXELS = 178_956_970
 """Where Pillow itself stops by default: half a gigabyte as 24-bit RGB. `--max-source-pixels` raises it."""
 
+FORMATS = frozenset(
+    {
+        "AVIF",
+        "BLP",
+        "BMP",
+        "CUR",
+        "DDS",
+        "DIB",
+        "FTEX",
+        "GBR",
+        "GIF",
+        "ICNS",
+        "ICO",
+        "IM",
+        "JPEG",
+        "JPEG2000",
+        "MPO",
+        "MSP",
+        "PCX",
+        "PNG",
+        "PPM",
+        "PSD",
+        "QOI",
+        "SGI",
+        "SUN",
+        "TGA",
+        "TIFF",
+        "WEBP",
+        "XBM",
+        "XPM",
+    }
+)
+"""The formats that are opened, by Pillow's names. Others are refused: EPS runs Ghostscript on the file, for one."""
+
+_TEXT_CHUNK, _TEXT_MEMORY = (
+    64 * 2**20,
+    256 * 2**20,
+)  # bytes of comments and profiles in a PNG; the pixels are whole without
 _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -114,7 +153,7 @@ def open_source(path: str | os.PathLike[str], *, max_source_pixels: int = DEFAUL
         InputError: if there is no such file, it is no image, or it has more than `max_source_pixels` pixels.
     """
     path = Path(path)
-    with _open_file(path) as file:
+    with _own_limits(), _open_file(path) as file:
         image = _open_image(path, file)
         width, height = image.size
         if width < 1 or height < 1:
@@ -127,6 +166,31 @@ def open_source(path: str | os.PathLike[str], *, max_source_pixels: int = DEFAUL
         orientation = _orientation(image, file)
     size = Size(height, width) if orientation >= 5 else Size(width, height)
     return Source(path, size, orientation)
+
+
+_limits = threading.Lock()
+_within = 0
+_before: tuple[Any, ...] = ()
+
+
+@contextmanager
+def _own_limits() -> Iterator[None]:
+    """While images are opened and decoded here, Pillow's own limits are out of the way: its plugins know one limit of pixels
+    for the whole process, and take a PNG with a long comment for damaged. Ours are checked by `open_source`."""
+    global _within, _before
+    with _limits:
+        if not _within:
+            _before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+            Image.MAX_IMAGE_PIXELS = None
+            PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = _TEXT_CHUNK, _TEXT_MEMORY
+        _within += 1
+    try:
+        yield
+    finally:
+        with _limits:
+            _within -= 1
+            if not _within:
+                Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = _before
 
 
 def _open_file(path: Path) -> IO[bytes]:
@@ -150,7 +214,10 @@ def _open_file(path: Path) -> IO[bytes]:
 
 def _open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
     """As `Image.open`, without its check of the size, whose limit is one global of the whole process."""
-    prefix = file.read(16)
+    try:
+        prefix = file.read(16)
+    except OSError as error:  # of the disk or the network
+        raise InputError(f"cannot read the image {path}: {error.strerror}; check the disk or copy the file.") from None
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()
@@ -158,9 +225,17 @@ def _open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
             tried.add(name)
             factory, accept = Image.OPEN[name]
             try:
+                if name not in FORMATS:
+                    if accept is not None and _accepted(accept(prefix)):
+                        raise InputError(
+                            f"cannot open the image {path}: {name} files are not opened; convert it to PNG or JPEG."
+                        )
+                    continue
                 if accept is None or _accepted(accept(prefix)):
                     file.seek(0)
                     return factory(file, "")
+            except InputError:
+                raise
             except (SyntaxError, IndexError, TypeError, KeyError, struct.error):
                 continue  # how a plugin says that the file is none of its own
             except Exception as error:
@@ -215,7 +290,7 @@ def _png_orientation_follows_pixels(file: IO[bytes]) -> bool:
 
 def _decode(path: Path, size: Size, orientation: int) -> Image.Image:
     """The whole image: mode RGB, upright, without metadata."""
-    with _open_file(path) as file:
+    with _own_limits(), _open_file(path) as file:
         image = _open_image(path, file)
         try:
             image.load()

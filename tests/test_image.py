@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import struct
 import subprocess
 import sys
@@ -376,6 +377,40 @@ class TestRefusals:
                         source.crop(whole(source.size))
                     except InputError:
                         continue
+
+    def test_what_runs_programs_is_not_opened(self, tmp_path: Path) -> None:
+        for name in ("a.eps", "a.png"):  # whatever its name says
+            path = tmp_path / name
+            path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+            with pytest.raises(InputError, match="EPS files are not opened; convert it to PNG"):
+                open_source(path)
+
+    @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no file here whose reading fails")
+    def test_a_disk_that_fails_is_said(self) -> None:
+        with pytest.raises(InputError, match="cannot read the image /proc/self/mem: Input/output error"):
+            open_source("/proc/self/mem")
+
+    def test_long_comments_and_profiles_of_a_png_are_no_damage(self, tmp_path: Path) -> None:
+        comment = PngImagePlugin.PngInfo()
+        comment.add_text("Comment", "x" * 3_000_000, zip=True)
+        Image.new("RGB", (40, 30), "red").save(tmp_path / "text.png", pnginfo=comment)
+        Image.new("RGB", (40, 30), "red").save(tmp_path / "icc.png", icc_profile=random.Random(0).randbytes(3_000_000))
+        for name in ("text.png", "icc.png"):
+            source = open_source(tmp_path / name)
+            assert source.crop(Box(0, 0, 40, 30)).getpixel((5, 5)) == (255, 0, 0)
+
+    @pytest.mark.parametrize(
+        "name", ["a.png", "a.jpg", "a.bmp", "raw.tif", "lzw.tif", "a.webp", "a.jp2", "a.avif", "a.gif"]
+    )
+    def test_the_limit_is_ours_in_every_format(
+        self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # so that small files show it
+        compression = {"compression": "tiff_lzw"} if name == "lzw.tif" else {}
+        Image.new("RGB", (300, 200), "red").save(tmp_path / name, **compression)
+        source = open_source(tmp_path / name)
+        assert source.show(View(source.size, Box(0, 0, 300, 200), Size(30, 20))).size == (30, 20)
+        assert Image.MAX_IMAGE_PIXELS == 10_000
 
     def test_a_bomb_is_refused_by_its_header(self, tmp_path: Path) -> None:
         (tmp_path / "bomb.png").write_bytes(png_header(100_000, 100_000) + png_chunk(b"IDAT", b""))

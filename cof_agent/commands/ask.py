@@ -94,6 +94,7 @@ def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
     """trajectory.jsonl, trajectory.png (where the image could be opened) and report.html."""
     import io
 
+    from cof_agent.viewer.images import limit_of
     from cof_agent.viewer.picture import annotate
     from cof_agent.viewer.report import write_page
 
@@ -102,7 +103,9 @@ def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
         names = ["trajectory.jsonl", "report.html"]
         if trajectory.overview is not None:
             buffer = io.BytesIO()
-            annotate(trajectory, open_source(trajectory.sample.image)).save(buffer, "PNG")
+            annotate(trajectory, open_source(trajectory.sample.image, max_source_pixels=limit_of([trajectory]))).save(
+                buffer, "PNG"
+            )
             write_atomic(folder / "trajectory.png", buffer.getvalue())
             names.insert(1, "trajectory.png")
         write_page([trajectory], folder / "report.html", title=trajectory.sample.question, score=scoring.accuracy)

@@ -11,7 +11,7 @@ from cof_agent.errors import InputError
 from cof_agent.evaluation.runs import Run
 from cof_agent.image import open_source
 from cof_agent.trajectory import Trajectory
-from cof_agent.viewer.images import webp
+from cof_agent.viewer.images import limit_of, webp
 from cof_agent.viewer.picture import seen
 
 MOST = 12
@@ -50,7 +50,7 @@ def pictures(trajectories: Sequence[Trajectory], *, most_bytes: int = BYTES) -> 
 
 def _of_source(path: str, trajectories: Sequence[Trajectory], allowed: int) -> list[bytes | str]:
     try:
-        source = open_source(path)
+        source = open_source(path, max_source_pixels=limit_of(trajectories))
     except (InputError, OSError) as error:
         return [str(error)] * len(trajectories)
     found: list[bytes | str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,7 +13,8 @@ from PIL import Image
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
-from cof_agent.image import open_source
+from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, open_source
+from cof_agent.trajectory import Trajectory
 from cof_agent.viewer.picture import fitted
 from cof_agent.viewer.templates import cut
 
@@ -35,6 +36,12 @@ class _Wanted:
     side: int
     weight: float
     most_bytes: int
+
+
+def limit_of(trajectories: Sequence[Trajectory]) -> int:
+    """The largest source, in pixels, that the runs were allowed to open: what they saw can be shown."""
+    recorded = [one.settings.get("max_source_pixels") for one in trajectories]
+    return max((most for most in recorded if isinstance(most, int)), default=DEFAULT_MAX_SOURCE_PIXELS)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from cof_agent.protocol import lettered, thought
 from cof_agent.region_refs import in_source_pixels
 from cof_agent.trajectory import Action, Malformed, Observation, Trajectory, Turn, Use
 from cof_agent.viewer import templates
-from cof_agent.viewer.images import webp
+from cof_agent.viewer.images import limit_of, webp
 from cof_agent.viewer.picture import altered, seen, spelled
 from cof_agent.viewer.record import asked_for, paired
 from cof_agent.viewer.templates import cut, data_url
@@ -51,7 +51,7 @@ def notebook_html(trajectory: Trajectory) -> str:
 def _picture(trajectory: Trajectory) -> bytes | str:
     """WebP, or the sentence why there is none."""
     try:
-        source = open_source(trajectory.sample.image)
+        source = open_source(trajectory.sample.image, max_source_pixels=limit_of([trajectory]))
         return webp(seen(trajectory, source, long_side=_SIDE), MOST_BYTES)
     except (InputError, ValueError, OSError, MemoryError) as error:
         return cut(str(error) or type(error).__name__, _SHORT)

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS
 from cof_agent.trajectory import Trajectory, write_atomic
 from cof_agent.viewer import templates
-from cof_agent.viewer.images import PageImages
+from cof_agent.viewer.images import PageImages, limit_of
 from cof_agent.viewer.picture import PALETTE
 from cof_agent.viewer.record import MOST_VIEWS, fitted_record, json_text
 from cof_agent.viewer.templates import cut
@@ -38,12 +37,11 @@ def write_page(
     title: str,
     score: Callable[[Trajectory], bool | None],
     progress: Callable[[int, int], None] | None = None,
-    max_source_pixels: int = DEFAULT_MAX_SOURCE_PIXELS,
 ) -> None:
     """Write the page, whole, to `output`; at most `MAX_PAGE_BYTES`.
 
     Each distinct image of each source is embedded once; each source is decoded once, a few at a time. A source that is
-    missing, broken or above `max_source_pixels` stops nothing; its cards say what is wrong. `score` returns right, wrong
+    missing, broken or larger than the run allowed stops nothing; its cards say what is wrong. `score` returns right, wrong
     or (None) not scored. `progress` is called with the number of source images that are done, and of all.
 
     Raises:
@@ -51,7 +49,7 @@ def write_page(
     """
     everything = list(trajectories)
     shown = everything[:MAX_TRAJECTORIES]
-    images = PageImages(max_source_pixels)
+    images = PageImages(limit_of(shown))
     rewards = {name: number for number, name in enumerate(_reward_names(shown))}
     most_bytes = _TEXT_BYTES // max(1, len(shown))
     records = [fitted_record(one, score(one), _numbers(one, images), rewards, most_bytes) for one in shown]

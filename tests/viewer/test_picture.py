@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageColor
 
-from cof_agent.geometry import Box, Size
+from cof_agent.geometry import Box, Size, View
 from cof_agent.image import open_source
 from cof_agent.trajectory import Observation, Sample, StopReason, Trajectory
+from cof_agent.viewer.notebook import notebook_html
 from cof_agent.viewer.picture import PALETTE, annotate, seen
+from cof_agent.viewer.report import write_page
 from tests.viewer.drawn import FIELD, PATCH, TARGET, crop, is_close, overview, trajectory, turn, zoom
 
 
@@ -76,3 +79,16 @@ def test_a_picture_without_words_is_the_middle_of_the_one_with_them(image: Path)
     assert bare.tobytes() in {
         whole.crop((20, top, 20 + bare.width, top + bare.height)).tobytes() for top in range(rows)
     }
+
+
+def test_pictures_are_as_large_as_the_run_allowed(tmp_path: Path) -> None:
+    """What a run saw with a raised limit, its page, its gallery and a notebook show too."""
+    path = tmp_path / "large.png"
+    Image.new("RGB", (300, 200), "red").save(path)
+    whole = View(Size(300, 200), Box(0, 0, 300, 200), Size(56, 28))
+    made = Trajectory(Sample("a", str(path), "?"), whole, (), StopReason.ANSWERED, "red")
+    for most, shown in ((10_000, False), (100_000, True)):
+        run = replace(made, settings={"max_source_pixels": most})
+        assert ("more than the limit" not in notebook_html(run)) is shown
+        write_page([run], tmp_path / "page.html", title="t", score=lambda _: None)
+        assert ("more than the limit" not in (tmp_path / "page.html").read_text("utf-8")) is shown

@@ -29,6 +29,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+CORE = ("geometry", "image", "trajectory", "environment", "region_refs", "policy", "scoring", "episodes", "tools")
+"""What a question passes between the image and its score; `pytest -m core` tests it, and the protocol, in seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of the core by where they stand."""
+    here = Path(__file__).parent
+    for item in items:
+        file = item.path.relative_to(here)
+        if file.parts[0] == "protocol" or file.as_posix() in {f"test_{name}.py" for name in CORE}:
+            item.add_marker(pytest.mark.core)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A tiny random checkpoint by `model_type`, made once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from PIL import Image, ImageDraw
+
+# Models this small get slower with more threads, and far slower where several processes test at once. Read by torch's import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples on every machine and in every run.
 settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -27,6 +31,28 @@ CHAT_TEMPLATE = (
 # A shell that starts the tests in the background lets them ignore interrupts, which some of them send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+CORE = ("geometry", "image", "trajectory", "environment", "region_refs", "policy", "scoring", "episodes", "tools")
+"""What a question passes between the image and its score; `pytest -m core` tests it, and the protocol, in seconds."""
+
+
+def _is_core(path: Path) -> bool:
+    file = path.relative_to(Path(__file__).parent)
+    return file.parts[0] == "protocol" or file.as_posix() in {f"test_{name}.py" for name in CORE}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m core`, the imports of the other tests would take longer than the tests that are wanted."""
+    wanted = config.option.markexpr != "core" or collection_path.is_dir() or _is_core(collection_path)
+    return None if wanted else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of the core by where they stand."""
+    for item in items:
+        if _is_core(item.path) and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.core)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +81,7 @@ def _write(family: str, directory: Path) -> None:
 
     from cof_agent.nano import build
 
-    torch.set_num_threads(1)  # models this small get slower with more, and far slower on a busy machine
+    torch.set_num_threads(1)
     if family == "qwen2_5_vl":
         build.random_start(0, directory, CHAT_TEMPLATE)
         return

@@ -109,42 +109,39 @@ class TestRoundTrip:
         assert view.to_source(Box(0.25, 0.375, 0.75, 0.625), CoordinateSystem.PADDED) == region
 
 
-class TestReadBox:
-    @pytest.mark.parametrize(
-        "values",
-        [[1, 2, 3, 4], (1.0, 2.0, 3.0, 4.0), ["1", " 2 ", "3.0", "4e0"], [3, 4, 1, 2], [3, 2, 1, 4], [1, 4, 3, 2]],
-    )
-    def test_numbers_strings_and_reversed_edges_are_normalised(self, values: object) -> None:
-        assert read_box(values) == Box(1, 2, 3, 4)
+REFUSED: dict[str, list[object]] = {
+    "bbox_2d must be a list of four numbers [x1, y1, x2, y2].": [
+        *(None, "1 2 3 4", [1, 2, 3], [1, 2, 3, 4, 5], [[1, 2], [3, 4]])
+    ],
+    "bbox_2d must hold four numbers and nothing else.": [
+        *([1, 2, 3, "four"], [1, 2, 3, ""], [1, 2, 3, None], [1, 2, 3, True], [1, 2, 3, [4]])
+    ],
+    "bbox_2d must hold finite numbers that lie inside the image.": [
+        *([1, 2, 3, math.nan], [1, 2, 3, "nan"], [1, 2, 3, math.inf], [-math.inf, 2, 3, 4]),
+        *([1, 2, 3, 1e300], [1, 2, 3, 10**400], [1, 2, 3, 10**5000]),
+    ],
+    "The box has no area: x1 must differ from x2 and y1 from y2.": [[5, 2, 5, 4], [1, 4, 3, 4]],
+}
 
-    @pytest.mark.parametrize(
-        ("values", "sentence"),
-        [
-            (None, "bbox_2d must be a list of four numbers [x1, y1, x2, y2]."),
-            ("1 2 3 4", "bbox_2d must be a list of four numbers [x1, y1, x2, y2]."),
-            ([1, 2, 3], "bbox_2d must be a list of four numbers [x1, y1, x2, y2]."),
-            ([1, 2, 3, 4, 5], "bbox_2d must be a list of four numbers [x1, y1, x2, y2]."),
-            ([[1, 2], [3, 4]], "bbox_2d must be a list of four numbers [x1, y1, x2, y2]."),
-            ([1, 2, 3, "four"], "bbox_2d must hold four numbers and nothing else."),
-            ([1, 2, 3, ""], "bbox_2d must hold four numbers and nothing else."),
-            ([1, 2, 3, None], "bbox_2d must hold four numbers and nothing else."),
-            ([1, 2, 3, True], "bbox_2d must hold four numbers and nothing else."),
-            ([1, 2, 3, [4]], "bbox_2d must hold four numbers and nothing else."),
-            ([1, 2, 3, math.nan], "bbox_2d must hold finite numbers that lie inside the image."),
-            ([1, 2, 3, "nan"], "bbox_2d must hold finite numbers that lie inside the image."),
-            ([1, 2, 3, math.inf], "bbox_2d must hold finite numbers that lie inside the image."),
-            ([-math.inf, 2, 3, 4], "bbox_2d must hold finite numbers that lie inside the image."),
-            ([1, 2, 3, 1e300], "bbox_2d must hold finite numbers that lie inside the image."),
-            ([1, 2, 3, 10**400], "bbox_2d must hold finite numbers that lie inside the image."),
-            ([1, 2, 3, 10**5000], "bbox_2d must hold finite numbers that lie inside the image."),
-            ([5, 2, 5, 4], "The box has no area: x1 must differ from x2 and y1 from y2."),
-            ([1, 4, 3, 4], "The box has no area: x1 must differ from x2 and y1 from y2."),
-        ],
-    )
-    def test_the_rest_is_refused_with_a_sentence(self, values: object, sentence: str) -> None:
-        with pytest.raises(BoxError) as refusal:
-            read_box(values)
-        assert str(refusal.value) == sentence
+
+class TestReadBox:
+    def test_numbers_strings_and_reversed_edges_are_normalised(self) -> None:
+        same = [
+            [1, 2, 3, 4],
+            (1.0, 2.0, 3.0, 4.0),
+            ["1", " 2 ", "3.0", "4e0"],
+            [3, 4, 1, 2],
+            [3, 2, 1, 4],
+            [1, 4, 3, 2],
+        ]
+        assert [read_box(values) for values in same] == [Box(1, 2, 3, 4)] * len(same)
+
+    @pytest.mark.parametrize("sentence", REFUSED)
+    def test_the_rest_is_refused_with_a_sentence(self, sentence: str) -> None:
+        for values in REFUSED[sentence]:
+            with pytest.raises(BoxError) as refusal:
+                read_box(values)
+            assert str(refusal.value) == sentence, values
 
     @given(st.lists(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=80)), max_size=6))
     def test_gives_an_ordered_finite_box_or_refuses(self, values: list[object]) -> None:

@@ -236,18 +236,19 @@ class TestModes:
 
 
 class TestOrientation:
-    @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
-    def test_as_pillow_turns_it(self, tmp_path: Path, name: str, orientation: int) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        picture().save(tmp_path / name, exif=exif)
-        with Image.open(tmp_path / name) as image:
-            expected = ImageOps.exif_transpose(image).convert("RGB")
-        assert expected.size == ((WIDTH, HEIGHT) if orientation < 5 else (HEIGHT, WIDTH))
-        pixels = opened(tmp_path / name)
-        assert pixels.size == expected.size and pixels.tobytes() == expected.tobytes()
-        assert open_source(tmp_path / name).crop(Box(3, 4, 30, 20)).tobytes() == expected.crop((3, 4, 30, 20)).tobytes()
+    def test_as_pillow_turns_it(self, tmp_path: Path, name: str) -> None:
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            picture().save(tmp_path / name, exif=exif)
+            with Image.open(tmp_path / name) as image:
+                expected = ImageOps.exif_transpose(image).convert("RGB")
+            assert expected.size == ((WIDTH, HEIGHT) if orientation < 5 else (HEIGHT, WIDTH))
+            pixels = opened(tmp_path / name)
+            assert pixels.size == expected.size and pixels.tobytes() == expected.tobytes(), orientation
+            part = open_source(tmp_path / name).crop(Box(3, 4, 30, 20))
+            assert part.tobytes() == expected.crop((3, 4, 30, 20)).tobytes(), orientation
 
     def test_behind_the_pixels_of_a_png(self, tmp_path: Path) -> None:
         exif = Image.Exif()
@@ -259,13 +260,14 @@ class TestOrientation:
         (tmp_path / "late.png").write_bytes(data[:end] + late + data[end:])
         assert opened(tmp_path / "late.png").tobytes() == picture().transpose(Image.Transpose.ROTATE_270).tobytes()
 
-    @pytest.mark.parametrize("value", [0, 9, 77])
-    def test_nonsense_is_ignored(self, tmp_path: Path, value: int) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = value
-        picture().save(tmp_path / "a.png", exif=exif)
-        picture().save(tmp_path / "b.png", exif=b"Exif\0\0nonsense")
-        assert opened(tmp_path / "a.png").tobytes() == opened(tmp_path / "b.png").tobytes() == picture().tobytes()
+    def test_nonsense_is_ignored(self, tmp_path: Path) -> None:
+        picture().save(tmp_path / "nonsense.png", exif=b"Exif\0\0nonsense")
+        assert opened(tmp_path / "nonsense.png").tobytes() == picture().tobytes()
+        for value in (0, 9, 77):
+            exif = Image.Exif()
+            exif[0x0112] = value
+            picture().save(tmp_path / "a.png", exif=exif)
+            assert opened(tmp_path / "a.png").tobytes() == picture().tobytes(), value
 
 
 def missing(folder: Path) -> Path:
@@ -313,16 +315,6 @@ def no_pixels(folder: Path) -> Path:
     return folder / "zero.png"
 
 
-def cut(name: str) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        picture(size=(300, 200)).save(folder / name)
-        data = (folder / name).read_bytes()
-        (folder / name).write_bytes(data[: len(data) // 2])
-        return folder / name
-
-    return make
-
-
 def broken_pixels(folder: Path) -> Path:
     data = png_header(64, 64) + png_chunk(b"IDAT", zlib.compress(b"\x07" * 64 * 193)) + png_chunk(b"IEND", b"")
     (folder / "broken.png").write_bytes(data)
@@ -341,19 +333,22 @@ class TestRefusals:
             (pipe, "it is not a regular file"),
             (empty, "in no image format"),
             (words, "in no image format"),
-            (cut_header, ""),
-            (no_pixels, ""),
-            (cut("a.jpg"), "damaged"),
-            (cut("a.png"), "damaged"),
-            (cut("a.webp"), "damaged"),
-            (cut("a.gif"), "damaged"),
-            (cut("a.bmp"), "damaged"),
-            (cut("a.tif"), "damaged"),
+            (cut_header, "damaged"),
+            (no_pixels, "in no image format"),
             (broken_pixels, "damaged"),
         ],
     )
     def test_in_one_sentence(self, tmp_path: Path, make: Callable[[Path], Path], words_in_it: str) -> None:
-        path = make(tmp_path)
+        self.refused(make(tmp_path), words_in_it)
+
+    def test_what_is_cut_in_half(self, tmp_path: Path) -> None:
+        for name in ("a.jpg", "a.png", "a.webp", "a.gif", "a.bmp", "a.tif"):
+            picture(size=(300, 200)).save(tmp_path / name)
+            data = (tmp_path / name).read_bytes()
+            (tmp_path / name).write_bytes(data[: len(data) // 2])
+            self.refused(tmp_path / name, "damaged")
+
+    def refused(self, path: Path, words_in_it: str) -> None:
         with pytest.raises(InputError) as error:
             source = open_source(path)
             source.crop(whole(source.size))

@@ -20,30 +20,32 @@ def run(answer: str | None, sample: Sample, *turns: Turn, stop: StopReason = Sto
     return Trajectory(sample, VIEW, turns, stop, answer=answer)
 
 
-@pytest.mark.parametrize(
-    ("answer", "truth", "choices", "right"),
-    [
-        ("Red", "red", (), True),
-        (" red. ", "red", (), True),
-        ("red", "blue", (), False),
-        ("07", "7", (), False),  # a label, not a number
-        ("1,000", "1000", (), True),
-        ("2.50", "2.5", (), True),
-        ("B", "red", ("blue", "red"), True),
-        ("(b)", "red", ("blue", "red"), True),
-        ("B. red", "red", ("blue", "red"), True),
-        ("B. blue", "red", ("blue", "red"), False),  # letter and text disagree
-        ("A", "red", ("blue", "red"), False),
-        ("Z", "red", ("blue", "red"), False),
-        ("A", "A", ("B", "A"), True),  # the text of a choice goes before its letter
-        ("B", "A", ("B", "A"), False),
-        ("A red one", "red", ("red", "blue"), False),
-        ("ＲＥＤ", "red", (), True),
-        ("", "red", (), False),
-    ],
-)
-def test_matching(answer: str, truth: str, choices: tuple[str, ...], right: bool) -> None:
-    assert scoring.matches(answer, Sample("s", "i", "q", (truth,), choices)) is right
+MATCHING: dict[tuple[str, str, tuple[str, ...]], bool] = {
+    ("Red", "red", ()): True,
+    (" red. ", "red", ()): True,
+    ("red", "blue", ()): False,
+    ("07", "7", ()): False,  # a label, not a number
+    ("1,000", "1000", ()): True,
+    ("2.50", "2.5", ()): True,
+    ("B", "red", ("blue", "red")): True,
+    ("(b)", "red", ("blue", "red")): True,
+    ("B. red", "red", ("blue", "red")): True,
+    ("B. blue", "red", ("blue", "red")): False,  # letter and text disagree
+    ("A", "red", ("blue", "red")): False,
+    ("Z", "red", ("blue", "red")): False,
+    ("A", "A", ("B", "A")): True,  # the text of a choice goes before its letter
+    ("B", "A", ("B", "A")): False,
+    ("A red one", "red", ("red", "blue")): False,
+    ("ＲＥＤ", "red", ()): True,
+    ("", "red", ()): False,
+}
+
+
+def test_matching() -> None:
+    def matches(answer: str, truth: str, choices: tuple[str, ...]) -> bool:
+        return scoring.matches(answer, Sample("s", "i", "q", (truth,), choices))
+
+    assert {case: matches(*case) for case in MATCHING} == MATCHING
 
 
 @given(st.text(max_size=40), st.lists(st.text(min_size=1, max_size=8), max_size=5))
@@ -58,63 +60,65 @@ def test_no_answer_is_wrong_and_no_truth_is_not_scored() -> None:
     assert scoring.accuracy(run("red", Sample("s", "i", "q"))) is None
 
 
-@pytest.mark.parametrize(
-    ("answer", "truth", "right"),
-    [
-        ("1,234", "1234", True),
-        ("1 234 567", "1,234,567", True),
-        ("3,5", "3.5", False),  # a comma separates thousands, and nothing else
-        ("2020", "2019", False),  # whole numbers exactly
-        ("101 cars", "100 cars", False),
-        ("12", "12 cars", True),
-        ("12 cars", "12", True),
-        ("10.4", "10.0", True),
-        ("10.5", "10.0", True),  # 5 % are within
-        ("10.51", "10.0", False),
-        ("-10.0", "10.0", False),
-        ("\N{MINUS SIGN}10.2", "-10.0", True),
-        ("0.1", "0.0", False),
-        ("59 %", "57%", True),
-        ("61%", "57%", False),
-        ("57", "57 percent", True),
-        ("0.57", "57%", True),
-        ("57%", "0.57", True),
-        ("2.0 m", "2.0 km", False),
-        ("$1.25 million", "$1,200,000.00", True),
-        ("1.9 million", "2 million", True),
-        ("3 or 4", "4", False),
-        ("not 4", "4", False),
-        ("no idea", "4", False),
-        ("9" * 5000, "4", False),
-        (None, "4", False),
-        ("a dozen", "12|a dozen", True),
-        ("red", "red", None),  # nothing to compare
-        ("7", "07", None),  # a label
-        ("12:30", "12:30", None),
-        ("2019-2020", "2019-2020", None),
-    ],
-)
-def test_numbers_within_a_tolerance(answer: str | None, truth: str, right: bool | None) -> None:
-    assert scoring.number(run(answer, Sample("s", "i", "q", tuple(truth.split("|"))))) is right
+NUMBERS: dict[tuple[str | None, str], bool | None] = {
+    ("1,234", "1234"): True,
+    ("1 234 567", "1,234,567"): True,
+    ("3,5", "3.5"): False,  # a comma separates thousands, and nothing else
+    ("2020", "2019"): False,  # whole numbers exactly
+    ("101 cars", "100 cars"): False,
+    ("12", "12 cars"): True,
+    ("12 cars", "12"): True,
+    ("10.4", "10.0"): True,
+    ("10.5", "10.0"): True,  # 5 % are within
+    ("10.51", "10.0"): False,
+    ("-10.0", "10.0"): False,
+    ("\N{MINUS SIGN}10.2", "-10.0"): True,
+    ("0.1", "0.0"): False,
+    ("59 %", "57%"): True,
+    ("61%", "57%"): False,
+    ("57", "57 percent"): True,
+    ("0.57", "57%"): True,
+    ("57%", "0.57"): True,
+    ("2.0 m", "2.0 km"): False,
+    ("$1.25 million", "$1,200,000.00"): True,
+    ("1.9 million", "2 million"): True,
+    ("3 or 4", "4"): False,
+    ("not 4", "4"): False,
+    ("no idea", "4"): False,
+    ("9" * 5000, "4"): False,
+    (None, "4"): False,
+    ("a dozen", "12|a dozen"): True,
+    ("red", "red"): None,  # nothing to compare
+    ("7", "07"): None,  # a label
+    ("12:30", "12:30"): None,
+    ("2019-2020", "2019-2020"): None,
+}
 
 
-@pytest.mark.parametrize(
-    ("answer", "truths", "score"),
-    [
-        ("Coca  COLA", ("coca cola",), 1.0),
-        ("coca col", ("coca cola",), 8 / 9),
-        ("abcd", ("abxx",), 0.0),  # half of it is wrong: nothing
-        ("abcde", ("abcxx",), 0.6),
-        ("hello", ("help", "helloo"), 5 / 6),  # the nearest
-        ("kitten", ("sitting",), 1 - 3 / 7),  # the example of every textbook
-        ("", ("x",), 0.0),
-        ("x" * 100_000, ("red",), 0.0),
-        (None, ("red",), 0.0),
-        ("red", (), None),
-    ],
-)
-def test_anls(answer: str | None, truths: tuple[str, ...], score: float | None) -> None:
-    assert scoring.anls(run(answer, Sample("s", "i", "q", truths))) == (None if score is None else pytest.approx(score))
+def test_numbers_within_a_tolerance() -> None:
+    def number(answer: str | None, truths: str) -> bool | None:
+        return scoring.number(run(answer, Sample("s", "i", "q", tuple(truths.split("|")))))
+
+    assert {case: number(*case) for case in NUMBERS} == NUMBERS
+
+
+NEARNESS: dict[tuple[str | None, tuple[str, ...]], float | None] = {
+    ("Coca  COLA", ("coca cola",)): 1.0,
+    ("coca col", ("coca cola",)): 8 / 9,
+    ("abcd", ("abxx",)): 0.0,  # half of it is wrong: nothing
+    ("abcde", ("abcxx",)): 0.6,
+    ("hello", ("help", "helloo")): 5 / 6,  # the nearest
+    ("kitten", ("sitting",)): 1 - 3 / 7,  # the example of every textbook
+    ("", ("x",)): 0.0,
+    ("x" * 100_000, ("red",)): 0.0,
+    (None, ("red",)): 0.0,
+    ("red", ()): None,
+}
+
+
+def test_anls() -> None:
+    found = {case: scoring.anls(run(case[0], Sample("s", "i", "q", case[1]))) for case in NEARNESS}
+    assert found == pytest.approx(NEARNESS)
 
 
 @given(st.text(max_size=12), st.text(max_size=12))
@@ -124,22 +128,23 @@ def test_the_similarity_is_symmetric_and_a_share(first: str, second: str) -> Non
     assert similarity(first, first) == 1
 
 
-@pytest.mark.parametrize(
-    ("answer", "truth", "right"),
-    [
-        ("B", "red", True),
-        ("red", "B", True),  # the truth by its letter
-        ("(b) red", "B. red", True),
-        ("A", "red", False),
-        ("green", "red", False),
-        (None, "red", False),
-        ("B", "green", None),
-        ("B", "", None),
-    ],
-)
-def test_choices(answer: str | None, truth: str, right: bool | None) -> None:
-    sample = Sample("s", "i", "q", (truth,) if truth else (), ("blue", "red"))
-    assert scoring.choice(run(answer, sample)) is right
+CHOSEN: dict[tuple[str | None, str], bool | None] = {
+    ("B", "red"): True,
+    ("red", "B"): True,  # the truth by its letter
+    ("(b) red", "B. red"): True,
+    ("A", "red"): False,
+    ("green", "red"): False,
+    (None, "red"): False,
+    ("B", "green"): None,
+    ("B", ""): None,
+}
+
+
+def test_choices() -> None:
+    def choice(answer: str | None, truth: str) -> bool | None:
+        return scoring.choice(run(answer, Sample("s", "i", "q", (truth,) if truth else (), ("blue", "red"))))
+
+    assert {case: choice(*case) for case in CHOSEN} == CHOSEN
 
 
 def test_a_letter_stands_for_its_choice_everywhere() -> None:
@@ -203,12 +208,10 @@ def test_image_tokens_are_counted_once_a_view_and_held_against_the_whole_picture
     assert figures([unseen])["image_tokens"] is None and figures([unseen])["image_tokens_full"] is None
 
 
-@pytest.mark.parametrize(
-    ("right", "n", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962)],  # Wilson 1927, computed by hand
-)
-def test_wilson(right: int, n: int, low: float, high: float) -> None:
-    assert wilson(right, n) == pytest.approx([low, high], abs=2e-4)
+def test_wilson() -> None:
+    # Wilson 1927, computed by hand
+    for right, n, bounds in ((0, 10, [0.0, 0.2775]), (10, 10, [0.7225, 1.0]), (50, 100, [0.4038, 0.5962])):
+        assert wilson(right, n) == pytest.approx(bounds, abs=2e-4)
     assert wilson(0, 0) is None
 
 
@@ -216,9 +219,8 @@ def people(*answers: str) -> Sample:
     return Sample("v", "i.png", "?", answers, metadata={"scoring": "vqa"})
 
 
-@pytest.mark.parametrize(
-    ("answer", "given", "expected"),
-    [
+def test_vqa_accuracy_counts_the_people_who_agree() -> None:
+    for answer, said, expected in (
         ("red", ["red"] * 10, 1.0),
         ("red", ["red"] * 3 + ["blue"] * 7, (3 * 2 / 3 + 7) / 10),
         ("red", ["red"] * 1 + ["blue"] * 9, 9 * (1 / 3) / 10),
@@ -228,11 +230,9 @@ def people(*answers: str) -> Sample:
         ("35", ["3.5"] * 10, 0.0),
         (None, ["red"] * 10, 0.0),
         ("red", ["red"], 1.0),
-    ],
-)
-def test_vqa_accuracy_counts_the_people_who_agree(answer: str | None, given: list[str], expected: float) -> None:
-    assert scoring.vqa(run(answer, people(*given))) == pytest.approx(expected)
-    assert scoring.score(run(answer, people(*given))) == pytest.approx(expected)
+    ):
+        played = run(answer, people(*said))
+        assert (scoring.vqa(played), scoring.score(played)) == pytest.approx((expected, expected)), (answer, said)
 
 
 def test_a_benchmark_is_scored_by_its_own_rule() -> None:

@@ -176,11 +176,6 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert shown.splitlines()[-1] == "[]"
 
 
-def test_importing_the_package_loads_no_torch() -> None:
-    code = "import sys, cof_agent, cof_agent.policy, cof_agent.environment; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
-
-
 def test_ctrl_c_during_an_import_is_an_interruption_too(tmp_path: Path) -> None:
     code = """
 import sys

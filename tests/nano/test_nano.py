@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from cof_agent import scoring
@@ -12,8 +10,7 @@ from cof_agent.backends.checkpoint import load
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Size
-from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.nano.install import LARGEST
+from cof_agent.nano import NANO
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, Trajectory
@@ -30,11 +27,6 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 def asked(samples: list[Sample], crop: CropMode = "real") -> list[Trajectory]:
     return Agent(NANO, crop=crop).ask_many(samples, concurrency=8, progress=False)
-
-
-def test_the_weights_are_small() -> None:
-    assert (WEIGHTS / "model.safetensors").stat().st_size <= LARGEST
-    assert not list(Path(WEIGHTS).glob("*.pt"))
 
 
 @pytest.mark.slow

@@ -54,88 +54,107 @@ anything = st.lists(st.one_of(pieces, st.text(max_size=20)), max_size=40).map(""
 plain_text = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"])).map(str.strip)
 
 
+GARBAGE = (
+    *("<think>", "</think>", "<think></think>", "<think>a</think>" + CALL, "<tool_call>", "</tool_call>", "<answer>"),
+    *(
+        "</answer>",
+        "<tool_call></tool_call>",
+        "<answer></answer>",
+        '<tool_call>{"a":',
+        "<",
+        "[",
+        "{",
+        '"',
+        "'",
+        "\\",
+        " ",
+    ),
+    *("/*", "//", "\n", ",", ", ", "<tool_call>{" + "'\\" * 1980 + "}", "<tool_call>{" + "/*" * 1980 + "}"),
+    *("<tool_call>{" + '"\\' * 1980 + "}", "<tool_call>{" + "," * 3900 + "}", "<tool_call>" + "{[" * 1900 + "}"),
+    *("\u0130", "\0"),
+)
+
+
 def call(arguments: str, name: str = '"image_zoom_in_tool"') -> str:
     return f'<tool_call>{{"name": {name}, "arguments": {arguments}}}</tool_call>'
 
 
-class TestParse:
-    @pytest.mark.parametrize(
-        ("text", "actions"),
-        [
-            (f"<think>look</think>\n{CALL}", [ZOOM]),
-            ("<think>look</think>\n<answer>red</answer>", [Answer("red")]),
-            (CALL, [ZOOM]),
-            ("<answer> 7 </answer>", [Answer("7")]),
-            # several calls
-            (f"<think>a</think>{CALL}{OTHER}", [ZOOM, OTHER_ZOOM]),
-            (f"<think>a</think>{CALL} and <think>b</think> {OTHER}", [ZOOM, OTHER_ZOOM]),
-            (f"{CALL}<answer>early</answer>", [ZOOM]),
-            (f"<answer>early</answer>{CALL}", [ZOOM]),
-            # missing and doubled tags
-            (CALL.removesuffix("</tool_call>"), [ZOOM]),
-            (CALL.removesuffix("</tool_call>") + OTHER, [ZOOM, OTHER_ZOOM]),
-            (f"<think>look {CALL}", [ZOOM]),
-            ("<think>look <answer>red", [Answer("red")]),
-            ("<answer>red", [Answer("red")]),
-            ("<think><think>a</think></think><answer>red</answer>", [Answer("red")]),
-            ("<answer><answer>red</answer></answer>", [Answer("red")]),
-            (f"<think>a</think></think>{CALL}", [ZOOM]),
-            (f"{CALL}</think>", [ZOOM]),
-            # a thought whose opening tag was part of the prompt
-            ("is it <answer>blue</answer>? no</think><answer>red</answer>", [Answer("red")]),
-            (f"I could write {CALL} but</think><answer>red</answer>", [Answer("red")]),
-            # an answer inside a thought, a tag inside an answer
-            ("<think><answer>blue</answer></think><answer>red</answer>", [Answer("red")]),
-            (f"<think>maybe {CALL}</think><answer>red</answer>", [Answer("red")]),
-            ("<answer>a <b>bold</b> one</answer>", [Answer("a <b>bold</b> one")]),
-            ("<answer>re</think>d</answer>", [Answer("red")]),
-            ("<answer>blue</answer><answer>red</answer>", [Answer("red")]),
-            # JSON as models write it
-            (call('{"bbox_2d": [1, 2, 3, 4,],}'), [ZOOM]),
-            (call("{'bbox_2d': [1, 2, 3, 4]}", "'image_zoom_in_tool'"), [ZOOM]),
-            (call('{"bbox_2d": [1, 2, 3, 4] // the sign\n}'), [ZOOM]),
-            (call('{"bbox_2d": [1, 2, /* top */ 3, 4], # left\n}'), [ZOOM]),
-            (call('{"bbox_2d": [1, 2, 3, 4], "label": "it\'s // no comment, }"}'), [ZOOM]),
-            (call('{"bbox_2d": [1, 2, 3, 4], "label": "標識 \U0001f6d1"}'), [ZOOM]),
-            (call('"{\\"bbox_2d\\": [1, 2, 3, 4]}"'), [ZOOM]),
-            ('<tool_call>```json\n{"arguments": {"bbox_2d": [1, 2, 3, 4]}}\n```</tool_call>', [ZOOM]),
-            ('<tool_call>{"bbox_2d": [1, 2, 3, 4]}</tool_call>', [ZOOM]),
-            (call('{"bbox_2d": [1, 2, 3, 4], "image": 2}'), [Zoom((1, 2, 3, 4), 2)]),
-            # what is in the box is checked by the environment, and must fit into a record
-            (call('{"bbox_2d": [1, "2", null, NaN]}'), [Zoom((1, "2", None, "nan"))]),
-            (call('{"bbox_2d": []}'), [Zoom(())]),
-        ],
-    )
-    def test_cases(self, text: str, actions: list[Action]) -> None:
-        assert parse(text) == tuple(actions)
+ACTIONS: list[tuple[str, list[Action]]] = [
+    (f"<think>look</think>\n{CALL}", [ZOOM]),
+    ("<think>look</think>\n<answer>red</answer>", [Answer("red")]),
+    (CALL, [ZOOM]),
+    ("<answer> 7 </answer>", [Answer("7")]),
+    # several calls
+    (f"<think>a</think>{CALL}{OTHER}", [ZOOM, OTHER_ZOOM]),
+    (f"<think>a</think>{CALL} and <think>b</think> {OTHER}", [ZOOM, OTHER_ZOOM]),
+    (f"{CALL}<answer>early</answer>", [ZOOM]),
+    (f"<answer>early</answer>{CALL}", [ZOOM]),
+    # missing and doubled tags
+    (CALL.removesuffix("</tool_call>"), [ZOOM]),
+    (CALL.removesuffix("</tool_call>") + OTHER, [ZOOM, OTHER_ZOOM]),
+    (f"<think>look {CALL}", [ZOOM]),
+    ("<think>look <answer>red", [Answer("red")]),
+    ("<answer>red", [Answer("red")]),
+    ("<think><think>a</think></think><answer>red</answer>", [Answer("red")]),
+    ("<answer><answer>red</answer></answer>", [Answer("red")]),
+    (f"<think>a</think></think>{CALL}", [ZOOM]),
+    (f"{CALL}</think>", [ZOOM]),
+    # a thought whose opening tag was part of the prompt
+    ("is it <answer>blue</answer>? no</think><answer>red</answer>", [Answer("red")]),
+    (f"I could write {CALL} but</think><answer>red</answer>", [Answer("red")]),
+    # an answer inside a thought, a tag inside an answer
+    ("<think><answer>blue</answer></think><answer>red</answer>", [Answer("red")]),
+    (f"<think>maybe {CALL}</think><answer>red</answer>", [Answer("red")]),
+    ("<answer>a <b>bold</b> one</answer>", [Answer("a <b>bold</b> one")]),
+    ("<answer>re</think>d</answer>", [Answer("red")]),
+    ("<answer>blue</answer><answer>red</answer>", [Answer("red")]),
+    # JSON as models write it
+    (call('{"bbox_2d": [1, 2, 3, 4,],}'), [ZOOM]),
+    (call("{'bbox_2d': [1, 2, 3, 4]}", "'image_zoom_in_tool'"), [ZOOM]),
+    (call('{"bbox_2d": [1, 2, 3, 4] // the sign\n}'), [ZOOM]),
+    (call('{"bbox_2d": [1, 2, /* top */ 3, 4], # left\n}'), [ZOOM]),
+    (call('{"bbox_2d": [1, 2, 3, 4], "label": "it\'s // no comment, }"}'), [ZOOM]),
+    (call('{"bbox_2d": [1, 2, 3, 4], "label": "標識 \U0001f6d1"}'), [ZOOM]),
+    (call('"{\\"bbox_2d\\": [1, 2, 3, 4]}"'), [ZOOM]),
+    ('<tool_call>```json\n{"arguments": {"bbox_2d": [1, 2, 3, 4]}}\n```</tool_call>', [ZOOM]),
+    ('<tool_call>{"bbox_2d": [1, 2, 3, 4]}</tool_call>', [ZOOM]),
+    (call('{"bbox_2d": [1, 2, 3, 4], "image": 2}'), [Zoom((1, 2, 3, 4), 2)]),
+    # what is in the box is checked by the environment, and must fit into a record
+    (call('{"bbox_2d": [1, "2", null, NaN]}'), [Zoom((1, "2", None, "nan"))]),
+    (call('{"bbox_2d": []}'), [Zoom(())]),
+]
+NO_ACTIONS = [
+    ("", "There is neither a tool call nor an answer"),
+    ("I do not know.", "There is neither a tool call nor an answer"),
+    ("<think>I do not know.</think>", "There is neither a tool call nor an answer"),
+    ("<think><answer>red</answer></think>", "There is neither a tool call nor an answer"),
+    ("<answer>  </answer>", "The answer is empty."),
+    ("<tool_call></tool_call>", "The tool call is not JSON"),
+    ("<tool_call>zoom in on the sign</tool_call>", "The tool call is not JSON"),
+    ("<tool_call>[1, 2, 3, 4]</tool_call>", "The tool call is not JSON"),
+    ("<tool_call>{}</tool_call>", "The tool call has no bbox_2d"),
+    (call("[1, 2, 3, 4]"), "The tool call has no arguments."),
+    (call('{"bbox_2d": "1, 2, 3, 4"}'), "The tool call has no bbox_2d"),
+    (
+        call('{"bbox_2d": [1, 2, 3, 4]}', '"search"'),
+        "There is no such tool; the only one is image_zoom_in_tool.",
+    ),
+    (call('{"bbox_2d": [1, 2, 3, 4]}', "[]"), "There is no such tool"),
+    (call('{"bbox_2d": [1, 2, 3, 4], "image": -1}'), '"image" must be the number'),
+    (call('{"bbox_2d": [1, 2, 3, 4], "image": "first"}'), '"image" must be the number'),
+    (call('{"bbox_2d": [1, 2, 3, 4], "image": true}'), '"image" must be the number'),
+]
 
-    @pytest.mark.parametrize(
-        ("text", "reason"),
-        [
-            ("", "There is neither a tool call nor an answer"),
-            ("I do not know.", "There is neither a tool call nor an answer"),
-            ("<think>I do not know.</think>", "There is neither a tool call nor an answer"),
-            ("<think><answer>red</answer></think>", "There is neither a tool call nor an answer"),
-            ("<answer>  </answer>", "The answer is empty."),
-            ("<tool_call></tool_call>", "The tool call is not JSON"),
-            ("<tool_call>zoom in on the sign</tool_call>", "The tool call is not JSON"),
-            ("<tool_call>[1, 2, 3, 4]</tool_call>", "The tool call is not JSON"),
-            ("<tool_call>{}</tool_call>", "The tool call has no bbox_2d"),
-            (call("[1, 2, 3, 4]"), "The tool call has no arguments."),
-            (call('{"bbox_2d": "1, 2, 3, 4"}'), "The tool call has no bbox_2d"),
-            (
-                call('{"bbox_2d": [1, 2, 3, 4]}', '"search"'),
-                "There is no such tool; the only one is image_zoom_in_tool.",
-            ),
-            (call('{"bbox_2d": [1, 2, 3, 4]}', "[]"), "There is no such tool"),
-            (call('{"bbox_2d": [1, 2, 3, 4], "image": -1}'), '"image" must be the number'),
-            (call('{"bbox_2d": [1, 2, 3, 4], "image": "first"}'), '"image" must be the number'),
-            (call('{"bbox_2d": [1, 2, 3, 4], "image": true}'), '"image" must be the number'),
-        ],
-    )
-    def test_what_is_no_action_says_why(self, text: str, reason: str) -> None:
-        (action,) = parse(text)
-        assert isinstance(action, Malformed) and action.reason.startswith(reason)
+
+class TestParse:
+    def test_cases(self) -> None:
+        for text, actions in ACTIONS:
+            assert parse(text) == tuple(actions), text
+
+    def test_what_is_no_action_says_why(self) -> None:
+        for text, reason in NO_ACTIONS:
+            (action,) = parse(text)
+            assert isinstance(action, Malformed) and action.reason.startswith(reason), text
 
     def test_a_call_in_a_list(self) -> None:
         call = '<tool_call>[{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 2, 3, 4]}}]</tool_call>'
@@ -168,39 +187,42 @@ class TestParse:
         assert parse(text)
         well_formed(text)
 
-    @pytest.mark.parametrize(
-        "unit",
-        ["<think>", "</think>", "<think></think>", "<think>a</think>" + CALL, "<tool_call>", "</tool_call>", "<answer>"]
-        + [
-            "</answer>",
-            "<tool_call></tool_call>",
-            "<answer></answer>",
-            '<tool_call>{"a":',
-            "<",
-            "[",
-            "{",
-            '"',
-            "'",
-            "\\",
-            " ",
-        ]
-        + ["/*", "//", "\n", ",", ", ", "<tool_call>{" + "'\\" * 1980 + "}", "<tool_call>{" + "/*" * 1980 + "}"]
-        + [
-            "<tool_call>{" + '"\\' * 1980 + "}",
-            "<tool_call>{" + "," * 3900 + "}",
-            "<tool_call>" + "{[" * 1900 + "}",
-            "\u0130",
-            "\0",
-        ],
-    )
-    @pytest.mark.parametrize("around", [("", ""), ("<think></think>", "x"), ("<tool_call>{", "}</tool_call>")])
-    def test_100_kb_of_garbage_takes_linear_time(self, unit: str, around: tuple[str, str]) -> None:
-        text = around[0] + (unit * (100_000 // len(unit) + 1))[:100_000] + around[1]
-        started = time.process_time()
-        assert parse(text)
-        well_formed(text)
-        thought(text)
-        assert time.process_time() - started < 1
+    def test_100_kb_of_garbage_takes_linear_time(self) -> None:
+        for unit in GARBAGE:
+            for before, after in (("", ""), ("<think></think>", "x"), ("<tool_call>{", "}</tool_call>")):
+                text = before + (unit * (100_000 // len(unit) + 1))[:100_000] + after
+                started = time.process_time()
+                assert parse(text)
+                well_formed(text)
+                thought(text)
+                assert time.process_time() - started < 1, (before, unit[:40])
+
+
+NOT_WELL_FORMED = (
+    "",
+    CALL,
+    "<answer>red</answer>",
+    "<think>a</think>",
+    "<think>a<answer>red</answer>",
+    "so <think>a</think><answer>red</answer>",
+    "<think>a</think><answer>red</answer> indeed",
+    "<think>a</think> so <answer>red</answer>",
+    f"<think>a</think>{CALL}<answer>red</answer>",
+    f"<think>a</think><answer>red</answer>{CALL}",
+    f"<think>a</think>{CALL} then {OTHER}",
+    f"<think>a{CALL}</think><answer>red</answer>",
+    "<think>a</think><think>b</think><answer>red</answer>",
+    "<think>a</think></think><answer>red</answer>",
+    "<think>a</think><answer><answer>red</answer>",
+    "<think>a</think><answer>red</answer></answer>",
+    "<think>a</think><answer>red</answer><answer>blue</answer>",
+    "<think>a</think><answer></answer>",
+    "<think>a</think><answer>",
+    "<think>a</think><tool_call></tool_call>",
+    f"<think>a</think><tool_call>{CALL}",
+    f"<think>a</think>{CALL}</tool_call>",
+    f"<think>a</think>{CALL}<tool_call>{{}}</tool_call>",
+)
 
 
 class TestWriting:
@@ -220,47 +242,17 @@ class TestWriting:
         assert '"bbox_2d": [1, 2, 0.333, 4]' in write_zoom("", Box(1.0, 2, 1 / 3, 4.0))
         assert '"image"' not in write_zoom("", Box(1, 2, 3, 4))
 
-    @pytest.mark.parametrize(
-        "text",
-        [
+    def test_well_formed(self) -> None:
+        for text in (
             f"<think>a</think>\n{CALL}\n{OTHER}",
             "  <think>a</think>\n<answer>red</answer>\n",
             "<think></think><answer>red</answer>",
-        ],
-    )
-    def test_well_formed(self, text: str) -> None:
-        assert well_formed(text)
+        ):
+            assert well_formed(text), text
 
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            CALL,
-            "<answer>red</answer>",
-            "<think>a</think>",
-            "<think>a<answer>red</answer>",
-            "so <think>a</think><answer>red</answer>",
-            "<think>a</think><answer>red</answer> indeed",
-            "<think>a</think> so <answer>red</answer>",
-            f"<think>a</think>{CALL}<answer>red</answer>",
-            f"<think>a</think><answer>red</answer>{CALL}",
-            f"<think>a</think>{CALL} then {OTHER}",
-            f"<think>a{CALL}</think><answer>red</answer>",
-            "<think>a</think><think>b</think><answer>red</answer>",
-            "<think>a</think></think><answer>red</answer>",
-            "<think>a</think><answer><answer>red</answer>",
-            "<think>a</think><answer>red</answer></answer>",
-            "<think>a</think><answer>red</answer><answer>blue</answer>",
-            "<think>a</think><answer></answer>",
-            "<think>a</think><answer>",
-            "<think>a</think><tool_call></tool_call>",
-            f"<think>a</think><tool_call>{CALL}",
-            f"<think>a</think>{CALL}</tool_call>",
-            f"<think>a</think>{CALL}<tool_call>{{}}</tool_call>",
-        ],
-    )
-    def test_not_well_formed(self, text: str) -> None:
-        assert not well_formed(text)
+    def test_not_well_formed(self) -> None:
+        for text in NOT_WELL_FORMED:
+            assert not well_formed(text), text
 
 
 class TestRender:

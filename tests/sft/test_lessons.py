@@ -103,7 +103,7 @@ def test_conversations_are_shown_at_the_sizes_of_the_plan() -> None:
 @pytest.mark.parametrize("kind", ["text", "piece", "crop", "overview"])
 def test_vision_targets_lie_on_the_objects(kind: str) -> None:
     """Drawn the other way round: what the patch at an object's centre is asked for is that object."""
-    from sft.nano.vision import COLOUR_NAMES, KINDS, PATCH, lesson, merged_order, targets_of
+    from sft.nano.vision import CHARACTERS, COLOUR_NAMES, KINDS, PATCH, UNASKED, lesson, merged_order, targets_of
 
     environment = nano_environment()
     for index in range(8):
@@ -125,7 +125,8 @@ def test_vision_targets_lie_on_the_objects(kind: str) -> None:
                 assert COLOUR_NAMES[targets.colour[patch]] == item.colour
                 assert KINDS[targets.kind[patch]] == item.shape
                 assert (targets.place[patch, :2].abs() <= 0.5).all()
-                assert targets.character[patch] < 0 or targets.character[patch] < 27
+                written = {CHARACTERS.index(character) for character in item.label}
+                assert targets.character[patch].item() in written | {UNASKED, len(CHARACTERS)}
 
 
 def test_characters_are_asked_for_from_left_to_right() -> None:
@@ -169,9 +170,11 @@ def test_lists_say_where_nouns_coordinates_and_objects_stand(nano: Path) -> None
         assert (batch.labels[image][batch.before[k] + 1] == ids[batch.before[k] + 1]).all()
         assert batch.places[k].any()
     tokens = batch.numbers.view(len(batch.ids), -1, len(ASKED))
-    for k, image in enumerate(batch.rows):
-        mine = tokens[image][batch.places[k]][:, 2:]
-        assert (mine == batch.boxes[k]).all(1).any() or (mine >= 0).all()  # another object may share its tokens
+    found = [
+        bool((tokens[image][batch.places[k]][:, 2:] == batch.boxes[k]).all(1).any())
+        for k, image in enumerate(batch.rows)
+    ]
+    assert sum(found) >= 0.9 * len(found)  # another object may share all tokens of one
 
 
 def test_a_scene_of_fewer_pixels_looks_the_same_and_its_crops_hold_less() -> None:

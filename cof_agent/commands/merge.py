@@ -77,7 +77,8 @@ def _adapter_config(adapter: Path) -> Any:
     from peft import PeftConfig
 
     try:
-        config = PeftConfig.from_pretrained(str(adapter))
+        with warnings.catch_warnings(action="ignore"):  # of fields that this kind, or this version, does not know
+            config = PeftConfig.from_pretrained(str(adapter))
     except Exception as error:  # fields of any kind may be wrong
         raise InputError(f"{path} is damaged: {first_sentence(error)}.") from None
     if config.peft_type != "LORA":

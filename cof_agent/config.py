@@ -5,8 +5,9 @@ The command line, Python, LangGraph Studio, lmms-eval, the evaluations inside SF
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from cof_agent.environment import CropMode, ZoomSettings
 from cof_agent.errors import InputError
@@ -17,40 +18,69 @@ from cof_agent.policy import GREEDY, Sampling
 if TYPE_CHECKING:
     from cof_agent.policy import Policy
 
+Value = TypeVar("Value")
+
+
+def _field(default: Value, help: str) -> Value:
+    made: Value = field(default=default, metadata={"help": help})
+    return made
+
 
 @dataclass(frozen=True)
 class AgentConfig:
     """How the agent runs. The defaults are those of Chain-of-Focus (arXiv 2505.15436).
+
+    The help texts in the metadata are those of the command line, where every field is an option.
 
     Raises:
         InputError: if a value makes no sense.
     """
 
     # the model
-    model: str = NANO  # nano, a folder, a hub id, or PROVIDER:MODEL for a served model
-    base_url: str | None = None  # where a served model is; with it, a model without a provider is openai's
-    coordinates: str | None = None  # what a served model's boxes mean: a value of `CoordinateSystem`
-    device: str | None = None  # of a local model, as torch names it; the best there is by default
-    dtype: str | None = None  # of a local model: bfloat16, float16 or float32
-    attn: str | None = None  # of a local model: eager, sdpa or flash_attention_2
+    model: str = _field(NANO, "model that answers: nano, a folder, a hub id, or PROVIDER:MODEL for a served model")
+    base_url: str | None = _field(None, "address of the server; a model without a provider is then openai's")
+    coordinates: str | None = _field(None, "what the boxes of a served model mean (default: as its name tells)")
+    device: str | None = _field(None, "device of a local model, such as cpu or cuda:1 (default: the best there is)")
+    dtype: str | None = _field(None, "number type of a local model's weights (default: what suits the device)")
+    attn: str | None = _field(
+        None, "attention of a local model, such as sdpa or flash_attention_2 (default: transformers' choice)"
+    )
     # what it is shown
-    overview_pixels: int | None = None  # largest area of the overview in shown pixels; the model's own limit by default
-    zoom_pixels: int | None = None  # largest area of a crop in shown pixels; likewise
-    max_zooms: int = ZoomSettings.max_zooms
-    enlarge: float = ZoomSettings.enlarge  # factor by which a box is enlarged about its centre before it is cut
-    min_side: int = ZoomSettings.min_side  # shortest side of a crop in source pixels
-    zoom_scale: float = ZoomSettings.zoom_scale  # shown pixels of a crop per source pixel, within `zoom_pixels`
-    max_source_pixels: int = ZoomSettings.max_source_pixels  # largest image that is opened, in source pixels
-    crop: CropMode = "real"  # controls: "blank" shows grey crops, "shuffled" another place of the image
-    tools: tuple[str, ...] = ()  # module:function of each tool beside the zoom (see `tools`)
+    overview_pixels: int | None = _field(
+        None, "largest area of the overview, in shown pixels (default: the model's own limit)"
+    )
+    zoom_pixels: int | None = _field(
+        None, "largest area of a crop, in shown pixels (default: a quarter of the overview's)"
+    )
+    max_zooms: int = _field(ZoomSettings.max_zooms, "number of zooms that the agent may make")
+    enlarge: float = _field(ZoomSettings.enlarge, "factor by which each box is enlarged before it is cut")
+    min_side: int = _field(ZoomSettings.min_side, "shortest side of a crop, in source pixels")
+    zoom_scale: float = _field(
+        ZoomSettings.zoom_scale, "shown pixels of a crop for each source pixel, as far as --zoom-pixels allows"
+    )
+    max_source_pixels: int = _field(ZoomSettings.max_source_pixels, "largest image that is opened, in source pixels")
+    crop: CropMode = field(
+        default="real",
+        metadata={
+            "help": "what crops show: real, or for a control blank (grey) or shuffled (another place of the image)"
+        },
+    )
+    tools: tuple[str, ...] = _field((), "tool of your own beside the zoom, as MODULE:FUNCTION; repeat for more")
     # how it answers
-    strategy: str = "focus"  # how the zooms are spent: a name of `strategies.registry`, or module:function
-    system_prompt: str | None = None  # text that replaces the system message
-    max_tokens: int = GREEDY.max_tokens  # of one turn
-    temperature: float | None = None  # by default 0, which is greedy; 1 where a seed is given
-    top_p: float = 1.0
-    seed: int | None = None  # of sampling
-    timeout: float = 600.0  # seconds for one assistant message, waiting included
+    strategy: str = _field(
+        "focus",
+        "how the zooms are spent: focus (the agent), direct (overview only), always-zoom, grid (fixed tiles), tree (where the "
+        "model is surest), regions (what the question names, first), spot (Chain-of-Spot), coroi (regions that a trained "
+        "scorer chooses), or MODULE:FUNCTION for your own",
+    )
+    system_prompt: str | None = _field(None, "file with the text that replaces our system prompt")
+    max_tokens: int = _field(GREEDY.max_tokens, "largest number of tokens of one turn")
+    temperature: float | None = _field(
+        None, "temperature at which answers are drawn (default: 0, always the likeliest token; 1 with --seed)"
+    )
+    top_p: float = _field(1.0, "share of the probability that tokens are drawn from")
+    seed: int | None = _field(None, "seed of the random numbers by which answers are drawn")
+    timeout: float = _field(600.0, "seconds for one reply of the model, waiting included")
 
     def __post_init__(self) -> None:
         systems = [system.value for system in CoordinateSystem]
@@ -94,3 +124,18 @@ class AgentConfig:
         """How each assistant message is drawn."""
         temperature = self.temperature if self.temperature is not None else float(self.seed is not None)
         return Sampling(self.max_tokens, temperature, self.top_p, self.seed)
+
+
+def read_prompt(path: str | None) -> str | None:
+    """The text of a system prompt's file, None without one.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"cannot read the system prompt {path}: {reason}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -12,6 +13,24 @@ from cof_agent.trajectory import Key, Sample, Trajectory
 RESOLUTION, QUESTION = "resolution", "question"
 """Keys of the metadata of samples whose picture was drawn at several sizes (`cof scenes --resolutions`): the long side of this
 one in source pixels, and the id that they share."""
+
+
+class Resolutions(tuple[int, ...]):
+    """Long sides of overviews in shown pixels: numbers, or a text such as 448,1024.
+
+    Raises:
+        InputError: if they are not different whole numbers from 10 to 99999.
+    """
+
+    def __new__(cls, given: str | Iterable[int] = ()) -> Resolutions:
+        text = given if isinstance(given, str) else ",".join(str(one) for one in given)
+        found = [int(part) for part in text.split(",")] if re.fullmatch(r"\d{2,5}(,\d{2,5})*", text) else []
+        if (text and not found) or len(set(found)) < len(found):
+            raise InputError(f"resolutions are different pixels with commas between, as in 448,1024, not {text!r}.")
+        return super().__new__(cls, found)
+
+    def __str__(self) -> str:
+        return ",".join(str(one) for one in self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from cof_agent import cli
+from cof_agent.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("cof_agent", "rl", "scripts", "sft", "tests")
@@ -150,9 +151,9 @@ def fault_of_cof(arguments: list[str]) -> str | None:
     if arguments[0] in SETTINGS:
         return fault_of_keys(arguments[0], arguments[1:])
     try:
-        cli._parser().parse_args(arguments)
-    except SystemExit as ended:
-        return f"the parser ends with {ended.code}"
+        cli.parser(arguments[0]).parse_args(arguments)
+    except InputError as error:
+        return str(error)
     return None
 
 

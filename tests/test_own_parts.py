@@ -62,7 +62,7 @@ def test_a_reward(example: Path) -> None:
 
 
 def test_a_strategy_and_a_scoring_rule(example: Path) -> None:
-    assert main(["scenes", "scenes", "--count", "3", "--seed", "5", "--size", "960x540"]) == 0
+    assert main(["scenes", "-o", "scenes", "--samples", "3", "--seed", "5", "--size", "960x540"]) == 0
     made = ["--strategy", "my_strategies:wide", "--scoring", "my_scoring:within_one"]
     assert main(["eval", "--data", "scenes", "-o", "out", *made]) == 0
     records = [json.loads(line) for line in Path("out/trajectories.jsonl").read_text("utf-8").splitlines()]

@@ -160,7 +160,7 @@ def test_ask_with_regions_keeps_them_in_its_record(
     crops: bool, checkpoint: Callable[[str], Path], noise: Path, tmp_path: Path
 ) -> None:
     command = ["ask", str(noise), "What is <region1>?", *ONE, "--model", str(checkpoint("qwen2_5_vl"))]
-    command += ["--max-tokens", "4", "--save", str(tmp_path / "out")]
+    command += ["--max-tokens", "4", "-o", str(tmp_path / "out")]
     assert main(command + ["--region-crops"] * crops) == 3  # it has learned nothing, and babbles
     (trajectory,) = read_jsonl(tmp_path / "out" / "trajectory.jsonl", Trajectory)
     assert trajectory.sample.regions == (Box(90, 60, 180, 150),)

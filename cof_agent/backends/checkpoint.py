@@ -13,7 +13,8 @@ from cof_agent.backends import families
 from cof_agent.backends.local.cpu import is_small, speed_up_vision
 from cof_agent.backends.local.policy import CAPACITY, LocalPolicy
 from cof_agent.backends.local.processor import load_processor
-from cof_agent.backends.local.reader import check_name, unreadable
+from cof_agent.backends.local.reader import unreadable
+from cof_agent.backends.names import check_name
 from cof_agent.backends.regions.features import RegionQwen
 from cof_agent.backends.regions.policy import RegionPolicy
 from cof_agent.errors import InputError

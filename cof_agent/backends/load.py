@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cof_agent.backends.names import check_name
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.nano import NANO
@@ -37,13 +38,15 @@ def check(
     """Whether these belong together; loads nothing.
 
     Raises:
-        InputError: if one is for the other kind of model.
+        InputError: if one is for the other kind of model, or there can be no such model.
     """
     if not is_served(model, base_url):
         if coordinates is not None:
             raise InputError(
                 "--coordinates is for served models; a local checkpoint's config says what its boxes mean."
             )
+        if model != NANO:
+            check_name(model)
         return
     given = {"--device": device, "--dtype": dtype, "--attn": attn}
     if named := [option for option, value in given.items() if value is not None]:

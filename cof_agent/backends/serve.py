@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _config(model: str) -> Any:
     from transformers import AutoConfig
 
-    from cof_agent.backends.local.reader import check_name, unreadable
+    from cof_agent.backends.local.reader import unreadable
+    from cof_agent.backends.names import check_name
 
     check_name(model)
     try:

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from cof_agent import protocol, scoring
 from cof_agent.commands import common
+from cof_agent.commands.options import add_agent, option
+from cof_agent.config import AgentConfig
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.image import open_source
@@ -19,6 +21,7 @@ from cof_agent.region_refs import check_inside, check_regions, read_region
 from cof_agent.trajectory import Answer, Sample, StopReason, Trajectory, to_json, write_atomic
 
 UNANSWERED = 3
+REGIONS_FIRST = "regions"  # the strategy of --region-crops
 ENDED = {
     StopReason.MAX_ZOOMS: "the zoom budget was spent and the model still asked for more (--max-zooms raises it)",
     StopReason.TRUNCATED: "a turn ran into --max-tokens before it came to an action",
@@ -26,20 +29,45 @@ ENDED = {
 }
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "cof ask IMAGE QUESTION [OPTION ...]"
+    parser.epilog = (
+        'example:\n  cof ask photo.jpg "What is the name of the shop?" --model Qwen/Qwen2.5-VL-7B-Instruct -o out'
+    )
+    parser.add_argument("image", metavar="IMAGE", help="path of an image of any size")
+    parser.add_argument("question", metavar="QUESTION", help="what you want to know")
+    parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="a possible answer; repeat")
+    parser.add_argument(
+        "--region",
+        action="append",
+        default=[],
+        metavar="X0,Y0,X1,Y1",
+        help="box that <region1>, <region2>, ... in the question means, in pixels of the image; repeat",
+    )
+    parser.add_argument(
+        "--region-crops", action="store_true", help="first show a crop of each region; each one counts as a zoom"
+    )
+    option(parser, "output", help="folder for trajectory.jsonl, trajectory.png and report.html (default: none)")
+    parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object and nothing else")
+    add_agent(parser)
+
+
 def run(options: argparse.Namespace) -> int:
-    common.config_of(options)  # what is wrong with it is said before a model is loaded
     image = Path(options.image)
     regions = tuple(read_region(text) for text in options.region)
     sample = Sample(image.name, str(image), options.question, choices=tuple(options.choice), regions=regions)
     _check(sample, options)
+    config = common.config_of(options, **({"strategy": REGIONS_FIRST} if options.region_crops else {}))
     common.warn_if_unknown_to_nano(options, image)
-    agent = common.agent_of(options, strategy="regions" if options.region_crops else "focus")
-    steps = Console(stderr=True, quiet=True) if options.json else Console(highlight=False)
+    agent = common.agent_of(config)
+    steps = Console(stderr=True, quiet=True) if options.json or options.quiet else Console(highlight=False)
     trajectory = asyncio.run(agent.play(Episode(sample), on_event=lambda event: _show(steps, event)))
-    if options.save:
-        _save(trajectory, Path(options.save), steps)
+    if options.output:
+        _save(trajectory, Path(options.output), steps)
     if options.json:
         print(to_json(trajectory))
+    elif options.quiet and trajectory.answer is not None:
+        print(trajectory.answer)
     return _close(trajectory, steps)
 
 
@@ -47,8 +75,7 @@ def _check(sample: Sample, options: argparse.Namespace) -> None:
     """What is wrong is said before a model is loaded."""
     if not sample.question.strip():
         raise InputError("the question is empty.")
-    limit = {"max_source_pixels": options.max_source_pixels} if options.max_source_pixels else {}
-    size = open_source(sample.image, **limit).size
+    size = open_source(sample.image, max_source_pixels=options.max_source_pixels).size
     check_regions(sample)
     check_inside(sample, size)
     if options.region_crops and not sample.regions:
@@ -58,8 +85,10 @@ def _check(sample: Sample, options: argparse.Namespace) -> None:
             f"--region-crops takes a zoom for each of the {len(sample.regions)} regions; raise --max-zooms from "
             f"{options.max_zooms}."
         )
-    if options.save and Path(options.save).exists() and not Path(options.save).is_dir():
-        raise InputError(f"--save {options.save} is a file; name a folder.")
+    if options.region_crops and options.strategy != AgentConfig.strategy:
+        raise InputError("--region-crops is a strategy of its own; leave --strategy out.")
+    if options.output and Path(options.output).exists() and not Path(options.output).is_dir():
+        raise InputError(f"--output {options.output} is a file; name a folder.")
 
 
 def _show(console: Console, event: object) -> None:

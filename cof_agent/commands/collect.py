@@ -1,67 +1,133 @@
-"""`cof collect SAMPLES -o DIR`: questions with known answers become verified zoom trajectories."""
+"""`cof collect --data SPEC -o DIR`: questions with known answers become verified zoom trajectories."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-
-from cof_agent.agent import load_policy
 from cof_agent.backends.load import split_spec
 from cof_agent.commands import common
+from cof_agent.commands.options import VIEWS, add_agent, add_samples, at_least, count, option
 from cof_agent.config import AgentConfig
 from cof_agent.data import shards
-from cof_agent.data.export import EXPORTS
-from cof_agent.episodes import drawn
+from cof_agent.episodes import Episode, Resolutions, drawn
+from cof_agent.errors import InputError
 from cof_agent.nano import NANO
-from cof_agent.policy import Policy
-from cof_agent.teacher import collect
-from cof_agent.teacher.graph import Search
-from cof_agent.teacher.prompted import (
-    DESCRIBE,
-    AskedLocator,
-    AskedPlanner,
-    AskedSummariser,
-    AskedVerifier,
-    PolicyDescriber,
-)
-from cof_agent.teacher.ray import collect_on_ray
-from cof_agent.teacher.roles import Cast, Locator
 from cof_agent.teacher.rules import BOXES, RULES, AnnotatedBoxes, RulePlanner, RuleSummariser, RuleVerifier
 from cof_agent.trajectory import Trajectory, read_jsonl
 
+if TYPE_CHECKING:
+    from cof_agent.policy import Policy
+    from cof_agent.teacher.graph import Search
+    from cof_agent.teacher.roles import Cast, Locator
+
 DETECTOR = "detector:"
+ROLES = {  # and who plays each by default
+    "planner": RULES,
+    "locator": BOXES,
+    "describer": NANO,
+    "verifier": RULES,
+    "summariser": RULES,
+}
+OTHERS = {"locator": f"{BOXES} (those of the samples), {DETECTOR}HUB_ID", "describer": ""}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "cof collect --data SPEC -o DIR [OPTION ...]"
+    parser.epilog = "example:\n  cof collect --data outputs/train -o outputs/collected --export parquet"
+    option(add_samples(parser), "output", required=True, help="folder for trajectories.jsonl and rejected.jsonl")
+    parser.add_argument(
+        "--export",
+        action="append",
+        default=[],
+        choices=("parquet", "sharegpt"),
+        help="also write a training set: parquet for TRL, sharegpt for LLaMA-Factory; repeat for both",
+    )
+    option(parser, "shard", default="1/1", help="work on part I of N only; the parts need no coordinator")
+    roles = parser.add_argument_group(
+        "roles",
+        "MODEL is nano, a folder, a hub id, or PROVIDER:MODEL for a served model, as in --teacher openai:my-model.",
+    )
+    roles.add_argument("--teacher", metavar="MODEL", help="plays every role that is not given")
+    for role, default in ROLES.items():
+        others = OTHERS.get(role, RULES)
+        help = f"who is the {role}: a model{others and ', or '}{others} (default: {default})"
+        roles.add_argument(f"--{role}", metavar="MODEL", help=help)
+    search = parser.add_argument_group("search")
+    option(
+        search,
+        "resolutions",
+        default=Resolutions("224,336,448,672,1024,1920,2560,3840"),
+        help="long sides of overviews in shown pixels, one drawn for each sample",
+    )
+    search.add_argument("--glances", type=count, default=3, metavar="K", help="times that the overview must suffice")
+    search.add_argument("--attempts", type=count, default=4, metavar="N", help="number of answers that may be proposed")
+    option(search, "concurrency", default=8)
+    search.add_argument("--ray", type=count, metavar="WORKERS", help="search on so many workers of a Ray cluster")
+    search.add_argument("--gpus", type=at_least(0, float), default=0.0, metavar="N", help="GPUs of each Ray worker")
+    add_agent(
+        parser,
+        without=("model", "strategy", "system_prompt", "max_tokens", "temperature", "top_p"),
+        seed={"default": 0, "help": "seed of the resolutions and of the sampled glances"},
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    output = Path(options.output)
-    wanted = drawn(common.samples(options, output), common.resolutions(options.resolutions), options.seed or 0)
-    shard, concurrency = shards.parse(options.shard), options.concurrency
-    if options.ray:
-        build = partial(search_of, options)
-        summary = collect_on_ray(
-            wanted, build, output, workers=options.ray, concurrency=concurrency, gpus=options.gpus, shard=shard
-        )
-    else:
-        search = search_of(options)
-        summary = asyncio.run(collect.collect(wanted, search, output, concurrency=concurrency, shard=shard))
-    _print(summary, output)
-    console = Console(stderr=True)
+    if "parquet" in options.export and find_spec("pyarrow") is None:
+        raise InputError("--export parquet needs the package pyarrow: pip install 'chain-of-focus[train]'.")
+    output, shard = Path(options.output), shards.parse(options.shard)
+    wanted = drawn(common.samples(options, output), options.resolutions, options.seed)
+    summary = _collected(options, wanted, output, shard)
+    _print(summary, output, quiet=options.quiet)
     if options.export and summary["left"]:
         print("not exported: some samples are left; the run that completes them exports all.")
         return 0
     for name in options.export:
-        kept = read_jsonl(output / "trajectories.jsonl", Trajectory)
-        shown = track(kept, f"Exporting {name}", summary["kept"], console=console, disable=not console.is_terminal)
-        print(EXPORTS[name](shown, output))
+        _export(name, summary["kept"], output, quiet=options.quiet)
     return 0
+
+
+def _collected(
+    options: argparse.Namespace, wanted: Sequence[Episode], output: Path, shard: shards.Shard
+) -> dict[str, Any]:
+    if options.ray:
+        from cof_agent.teacher.ray import collect_on_ray
+
+        build = partial(search_of, options)
+        return collect_on_ray(
+            wanted,
+            build,
+            output,
+            workers=options.ray,
+            concurrency=options.concurrency,
+            gpus=options.gpus,
+            shard=shard,
+        )
+    from cof_agent.teacher import collect
+
+    search = search_of(options)
+    return asyncio.run(
+        collect.collect(
+            wanted, search, output, concurrency=options.concurrency, shard=shard, progress=not options.quiet
+        )
+    )
+
+
+def _export(name: str, count: int, output: Path, *, quiet: bool) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    from cof_agent.data.export import EXPORTS
+
+    console = Console(stderr=True)
+    kept = read_jsonl(output / "trajectories.jsonl", Trajectory)
+    silent = quiet or not console.is_terminal
+    print(EXPORTS[name](track(kept, f"Exporting {name}", count, console=console, disable=silent), output))
 
 
 def search_of(options: argparse.Namespace) -> Search:
@@ -70,36 +136,27 @@ def search_of(options: argparse.Namespace) -> Search:
     Raises:
         InputError: if a model cannot be loaded or reached as described.
     """
+    from cof_agent.agent import check
+    from cof_agent.teacher.graph import Search
+
     cast, describer = _cast(options)
-    settings = common.config_of(options).settings(describer)
-    return Search(cast, settings, options.glances, options.attempts, options.seed or 0, options.timeout)
+    config = AgentConfig(**{name: getattr(options, name) for name in VIEWS}, tools=tuple(options.tools))
+    check(config)
+    settings = config.settings(describer)
+    return Search(cast, settings, options.glances, options.attempts, options.seed, options.timeout)
 
 
 def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
+    from cof_agent.agent import load_policy
+    from cof_agent.teacher.prompted import DESCRIBE, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
+    from cof_agent.teacher.roles import Cast
+
     @cache
     def policy(spec: str) -> Policy:
-        served = split_spec(spec)[0] is not None
-        config = AgentConfig(
-            model=spec,
-            base_url=options.base_url if served else None,
-            coordinates=options.coordinates if served else None,
-            overview_pixels=options.overview_pixels,
-            zoom_pixels=options.zoom_pixels,
-        )
-        return load_policy(config)
-
-    def player(role: str, default: str) -> str:
-        return getattr(options, role) or options.teacher or default
+        return load_policy(_config(options, spec))
 
     planner, locator, describer, verifier, summariser = (
-        player(role, default)
-        for role, default in (
-            ("planner", RULES),
-            ("locator", BOXES),
-            ("describer", NANO),
-            ("verifier", RULES),
-            ("summariser", RULES),
-        )
+        getattr(options, role) or options.teacher or default for role, default in ROLES.items()
     )
     cast = Cast(
         RulePlanner() if planner == RULES else AskedPlanner(policy(planner)),
@@ -111,7 +168,17 @@ def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
     return cast, policy(describer)
 
 
+def _config(options: argparse.Namespace, spec: str) -> AgentConfig:
+    """The model that plays a role. Options of served models do not reach local ones, and the other way round."""
+    served = split_spec(spec)[0] is not None
+    ours = ("base_url", "coordinates") if served else ("device", "dtype", "attn")
+    given = {name: getattr(options, name) for name in (*ours, "overview_pixels", "zoom_pixels")}
+    return AgentConfig(model=spec, **given)
+
+
 def _locator(spec: str, policy: Callable[[str], Policy]) -> Locator:
+    from cof_agent.teacher.prompted import AskedLocator
+
     if spec == BOXES:
         return AnnotatedBoxes()
     if spec.startswith(DETECTOR):
@@ -121,12 +188,14 @@ def _locator(spec: str, policy: Callable[[str], Policy]) -> Locator:
     return AskedLocator(policy(spec))
 
 
-def _print(summary: dict[str, Any], output: Path) -> None:
-    console = common.console()
+def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
+    from rich.table import Table
+
+    console, details = common.console(), common.console(quiet=quiet)
     table = Table(title=f"{summary['kept']} of {summary['n']} samples became trajectories", title_justify="left")
     for heading in ("resolution", "n", "kept", "yield", "zooms"):
         table.add_column(heading, justify="right")
-    rows = {**summary["by_resolution"], "all": summary}
+    rows = {**({} if quiet else summary["by_resolution"]), "all": summary}
     for name, row in rows.items():
         zooms = "-" if row["mean_zooms"] is None else f"{row['mean_zooms']:.2f}"
         share = "-" if row["yield"] is None else f"{row['yield']:.3f}"
@@ -134,12 +203,12 @@ def _print(summary: dict[str, Any], output: Path) -> None:
     console.print(table)
     cost = summary["cost_per_kept"]
     if summary["kept"]:
-        console.print(
+        details.print(
             f"per kept trajectory: {cost['calls']} calls, {cost['prompt_tokens']} tokens in, "
             f"{cost['completion_tokens']} out"
         )
-    for reason, count in summary["rejections"].items():
-        console.print(f"rejected, {reason}: {count}")
+    for reason, number in summary["rejections"].items():
+        details.print(f"rejected, {reason}: {number}")
     if summary["left"]:
         console.print(f"{summary['left']} samples are left, of other shards or of a run that was interrupted.")
-    console.print(f"written: {output / 'trajectories.jsonl'}, {output / 'rejected.jsonl'}", soft_wrap=True)
+    details.print(f"written: {output / 'trajectories.jsonl'}, {output / 'rejected.jsonl'}", soft_wrap=True)

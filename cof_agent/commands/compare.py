@@ -14,6 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from cof_agent.commands import common
+from cof_agent.commands.options import option
 from cof_agent.evaluation import compare
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
 from cof_agent.trajectory import write_atomic
@@ -22,6 +23,15 @@ from cof_agent.viewer.plots import write_plots
 
 Rows = list[tuple[str, dict[str, Any]]]
 COLUMNS = ("accuracy", "mean_zooms", "image_tokens", "tokens_in", "tokens_out", "seconds")  # of both runs
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "cof compare RUN RUN ... -o DIR [OPTION ...]"
+    parser.epilog = "example:\n  cof compare outputs/eval outputs/direct -o outputs/compared"
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folders that `cof eval` wrote; each is compared with the first one"
+    )
+    option(parser, "output", required=True, help="folder for tables, plots and report.html")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,10 +49,10 @@ def run(options: argparse.Namespace) -> int:
     write_atomic(output / "comparison.md", _markdown(together, base.name, tables))
     plots = write_plots(runs, output) if find_spec("matplotlib") is not None else None
     write_comparison(runs, compared, plots, output / "report.html")
-    if plots is None:
+    if plots is None and not options.quiet:
         print('cof compare: no plots without matplotlib (pip install "chain-of-focus[plot]").', file=sys.stderr)
-    console = common.console()
-    console.print(_table(together, SIDE_BY_SIDE, wrapped=True))
+    common.console().print(_table(together, SIDE_BY_SIDE, wrapped=True))
+    console = common.console(quiet=options.quiet)
     for other, rows in tables.items():
         console.print(_table(_lines(rows), _title(base.name, other)))
     files = [output / f"comparison.{kind}" for kind in ("json", "csv", "md")] + (plots or []) + [output / "report.html"]

@@ -1,4 +1,4 @@
-"""`cof eval --data DIR -o OUT`: accuracy with its interval, pointing, zooms and tokens of a model on samples."""
+"""`cof eval --data SPEC -o DIR`: accuracy with its interval, pointing, zooms and tokens of a model on samples."""
 
 from __future__ import annotations
 
@@ -9,62 +9,121 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from cof_agent import scoring
-from cof_agent.agent import Agent
-from cof_agent.backends.load import load
+from cof_agent.backends.load import check, load
 from cof_agent.commands import common
+from cof_agent.commands.options import add_agent, add_samples, option
 from cof_agent.data import shards
-from cof_agent.data.benchmarks import registry
-from cof_agent.data.benchmarks.choices import shuffled
-from cof_agent.data.samples import read_samples
 from cof_agent.data.shards import Shard
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
-from cof_agent.evaluation.judge import Judge
-from cof_agent.evaluation.metrics import HEADINGS, UNKNOWN, Score, cells, summarise
 from cof_agent.plugins import load_function
-from cof_agent.scenes.oracle import zooms_needed_by
 from cof_agent.trajectory import Key, Sample, Trajectory, to_json, write_atomic
+
+if TYPE_CHECKING:
+    from cof_agent.agent import Agent
+    from cof_agent.config import AgentConfig
+    from cof_agent.evaluation.metrics import Score
 
 NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows
 WHOLE = "trajectories.jsonl"
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "cof eval (--data SPEC | --benchmark NAME) -o DIR [OPTION ...]"
+    parser.epilog = "example:\n  cof eval --data outputs/test --model nano -o outputs/eval"
+    what = "a folder, a JSON, JSONL or Parquet file, or a dataset of the hub; with --benchmark a copy of it"
+    samples = add_samples(parser, data={"required": False, "help": what})
+    samples.add_argument(
+        "--benchmark", metavar="NAME", help="published benchmark, such as vstar; it comes from the hub without --data"
+    )
+    samples.add_argument(
+        "--shuffle-options",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="SEED",
+        help="shuffle the choices of each question by this seed (0 if it is left out; default: published order)",
+    )
+    option(samples, "output", required=True, help="folder for trajectories.jsonl and summary.json")
+    run = parser.add_argument_group("run")
+    option(run, "resolutions", default=())
+    option(run, "plays", default=1, help="ask every question K times; needs --seed or --temperature")
+    option(run, "crop")
+    option(run, "shard", help="answer part I of N only, into the same folder; the part that ends last sums up")
+    option(run, "concurrency", default=32)
+    score = parser.add_argument_group("scoring")
+    score.add_argument(
+        "--scoring",
+        metavar="MODULE:FUNCTION",
+        help="your own rule: a function of a trajectory that returns 0 to 1, or None where it cannot be scored",
+    )
+    score.add_argument(
+        "--judge",
+        metavar="MODEL",
+        help="model that judges whether an answer that differs from the accepted text means the same",
+    )
+    score.add_argument("--judge-base-url", metavar="URL", help="address of the judge's server")
+    add_agent(parser)
+
+
 def run(options: argparse.Namespace) -> int:
-    common.config_of(options)  # what is wrong with it is said before a model is loaded
-    if options.scoring is not None:
-        load_function(options.scoring, "scoring rule")
-        if options.judge is not None:
-            raise InputError("--scoring and --judge are two ways to score; name one of them.")
+    config = _checked(options)
     output, shard = Path(options.output), _shard(options)
-    samples = _samples(options)
+    samples = _samples(options, output)
     taken = _asked(shard.of(samples), options)
     if not taken:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
-    agent = common.agent_of(options)
+    agent = common.agent_of(config)
     with shards.part(output, shard) if shard.count > 1 else nullcontext(output / WHOLE) as part:
-        trajectories = agent.ask_many(taken, output=part, concurrency=options.concurrency)
+        trajectories = agent.ask_many(taken, output=part, concurrency=options.concurrency, progress=not options.quiet)
     if shard.count > 1:
         every = [episode.key for episode in _asked(samples, options)]
         trajectories = shards.sum_up(output, shard, lambda found: _write_whole(found, every, output))
         if left := len(every) - len(trajectories):
             print(f"{part}: done. {left} questions are left, of other shards.")
             return 0
+    _sum_up(options, agent, trajectories, output)
+    return 0
+
+
+def _checked(options: argparse.Namespace) -> AgentConfig:
+    """What is wrong with the options is said before samples are read or a model is loaded."""
+    config = common.config_of(options)
+    if options.benchmark is None and options.data is None:
+        raise InputError("say what to measure on: --data SPEC, or --benchmark NAME.")
+    if options.benchmark is not None and (options.images or options.column):
+        raise InputError("--images and --column describe data of your own; a benchmark has its published layout.")
+    if options.plays > 1 and config.sampling.temperature == 0:
+        raise InputError("--plays needs answers that are drawn, or all plays would be the same; give --seed N.")
+    if options.scoring is not None:
+        load_function(options.scoring, "scoring rule")
+        if options.judge is not None:
+            raise InputError("--scoring and --judge are two ways to score; name one of them.")
+    if options.judge is not None:
+        check(options.judge, base_url=options.judge_base_url)
+    return config
+
+
+def _sum_up(options: argparse.Namespace, agent: Agent, trajectories: Sequence[Trajectory], output: Path) -> None:
+    """Writes and prints the figures."""
+    from cof_agent.evaluation.metrics import summarise
+
     score, judge = _score(options, trajectories, output)
     tables = {"by_zooms_needed": _zooms_needed(agent)}
     summary = summarise(trajectories, score, tables) | common.origin(options, trajectories[0]) | judge
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    _print(summary, output)
-    return 0
+    _print(summary, output, quiet=options.quiet)
 
 
 def _zooms_needed(agent: Agent) -> Callable[[Trajectory], str]:
     """The row of a trajectory in the table by zooms needed: what the oracle takes with the same settings."""
+    from cof_agent.evaluation.metrics import UNKNOWN
+    from cof_agent.scenes.oracle import zooms_needed_by
+
     settings = replace(agent.environment.settings, max_zooms=NEEDED_BUDGET, crop="real")
     environment = agent.environment.with_settings(settings)
 
@@ -83,6 +142,8 @@ def _score(
         return load_function(options.scoring, "scoring rule"), {"scoring": options.scoring}
     if options.judge is None:
         return scoring.score, {}
+    from cof_agent.evaluation.judge import Judge
+
     policy = load(options.judge, base_url=options.judge_base_url)
     judge = Judge(policy, cache=output / "judge" / "verdicts.jsonl")
     verdicts = dict(zip((t.key for t in trajectories), judge.verdicts(trajectories), strict=True))
@@ -114,36 +175,38 @@ def _write_whole(found: dict[Key, Trajectory], every: Sequence[Key], output: Pat
     return trajectories
 
 
-def _samples(options: argparse.Namespace) -> list[Sample]:
-    if options.benchmark is None and options.data is None:
-        raise InputError("say what to measure on: --data DIR, or --benchmark NAME.")
-    if options.runs > 1 and options.seed is None:
-        raise InputError("--runs needs --seed N, at which answers are drawn; greedy ones would be the same each time.")
+def _samples(options: argparse.Namespace, output: Path) -> list[Sample]:
+    from cof_agent.data.benchmarks import registry
+    from cof_agent.data.benchmarks.choices import shuffled
+
     if options.benchmark is None:
-        samples = read_samples(options.data, limit=options.limit)
+        samples = common.samples(options, output)
     else:
-        samples = registry.load(options.benchmark, options.data, limit=options.limit)
+        samples = registry.load(options.benchmark, options.data, limit=options.samples)
     return samples if options.shuffle_options is None else shuffled(samples, options.shuffle_options)
 
 
 def _asked(samples: Sequence[Sample], options: argparse.Namespace) -> list[Episode]:
-    """The questions of these samples: each at each resolution, as often as there are runs."""
-    resolutions = common.resolutions(options.resolutions) if options.resolutions else ()
-    return episodes(samples, resolutions=resolutions, plays=options.runs, shuffle_seed=options.shuffle_options)
+    """The questions of these samples: each at each resolution, as often as there are plays."""
+    return episodes(samples, resolutions=options.resolutions, plays=options.plays, shuffle_seed=options.shuffle_options)
 
 
-def _print(summary: dict[str, Any], output: Path) -> None:
+def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
+    from rich.table import Table
+
+    from cof_agent.evaluation.metrics import HEADINGS, cells
+
     table = Table(title=f"{summary['policy']}, {summary['strategy']}, on {summary['n']} samples", title_justify="left")
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     table.add_row("all", *cells(summary))
-    for name in ("by_play", "by_category", "by_resolution", "by_zooms_needed"):
+    for name in () if quiet else ("by_play", "by_category", "by_resolution", "by_zooms_needed"):
         table.add_section()
         for row, figures in summary.get(name, {}).items():
             table.add_row(f"{name.removeprefix('by_').replace('_', ' ')} {row}", *cells(figures))
-    console = common.console()
-    console.print(table)
+    common.console().print(table)
+    details = common.console(quiet=quiet)
     if plays := summary.get("plays"):
-        console.print(f"accuracy over plays: mean {plays['mean_accuracy']:.3f}, deviation {plays['sd_accuracy']:.3f}")
-    console.print("stop reasons:", ", ".join(f"{name} {n}" for name, n in summary["stop_reasons"].items()))
-    console.print(f"written: {output / 'summary.json'}, {output / WHOLE}", soft_wrap=True)
+        details.print(f"accuracy over plays: mean {plays['mean_accuracy']:.3f}, deviation {plays['sd_accuracy']:.3f}")
+    details.print("stop reasons:", ", ".join(f"{name} {n}" for name, n in summary["stop_reasons"].items()))
+    details.print(f"written: {output / 'summary.json'}, {output / WHOLE}", soft_wrap=True)

@@ -12,11 +12,19 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from cof_agent.commands.options import count
+from cof_agent.commands.parser import Parser
 from cof_agent.errors import InputError, said
 from cof_agent.training.shipped import shipped
 
 NEEDED = ("trl", "peft", "accelerate", "datasets")
 EXTRA = "chain-of-focus[train]"
+
+
+def add_options(parser: Parser) -> None:
+    parser.forwards = True
+    parser.add_argument("--processes", type=count, metavar="N", help="number of processes (default: one per GPU)")
+    parser.add_argument("--accelerate", metavar="FILE", help="file of `accelerate config`: DeepSpeed, FSDP, machines")
 
 
 def run(module: str, options: argparse.Namespace) -> int:

@@ -12,11 +12,23 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cof_agent.backends.load import quiet
+from cof_agent.commands.options import option
 from cof_agent.errors import InputError, first_sentence, said
 from cof_agent.nano import NANO, WEIGHTS
 
 TRAIN_EXTRA = 'pip install "chain-of-focus[train]"'
 CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "cof merge ADAPTER -o DIR [OPTION ...]"
+    parser.epilog = "example:\n  cof merge outputs/adapter -o outputs/whole"
+    parser.add_argument("adapter", metavar="ADAPTER", help="folder of a LoRA adapter, as `cof sft` and PEFT write it")
+    option(parser, "output", required=True, help="new folder for the whole model")
+    option(
+        parser, "model", default=None, help="folder or hub id of the model that was adapted (default: as ADAPTER says)"
+    )
+    option(parser, "dtype", help="number type of the merged weights (default: that of the model)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,26 +1,42 @@
-"""`cof regions BUILDER FOLDER --images DIR -o OUT`: samples with regions, from public sets or drawn."""
+"""`cof regions BUILDER --data FOLDER --images DIR -o DIR`: samples with regions, from public sets or drawn."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from cof_agent.data.region_sets.build import DRAWN, build, draw
+from cof_agent.commands.options import option
+from cof_agent.data.region_sets.build import BUILDERS, DRAWN, build, draw
 from cof_agent.errors import InputError
+
+DRAWN_SAMPLES = 100  # by default
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "cof regions BUILDER --data FOLDER -o DIR [OPTION ...]"
+    parser.epilog = "example:\n  cof regions refcoco --data refcoco+ --images train2014 -o outputs/refcoco"
+    parser.add_argument("builder", metavar="BUILDER", help=f"one of {', '.join([*BUILDERS, DRAWN])}")
+    option(
+        parser, "data", metavar="FOLDER", help="the set as it is published, or scenes of `cof scenes`; drawn needs none"
+    )
+    option(parser, "images", help="folder with the images of the set (default: that of --data)")
+    option(parser, "samples", help=f"only the first N samples (default: all; of drawn scenes {DRAWN_SAMPLES})")
+    option(parser, "seed", default=0, help="seed by which scenes are drawn")
+    option(parser, "output", required=True, help="folder for samples.jsonl")
 
 
 def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
     if options.builder == DRAWN:
-        if options.folder is not None:
-            raise InputError(f"drawn scenes are read from no folder; leave {options.folder} out.")
-        built = draw(output, count=options.count, seed=options.seed)
+        if options.data is not None:
+            raise InputError(f"drawn scenes are read from no folder; leave --data {options.data} out.")
+        built = draw(output, count=options.samples or DRAWN_SAMPLES, seed=options.seed)
     else:
-        if options.folder is None:
-            raise InputError(f"say where the set is: cof regions {options.builder} FOLDER -o OUT.")
-        folder = Path(options.folder)
-        built = build(options.builder, folder, Path(options.images or folder), output, limit=options.limit)
-    for reason, count in built.left_out.most_common():
+        if options.data is None:
+            raise InputError(f"say where the set is: cof regions {options.builder} --data FOLDER -o DIR.")
+        folder = Path(options.data)
+        built = build(options.builder, folder, Path(options.images or folder), output, limit=options.samples)
+    for reason, count in [] if options.quiet else built.left_out.most_common():
         print(f"left out: {count} samples, because {reason}")
     print(f"{built.samples} samples: {output / 'samples.jsonl'}")
     return 0

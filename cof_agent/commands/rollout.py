@@ -1,4 +1,4 @@
-"""`cof rollout SAMPLES -n 8 -o DIR`: plays each sample several times, and keeps those that are neither too easy nor too hard.
+"""`cof rollout --data SPEC -o DIR`: plays each sample several times, and keeps those that are neither too easy nor too hard.
 
 `trajectories.jsonl` has all plays, `samples.jsonl` what is kept: data for an RL run, or for `cof eval`.
 """
@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from cof_agent.commands import common
+from cof_agent.commands.options import above_0, add_agent, add_samples, option
 from cof_agent.episodes import by_key, episodes
 from cof_agent.errors import InputError
 from cof_agent.evaluation.difficulty import Rated, chosen, rated
@@ -24,21 +23,39 @@ from cof_agent.trajectory import Sample, to_json, write_atomic
 BAR = 40  # characters of the histogram's longest bar
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "cof rollout --data SPEC -o DIR [OPTION ...]"
+    parser.epilog = "example:\n  cof rollout --data outputs/train -o outputs/kept --plays 8 --keep 0,1"
+    option(add_samples(parser), "output", required=True, help="folder for trajectories.jsonl and samples.jsonl")
+    run = parser.add_argument_group("run")
+    option(run, "plays", default=8, help="play each sample K times")
+    run.add_argument(
+        "--keep", default="0,1", metavar="LOW,HIGH", help="keep samples with a pass rate strictly between these"
+    )
+    option(run, "concurrency", default=32)
+    add_agent(
+        parser,
+        temperature={"type": above_0, "default": 1.0, "help": "temperature at which answers are drawn"},
+        seed={"default": 0},
+    )
+
+
 def run(options: argparse.Namespace) -> int:
-    common.config_of(options)  # what is wrong with it is said before a model is loaded
+    config = common.config_of(options)
     output, (low, high) = Path(options.output), _bounds(options.keep)
-    _check_output(options.samples, output)
+    _check_output(options.data, output)
     every = common.samples(options, output)
     samples = [sample for sample in every if sample.answers]
     if not samples:
-        raise InputError(f"no sample of {options.samples} has a known answer, so that no play can be right.")
+        raise InputError(f"no sample of {options.data} has a known answer, so that no play can be right.")
     wanted = episodes(samples, plays=options.plays)
     by_key(wanted)
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
-    trajectories = common.agent_of(options).ask_many(
+    trajectories = common.agent_of(config).ask_many(
         wanted,
         output=output / "trajectories.jsonl",
         concurrency=options.concurrency,
+        progress=not options.quiet,
     )
     ratings = rated(samples, trajectories, options.plays)
     kept = chosen(ratings, low, high)
@@ -46,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     summary = _summary(ratings, kept, (low, high)) | counts | common.origin(options, trajectories[0])
     write_atomic(output / "samples.jsonl", "".join(to_json(sample) + "\n" for sample in kept))
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    _print(summary, output)
+    _print(summary, output, quiet=options.quiet)
     return 0
 
 
@@ -58,10 +75,10 @@ def _bounds(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _check_output(samples: str, output: Path) -> None:
+def _check_output(data: str, output: Path) -> None:
     """Other samples are not overwritten, least of all those that are read."""
     written = output / "samples.jsonl"
-    source = Path(samples) / "samples.jsonl" if Path(samples).is_dir() else Path(samples)
+    source = Path(data) / "samples.jsonl" if Path(data).is_dir() else Path(data)
     ours = (output / "trajectories.jsonl").exists() and written.resolve() != source.resolve()
     if written.exists() and not ours:
         raise InputError(f"{written} holds samples that no rollout chose; use another output folder.")
@@ -79,7 +96,9 @@ def _summary(ratings: Sequence[Rated], kept: Sequence[Sample], bounds: tuple[flo
     }
 
 
-def _print(summary: dict[str, Any], output: Path) -> None:
+def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
+    from rich.table import Table
+
     low, high = summary["keep"]
     table = Table(title=f"{summary['policy']} on {summary['n']} samples, {summary['plays']} plays each")
     table.title_justify = "left"
@@ -91,7 +110,7 @@ def _print(summary: dict[str, Any], output: Path) -> None:
         rate = int(right) / summary["plays"]
         kept = count if low < rate < high else 0
         table.add_row(right, f"{rate:.3f}", str(count), str(kept), "#" * max(1, round(BAR * count / most)))
-    console = common.console()
+    console = common.console(quiet=quiet)
     console.print(table)
     if summary["unknown"]:
         console.print(f"left out: {summary['unknown']} samples without a known answer")
@@ -100,5 +119,5 @@ def _print(summary: dict[str, Any], output: Path) -> None:
             f"left out: {summary['failed']} samples of which a play failed; the same command tries them again"
         )
     share = f"{summary['kept']} of {summary['n']} samples, pass rate strictly between {low:g} and {high:g}"
-    console.print(f"kept: {share}", soft_wrap=True)
+    common.console().print(f"kept: {share}", soft_wrap=True)
     console.print(f"written: {output / 'samples.jsonl'}, {output / 'trajectories.jsonl'}", soft_wrap=True)

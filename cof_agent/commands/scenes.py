@@ -1,47 +1,75 @@
-"""`cof scenes OUT`: draws scenes with questions and known answers."""
+"""`cof scenes -o DIR`: draws scenes with questions and known answers."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
-from cof_agent.commands import common
+from cof_agent.commands.options import count, option
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
-from cof_agent.scenes.write import write_scenes
+from cof_agent.scenes.write import SPLITS, write_scenes
 
 LONGEST = 15_360  # pixels of the long side of a scene
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "cof scenes -o DIR [OPTION ...]"
+    parser.epilog = "example:\n  cof scenes -o outputs/test --samples 500 --seed 1 --split test"
+    option(parser, "output", required=True, help="folder for samples.jsonl and images/")
+    option(parser, "samples", default=10, help="number of scenes, each with a question")
+    option(parser, "seed", default=0, help="seed by which scenes are drawn")
+    option(parser, "split", choices=SPLITS, default="test", help="part of all scenes; parts share no scene")
+    parser.add_argument(
+        "--size", default="3840x2160", metavar="WxH", help="size in pixels; scenes are drawn 3840 wide and resized"
+    )
+    option(
+        parser, "resolutions", default=(), help="write every scene with each of these long sides, in pixels, instead"
+    )
+    parser.add_argument(
+        "--parts",
+        default="1",
+        metavar="F,F,...",
+        help="share of the scene's sides that a picture shows, one drawn for each; 0.5 is a quarter of the area",
+    )
+    parser.add_argument(
+        "--processes", type=count, metavar="N", help="number of worker processes (default: one per CPU core)"
+    )
+
+
 def run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import track
+
+    _check_resolutions(options.resolutions)
     console = Console(stderr=True)
     path = write_scenes(
         Path(options.output),
-        count=options.count,
+        count=options.samples,
         seed=options.seed,
         size=_size(options.size),
         split=options.split,
-        resolutions=_resolutions(options.resolutions) if options.resolutions else (),
+        resolutions=options.resolutions,
         parts=_parts(options.parts),
         processes=options.processes or os.cpu_count() or 1,
         progress=lambda drawn: track(
-            drawn, "Drawing scenes", total=options.count, console=console, disable=not console.is_terminal
+            drawn,
+            "Drawing scenes",
+            total=options.samples,
+            console=console,
+            disable=options.quiet or not console.is_terminal,
         ),
     )
     print(path)
     return 0
 
 
-def _resolutions(text: str) -> list[int]:
-    found = common.resolutions(text)
-    if max(found) > LONGEST:
-        raise InputError(f"--resolutions {text} is out of range: at most {LONGEST} pixels on the long side.")
-    return found
+def _check_resolutions(found: Sequence[int]) -> None:
+    if max(found, default=0) > LONGEST:
+        raise InputError(f"--resolutions {max(found)} is out of range: at most {LONGEST} pixels on the long side.")
 
 
 def _parts(text: str) -> list[float]:

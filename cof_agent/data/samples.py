@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cof_agent.data.spec import is_local
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import Box
 from cof_agent.region_refs import check_regions
@@ -62,7 +63,7 @@ def read_samples(
         folder = Path(images) if images else ours.parent
     else:
         _check_columns(columns or {})
-        if not path.exists() and not _HUB_ID.fullmatch(str(spec)):
+        if not path.exists() and (is_local(str(spec)) or not _HUB_ID.fullmatch(str(spec))):
             raise InputError(f"there is no file or folder {spec}, and a dataset of the hub is named like owner/name.")
         rows = json_rows(path) if path.suffix in (".json", ".jsonl") else _dataset_rows(str(spec), split)
         read = _samples(rows, str(spec), columns or {}, Path(keep_images) if keep_images else None)

@@ -26,7 +26,7 @@ from typing_extensions import TypedDict
 
 from cof_agent.agent import Agent
 from cof_agent.commands import common
-from cof_agent.config import AgentConfig
+from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.samples import kept_image
 from cof_agent.data.shards import Shard
 from cof_agent.errors import InputError
@@ -84,7 +84,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
         raise InputError(
             f"the model argument {first['loc'][0]} cannot be {first['input']!r}: {first['msg']}."
         ) from None
-    return Options(replace(agent, system_prompt=common.read_prompt(agent.system_prompt)), **ours)
+    return Options(replace(agent, system_prompt=read_prompt(agent.system_prompt)), **ours)
 
 
 def sampling(generation: Mapping[str, Any], options: Options) -> Sampling:

@@ -15,7 +15,8 @@ from cof_agent.backends import families
 from cof_agent.backends.families import Family
 from cof_agent.backends.local.cpu import speed_up_training
 from cof_agent.backends.local.processor import load_processor
-from cof_agent.backends.local.reader import check_name, unreadable
+from cof_agent.backends.local.reader import unreadable
+from cof_agent.backends.names import check_name
 from cof_agent.errors import InputError, said
 from cof_agent.training.settings import Settings
 

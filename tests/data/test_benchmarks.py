@@ -364,7 +364,7 @@ def test_an_option_about_the_others_keeps_its_place() -> None:
 def test_the_agent_is_measured_on_a_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = copy_of("vstar", tmp_path / "copy")
     given = ["eval", "--benchmark", "vstar", "--data", str(copy), "-o", str(tmp_path / "out")]
-    assert cof([*given, "--limit", "3", "--shuffle-options", "--max-zooms", "1", "--max-tokens", "24"]) == 0
+    assert cof([*given, "--samples", "3", "--shuffle-options", "--max-zooms", "1", "--max-tokens", "24"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert set(summary["by_category"]) == {"direct_attributes", "relative_position"}
     assert summary["n"] == 3
@@ -377,6 +377,6 @@ def test_the_agent_is_measured_on_a_copy(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize("name", ["infographicvqa", "textvqa"])
 def test_texts_are_scored_by_their_own_rule(tmp_path: Path, name: str) -> None:
     given = ["eval", "--benchmark", name, "--data", str(DATA / name), "-o", str(tmp_path / "out")]
-    assert cof([*given, "--limit", "1", "--max-zooms", "0", "--max-tokens", "8"]) == 0
+    assert cof([*given, "--samples", "1", "--max-zooms", "0", "--max-tokens", "8"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n"], summary["unscored"], summary["accuracy"]) == (1, 0, 0.0)

@@ -137,7 +137,7 @@ SETS: dict[str, Callable[[Path], None]] = {
 
 def built(name: str, tmp_path: Path) -> list[Sample]:
     SETS[name](tmp_path / "set")
-    assert main(["regions", name, str(tmp_path / "set"), "-o", str(tmp_path / "out")]) == 0
+    assert main(["regions", name, "--data", str(tmp_path / "set"), "-o", str(tmp_path / "out")]) == 0
     return read_samples(tmp_path / "out")
 
 
@@ -145,7 +145,7 @@ def built(name: str, tmp_path: Path) -> list[Sample]:
 def test_what_is_built_can_be_read_shown_and_built_again(name: str, tmp_path: Path) -> None:
     samples = built(name, tmp_path)
     first = (tmp_path / "out" / "samples.jsonl").read_bytes()
-    assert main(["regions", name, str(tmp_path / "set"), "-o", str(tmp_path / "out")]) == 0
+    assert main(["regions", name, "--data", str(tmp_path / "set"), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "samples.jsonl").read_bytes() == first
     assert len({sample.id for sample in samples}) == len(samples)
     for sample in samples:
@@ -208,7 +208,7 @@ def test_a_pickle_that_would_call_something_calls_nothing(
     refcoco(tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([_Called()]))
-    assert main(["regions", "refcoco", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert main(["regions", "refcoco", "--data", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert "is no pickle of plain lists and numbers: it names" in capsys.readouterr().err
     assert not (tmp_path / "called").exists() and not (tmp_path / "out").exists()
 
@@ -267,7 +267,7 @@ def test_a_wrong_or_partial_file_is_one_sentence_and_writes_nothing(
 ) -> None:
     SETS[name](tmp_path / "set")
     spoil(tmp_path / "set" / file)
-    assert main(["regions", name, str(tmp_path / "set"), "-o", str(tmp_path / "out")]) == 2
+    assert main(["regions", name, "--data", str(tmp_path / "set"), "-o", str(tmp_path / "out")]) == 2
     shown = capsys.readouterr()
     assert sentence in shown.err and shown.err.count("\n") == 1 and shown.out == ""
     assert not (tmp_path / "out").exists()
@@ -280,14 +280,14 @@ def test_what_is_off_its_image_is_left_out_and_said(tmp_path: Path, capsys: pyte
     put(tmp_path / "region_descriptions.json", [*data, {"id": 1, "regions": [off | {"region_id": 9}]}])
     data[0]["regions"] = data[0]["regions"][:1]
     put(tmp_path / "region_descriptions.json", [*data, {"id": 1, "regions": [off]}])
-    main(["regions", "visual-genome", str(tmp_path), "-o", str(tmp_path / "out")])
+    main(["regions", "visual-genome", "--data", str(tmp_path), "-o", str(tmp_path / "out")])
     assert "left out: 1 samples, because a region lies outside its image" in capsys.readouterr().out
 
 
 def test_there_are_no_other_builders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["regions", "lvis", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert main(["regions", "lvis", "--data", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert "the builders are coco, refcoco, visual-genome, flickr30k, vcr, scenes, drawn." in capsys.readouterr().err
-    assert main(["regions", "coco", str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 2
+    assert main(["regions", "coco", "--data", str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 2
     assert "there is no folder" in capsys.readouterr().err
     assert main(["regions", "coco", "-o", str(tmp_path / "out")]) == 2
     assert "say where the set is" in capsys.readouterr().err
@@ -295,8 +295,8 @@ def test_there_are_no_other_builders(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_scenes_are_asked_about_by_region(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenes = tmp_path / "scenes"
-    assert main(["scenes", str(scenes), "--count", "3", "--seed", "5", "--size", "960x540"]) == 0
-    assert main(["regions", "scenes", str(scenes), "-o", str(tmp_path / "out")]) == 0
+    assert main(["scenes", "-o", str(scenes), "--samples", "3", "--seed", "5", "--size", "960x540"]) == 0
+    assert main(["regions", "scenes", "--data", str(scenes), "-o", str(tmp_path / "out")]) == 0
     pairs = list(zip(read_samples(scenes), read_samples(tmp_path / "out"), strict=True))
     for plain, sample in pairs:
         assert sample.regions == plain.boxes and sample.answers == plain.answers
@@ -316,12 +316,12 @@ def test_scenes_are_asked_about_by_region(tmp_path: Path, capsys: pytest.Capture
     assert len(pairs_of(in_words, by_region)) == len(pairs)  # the same questions, for all that they are put differently
     bare = replace(pairs[0][0], metadata={})
     (scenes / "samples.jsonl").write_text(to_json(bare) + "\n")
-    assert main(["regions", "scenes", str(scenes), "-o", str(tmp_path / "out")]) == 2
+    assert main(["regions", "scenes", "--data", str(scenes), "-o", str(tmp_path / "out")]) == 2
     assert "is none of `cof scenes`" in capsys.readouterr().err
 
 
 def test_drawn_scenes_are_legible_in_the_overview(tmp_path: Path) -> None:
-    assert main(["regions", "drawn", "-o", str(tmp_path), "--count", "3", "--seed", "5"]) == 0
+    assert main(["regions", "drawn", "-o", str(tmp_path), "--samples", "3", "--seed", "5"]) == 0
     samples = read_samples(tmp_path)
     assert {sample.metadata["category"] for sample in samples} == {"object", "label", "which"}
     for sample in samples:

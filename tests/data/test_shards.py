@@ -134,14 +134,14 @@ def test_an_interrupted_shard_has_not_finished(tmp_path: Path) -> None:
 def test_several_runs_are_drawn_apart_and_told_together(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("out", "--runs", "3", "--seed", "1") == 0
+    assert run("out", "--plays", "3", "--seed", "1") == 0
     found = played(tmp_path / "out")
     assert [(one.sample.id, one.play) for one in found[:4]] == [("0", 1), ("0", 2), ("0", 3), ("1", 1)]
     assert len({one.turns[0].text for one in found}) > len(found) / 2
     told = summary(tmp_path / "out")
     assert {name: row["n"] for name, row in told["by_play"].items()} == {"1": 5, "2": 5, "3": 5}
     assert told["plays"] == {"mean_accuracy": 0.0, "sd_accuracy": 0.0}
-    assert run("greedy", "--runs", "3") == 2
+    assert run("greedy", "--plays", "3") == 2
     assert "--runs needs --seed N" in capsys.readouterr().err
 
 

@@ -220,6 +220,6 @@ def test_the_question_hides_the_answer() -> None:
 
 
 def test_a_resolution_beyond_what_is_drawn_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["scenes", str(tmp_path / "out"), "--resolutions", "448,15361"]) == 2
+    assert main(["scenes", "-o", str(tmp_path / "out"), "--resolutions", "448,15361"]) == 2
     assert "at most 15360 pixels on the long side" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

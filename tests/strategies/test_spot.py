@@ -321,8 +321,8 @@ def test_spots_annotates_draws_and_goes_on(
     checkpoint: Callable[[str], Path], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = data / "out"
-    command = ["spots", str(data), "-o", str(out), "--model", str(checkpoint("qwen2_5_vl")), "--pictures"]
-    assert main([*command, "--limit", "1"]) == 0
+    command = ["spots", "--data", str(data), "-o", str(out), "--model", str(checkpoint("qwen2_5_vl")), "--pictures"]
+    assert main([*command, "--samples", "1"]) == 0
     first = (out / "trajectories.jsonl").read_text()
     assert main(command) == 0
     assert (out / "trajectories.jsonl").read_text().startswith(first)
@@ -342,7 +342,7 @@ def test_spots_goes_on_after_a_sample_that_it_cannot_read(
 ) -> None:
     bad = [replace(sample, id="a", image="gone.png"), replace(sample, id="b", question="What is <|image_pad|>?")]
     (data / "samples.jsonl").write_text("".join(to_json(one) + "\n" for one in bad))
-    assert main(["spots", str(data), "-o", str(data / "out"), "--model", str(checkpoint("qwen2_5_vl"))]) == 0
+    assert main(["spots", "--data", str(data), "-o", str(data / "out"), "--model", str(checkpoint("qwen2_5_vl"))]) == 0
     gone, marked = read_jsonl(data / "out" / "trajectories.jsonl", Trajectory)
     assert (gone.stop, marked.stop) == (StopReason.ERROR, StopReason.ERROR)
     assert "no such file" in str(gone.error) and "stands for an image" in str(marked.error)
@@ -351,8 +351,8 @@ def test_spots_goes_on_after_a_sample_that_it_cannot_read(
 
 def test_spots_needs_answers_and_a_model_of_its_own(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "samples.jsonl").write_text(to_json(Sample("a", "x.png", "?")) + "\n")
-    assert main(["spots", str(data), "-o", str(data / "out")]) == 2
+    assert main(["spots", "--data", str(data), "-o", str(data / "out")]) == 2
     assert "sample a has no known answer" in capsys.readouterr().err
-    assert main(["spots", str(data), "-o", str(data)]) == 2
+    assert main(["spots", "--data", str(data), "-o", str(data)]) == 2
     assert "did not write" in capsys.readouterr().err
     assert not (data / "out").exists()

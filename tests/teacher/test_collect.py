@@ -155,7 +155,7 @@ def folder_of(samples: list[Episode], path: Path) -> Path:
 
 def command(data: Path, output: Path, url: str, *more: str) -> list[str]:
     roles = ["--teacher", f"openai:{MODEL}", "--base-url", url, "--timeout", "1", "--resolutions", "224,448"]
-    return ["collect", str(data), "-o", str(output), *roles, *more]
+    return ["collect", "--data", str(data), "-o", str(output), *roles, *more]
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_killed_twenty_times(samples: list[Episode], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--resolutions", "big"], "--resolutions must be different pixels"),
+        (["--resolutions", "big"], "argument --resolutions: resolutions are different pixels"),
         (["--shard", "4/3"], "--shard must be I/N"),
         (["--column", "question"], "--column must be NAME=COLUMN"),
         (["--describer", "./nowhere"], "there is no model directory"),
@@ -230,7 +230,7 @@ def test_bad_options(
     samples: list[Episode], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], sentence: str
 ) -> None:
     data = folder_of(samples[:1], tmp_path / "data")
-    assert main(["collect", str(data), "-o", str(tmp_path / "out"), *more]) == 2
+    assert main(["collect", "--data", str(data), "-o", str(tmp_path / "out"), *more]) == 2
     assert sentence in capsys.readouterr().err
 
 

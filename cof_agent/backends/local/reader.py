@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,20 +23,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cof_agent.protocol import Message
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-def check_name(checkpoint: str) -> None:
-    """Looks whether this can be a checkpoint, before a loader asks the hub for it again and again.
-
-    Raises:
-        InputError: if it is neither a directory nor named like a model of the hub.
-    """
-    if not (checkpoint and Path(checkpoint).is_dir()) and not _HUB_ID.fullmatch(checkpoint):
-        raise InputError(
-            f"there is no model directory {checkpoint}, and a model of the hub is named like {families.EXAMPLE}."
-        )
 
 
 def unreadable(checkpoint: str, error: Exception) -> InputError:

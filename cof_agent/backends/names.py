@@ -1,0 +1,26 @@
+"""Looks at the name of a local checkpoint before anything is loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cof_agent.backends import families
+from cof_agent.data.spec import is_local
+from cof_agent.errors import InputError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def check_name(checkpoint: str) -> None:
+    """Looks whether this can be a checkpoint, before a loader asks the hub for it again and again.
+
+    Raises:
+        InputError: if it is neither a directory nor named like a model of the hub.
+    """
+    if checkpoint and Path(checkpoint).is_dir():
+        return
+    if is_local(checkpoint) or not _HUB_ID.fullmatch(checkpoint):
+        raise InputError(
+            f"there is no model directory {checkpoint}, and a model of the hub is named like {families.EXAMPLE}."
+        )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, unknown
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -58,10 +57,3 @@ class Parser(argparse.ArgumentParser):
     def names(self) -> list[str]:
         """The options that it knows."""
         return list(self._option_string_actions)
-
-
-def unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    """The sentence, without its full stop, about a name that nobody knows; the nearest known one is named."""
-    name = name.partition("=")[0]
-    close = difflib.get_close_matches(name, known, 1)
-    return f"there is no {kind} {name}" + (f"; did you mean {close[0]}?" if close else "")

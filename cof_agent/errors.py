@@ -26,7 +26,7 @@ def first_sentence(error: BaseException) -> str:
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    """The sentence, without its full stop, about a name that nobody knows; the nearest known one is named."""
+    """The sentence about a name that nobody knows; the nearest known one is named."""
     name = name.partition("=")[0]
     close = difflib.get_close_matches(name, known, 1)
-    return f"there is no {kind} {name}" + (f"; did you mean {close[0]}?" if close else "")
+    return f"there is no {kind} {name}" + (f"; did you mean {close[0]}?" if close else ".")

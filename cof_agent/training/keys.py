@@ -106,7 +106,7 @@ def check(found: Mapping[str, Sequence[str]], run: type[Any], trainer: str) -> d
     known = known_keys(run, trainer)
     for name in (*config, *found):
         if name not in known and name not in NO_KEYS and name.removeprefix("no_") not in known:
-            raise InputError(f"{unknown('setting', name, sorted(known))}.")
+            raise InputError(unknown("setting", name, sorted(known)))
     whole = {**config, **{name: values[-1] if values else "" for name, values in found.items()}}
     if not whole.get("model_name_or_path"):
         raise InputError("say which model to train: --model nano, a folder or a hub id.")

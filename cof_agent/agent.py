@@ -17,7 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cof_agent.backends.load import check as check_model
 from cof_agent.backends.load import load
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import kept_image
@@ -189,19 +188,11 @@ def check(config: AgentConfig) -> None:
     """What can be known of a configuration without a model.
 
     Raises:
-        InputError: if the strategy or a tool cannot be had, or a setting is for another kind of model.
+        InputError: if the strategy or a tool cannot be had.
     """
     registry.by_name(config.strategy)
     for tool in config.tools:
         load_tool(tool)
-    check_model(
-        config.model,
-        base_url=config.base_url,
-        coordinates=config.coordinates,
-        device=config.device,
-        dtype=config.dtype,
-        attn=config.attn,
-    )
 
 
 def load_policy(config: AgentConfig) -> Policy:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from cof_agent import __version__
-from cof_agent.commands.parser import Parser, unknown
-from cof_agent.errors import InputError
+from cof_agent.commands.parser import Parser
+from cof_agent.errors import InputError, unknown
 
 INTERRUPTED = 130
 BAD_INPUT = 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections.abc import Sequence
 
 _log = logging.getLogger(__name__)
 
@@ -21,3 +23,10 @@ def said(error: BaseException) -> str:
 def first_sentence(error: BaseException) -> str:
     """As `said`, but only the first sentence, without its full stop."""
     return said(error).split(". ")[0].rstrip(".")
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """The sentence about a name that nobody knows; the nearest known one is named."""
+    name = name.partition("=")[0]
+    close = difflib.get_close_matches(name, known, 1)
+    return f"there is no {kind} {name}" + (f"; did you mean {close[0]}?" if close else ".")

@@ -147,7 +147,7 @@ def _run_table(settings: Settings, samples: int, prompt: Prompt, longest: Conver
     words = f"max_completion_length {longest.trained:,}"
     made.add_row("longest conversation", f"{longest.tokens:,} tokens: the longest prompt and {words}")
     zooms = f"at most {run.max_zooms} zooms, each of up to {_crop_tokens(limits):,} tokens, and an answer"
-    made.add_row("turns", f"{zooms}; {run.turn_tokens:,} tokens of its own each")
+    made.add_row("turns", f"{zooms}; {run.max_tokens:,} tokens of its own each")
     plan.add_steps(made, training, steps, "rollouts")
     made.add_row("prompts a step", f"{steps.batch / group:g}, each played {group} times")
     at_once = f"{training.generation_batch_size:,}, on each process {rollouts_on_each(training):,}"
@@ -166,7 +166,7 @@ def _weighted(settings: Settings) -> list[tuple[str, float]]:
 def warnings(settings: Settings, longest: Conversation, limits: PixelLimits) -> list[str]:
     """What would end conversations early, in sentences."""
     training, run = settings.training, settings.run
-    wanted = (run.max_zooms + 1) * run.turn_tokens + run.max_zooms * _crop_tokens(limits)
+    wanted = (run.max_zooms + 1) * run.max_tokens + run.max_zooms * _crop_tokens(limits)
     found = []
     if wanted > training.max_completion_length:
         found.append(

@@ -7,15 +7,15 @@ run's configuration.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from accelerate.utils import gather_object
+from typing import TYPE_CHECKING, Any
 
 from cof_agent import scoring
-from cof_agent.evaluation.judge import Judge
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
 from cof_agent.plugins import is_plugin, load_function
 from cof_agent.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from cof_agent.evaluation.judge import Judge
 
 Reward = Callable[..., list[float | None]]
 
@@ -83,6 +83,8 @@ def adaptive(rule: Callable[[bool, bool, bool, bool], float], group: int, name: 
 
     A group may be divided between processes, so each of them learns of all rollouts.
     """
+
+    from accelerate.utils import gather_object
 
     def reward(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
         mine = [(scoring.accuracy(one), one.zooms == 0, scoring.well_formed(one)) for one in trajectory]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from trl import GRPOConfig
+from typing import TYPE_CHECKING
 
 from cof_agent.errors import InputError
 from cof_agent.plugins import is_plugin, load_function
 from cof_agent.training import settings
 from rl import rewards
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
+
+TRAINER = "GRPOConfig"
+"""TRL's part of the configuration, by name: importing TRL takes seconds."""
 
 NO_FSDP = "under FSDP the agent cannot play, which takes all weights; use DeepSpeed, or neither."
 
@@ -24,20 +29,20 @@ class RunConfig(settings.RunConfig):
 
     rewards: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
-        metadata={"help": f"Any of {', '.join(rewards.NAMES)}, or module:function for your own."},
+        metadata={"help": f"any of {', '.join(rewards.NAMES)}, or MODULE:FUNCTION for your own"},
     )
     redraws: int = field(
-        default=0, metadata={"help": "How often groups without any variance are played again, with other samples."}
+        default=0, metadata={"help": "times that groups without any variance are played again, with other samples"}
     )
     judge: str | None = field(
         default=None,
-        metadata={
-            "help": "Who judges for the reward `judge`: PROVIDER:MODEL for a served model, a directory, a hub id."
-        },
+        metadata={"help": "model that judges for the reward judge: PROVIDER:MODEL, a folder, or a hub id"},
     )
-    judge_base_url: str | None = field(default=None, metadata={"help": "Where the judge is served."})
-    judge_timeout: float = field(default=60.0, metadata={"help": "Seconds for one of its replies."})
-    judge_concurrency: int = field(default=8, metadata={"help": "Answers each process asks it about at once."})
+    judge_base_url: str | None = field(default=None, metadata={"help": "address of the judge's server"})
+    judge_timeout: float = field(default=60.0, metadata={"help": "seconds for one reply of the judge"})
+    judge_concurrency: int = field(
+        default=8, metadata={"help": "answers that each process has judged at the same time"}
+    )
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     Raises:
         InputError: if the file cannot be read, a key or value is unknown, or what is asked for makes no sense.
     """
+    from trl import GRPOConfig
+
     run, training, model = settings.parse((RunConfig, GRPOConfig), arguments)
     for name in run.rewards:
         if is_plugin(name):

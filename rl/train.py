@@ -15,14 +15,13 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.import_utils import is_vllm_available
 
 from cof_agent.backends.load import load, split_spec
-from cof_agent.data.samples import read_samples
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.settings import record, write_record
-from cof_agent.training.trainer import agent_of, held_out_of, last_whole_checkpoint
+from cof_agent.training.trainer import held_out_of, last_whole_checkpoint
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json, write_atomic
 from rl import rewards
 from rl.settings import Settings, parse
@@ -71,7 +70,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         processing_class=processor,
         peft_config=lora(settings, config) if settings.model.use_peft else None,
         redraws=run.redraws,
-        agent=agent_of(settings),
+        agent=settings.run.agent_config(),
         held_out=held_out,
         blank_control=run.eval_blank,
         record=record(settings) | {"data": {"samples": len(wanted)}},
@@ -100,7 +99,8 @@ def episodes_of(settings: Settings) -> list[Episode]:
         InputError: if they cannot be read, or there are fewer than are played at once, of which TRL would play none.
     """
     run, training = settings.run, settings.training
-    samples = [sample for sample in read_samples(run.data, split=run.split, limit=run.samples) if sample.answers]
+    images = Path(str(training.output_dir)) / "images"
+    samples = [sample for sample in run.read(keep_images=images) if sample.answers]
     if not samples:
         raise InputError(f"no sample of {run.data} has a known answer, so that nothing can be rewarded.")
     if len(samples) < (prompts := training.generation_batch_size // training.num_generations):

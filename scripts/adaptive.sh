@@ -7,7 +7,7 @@ before="${1:-outputs/nano-needless}" after="${2:-outputs/nano-adaptive}" folder=
 . "$(dirname "$0")/environment.sh" train,api,ray,plot,dev
 . scripts/measure.sh
 for share in 1 0.5 0.2; do
-  "$cof" scenes "$folder/scenes-$share" --count 300 --seed 1 --split test --parts "$share"
+  "$cof" scenes -o "$folder/scenes-$share" --samples 300 --seed 1 --split test --parts "$share"
 done
 at() { # NAME MODEL
   measure "$folder/$1-1" --data "$folder/scenes-1" --model "$2" --resolutions 224,448

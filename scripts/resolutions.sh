@@ -8,7 +8,7 @@ sft="${1:-nano}" rl="${2:-outputs/nano-rl}" folder="${3:-outputs/resolutions}"
 . "$(dirname "$0")/environment.sh" train,api,ray,plot,dev
 . scripts/measure.sh
 # Each of the two processes takes every other question. In this order of sizes both have the same work.
-"$cof" scenes "$folder/scenes" --count 300 --seed 21 --split test --resolutions 224,336,672,448,1024,1920,3840,2560
+"$cof" scenes -o "$folder/scenes" --samples 300 --seed 21 --split test --resolutions 224,336,672,448,1024,1920,3840,2560
 at() { measure "$folder/$1" --data "$folder/scenes" --model "${@:2}"; }
 at focus "$sft"
 at direct "$sft" --strategy direct

@@ -9,8 +9,8 @@ set -euo pipefail
 models="${1:-outputs}" folder="${2:-outputs/strategies}"
 . "$(dirname "$0")/environment.sh" train,api,ray,plot,dev
 . scripts/measure.sh
-"$cof" scenes "$folder/scenes" --count 200 --seed 21 --split test --resolutions 448,1024,1920,3840
-"$cof" regions scenes "$folder/scenes" -o "$folder/regions"
+"$cof" scenes -o "$folder/scenes" --samples 200 --seed 21 --split test --resolutions 448,1024,1920,3840
+"$cof" regions scenes --data "$folder/scenes" -o "$folder/regions"
 at() { measure "$folder/$1" --concurrency 1 --data "$folder/$2" --model "$3" --strategy "$4"; }
 at overview scenes nano direct
 at chain-of-spot scenes "$models/nano-spot-2" spot

@@ -12,6 +12,6 @@ if [ "${1:-}" = "--install" ]; then install=yes; shift; fi
 .venv/bin/python -m sft.nano.ground --model outputs/nano-vision --output outputs/nano-ground
 .venv/bin/python -m sft.train --config sft/configs/nano.yaml "$@"
 if [ "$install" = yes ]; then .venv/bin/python -m cof_agent.nano.install outputs/nano; fi
-.venv/bin/cof scenes outputs/rl --count 600 --seed 2 --split train
-.venv/bin/python -m rl.train --config rl/configs/nano.yaml --model_name_or_path outputs/nano \
-  --learning_rate 3.0e-5 --lr_scheduler_type cosine
+.venv/bin/cof scenes -o outputs/rl --samples 600 --seed 2 --split train
+.venv/bin/python -m rl.train --config rl/configs/nano.yaml --model outputs/nano \
+  --learning-rate 3.0e-5 --lr-scheduler-type cosine

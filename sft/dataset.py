@@ -7,8 +7,9 @@ sample itself, which is decoded when a batch needs it.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from cof_agent import scoring
 from cof_agent.data.samples import load_table
+from cof_agent.data.source import Source
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
@@ -24,6 +26,7 @@ from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
 from sft.frame import Frame, Unfit, reframe
 
+COLUMNS = ("messages", "images", "id")  # of a table; `id` may be left out
 ROLES = ("system", "user", "assistant")
 
 
@@ -117,8 +120,8 @@ class TrajectoryRows:
 class TableRows:
     """Rows of a dataset with the columns `messages` and `images`, as `cof collect --export parquet` writes them."""
 
-    def __init__(self, table: Any, spec: str) -> None:
-        self._table, self._spec = table, spec
+    def __init__(self, table: Any, spec: str, *, images: str | None = None) -> None:
+        self._table, self._spec, self._images = table, spec, Path(images or "")
 
     def __len__(self) -> int:
         return len(self._table)
@@ -136,7 +139,7 @@ class TableRows:
             raise Unfit(f"its messages show {slots} images, but it lists {len(files)}")
         sizes = []
         for number, file in enumerate(files):
-            with _opened(file, number) as image:
+            with _opened(file, number, self._images) as image:
                 sizes.append(Size(*image.size))
         return Outline(messages, sizes)
 
@@ -144,7 +147,7 @@ class TableRows:
         entry = self._table[index]
         images = []
         for number, file in enumerate(entry["images"] or []):
-            with _opened(file, number) as image:
+            with _opened(file, number, self._images) as image:
                 images.append(image.convert("RGB"))
         return {"messages": _checked(entry["messages"]), "images": images}
 
@@ -173,8 +176,8 @@ def _checked_message(message: Any) -> Message:
     return {"role": role, "content": [_part(part) for part in parts]}
 
 
-def _opened(file: Any, number: int) -> Image.Image:
-    """The image of a cell: the file's bytes, or its path.
+def _opened(file: Any, number: int, folder: Path) -> Image.Image:
+    """The image of a cell: the file's bytes, or its path in this folder.
 
     Raises:
         Unfit: if there is no such image, or it cannot be read.
@@ -182,48 +185,61 @@ def _opened(file: Any, number: int) -> Image.Image:
     try:
         held = file.get("bytes") if isinstance(file, dict) else None
         path = file.get("path") if isinstance(file, dict) else file
-        return Image.open(io.BytesIO(held) if held else str(path or ""))
+        return Image.open(io.BytesIO(held) if held else folder / str(path or ""))
     except (OSError, TypeError, ValueError, Image.DecompressionBombError):
         raise Unfit(f"its image {number} is missing or cannot be read") from None
 
 
-def read_rows(spec: str, frame: Frame, *, split: str = "train", limit: int | None = None) -> Rows:
-    """The samples of `spec`: a JSONL file of trajectories or the folder of one, a Parquet file, or a dataset.
-
-    limit: at most so many, the first ones.
+def read_rows(source: Source, frame: Frame) -> Rows:
+    """The samples of a source: a JSONL file of trajectories or the folder of one, a Parquet file, or a dataset.
 
     Raises:
         InputError: if there are none, or a dataset has other columns.
     """
-    path = Path(spec)
+    path = Path(source.data)
     ours = path / "trajectories.jsonl" if path.is_dir() else path
     if ours.suffix == ".jsonl" and ours.exists():
-        trajectories = list(_first(read_jsonl(ours, Trajectory), limit))
-        rows: Rows = TrajectoryRows(trajectories, frame)
+        if source.column:
+            raise InputError("--column is for Parquet and datasets; trajectories have columns of their own.")
+        trajectories = islice(read_jsonl(ours, Trajectory), source.samples)
+        rows: Rows = TrajectoryRows([_placed(one, source.images) for one in trajectories], frame)
     else:
-        rows = TableRows(_table(spec, split, limit), spec)
+        rows = TableRows(_table(source), source.data, images=source.images)
     if not len(rows):
-        raise InputError(f"{spec} holds nothing to train on.")
+        raise InputError(f"{source.data} holds nothing to train on.")
     return rows
 
 
-def _first(records: Iterator[Trajectory], limit: int | None) -> Iterator[Trajectory]:
-    for number, record in enumerate(records):
-        if number == limit:
-            return
-        yield record
+def _placed(trajectory: Trajectory, images: str | None) -> Trajectory:
+    """With its image in this folder."""
+    if images is None:
+        return trajectory
+    sample = trajectory.sample
+    return replace(trajectory, sample=replace(sample, image=str(Path(images) / sample.image)))
 
 
-def _table(spec: str, split: str, limit: int | None) -> Any:
+def _table(source: Source) -> Any:
     import datasets
 
-    path = Path(spec)
+    spec, path = source.data, Path(source.data)
     if path.suffix in (".jsonl", ".json", ".parquet") and not path.exists():
         raise InputError(f"there is no file {spec} to train on.")
-    table = load_table(spec, split)
+    table = _renamed(load_table(spec, source.split), source.columns, spec)
     missing = {"messages", "images"} - set(table.column_names)
     if missing:
         columns = ", ".join(table.column_names)
-        raise InputError(f"{spec} has no column {sorted(missing)[0]!r} (its columns are {columns}); rename its own.")
+        raise InputError(
+            f"{spec} has no column {sorted(missing)[0]!r} (its columns are {columns}); name its own with --column."
+        )
     table = table.cast_column("images", datasets.List(datasets.Image(decode=False)))
-    return table.select(range(min(limit, len(table)))) if limit else table
+    return table.select(range(min(source.samples, len(table)))) if source.samples else table
+
+
+def _renamed(table: Any, columns: Mapping[str, str], spec: str) -> Any:
+    """With our names of columns in place of the set's."""
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise InputError(f"there is no column {unknown[0]!r} to map; the names are {', '.join(COLUMNS)}.")
+    if lost := sorted(set(columns.values()) - set(table.column_names)):
+        raise InputError(f"{spec} has no column {lost[0]!r} (its columns are {', '.join(table.column_names)}).")
+    table = table.remove_columns([ours for ours in columns if ours in table.column_names and ours != columns[ours]])
+    return table.rename_columns({theirs: ours for ours, theirs in columns.items()})

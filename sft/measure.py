@@ -125,8 +125,8 @@ def read_data(settings: Settings, processor: Any, frame: Frame) -> tuple[Rows, M
 
         rows: Rows = CurriculumRows(Plan(**run.plan), settings.training.seed, run.samples or 0)
         return rows, Measured([Measure(index, 0, 0, 0, 0) for index in range(len(rows))], {})
-    rows = read_rows(run.data, frame, split=run.split, limit=run.samples)
-    measured = measure(rows, processor, frame, settings.max_length, progress=first)
+    rows = read_rows(run, frame)
+    measured = measure(rows, processor, frame, settings.max_length, progress=first and not run.quiet)
     left_out = Path(settings.training.output_dir) / "left_out.jsonl"
     if not measured.kept:
         name, reason = next(iter(measured.left_out.items()))
@@ -136,5 +136,5 @@ def read_data(settings: Settings, processor: Any, frame: Frame) -> tuple[Rows, M
     if first:
         if not run.dry_run:
             write_left_out(measured, left_out)
-        Console(stderr=True).print(table(measured, None if run.dry_run else left_out))
+        Console(stderr=True, quiet=run.quiet).print(table(measured, None if run.dry_run else left_out))
     return rows, measured

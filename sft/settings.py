@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from trl import SFTConfig
+from typing import TYPE_CHECKING, Any
 
 from cof_agent.errors import InputError
 from cof_agent.scenes.imperfect import Faults
 from cof_agent.training import settings
 
+if TYPE_CHECKING:
+    from trl import SFTConfig
+
+TRAINER = "SFTConfig"
+"""TRL's part of the configuration, by name: importing TRL takes seconds."""
 CURRICULUM = "curriculum"
 
 
@@ -27,11 +30,19 @@ class JsonMapping(dict[str, Any]):
 class RunConfig(settings.RunConfig):
     """What is trained on what, and how it is looked at. The rest is TRL's `SFTConfig` and `ModelConfig`.
 
-    data: trajectories (JSONL or their folder), Parquet, a hub dataset, or `curriculum`, nano's own rows without end.
+    `--column` names the columns of Parquet and datasets: messages=NAME, images=NAME.
     """
 
+    data: str = field(
+        default="",
+        metadata={
+            "metavar": "SPEC",
+            "help": "trajectories (JSONL or their folder), or Parquet or a dataset with messages and images; or curriculum, "
+            "the rows that nano learns from",
+        },
+    )
     plan: JsonMapping = field(
-        default_factory=JsonMapping, metadata={"help": "Fields of `sft.nano.curriculum.Plan`, as JSON."}
+        default_factory=JsonMapping, metadata={"help": "of the curriculum: fields of sft.nano.curriculum.Plan, as JSON"}
     )
 
 
@@ -50,6 +61,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     Raises:
         InputError: if the file cannot be read, a key or value is unknown, or what is asked for makes no sense.
     """
+    from trl import SFTConfig
+
     run, training, model = settings.parse((RunConfig, SFTConfig), arguments)
     if run.data == CURRICULUM and not run.samples:
         raise InputError("the curriculum has no end: say how many rows with --samples.")

@@ -21,7 +21,7 @@ from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.settings import Settings as AnySettings
 from cof_agent.training.settings import record, write_record
-from cof_agent.training.trainer import agent_of, held_out_of, last_whole_checkpoint
+from cof_agent.training.trainer import held_out_of, last_whole_checkpoint
 from sft import measure
 from sft.collate import AssistantCollator
 from sft.dataset import Rows
@@ -71,7 +71,7 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
         train_dataset=as_dataset(rows, [one.index for one in measured.kept]),
         eval_dataset=as_dataset(rows, [measured.kept[0].index]) if held_out else None,  # the trainer insists on one
         peft_config=lora(settings, config) if settings.model.use_peft else None,
-        agent=agent_of(settings),
+        agent=settings.run.agent_config(),
         held_out=held_out,
         blank_control=run.eval_blank,
         record=record(settings) | {"data": _figures(measured)},

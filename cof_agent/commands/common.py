@@ -43,12 +43,11 @@ def config_of(options: argparse.Namespace, **overrides: Any) -> AgentConfig:
     given["tools"] = tuple(given.get("tools", ()))
     prompt = read_prompt(getattr(options, "system_prompt", None))
     config = AgentConfig(**{**given, "system_prompt": prompt, **overrides})
+    check_model(config)
     if config.strategy != AgentConfig.strategy or config.tools:
         from cof_agent.agent import check  # which imports all strategies
 
         check(config)
-    else:
-        check_model(config)
     return config
 
 

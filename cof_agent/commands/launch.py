@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from cof_agent.commands.options import count
-from cof_agent.commands.parser import Parser
 from cof_agent.errors import InputError, said
 from cof_agent.training.shipped import shipped
 
@@ -21,22 +19,24 @@ NEEDED = ("trl", "peft", "accelerate", "datasets")
 EXTRA = "chain-of-focus[train]"
 
 
-def add_options(parser: Parser) -> None:
-    parser.forwards = True
-    parser.add_argument("--processes", type=count, metavar="N", help="number of processes (default: one per GPU)")
-    parser.add_argument("--accelerate", metavar="FILE", help="file of `accelerate config`: DeepSpeed, FSDP, machines")
+def check(options: argparse.Namespace) -> None:
+    """Whether what a training needs is there.
+
+    Raises:
+        InputError: if packages are missing, or the file of `--accelerate`.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise InputError(f'training needs packages that are missing ({", ".join(missing)}): pip install "{EXTRA}".')
+    if options.accelerate and not Path(shipped(options.accelerate)).is_file():
+        raise InputError(f"there is no file {options.accelerate}; make one with `accelerate config`.")
 
 
 def run(module: str, options: argparse.Namespace) -> int:
     """Runs `module` as the options of `cof sft` or `cof rl` say; returns its exit code.
 
     Raises:
-        InputError: if packages are missing, or the file of `--accelerate`, or Accelerate refuses it.
+        InputError: if Accelerate refuses its file.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InputError(f'training needs packages that are missing ({", ".join(missing)}): pip install "{EXTRA}".')
-    if options.accelerate and not Path(shipped(options.accelerate)).is_file():
-        raise InputError(f"there is no file {options.accelerate}; make one with `accelerate config`.")
     gpus = 0 if options.accelerate else _gpus()
     try:
         if options.accelerate or (options.processes or gpus) > 1:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
 
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, unknown
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -19,7 +18,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, False, argparse.SUPPRESS) and action.default != []
+        shown = action.default not in (None, False, "", argparse.SUPPRESS) and action.default != []
         if action.help is None or not shown or not action.option_strings or "(default" in action.help:
             return action.help
         return f"{action.help} (default: %(default)s)"
@@ -35,7 +34,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises InputError, which the command line prints as it does any other."""
-        raise InputError(f"{message}; `{self.prog} --help` shows what there is.")
+        end = "" if message.endswith(("?", ".")) else "."
+        raise InputError(f"{message}{end} See `{self.prog} --help`.")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As argparse's, but what is unknown is an error here, where the known options are at hand."""
@@ -58,10 +58,3 @@ class Parser(argparse.ArgumentParser):
     def names(self) -> list[str]:
         """The options that it knows."""
         return list(self._option_string_actions)
-
-
-def unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    """The sentence, without its full stop, about a name that nobody knows; the nearest known one is named."""
-    name = name.partition("=")[0]
-    close = difflib.get_close_matches(name, known, 1)
-    return f"there is no {kind} {name}" + (f"; did you mean {close[0]}?" if close else "")

@@ -1,4 +1,4 @@
-"""Puts scene samples on disk: `samples.jsonl` and one PNG a scene (`cof scenes OUT --count N`)."""
+"""Puts scene samples on disk: `samples.jsonl` and one PNG a scene (`cof scenes -o DIR --samples N`)."""
 
 from __future__ import annotations
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 import json
+import logging
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from transformers import TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
-from trl import ModelConfig, TrlParser
-
-from cof_agent.errors import InputError, said
+from cof_agent.config import AgentConfig, read_prompt
+from cof_agent.data.source import Source
+from cof_agent.episodes import Resolutions
+from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.protocol import PROTOCOL_VERSION
-from cof_agent.training.shipped import shipped
+from cof_agent.training import keys
 from cof_agent.trajectory import write_atomic
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+    from trl import ModelConfig
 
 PACKAGES = (
     "torch",
@@ -35,40 +38,72 @@ PACKAGES = (
 )
 
 
-@dataclass
-class RunConfig:
-    """What is trained on what, and how it is looked at; beside TRL's own configurations."""
+def like(kind: type[Any], name: str) -> Any:
+    """A field with the default and the help text that the field of this name has in another dataclass."""
+    (found,) = (one for one in fields(kind) if one.name == name)
+    return field(default=found.default, metadata=found.metadata)
 
-    data: str = field(default="", metadata={"help": "What to train on."})
-    split: str = field(default="train", metadata={"help": "Of a dataset."})
-    samples: int | None = field(default=None, metadata={"help": "At most so many samples, the first ones."})
-    freeze_vision: bool = field(default=False, metadata={"help": "Leave the vision tower as it is."})
+
+@dataclass
+class RunConfig(Source):
+    """What is trained on what, and how the agent runs; beside TRL's own configurations."""
+
+    freeze_vision: bool = field(default=False, metadata={"help": "leave the vision tower as it is"})
     freeze_projector: bool = field(
-        default=False, metadata={"help": "Leave the projector, from the tower to the language model, as it is."}
+        default=False, metadata={"help": "leave the projector (vision tower to language model) as it is"}
     )
-    min_pixels: int | None = field(default=None, metadata={"help": "Least area of an image, in shown pixels."})
-    max_pixels: int | None = field(default=None, metadata={"help": "Largest area of an image, in shown pixels."})
+    min_pixels: int | None = field(
+        default=None, metadata={"help": "least area of an image, in shown pixels (default: the model's own)"}
+    )
+    max_pixels: int | None = field(
+        default=None, metadata={"help": "largest area of an image, in shown pixels (default: the model's own)"}
+    )
     eval_data: str | None = field(
-        default=None, metadata={"help": "Held-out samples that the agent answers at each evaluation (`eval_steps`)."}
-    )
-    eval_samples: int = field(default=32, metadata={"help": "How many of them."})
-    eval_blank: bool = field(
-        default=False, metadata={"help": "Those that it zooms on also with grey crops, for `eval_crop_gain`."}
-    )
-    overview_pixels: int | None = field(
-        default=None, metadata={"help": "Largest area of the overview that the agent is shown."}
-    )
-    resolutions: list[int] = field(
-        default_factory=list,
+        default=None,
         metadata={
-            "help": "Long sides of the overview, one drawn for each sample that the agent plays; over overview_pixels."
+            "metavar": "SPEC",
+            "help": "held-out samples that the agent answers at each evaluation; set eval_strategy too",
         },
     )
-    zoom_pixels: int | None = field(default=None, metadata={"help": "Largest area of a crop that it is shown."})
-    max_zooms: int = field(default=6, metadata={"help": "Zooms that it may make."})
-    turn_tokens: int = field(default=512, metadata={"help": "Tokens of one of its turns."})
-    dry_run: bool = field(default=False, metadata={"help": "Say what would be done; load no weights."})
-    threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
+    eval_samples: int = field(default=32, metadata={"help": "number of held-out samples"})
+    eval_blank: bool = field(
+        default=False, metadata={"help": "also answer with grey crops what it zoomed on, for eval_crop_gain"}
+    )
+    resolutions: Resolutions = field(
+        default_factory=Resolutions,
+        metadata={
+            "metavar": "A,B",
+            "help": "long sides of the overview in shown pixels, one drawn for each sample that the agent plays",
+        },
+    )
+    overview_pixels: int | None = like(AgentConfig, "overview_pixels")
+    zoom_pixels: int | None = like(AgentConfig, "zoom_pixels")
+    max_zooms: int = like(AgentConfig, "max_zooms")
+    enlarge: float = like(AgentConfig, "enlarge")
+    min_side: int = like(AgentConfig, "min_side")
+    zoom_scale: float = like(AgentConfig, "zoom_scale")
+    max_source_pixels: int = like(AgentConfig, "max_source_pixels")
+    max_tokens: int = like(AgentConfig, "max_tokens")
+    timeout: float = like(AgentConfig, "timeout")
+    strategy: str = like(AgentConfig, "strategy")
+    system_prompt: str | None = like(AgentConfig, "system_prompt")
+    tools: list[str] = field(
+        default_factory=list, metadata={"help": "tools of your own beside the zoom, each as MODULE:FUNCTION"}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "say what would be done, and load no weights"})
+    threads: int = field(default=0, metadata={"help": "number of CPU threads; 0 leaves it to torch"})
+    quiet: bool = field(default=False, metadata={"help": "print the result only: no progress and no details"})
+    verbose: bool = field(default=False, metadata={"help": "also print debug messages"})
+
+    def agent_config(self) -> AgentConfig:
+        """How the agent runs; at evaluation it is greedy.
+
+        Raises:
+            InputError: if a value makes no sense, or the system prompt cannot be read.
+        """
+        shared = {one.name for one in fields(AgentConfig)} & {one.name for one in fields(RunConfig)}
+        given = {name: getattr(self, name) for name in shared}
+        return AgentConfig(**{**given, "tools": tuple(self.tools), "system_prompt": read_prompt(self.system_prompt)})
 
 
 @dataclass(frozen=True)
@@ -89,23 +124,8 @@ _LEAST = {
     "per_device_train_batch_size": 1,
     "learning_rate": 0,
     "eval_samples": 1,
-    "turn_tokens": 1,
-    "max_zooms": 0,
     "threads": 0,
 }
-
-
-class _Parser(TrlParser):
-    """TRL's parser; what is wrong is one sentence, not the usage of several hundred options."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}.")
-
-    def set_defaults_with_config(self, **config: Any) -> list[str]:
-        """As TRL does it; a configuration may name another one that is shipped, such as DeepSpeed's."""
-        named = {key: shipped(value) if isinstance(value, str) else value for key, value in config.items()}
-        unknown: list[str] = super().set_defaults_with_config(**named)
-        return unknown
 
 
 def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = None) -> tuple[Any, Any, ModelConfig]:
@@ -114,38 +134,33 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     Raises:
         InputError: if the file cannot be read, a key or value is unknown, or what is asked for makes no sense.
     """
-    parser = _Parser((*kinds, ModelConfig), allow_abbrev=False)
-    given = [shipped(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    if not given:
-        raise InputError("say what to train: --config FILE.yaml, or --help for all settings.")
-    try:
-        run, training, model, unknown = parser.parse_args_and_config(args=given, return_remaining_strings=True)
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"cannot read the config {error.filename}: {error.strerror}.") from None
-    except Exception as error:  # YAML that is none, a key of nobody, values that exclude each other
-        raise InputError(f"the configuration is not right: {said(error)}") from None
-    if unknown:
-        raise InputError(_unknown(unknown[0], [option for one in parser._actions for option in one.option_strings]))
-    if not model.model_name_or_path:
-        raise InputError("say which model to train: --model_name_or_path DIR or hub id, or nano.")
+    found = keys.given(sys.argv[1:] if arguments is None else arguments)
+    if "help" not in found and "h" not in found:
+        keys.check(found, kinds[0], kinds[1].__name__)
+    from cof_agent.training.parser import KeyParser  # which imports TRL
+
+    run, training, model = KeyParser(*kinds).read(keys.arguments_of(found))
     if model.model_name_or_path == NANO:
         model.model_name_or_path = str(WEIGHTS)
     _check(run, training)
     training.remove_unused_columns = False
+    if run.quiet:
+        training.disable_tqdm = True
+    if run.verbose:
+        logging.getLogger("cof_agent").setLevel(logging.DEBUG)
     return run, training, model
 
 
 def _check(run: RunConfig, training: TrainingArguments) -> None:
-    if not run.data:
-        raise InputError("say what to train on: --data FILE, folder or dataset.")
+    from transformers.integrations import get_available_reporting_integrations
+
+    from cof_agent.agent import check as check_agent
+
     if run.eval_data is None and training.eval_strategy != "no":
         raise InputError(
-            "eval_strategy needs samples for the agent to answer: --eval_data DIR of `cof scenes`, or a set."
+            "eval_strategy needs samples for the agent to answer: --eval-data DIR of `cof scenes`, or a set."
         )
-    if any(long_side < 1 for long_side in run.resolutions):
-        raise InputError("resolutions are long sides in pixels, at least 1.")
+    check_agent(run.agent_config())
     for name, least in _LEAST.items():
         value = getattr(run if hasattr(run, name) else training, name)
         if value < least:
@@ -154,11 +169,6 @@ def _check(run: RunConfig, training: TrainingArguments) -> None:
     for logger in training.report_to:
         if logger not in loggers:
             raise InputError(f"report_to: there is no {logger}, or its package is not installed here.")
-
-
-def _unknown(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, 1)
-    return f"there is no setting {key.lstrip('-')}" + (f"; is {close[0].lstrip('-')} meant?" if close else ".")
 
 
 def write_record(settings: Settings) -> None:

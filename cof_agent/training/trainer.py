@@ -269,21 +269,12 @@ def held_out_of(settings: Settings) -> list[Episode] | None:
     Raises:
         InputError: if they cannot be read.
     """
-    run = settings.run
-    if run.eval_data is None or settings.training.eval_strategy == "no":
+    run, training = settings.run, settings.training
+    if run.eval_data is None or training.eval_strategy == "no":
         return None
-    return drawn(read_samples(run.eval_data, limit=run.eval_samples), run.resolutions, settings.training.seed)
-
-
-def agent_of(settings: Settings) -> AgentConfig:
-    """How the settings have the agent run; at evaluation it is greedy."""
-    run = settings.run
-    return AgentConfig(
-        overview_pixels=run.overview_pixels,
-        zoom_pixels=run.zoom_pixels,
-        max_zooms=run.max_zooms,
-        max_tokens=run.turn_tokens,
-    )
+    images = Path(str(training.output_dir)) / "images"
+    samples = read_samples(run.eval_data, keep_images=images, limit=run.eval_samples)
+    return drawn(samples, run.resolutions, training.seed)
 
 
 def last_whole_checkpoint(output: Path) -> str | None:

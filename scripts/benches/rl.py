@@ -37,7 +37,7 @@ from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Size
 from cof_agent.scenes.write import write_scenes
 from cof_agent.training.models import load_model, read_checkpoint
-from cof_agent.training.trainer import agent_of, policy_of
+from cof_agent.training.trainer import policy_of
 from cof_agent.trajectory import Answer
 from rl.settings import Settings, parse
 from rl.train import build_trainer
@@ -220,7 +220,7 @@ def _stock(settings: Settings) -> GRPOTrainer:
     torch.set_num_threads(run.threads)
     set_seed(training.seed)
     _, processor = read_checkpoint(settings)
-    model, agent = load_model(settings), agent_of(settings)
+    model, agent = load_model(settings), settings.run.agent_config()
     zoom = ZoomEnvironment(agent.settings(policy_of(model, processor, agent, LocalPolicy)))
     samples = read_samples(run.data)
     # Else a turn may be as long as all of a conversation.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -27,7 +28,6 @@ from cof_agent.backends.local.cpu import speed_up_training
 from cof_agent.backends.local.reader import limits_of
 from cof_agent.backends.regions.features import slotted, with_regions
 from cof_agent.data.region_sets import drawn
-from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, Size, View
@@ -37,7 +37,7 @@ from cof_agent.scenes.draw import sketch
 from cof_agent.training import settings
 from cof_agent.training.command import explained
 from cof_agent.training.models import freeze, load_model, read_checkpoint
-from cof_agent.training.trainer import agent_of, held_out_of
+from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Sample
 from sft.collate import AssistantCollator
 from sft.dataset import Outline, to_row
@@ -235,7 +235,7 @@ def build_trainer(given: Settings) -> ZoomSFTTrainer:
         data_collator=RegionCollator(processor, families.of(config).markers),
         train_dataset=as_dataset(rows, kept),
         eval_dataset=as_dataset(rows, kept[:1]) if run.eval_data else None,
-        agent=agent_of(given),
+        agent=given.run.agent_config(),
         held_out=held_out_of(given),
         record=settings.record(given) | {"data": {"samples": len(kept), "left out": len(rows) - len(kept)}},
     )
@@ -260,7 +260,9 @@ def _rows(given: Settings, environment: ZoomEnvironment) -> tuple[DrawnRows | Sa
     if run.data == DRAWN:
         made = DrawnRows(environment, given.training.seed, run.samples or 0, as_text=run.as_text, zooming=run.zooming)
         return made, list(range(len(made)))
-    rows = SampleRows(read_samples(run.data, limit=run.samples), environment, as_text=run.as_text)
+    rows = SampleRows(
+        run.read(keep_images=Path(str(given.training.output_dir)) / "images"), environment, as_text=run.as_text
+    )
     kept, why = [], ""
     for index in range(len(rows)):
         try:

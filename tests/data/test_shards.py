@@ -142,7 +142,7 @@ def test_several_runs_are_drawn_apart_and_told_together(
     assert {name: row["n"] for name, row in told["by_play"].items()} == {"1": 5, "2": 5, "3": 5}
     assert told["plays"] == {"mean_accuracy": 0.0, "sd_accuracy": 0.0}
     assert run("greedy", "--plays", "3") == 2
-    assert "--runs needs --seed N" in capsys.readouterr().err
+    assert "--plays needs answers that are drawn" in capsys.readouterr().err
 
 
 def test_the_summary_names_the_weights(run: Run, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:

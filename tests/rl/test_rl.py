@@ -493,7 +493,7 @@ def test_two_processes_with_uneven_conversations_train_as_one_does(tmp_path: Pat
         "max_completion_length": 100,
         "overview_pixels": 224 * 126,
         "zoom_pixels": 84 * 84,
-        "turn_tokens": 48,
+        "max_tokens": 48,
         "max_steps": 30,
         "logging_steps": 1,
         "report_to": "none",

@@ -81,7 +81,7 @@ def test_the_papers_recipe(name: str) -> None:
     assert (rollouts, training.num_generations) == (64 * 6, 6)
     assert training.steps_per_generation == training.gradient_accumulation_steps
     assert (training.learning_rate, training.beta, training.temperature) == (1e-6, 0.001, 1.0)
-    assert (run.max_zooms + 1, run.turn_tokens) == (4, 512)
+    assert (run.max_zooms + 1, run.max_tokens) == (4, 512)
 
 
 def test_a_server_is_told_what_its_run_says() -> None:
@@ -132,7 +132,7 @@ def test_the_longest_prompt_is_what_the_agent_is_asked(data: Path) -> None:
 
 def test_the_longest_conversation_and_what_cuts_it_off() -> None:
     limits = PixelLimits(28, 3136, 100 * 28 * 28, 25 * 28 * 28)
-    options = ["--max_zooms", "2", "--turn_tokens", "50", "--use_vllm", "true", "--max_completion_length"]
+    options = ["--max_zooms", "2", "--max_tokens", "50", "--use_vllm", "true", "--max_completion_length"]
     wide, tight = settings_of(*options, "200"), settings_of(*options, "199", "--vllm_max_model_length", "328")
     longest = plan.conversation_of(wide, plan.Prompt(130, 100), limits)
     assert longest == plan.Conversation(330, 150, 200)

@@ -305,7 +305,7 @@ def test_training_by_vllm_is_training_by_transformers(
         "per_device_train_batch_size": 4,
         "num_generations": 2,
         "max_completion_length": 300,
-        "turn_tokens": 96,
+        "max_tokens": 96,
         "learning_rate": 1e-4,
         "lr_scheduler_type": "constant",
         "temperature": 1.0,

@@ -24,6 +24,7 @@ from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.data.export import to_parquet
 from cof_agent.data.samples import read_samples
+from cof_agent.data.source import Source
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.evaluation.metrics import figures as figures_of
@@ -31,7 +32,7 @@ from cof_agent.geometry import CoordinateSystem, PixelLimits, Size
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.training.command import explained
-from cof_agent.training.trainer import agent_of, held_out_of
+from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import StopReason, Trajectory, Zoom, read_jsonl, to_json
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import Rows, TableRows, TrajectoryRows, read_rows
@@ -74,7 +75,7 @@ def pixels(row: dict[str, Any]) -> list[tuple[tuple[int, int], bytes]]:
 
 
 def test_trajectories_and_parquet_are_the_same_rows(folder: Path, examples: list[Trajectory]) -> None:
-    ours, table = read_rows(str(folder), QWEN25), read_rows(str(folder / "train.parquet"), QWEN25)
+    ours, table = (read_rows(Source(str(path)), QWEN25) for path in (folder, folder / "train.parquet"))
     assert isinstance(ours, TrajectoryRows)
     assert isinstance(table, TableRows)
     assert len(ours) == len(table) == len(examples)
@@ -91,7 +92,7 @@ def test_trajectories_and_parquet_are_the_same_rows(folder: Path, examples: list
 
 def test_measures_are_what_the_collator_makes(folder: Path, checkpoint: Callable[[str], Path]) -> None:
     processor: Any = load_processor(str(checkpoint("qwen2_5_vl")))
-    rows = read_rows(str(folder), QWEN25)
+    rows = read_rows(Source(str(folder)), QWEN25)
     measured = measure(rows, processor, QWEN25, None)
     assert len(measured.kept) == len(rows)
     for one in measured.kept:
@@ -225,7 +226,7 @@ def test_an_unknown_column_and_an_adapter_are_one_sentence(folder: Path, tmp_pat
     path = tmp_path / "set.parquet"
     parquet.write_table(arrow.table({"messages": ["x"], "pictures": ["y"]}), path)
     with pytest.raises(InputError, match="no column 'images' .its columns are messages, pictures"):
-        read_rows(str(path), QWEN25)
+        read_rows(Source(str(path)), QWEN25)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
@@ -306,10 +307,10 @@ def test_the_agent_in_training_is_the_agent(folder: Path, scenes: Path, tmp_path
     from sft.train import build_trainer
 
     asked = {"eval_data": scenes, "eval_samples": 4, "eval_strategy": "steps", "resolutions": 300}
-    asked |= {"max_zooms": 1, "zoom_pixels": 84 * 84, "turn_tokens": 64}
+    asked |= {"max_zooms": 1, "zoom_pixels": 84 * 84, "max_tokens": 64}
     settings = parse(command(SHORT | asked | {"data": folder, "output_dir": tmp_path, "samples": 2})[2:])
     metrics = build_trainer(settings).evaluate()
-    config, wanted = agent_of(settings), held_out_of(settings)
+    config, wanted = settings.run.agent_config(), held_out_of(settings)
     assert (config.max_zooms, config.zoom_pixels, config.max_tokens) == (1, 84 * 84, 64)
     assert wanted is not None and [one.resolution for one in wanted] == [300] * 4
     expected = Agent(config).ask_many(wanted, progress=False)

@@ -170,7 +170,7 @@ def test_a_gpu_configuration_of_rl_plays_trains_and_saves(folder: Path, tmp_path
         "num_generations": 2,
         "overview_pixels": 56 * 56,
         "zoom_pixels": 56 * 56,
-        "turn_tokens": 8,
+        "max_tokens": 8,
         "max_completion_length": 128,
         # Random weights earn no reward, so that without this there would be nothing to learn.
         "entropy_coef": 1.0,

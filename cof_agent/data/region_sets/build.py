@@ -1,4 +1,4 @@
-"""Turns a public set with regions, or drawn scenes, into `samples.jsonl` (`cof regions BUILDER FOLDER --images DIR -o OUT`)."""
+"""Turns a public set with regions, or drawn scenes, into `samples.jsonl` (`cof regions BUILDER --data FOLDER -o DIR`)."""
 
 from __future__ import annotations
 

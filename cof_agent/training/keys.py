@@ -1,0 +1,155 @@
+"""The keys of a training's configuration, on the command line and in YAML: how they may be written, and which there are.
+
+Imports neither TRL nor transformers, which takes seconds: the fields of their configurations are read from their sources.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cof_agent.backends.names import check_name
+from cof_agent.data.spec import is_local
+from cof_agent.errors import InputError, unknown
+from cof_agent.nano import NANO
+from cof_agent.training.shipped import shipped
+
+ALIASES = {
+    "model": "model_name_or_path",
+    "attn": "attn_implementation",
+    "output": "output_dir",
+    "o": "output_dir",
+    "tool": "tools",
+}
+"""Names that the other commands have for a key."""
+REPEATED = ("column", "tools")  # may be given several times
+NO_KEYS = ("config", "help", "h", "env")  # `env`, in YAML, holds environment variables
+HOMES = {
+    "SFTConfig": ("trl", "trainer/sft_config.py"),
+    "GRPOConfig": ("trl", "trainer/grpo_config.py"),
+    "_BaseConfig": ("trl", "trainer/base_config.py"),
+    "ModelConfig": ("trl", "trainer/model_config.py"),
+    "TrainingArguments": ("transformers", "training_args.py"),
+}
+"""Where the configurations of TRL and transformers are defined."""
+
+
+def key(name: str) -> str:
+    """The key that a name means, as in `--max-zooms`, `max-zooms` or `--model`."""
+    plain = name.lstrip("-").replace("-", "_")
+    return ALIASES.get(plain, plain)
+
+
+def given(arguments: Iterable[str]) -> dict[str, list[str]]:
+    """The values of each key on a command line; of a key that is given several times, the last ones or (`REPEATED`) all.
+
+    Raises:
+        InputError: if a value comes before the first key.
+    """
+    found: dict[str, list[str]] = {}
+    values: list[str] | None = None
+    for word in arguments:
+        if word.startswith("--") or word in ("-o", "-h"):
+            name, equals, value = word.partition("=")
+            earlier = found.get(key(name), []) if key(name) in REPEATED else []
+            values = found[key(name)] = [*earlier, *([value] if equals else [])]
+        elif values is None:
+            raise InputError(f"there is no place for {word}; keys are given as in --config FILE.yaml.")
+        else:
+            values.append(shipped(word))
+    return found
+
+
+def arguments_of(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """The command line of these keys, as TRL's parser takes it."""
+    return [word for name, values in found.items() for word in (f"--{name}", *values)]
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The keys of a YAML configuration.
+
+    Raises:
+        InputError: if it cannot be read, or is no mapping.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        config = yaml.safe_load(Path(shipped(path)).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"cannot read the config {path}: {reason}.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"the config {path} is no YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(config, dict):
+        raise InputError(f"the config {path} must be keys with values, such as `max_zooms: 6`.")
+    return {key(str(name)): value for name, value in config.items()}
+
+
+def check(found: Mapping[str, Sequence[str]], run: type[Any], trainer: str) -> dict[str, Any]:
+    """All keys with their values, those of the configuration among them.
+
+    run: our own part of the configuration. trainer: TRL's, by name.
+
+    Raises:
+        InputError: if there is no such key, or no model or no data is named.
+    """
+    if not found:
+        raise InputError("say what to train: --config FILE.yaml, or --model and --data; --help lists the keys.")
+    if "config" in found and not found["config"]:
+        raise InputError("--config needs the path of a YAML file.")
+    config = read_config(found["config"][-1]) if "config" in found else {}
+    known = known_keys(run, trainer)
+    for name in (*config, *found):
+        if name not in known and name not in NO_KEYS and name.removeprefix("no_") not in known:
+            raise InputError(unknown("setting", name, sorted(known)))
+    whole = {**config, **{name: values[-1] if values else "" for name, values in found.items()}}
+    if not whole.get("model_name_or_path"):
+        raise InputError("say which model to train: --model nano, a folder or a hub id.")
+    if not whole.get("data"):
+        raise InputError("say what to train on: --data FILE, folder or dataset.")
+    return whole
+
+
+def check_places(whole: Mapping[str, Any]) -> None:
+    """Whether the model and the data are there, if they are places on this machine.
+
+    Raises:
+        InputError: if one is not.
+    """
+    if (model := str(whole["model_name_or_path"])) != NANO:
+        check_name(model)
+    for name in ("data", "eval_data"):
+        place = str(whole.get(name) or "")
+        if is_local(place) and not Path(place).exists():
+            raise InputError(f"there is no file or folder {place}, which {name} names.")
+
+
+def known_keys(run: type[Any], trainer: str) -> frozenset[str]:
+    """The keys of a training."""
+    return frozenset(one.name for one in fields(run)) | fields_of(trainer) | fields_of("ModelConfig")
+
+
+@cache
+def fields_of(name: str) -> frozenset[str]:
+    """The fields of a configuration of `HOMES`, inherited ones among them; none where its package is missing."""
+    package, file = HOMES[name]
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return frozenset()
+    text = (Path(spec.submodule_search_locations[0]) / file).read_text("utf-8")
+    found = next(node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == name)
+    own = {node.target.id for node in found.body if isinstance(node, ast.AnnAssign) and _is_field(node)}  # type: ignore[union-attr]
+    bases = [base.id for base in found.bases if isinstance(base, ast.Name) and base.id in HOMES]
+    return frozenset(own).union(*map(fields_of, bases))
+
+
+def _is_field(node: ast.AnnAssign) -> bool:
+    """Whether it is a field that can be given."""
+    options = node.value.keywords if isinstance(node.value, ast.Call) else []
+    hidden = any(one.arg == "init" and isinstance(one.value, ast.Constant) and not one.value.value for one in options)
+    return isinstance(node.target, ast.Name) and not hidden and "ClassVar" not in ast.unparse(node.annotation)

@@ -1,0 +1,42 @@
+"""TRL's parser of configurations with our keys; what is wrong is one sentence, not the usage of several hundred options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from trl import ModelConfig, TrlParser
+
+from cof_agent.errors import InputError, said
+from cof_agent.training import keys
+from cof_agent.training.shipped import shipped
+
+
+class KeyParser(TrlParser):
+    """TRL's parser for our part of a configuration, TRL's own, and the model's."""
+
+    def __init__(self, run: type[Any], training: type[Any]) -> None:
+        super().__init__((run, training, ModelConfig), allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}.")
+
+    def set_defaults_with_config(self, **config: Any) -> list[str]:
+        """As TRL does it; a configuration may name another one that is shipped, such as DeepSpeed's."""
+        named = {keys.key(key): shipped(value) if isinstance(value, str) else value for key, value in config.items()}
+        unknown: list[str] = super().set_defaults_with_config(**named)
+        return unknown
+
+    def read(self, arguments: Sequence[str]) -> tuple[Any, Any, ModelConfig]:
+        """The three parts of `--config FILE [--key value ...]`.
+
+        Raises:
+            InputError: if a value is wrong, or values exclude each other.
+        """
+        try:
+            run, training, model = self.parse_args_and_config(args=list(arguments))
+        except InputError:
+            raise
+        except Exception as error:  # values that exclude each other
+            raise InputError(f"the configuration is not right: {said(error)}") from None
+        return run, training, model

@@ -1,0 +1,127 @@
+"""The keys of a training: they may be written in several ways, and unknown ones are refused before TRL is imported."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from transformers import TrainingArguments
+from trl import GRPOConfig, ModelConfig, SFTConfig
+
+import rl.settings
+import sft.settings
+from cof_agent.config import AgentConfig
+from cof_agent.data.source import Source
+from cof_agent.errors import InputError
+from cof_agent.training import keys
+from cof_agent.training.settings import RunConfig
+from sft.papers import gpt4roi
+
+BASE = ["--use-cpu", "true", "--model", "nano", "--data", "none"]
+
+
+@pytest.mark.parametrize(
+    "kind", [SFTConfig, GRPOConfig, ModelConfig, TrainingArguments], ids=lambda kind: kind.__name__
+)
+def test_the_sources_tell_the_fields_of_a_configuration(kind: type[Any]) -> None:
+    assert keys.fields_of(kind.__name__) == {one.name for one in fields(kind) if one.init}
+
+
+@pytest.mark.parametrize("module", [sft.settings, rl.settings, gpt4roi], ids=lambda module: module.__name__)
+def test_our_keys_are_none_of_trls(module: Any) -> None:
+    ours = {one.name for one in fields(module.RunConfig)}
+    theirs = {one.name for kind in (SFTConfig, GRPOConfig, ModelConfig) for one in fields(kind)}
+    assert not ours & theirs
+    assert not set(keys.ALIASES) & (ours | theirs)
+
+
+def test_the_agent_is_described_as_everywhere() -> None:
+    described = {one.name for one in fields(AgentConfig)} & {one.name for one in fields(RunConfig)}
+    assert {one.name for one in fields(AgentConfig)} - described == {
+        *("model", "base_url", "coordinates", "device", "dtype", "attn"),  # the model in training
+        "crop",  # `eval_blank` is the control
+        *("temperature", "top_p", "seed"),  # TRL's
+    }
+    assert {one.name for one in fields(Source)} <= {one.name for one in fields(RunConfig)}
+
+
+@pytest.mark.parametrize("parse", [sft.settings.parse, rl.settings.parse], ids=["sft", "rl"])
+def test_training_has_the_agents_options(parse: Any, tmp_path: Path) -> None:
+    (tmp_path / "system.txt").write_text("Look closely.")
+    given = (
+        "--enlarge 3 --max-zooms 4 --min-side 56 --zoom-scale 1.5 --max-tokens 99 --strategy always-zoom --timeout 5"
+    )
+    given += f" --overview-pixels 50176 --zoom_pixels 12544 --system-prompt {tmp_path}/system.txt --resolutions 224,448"
+    settings = parse([*BASE, *given.split(), "-o", str(tmp_path), "--attn", "sdpa"])
+    assert settings.run.agent_config() == AgentConfig(
+        enlarge=3,
+        max_zooms=4,
+        min_side=56,
+        zoom_scale=1.5,
+        max_tokens=99,
+        strategy="always-zoom",
+        timeout=5,
+        overview_pixels=50176,
+        zoom_pixels=12544,
+        system_prompt="Look closely.",
+    )
+    assert settings.run.resolutions == (224, 448)
+    assert (settings.training.output_dir, settings.model.attn_implementation) == (str(tmp_path), "sdpa")
+
+
+def test_a_configuration_may_use_the_same_names(tmp_path: Path) -> None:
+    wanted = {"model": "nano", "data": "none", "max-zooms": 2, "output": str(tmp_path), "resolutions": "224,448"}
+    wanted |= {"column": ["question=query", "answer=solution"], "use-cpu": True, "learning-rate": 0.5}
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(wanted))
+    settings = rl.settings.parse(["--config", str(path), "--max_zooms=3"])
+    assert (settings.run.max_zooms, settings.run.resolutions) == (3, (224, 448))
+    assert (settings.training.learning_rate, settings.training.output_dir) == (0.5, str(tmp_path))
+    assert settings.run.columns == {"question": "query", "answer": "solution"}
+
+
+def test_columns_are_given_one_by_one_or_together() -> None:
+    for given in (["--column", "a=b", "--column", "c=d"], ["--column", "a=b", "c=d"]):
+        assert keys.given(given) == {"column": ["a=b", "c=d"]}
+    assert keys.given(["--seed", "1", "--seed", "-2"]) == {"seed": ["-2"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config", "sentence"),
+    [
+        ([], None, "say what to train: --config FILE.yaml"),
+        (["nano.yaml"], None, "there is no place for nano.yaml"),
+        (["--config"], None, "--config needs the path"),
+        (["--model", "nano"], None, "say what to train on: --data"),
+        (["--data", "x"], None, "say which model to train: --model"),
+        (["--learning_rat", "1"], None, "there is no setting learning_rat; did you mean learning_rate?"),
+        (["--turn-tokens", "1"], None, "there is no setting turn_tokens"),
+        ([], "learning-rat: 1", "there is no setting learning_rat; did you mean learning_rate?"),
+        ([], "- a\n- b", "must be keys with values"),
+        ([], "a: [", "is no YAML"),
+        (["--max-zooms", "-1"], None, "max_zooms must be 0 or more"),
+        (["--strategy", "spiral"], None, "there is no strategy 'spiral'"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments: list[str], config: str | None, sentence: str, tmp_path: Path) -> None:
+    if config is not None:
+        (tmp_path / "run.yaml").write_text(config)
+        arguments = ["--config", str(tmp_path / "run.yaml")]
+    elif sentence.startswith(("max_zooms", "there is no strategy")):
+        arguments = [*BASE, *arguments]
+    with pytest.raises(InputError) as caught:
+        sft.settings.parse(arguments)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_local_places_are_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    for model, data in (("outputs/typo", "x/y"), ("nano", "outputs/typo"), ("nano", "owner/set.parquet")):
+        with pytest.raises(InputError, match="there is no"):
+            keys.check_places({"model_name_or_path": model, "data": data})
+    keys.check_places({"model_name_or_path": "owner/model", "data": "owner/set"})

@@ -118,7 +118,7 @@ REFUSED: dict[str, list[object]] = {
     ],
     "bbox_2d must hold finite numbers that lie inside the image.": [
         *([1, 2, 3, math.nan], [1, 2, 3, "nan"], [1, 2, 3, math.inf], [-math.inf, 2, 3, 4]),
-        *([1, 2, 3, 1e300], [1, 2, 3, 10**400], [1, 2, 3, 10**5000]),
+        *([1, 2, 3, 1e300], [1, 2, 3, 10**400], [1, 2, 3, 10**5000], [1, 2, 3, 1.01e9], [-1.01e9, 2, 3, 4]),
     ],
     "The box has no area: x1 must differ from x2 and y1 from y2.": [[5, 2, 5, 4], [1, 4, 3, 4]],
 }
@@ -258,6 +258,11 @@ def test_box_arithmetic() -> None:
     assert box.coverage(other) == 25 / 200 and other.coverage(box) == 0.25
     assert box.intersection(Box(20, 0, 30, 10)) == 0 and box.coverage(Box(1, 1, 1, 5)) == 0
     assert box.scaled(2) == Box(-5, -5, 15, 15) and box.scaled(2).clipped(Size(12, 8)) == Box(0, 0, 12, 8)
+
+
+def test_the_scale_is_that_of_the_sharper_axis() -> None:
+    assert View(Size(400, 400), Box(0, 0, 100, 50), Size(56, 56)).scale == 56 / 50
+    assert View(Size(400, 400), Box(0, 0, 50, 100), Size(28, 84)).scale == 84 / 100
 
 
 def test_sizes_below_one_pixel_are_refused() -> None:

@@ -10,6 +10,7 @@ from cof_agent import scoring
 from cof_agent.evaluation import metrics as evaluate
 from cof_agent.evaluation.metrics import figures, interval, summarise, wilson
 from cof_agent.geometry import Box, Size, View
+from cof_agent.protocol import write_zoom
 from cof_agent.scoring.answer_match import similarity
 from cof_agent.trajectory import Answer, Malformed, Observation, Sample, StopReason, Tokens, Trajectory, Turn, Zoom
 
@@ -152,6 +153,15 @@ def test_a_letter_stands_for_its_choice_everywhere() -> None:
     assert scoring.choice(run("A", sample)) is None
     assert scoring.number(run("A", sample)) is True
     assert scoring.anls(run("B", sample)) == 0.75
+
+
+def test_the_format_is_right_when_every_turn_is_and_the_last_one_answers() -> None:
+    sample = Sample("s", "i", "q", ("red",))
+    good, other = (Turn(text, ()) for text in ("<think>a</think><answer>red</answer>", "<answer>red</answer>"))
+    zoom = Turn(write_zoom("a", Box(1, 2, 3, 4)), ())
+    assert scoring.well_formed(run("red", sample, zoom, good))
+    for answer, turns in (("red", (zoom, other)), ("red", (other, good)), (None, (zoom,)), ("red", ()), (None, ())):
+        assert scoring.well_formed(run(answer, sample, *turns)) is False, (answer, turns)
 
 
 def crop(x: float) -> Observation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from cof_agent.trajectory import (
     Tokens,
     Trajectory,
     Turn,
+    Use,
     Zoom,
     read_jsonl,
     to_json,
@@ -46,10 +48,13 @@ values = st.one_of(
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 actions = st.one_of(
     st.builds(Zoom, st.lists(st.one_of(values, texts), max_size=5).map(tuple), st.integers(0, 9)),
+    st.builds(Use, texts, st.dictionaries(texts, st.one_of(values, texts), max_size=3), st.integers(0, 9)),
     st.builds(Answer, texts),
     st.builds(Malformed, texts),
 )
-turns = st.builds(Turn, texts, st.lists(actions, max_size=3).map(tuple))
+made = st.builds(View, *map(st.just, (CROP.source_size, CROP.region, CROP.shown_size)), texts, st.just((("a", 1),)))
+observations = st.one_of(st.builds(Observation, text=texts), st.builds(Observation, made, note=texts))
+turns = st.builds(Turn, texts, *(st.lists(some, max_size=3).map(tuple) for some in (actions, observations)))
 
 
 def store(path: Path, *lines: bytes) -> Path:
@@ -72,6 +77,31 @@ def test_any_trajectory_is_one_line_and_comes_back_equal(
     assert "\n" not in line and "\r" not in line
     path = store(tmp_path_factory.getbasetemp() / "any.jsonl", line.encode(), b"\n")
     assert list(read_jsonl(path, Trajectory)) == [trajectory]
+
+
+def test_what_was_written_before_there_were_more_fields_is_read_still(tmp_path: Path) -> None:
+    """A line of version 0.1, which knew neither strategies nor tools, nor what RL adds."""
+    old = (
+        '{"sample":{"id":"s1","image":"a.png","question":"?","answers":["red"],"choices":[],"boxes":[],"metadata":{}},'
+        '"overview":{"source_size":{"width":2000,"height":1000},"region":{"x0":0.0,"y0":0.0,"x1":2000.0,"y1":1000.0},'
+        '"shown_size":{"width":560,"height":280}},"turns":[{"text":"c","actions":[{"text":"red","kind":"answer"}],'
+        '"observations":[{"view":null,"error":"No.","note":null}],"tokens":{"prompt":7,"completion":2},"seconds":0.5}],'
+        '"stop":"answered","answer":"red","policy":"nano","protocol_version":"1","error":null,"settings":{"max_zooms":6}}'
+    )
+    (read,) = read_jsonl(store(tmp_path / "t.jsonl", old.encode(), b"\n"), Trajectory)
+    turn = Turn("c", (Answer("red"),), (Observation(error="No."),), Tokens(7, 2), 0.5)
+    sample = Sample("s1", "a.png", "?", ("red",))
+    assert read == Trajectory(
+        sample, OVERVIEW, (turn,), StopReason.ANSWERED, "red", "nano", "1", settings={"max_zooms": 6}
+    )
+    assert (read.strategy, read.key, read.rewards, read.step) == ("focus", ("s1", None, None), {}, None)
+
+
+def test_the_fields_of_rl_come_back_equal(tmp_path: Path) -> None:
+    rewards = {"accuracy": 1.0, "pointing": None}
+    trained = replace(TRAJECTORY, step=7, rewards=rewards, advantage=-0.5, group="s1@7", play=2, resolution=448)
+    assert list(read_jsonl(store(tmp_path / "t.jsonl", to_json(trained).encode()), Trajectory)) == [trained]
+    assert trained.key == ("s1", 448, 2)
 
 
 def test_half_a_surrogate_pair_does_not_stop_a_run(tmp_path: Path) -> None:

@@ -320,9 +320,9 @@ def test_rollouts_are_recorded_with_step_rewards_advantage_and_group(
             "output_dir": tmp_path / "run",
             "rewards": "accuracy box_iou",
             "reward_weights": "1 0.5",
-            "per_device_train_batch_size": 4,
+            "per_device_train_batch_size": 3,
             "gradient_accumulation_steps": 2,
-            "num_generations": 4,
+            "num_generations": 3,
             "max_completion_length": 400,
             "max_steps": 2,
             "learning_rate": 0,
@@ -333,13 +333,13 @@ def test_rollouts_are_recorded_with_step_rewards_advantage_and_group(
         }
     )
     found = list(read_jsonl(tmp_path / "run" / "trajectories.jsonl", Trajectory))
-    assert [one.step for one in found] == [0] * 8 + [1] * 8
+    assert [one.step for one in found] == [0] * 6 + [1] * 6
     groups: dict[str, list[Trajectory]] = {}
     for one in found:
         groups.setdefault(one.group or "", []).append(one)
         right = float(bool(scoring.accuracy(one)))
         assert one.rewards == pytest.approx({"accuracy": right, "box_iou": rewards.box_iou(one)})
-    assert {len(group) for group in groups.values()} == {4} and len(groups) == 4 and "" not in groups
+    assert {len(group) for group in groups.values()} == {3} and len(groups) == 4 and "" not in groups
     assert all(len({(one.sample.id, one.step) for one in group}) == 1 for group in groups.values())
     assert {one.sample.id for one in found if one.rewards["box_iou"] is None} == {boxless.id}
     assert any(one.rewards["box_iou"] for one in found) and any(one.advantage for one in found)

@@ -6,17 +6,24 @@ No pixels are kept. A crop is recomputed from source + region, byte for byte.
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from cof_agent.errors import InputError
+from cof_agent.files import LineFile, make_folder, unwritable
 from cof_agent.geometry import Box, View
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +100,17 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens of one generation: the prompt's (images included) and the completion's. None where a server does not say."""
+    """Tokens of one generation: the prompt's (images included) and the completion's. None where a server does not say, or
+    says what no count can be."""
 
     prompt: int | None = None
     completion: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "completion"):
+            count = getattr(self, name)
+            if count is not None and not 0 <= count < 2**53:
+                object.__setattr__(self, name, None)
 
     def __add__(self, other: Tokens) -> Tokens:
         """Both together; what one of them does not know stays unknown."""
@@ -217,63 +231,131 @@ def _adapter(kind: Any) -> Any:
 
 
 def to_json(record: object) -> str:
-    """One line of JSON, without a line break."""
+    """One line of JSON, without a line break. A number that is not finite becomes null: JSON has no word for it."""
     plain = _adapter(type(record)).dump_python(record, mode="json")
-    line = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    try:
+        line = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        line = json.dumps(_finite(plain), ensure_ascii=False, separators=(",", ":"))
     return line.encode("utf-8", "replace").decode()  # half a surrogate pair, as a server may send it, is no UTF-8
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_json(line: str | bytes, kind: type[Record]) -> Record:
     """The record of one line of JSON.
 
     Raises:
-        ValueError: if it is none of `kind`.
+        ValueError: if it is none of `kind`, in one line of text.
     """
-    record: Record = _adapter(kind).validate_json(line)
+    from pydantic import ValidationError
+
+    try:
+        record: Record = _adapter(kind).validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise ValueError(f"{where}: {first['msg']}") from None
+    if _SUSPECT.search(line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line):
+        json.loads(line, parse_constant=_counted, parse_float=_counted, parse_int=_counted)
     return record
 
 
-def read_jsonl(path: str | Path, kind: type[Record]) -> Iterator[Record]:
+_SUSPECT = re.compile(rb"NaN|Infinity|\d{19}|[eE]\+?\d{3}")
+"""Where a number may stand that breaks arithmetic; a faster search than reading every line twice."""
+
+
+def _counted(number: str) -> float:
+    """The value of a JSON number.
+
+    Raises:
+        ValueError: if it is not finite, or a whole number that no counter reaches.
+    """
+    value = float(number)
+    if not math.isfinite(value) or (number.lstrip("-").isdigit() and abs(value) >= _LARGEST):
+        raise ValueError(f"{number[:20]} is no number that can be reckoned with")
+    return value
+
+
+_LARGEST = 2.0**63
+
+
+def read_jsonl(path: str | Path, kind: type[Record], *, strict: bool = False) -> Iterator[Record]:
     """Read records of `kind`, one a line; blank lines are skipped.
 
-    A last line that has no line break and is no record is an append that was cut off; it is passed over.
+    A last line that has no line break and is no record is an append that was cut off; it is passed over. Other lines that
+    are no records are left out, and one warning names them; but a file that has no record at all is refused.
+
+    strict: refuse the file for any such line, as is right for what people write.
 
     Raises:
         InputError: naming file and line of what is not such a record.
     """
-    from pydantic import ValidationError
-
-    adapter = _adapter(kind)
+    broken: list[int] = []
+    first, read = "", False
     try:
         with open(path, "rb") as file:  # bytes, since a line can be cut off within a character
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
                 try:
-                    yield adapter.validate_json(line)
-                except ValidationError as error:
+                    record = from_json(line, kind)
+                except ValueError as error:
                     if not line.endswith(b"\n"):
-                        return
-                    first = error.errors()[0]
-                    where = ".".join(str(part) for part in first["loc"]) or "the line"
-                    raise InputError(
-                        f"{path}, line {number} is no {kind.__name__.lower()}: {where}: {first['msg']}."
-                    ) from None
+                        break
+                    broken.append(number)
+                    first = first or f"{path}, line {number} is no {kind.__name__.lower()}: {error}."
+                    if strict:
+                        raise InputError(first) from None
+                    continue
+                read = True
+                yield record
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
+    finally:
+        if broken and read and not strict:
+            _tell_of(str(path), tuple(broken), kind.__name__.lower())
+    if broken and not read:
+        raise InputError(first)
+
+
+@cache
+def _tell_of(path: str, lines: tuple[int, ...], name: str) -> None:
+    """One warning for each file and its broken lines, however often it is read."""
+    named = ", ".join(map(str, lines[:_NAMED])) + (f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else "")
+    if len(lines) == 1:
+        _log.warning("%s: line %s is no %s and was left out.", path, named, name)
+        return
+    plural = f"{name.removesuffix('y')}ies" if name.endswith("y") else f"{name}s"
+    _log.warning("%s: lines %s are no %s and were left out.", path, named, plural)
+
+
+_NAMED = 20  # broken lines that a warning names
 
 
 class JsonlAppender:
-    """Appends whole lines; a cut-off last line from an interrupted run is completed or removed on opening."""
+    """Appends records, one a line, each whole or not at all; a cut-off last line of an earlier run is mended first.
+
+    Raises:
+        InputError: if the file cannot be written, or another run is writing to it.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _end_last_line(self.path)
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - held until `__exit__`
+        self._file = LineFile(Path(path))
 
     def append(self, record: object) -> None:
-        self._file.write((to_json(record) + "\n").encode())
+        """Writes it at once.
+
+        Raises:
+            InputError: if it cannot be written; the file is then as it was.
+        """
+        self._file.append((to_json(record) + "\n").encode())
 
     def __enter__(self) -> Self:
         return self
@@ -282,33 +364,24 @@ class JsonlAppender:
         self._file.close()
 
 
-def _end_last_line(path: Path) -> None:
-    """What `read_jsonl` takes for a record must stay one: only the line break is missing then."""
-    if not path.exists():
-        return
-    with open(path, "rb+") as file:
-        data = file.read()
-        if not data or data.endswith(b"\n"):
-            return
-        start = data.rfind(b"\n") + 1
-        try:
-            json.loads(data[start:])
-        except ValueError:
-            file.truncate(start)
-        else:
-            file.write(b"\n")
-
-
 def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write a file whole: to a temporary name beside it, then renamed."""
+    """Write a file whole: to a temporary name beside it, then renamed.
+
+    Raises:
+        InputError: if it cannot be written; what was there before stays.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    data = content.encode() if isinstance(content, str) else content
+    make_folder(path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)  # an interrupt may come just after the renaming
-        raise
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)  # an interrupt may come just after the renaming
+            raise
+    except OSError as error:
+        raise unwritable(path, error) from None

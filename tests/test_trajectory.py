@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,7 +164,7 @@ class TestBadInput:
     def test_file_and_line_are_named(self, tmp_path: Path, bad: bytes, words: str) -> None:
         path = store(tmp_path / "s.jsonl", self.line, b"\n", bad, self.line)
         with pytest.raises(InputError) as error:
-            list(read_jsonl(path, Sample))
+            list(read_jsonl(path, Sample, strict=True))
         assert str(error.value).startswith(f"{path}, line 3 is no sample: ") and words in str(error.value)
         assert "\n" not in str(error.value)
 
@@ -177,6 +178,145 @@ class TestBadInput:
             list(read_jsonl(tmp_path / "no.jsonl", Sample))
         with pytest.raises(InputError, match="cannot read"):
             list(read_jsonl(tmp_path, Sample))
+
+
+class TestBroken:
+    """Lines in the middle of a file that are no records, as a full disk and editors leave them."""
+
+    line = to_json(TRAJECTORY).encode() + b"\n"
+
+    def test_they_are_left_out_and_named_once(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        glued = self.line[:50] + self.line
+        path = store(tmp_path / "t.jsonl", self.line, glued, self.line, b"\0\0\n", self.line)
+        for _ in range(2):
+            assert list(read_jsonl(path, Trajectory)) == [TRAJECTORY] * 3
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{path}: lines 2, 4 are no trajectories and were left out."
+        ]
+
+    def test_one_is_named_alone_and_many_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        list(read_jsonl(store(tmp_path / "one.jsonl", self.line, b"x\n"), Trajectory))
+        list(read_jsonl(store(tmp_path / "many.jsonl", self.line, b"x\n" * 500), Trajectory))
+        assert caplog.records[0].getMessage().endswith("line 2 is no trajectory and was left out.")
+        assert "20, 21 and 480 more are no trajectories" in caplog.records[1].getMessage()
+
+    def test_a_file_without_any_record_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="line 1 is no trajectory"):
+            list(read_jsonl(store(tmp_path / "t.jsonl", to_json(SAMPLE).encode(), b"\n", b"x\n"), Trajectory))
+
+    @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1" + "0" * 400, "1" + "0" * 30])
+    @pytest.mark.parametrize("old", ['"x0":0.0', '"prompt":700', '"seconds":0.25', '"max_zooms":6'])
+    def test_a_number_that_breaks_arithmetic(self, tmp_path: Path, number: str, old: str) -> None:
+        line = to_json(TRAJECTORY)
+        assert old in line
+        bad = line.replace(old, f"{old.partition(':')[0]}:{number}", 1).encode()
+        with pytest.raises(InputError, match="line 1 is no trajectory: "):
+            list(read_jsonl(store(tmp_path / "t.jsonl", bad, b"\n"), Trajectory))
+
+    @pytest.mark.parametrize("bad", ["[" * 100_000, '{"a":' * 100_000, '"\\ud83d"'])
+    def test_json_that_no_reader_takes(self, tmp_path: Path, bad: str) -> None:
+        path = store(tmp_path / "s.jsonl", to_json(SAMPLE).encode(), b"\n", bad.encode(), b"\n")
+        with pytest.raises(InputError, match="line 2 is no sample: "):
+            list(read_jsonl(path, Sample, strict=True))
+        store(path, to_json(SAMPLE).encode(), b"\n", bad.encode())
+        with JsonlAppender(path) as appender:
+            appender.append(SAMPLE)
+        assert len(list(read_jsonl(path, Sample))) >= 2
+
+    def test_what_is_written_can_be_read(self, tmp_path: Path) -> None:
+        nan = float("nan")
+        strange = replace(
+            TRAJECTORY,
+            sample=replace(SAMPLE, metadata={"a": [nan, {"b": float("inf")}]}),
+            turns=(Turn("", (Answer("1e999 NaN"),), tokens=Tokens(10**400, -1)),),
+            advantage=nan,
+        )
+        (read,) = read_jsonl(store(tmp_path / "t.jsonl", to_json(strange).encode(), b"\n"), Trajectory)
+        assert read.sample.metadata == {"a": [None, {"b": None}]} and read.advantage is None
+        assert read.turns[0].tokens == Tokens(None, None)
+
+
+@pytest.fixture
+def room() -> Iterator[Callable[[int | None], None]]:
+    """Sets how many bytes a file may have, as a disk that is full does; None for no limit."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int | None) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
+
+    yield limit
+    limit(None)
+
+
+class TestFullDisk:
+    line = to_json(SAMPLE).encode() + b"\n"
+
+    def test_an_append_without_room_leaves_the_file_whole(
+        self, tmp_path: Path, room: Callable[[int | None], None]
+    ) -> None:
+        path = tmp_path / "s.jsonl"
+        with JsonlAppender(path) as appender:
+            appender.append(SAMPLE)
+            room(len(self.line) * 3 // 2)
+            with pytest.raises(InputError, match=r"cannot write .*s\.jsonl: File too large; make room there, and"):
+                appender.append(SAMPLE)
+            assert path.read_bytes() == self.line
+            room(None)
+            appender.append(SAMPLE)
+        assert path.read_bytes() == self.line * 2
+
+    def test_what_is_written_whole_stays_as_it_was(self, tmp_path: Path, room: Callable[[int | None], None]) -> None:
+        path = tmp_path / "summary.json"
+        write_atomic(path, "before")
+        room(10)
+        with pytest.raises(InputError, match="cannot write .*summary.json: File too large"):
+            write_atomic(path, "more than there is room for")
+        assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_long_last_line_is_mended_too(tmp_path: Path) -> None:
+    whole = replace(SAMPLE, question="q" * 200_000)
+    path = store(tmp_path / "s.jsonl", to_json(whole).encode(), b"\n", to_json(whole).encode()[:150_000])
+    with JsonlAppender(path) as appender:
+        appender.append(whole)
+    assert list(read_jsonl(path, Sample)) == [whole, whole]
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with JsonlAppender(path) as first:
+        with pytest.raises(InputError, match=r"another run is writing to .*t\.jsonl"):
+            JsonlAppender(path)
+        first.append(SAMPLE)
+    with JsonlAppender(path) as second:
+        second.append(SAMPLE)
+    assert len(list(read_jsonl(path, Sample))) == 2
+
+
+@pytest.mark.parametrize("write", [lambda path: JsonlAppender(path), lambda path: write_atomic(path, "x")])
+class TestNoPlace:
+    def test_a_file_in_place_of_a_folder(self, tmp_path: Path, write: Callable[[Path], object]) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match="cannot write .*a file stands where a folder is needed"):
+            write(tmp_path / "file" / "t.jsonl")
+        with pytest.raises(InputError, match="cannot write .*a file stands where a folder is needed"):
+            write(tmp_path / "file" / "deep" / "t.jsonl")
+
+    def test_a_folder_in_place_of_a_file(self, tmp_path: Path, write: Callable[[Path], object]) -> None:
+        (tmp_path / "t.jsonl").mkdir()
+        with pytest.raises(InputError, match="cannot write .*t.jsonl: Is a directory"):
+            write(tmp_path / "t.jsonl")
+
+    def test_no_more_files_may_be_open(self, tmp_path: Path, write: Callable[[Path], object]) -> None:
+        resource = pytest.importorskip("resource")
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            with pytest.raises(InputError, match=r"Too many open files; raise the limit of open files \(ulimit -n\)"):
+                write(tmp_path / "t.jsonl")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_write_atomic_replaces_whole_files_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def read_samples(
     path = Path(spec)
     ours = path / "samples.jsonl" if path.is_dir() else path
     if ours.name == "samples.jsonl" and (ours.exists() or not path.is_dir()):
-        read: Iterable[Sample] = read_jsonl(ours, Sample)
+        read: Iterable[Sample] = read_jsonl(ours, Sample, strict=True)
         folder = Path(images) if images else ours.parent
     else:
         _check_columns(columns or {})

@@ -15,7 +15,7 @@ from cof_agent.trajectory import Sample, read_jsonl
 def samples(folder: Path) -> Iterator[Sample]:
     """See `region_sets.build.samples_of`."""
     path = folder / "samples.jsonl"
-    for sample in read_jsonl(path, Sample):
+    for sample in read_jsonl(path, Sample, strict=True):
         if "looks" not in sample.metadata:
             raise InputError(f"{path}: the sample {sample.id} is none of `cof scenes`: what must be seen is not told.")
         yield by_region(sample)

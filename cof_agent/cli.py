@@ -17,6 +17,7 @@ from types import ModuleType
 from cof_agent import __version__
 from cof_agent.commands.parser import Parser
 from cof_agent.errors import InputError, unknown
+from cof_agent.output.escape import for_terminal
 
 INTERRUPTED = 130
 BAD_INPUT = 2
@@ -50,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _spoken(options.verbose):
             return int(_module(named).run(options))
     except InputError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {for_terminal(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
-        print(f"\n{name}: interrupted; {str(interrupt) or 'what was done is kept'}.", file=sys.stderr)
+        kept = for_terminal(str(interrupt) or "what was done is kept")
+        print(f"\n{name}: interrupted; {kept}.", file=sys.stderr)
         # An interrupt inside exec(), as when an import makes dataclasses, is remembered by CPython as not handled and
         # then ends the process by signal whatever we return; the next exec() that ends well makes it forget.
         exec("")

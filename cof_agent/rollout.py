@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from cof_agent.episodes import Episode, by_key
 from cof_agent.errors import InputError
 from cof_agent.graphs.steps import Context, Graph
+from cof_agent.output.escape import for_terminal
 from cof_agent.trajectory import JsonlAppender, Key, StopReason, Trajectory, read_jsonl, to_json, write_atomic
 
 Done = Callable[[Trajectory], None]
@@ -94,7 +95,7 @@ async def collect(
             if path is not None:
                 kept = sum(key in done for key in by)
                 print(
-                    f"interrupted: {kept} of {len(by)} trajectories are kept in {path}; "
+                    f"interrupted: {kept} of {len(by)} trajectories are kept in {for_terminal(path)}; "
                     "the same command goes on from there.",
                     file=sys.stderr,
                 )
@@ -157,7 +158,6 @@ def _bar(shown: bool, todo: Sequence[Episode]) -> Iterator[Callable[[], None]]:
     if not shown or not todo:
         yield lambda: None
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -167,6 +167,8 @@ def _bar(shown: bool, todo: Sequence[Episode]) -> Iterator[Callable[[], None]]:
         TimeRemainingColumn,
     )
 
+    from cof_agent.output.terminal import console
+
     columns = (
         TextColumn("trajectories"),
         BarColumn(),
@@ -175,6 +177,6 @@ def _bar(shown: bool, todo: Sequence[Episode]) -> Iterator[Callable[[], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task("", total=len(todo))
         yield lambda: bar.advance(task)

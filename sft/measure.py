@@ -14,11 +14,11 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from cof_agent.errors import InputError
+from cof_agent.output.terminal import console
 from cof_agent.trajectory import write_atomic
 from sft.collate import assistant_mask
 from sft.dataset import Outline, Rows, read_rows
@@ -51,7 +51,7 @@ def measure(rows: Rows, processor: Any, frame: Frame, max_tokens: int | None, *,
     left_out: dict[str, str] = {}
     indices: Iterable[int] = range(len(rows))
     if progress:
-        indices = track(indices, "Measuring samples", len(rows), console=Console(stderr=True), transient=True)
+        indices = track(indices, "Measuring samples", len(rows), console=console(stderr=True), transient=True)
     for index in indices:
         try:
             found = _measure(index, rows.outline(index), processor, frame)
@@ -136,5 +136,5 @@ def read_data(settings: Settings, processor: Any, frame: Frame) -> tuple[Rows, M
     if first:
         if not run.dry_run:
             write_left_out(measured, left_out)
-        Console(stderr=True, quiet=run.quiet).print(table(measured, None if run.dry_run else left_out))
+        console(stderr=True, quiet=run.quiet).print(table(measured, None if run.dry_run else left_out))
     return rows, measured

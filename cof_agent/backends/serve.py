@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from cof_agent.errors import InputError
+from cof_agent.output.escape import for_terminal
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,5 +58,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except InputError as error:
-        print(f"serve: {error}", file=sys.stderr)
+        print(f"serve: {for_terminal(error)}", file=sys.stderr)
         sys.exit(2)

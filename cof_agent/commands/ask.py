@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from cof_agent import protocol, scoring
 from cof_agent.commands import common
@@ -17,8 +16,12 @@ from cof_agent.config import AgentConfig
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.image import open_source
+from cof_agent.output.escape import for_terminal
 from cof_agent.region_refs import check_inside, check_regions, read_region
-from cof_agent.trajectory import Answer, Sample, StopReason, Trajectory, to_json, write_atomic
+from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, to_json, write_atomic
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 UNANSWERED = 3
 REGIONS_FIRST = "regions"  # the strategy of --region-crops
@@ -60,14 +63,14 @@ def run(options: argparse.Namespace) -> int:
     config = common.config_of(options, **({"strategy": REGIONS_FIRST} if options.region_crops else {}))
     common.warn_if_unknown_to_nano(options, image)
     agent = common.agent_of(config)
-    steps = Console(stderr=True, quiet=True) if options.json or options.quiet else Console(highlight=False)
+    steps = common.console(quiet=options.json or options.quiet)
     trajectory = asyncio.run(agent.play(Episode(sample), on_event=lambda event: _show(steps, event)))
     if options.output:
         _save(trajectory, Path(options.output), steps)
     if options.json:
-        print(to_json(trajectory))
+        print(for_terminal(to_json(trajectory)))
     elif options.quiet and trajectory.answer is not None:
-        print(trajectory.answer)
+        print(for_terminal(trajectory.answer, lines=True))
     return _close(trajectory, steps)
 
 
@@ -96,27 +99,36 @@ def _show(console: Console, event: object) -> None:
 
     match event:
         case Looked(overview=view):
-            console.print(f"[dim]overview[/]  {view.source_size} shown at {view.shown_size}")
+            _line(console, "overview", f"{view.source_size} shown at {view.shown_size}", "dim")
         case Spoke(number=number, turn=turn, thought=thought):
-            console.print(Text.assemble((f"turn {number + 1}", "bold"), "    ", (thought, "italic")))
+            _line(console, f"turn {number + 1}", thought, "bold", "italic")
             for action in turn.actions:
                 if isinstance(action, Answer):
-                    console.print(Text.assemble(("answer", "bold green"), "    ", action.text))
+                    _line(console, "answer", action.text, "bold green")
         case Saw(observations=observations):
             for observation in observations:
-                if observation.view is None:
-                    kind = ("refused", "yellow") if observation.text is None else ("tool", "cyan")
-                    console.print(Text.assemble(kind, "   ", observation.error or observation.text or ""))
-                    continue
-                region = observation.view.region
-                corner = f"({region.x0:.0f}, {region.y0:.0f}) to ({region.x1:.0f}, {region.y1:.0f})"
-                size = f"{region.width:.0f} x {region.height:.0f}"
-                note = f"  {observation.note}" if observation.note else ""
-                label = "zoom" if observation.view.tool is None else "tool"
-                console.print(
-                    f"[cyan]{label}[/]      {corner}, {size} source pixels shown at {observation.view.shown_size}{note}",
-                    soft_wrap=True,
-                )
+                _show_observation(console, observation)
+
+
+def _show_observation(console: Console, observation: Observation) -> None:
+    view = observation.view
+    if view is None:
+        label, style = ("refused", "yellow") if observation.text is None else ("tool", "cyan")
+        _line(console, label, observation.error or observation.text or "", style)
+        return
+    region = view.region
+    corner = f"({region.x0:.0f}, {region.y0:.0f}) to ({region.x1:.0f}, {region.y1:.0f})"
+    size = f"{region.width:.0f} x {region.height:.0f}"
+    note = f"  {observation.note}" if observation.note else ""
+    words = f"{corner}, {size} source pixels shown at {view.shown_size}{note}"
+    _line(console, "zoom" if view.tool is None else "tool", words, "cyan")
+
+
+def _line(console: Console, label: str, text: str, style: str, text_style: str = "") -> None:
+    """One line of the report: what it is, and its text, which may come from the model."""
+    from cof_agent.output.terminal import styled
+
+    console.print(styled((label, style), " " * (10 - len(label)), (text, text_style)), soft_wrap=True)
 
 
 def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
@@ -141,18 +153,25 @@ def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}.") from None
     for name in names:
-        console.print("[dim]saved[/]     ", Text(str(folder / name)), sep="", soft_wrap=True)
+        _line(console, "saved", str(folder / name), "dim")
 
 
 def _close(trajectory: Trajectory, console: Console) -> int:
     if trajectory.stop is StopReason.ANSWERED:
-        choice = scoring.choice_of(trajectory.answer or "", trajectory.sample.choices)
-        if choice is not None and choice != trajectory.answer:
-            letters = {text: letter for letter, text in protocol.lettered(trajectory.sample.choices)}
-            console.print(f"[dim]choice[/]    {letters[choice]}. ", Text(choice))
+        _show_choice(console, trajectory.answer or "", trajectory.sample.choices)
         return 0
     if trajectory.overview is None:  # the header could be read, the pixels not
         raise InputError(trajectory.error or "the image cannot be opened.")
     reason = trajectory.error if trajectory.stop is StopReason.ERROR else ENDED[trajectory.stop]
-    print(f"cof ask: no answer: {reason}", file=sys.stderr)
+    print(f"cof ask: no answer: {for_terminal(reason)}", file=sys.stderr)
     return UNANSWERED
+
+
+def _show_choice(console: Console, answer: str, choices: Sequence[str]) -> None:
+    """Which of the choices the answer is, where it does not say so itself; or that it is none of them."""
+    choice = scoring.choice_of(answer, choices)
+    if choice is not None and choice != answer:
+        letters = {text: letter for letter, text in protocol.lettered(choices)}
+        _line(console, "choice", f"{letters[choice]}. {choice}", "dim")
+    elif choice is None and choices:
+        _line(console, "choice", f"none: the answer is not one of the {len(choices)} choices", "yellow")

@@ -18,6 +18,7 @@ from cof_agent.data import shards
 from cof_agent.episodes import Episode, Resolutions, drawn
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO
+from cof_agent.output.escape import for_terminal
 from cof_agent.teacher.rules import BOXES, RULES, AnnotatedBoxes, RulePlanner, RuleSummariser, RuleVerifier
 from cof_agent.trajectory import Trajectory, read_jsonl
 
@@ -119,15 +120,15 @@ def _collected(
 
 
 def _export(name: str, count: int, output: Path, *, quiet: bool) -> None:
-    from rich.console import Console
     from rich.progress import track
 
     from cof_agent.data.export import EXPORTS
 
-    console = Console(stderr=True)
+    console = common.console(stderr=True)
     kept = read_jsonl(output / "trajectories.jsonl", Trajectory)
     silent = quiet or not console.is_terminal
-    print(EXPORTS[name](track(kept, f"Exporting {name}", count, console=console, disable=silent), output))
+    written = EXPORTS[name](track(kept, f"Exporting {name}", count, console=console, disable=silent), output)
+    print(for_terminal(written))
 
 
 def search_of(options: argparse.Namespace) -> Search:

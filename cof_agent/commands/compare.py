@@ -17,6 +17,7 @@ from cof_agent.commands import common
 from cof_agent.commands.options import option
 from cof_agent.evaluation import compare
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
+from cof_agent.output.escape import for_csv, for_markdown
 from cof_agent.trajectory import write_atomic
 from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.plots import write_plots
@@ -74,7 +75,7 @@ def _csv(tables: dict[str, Rows]) -> str:
             values = [part[side][column] for column in COLUMNS for side in ("first", "second")]
             found = part["accuracy"]
             ends = (found["difference"], *found["ci95"], found["p"], part["gained"], part["lost"])
-            writer.writerow((other, name, part["n"], *values, *ends))
+            writer.writerow((for_csv(other), for_csv(name), part["n"], *values, *ends))
     return file.getvalue()
 
 
@@ -94,11 +95,11 @@ def _table(lines: list[list[str]], title: str, *, wrapped: bool = False) -> Tabl
 def _markdown(together: list[list[str]], base: str, tables: dict[str, Rows]) -> str:
     parts = [
         f"{SIDE_BY_SIDE}:\n\n{_pipes(together)}",
-        *(f"## {_title(base, other)}\n\n{_pipes(_lines(rows))}" for other, rows in tables.items()),
+        *(f"## {for_markdown(_title(base, other))}\n\n{_pipes(_lines(rows))}" for other, rows in tables.items()),
     ]
     return "".join(f"{part}\n" for part in parts)
 
 
 def _pipes(lines: list[list[str]]) -> str:
-    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in ruled)
+    heading, *rows = [f"| {' | '.join(map(for_markdown, line))} |\n" for line in lines]
+    return "".join([heading, f"|{' --- |' * len(lines[0])}\n", *rows])

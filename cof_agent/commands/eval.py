@@ -19,6 +19,7 @@ from cof_agent.data import shards
 from cof_agent.data.shards import Shard
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
+from cof_agent.output.escape import for_terminal
 from cof_agent.plugins import load_function
 from cof_agent.trajectory import Key, Sample, Trajectory, to_json, write_atomic
 
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         every = [episode.key for episode in _asked(samples, options)]
         trajectories = shards.sum_up(output, shard, lambda found: _write_whole(found, every, output))
         if left := len(every) - len(trajectories):
-            print(f"{part}: done. {left} questions are left, of other shards.")
+            print(f"{for_terminal(part)}: done. {left} questions are left, of other shards.")
             return 0
     _sum_up(options, agent, trajectories, output)
     return 0

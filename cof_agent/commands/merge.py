@@ -15,6 +15,7 @@ from cof_agent.backends.load import quiet
 from cof_agent.commands.options import option
 from cof_agent.errors import InputError, first_sentence, said
 from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.output.escape import for_terminal
 
 TRAIN_EXTRA = 'pip install "chain-of-focus[train]"'
 CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
@@ -52,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
         ) from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing was written") from None
-    print(f"{options.output} holds the merged model: cof ask IMAGE QUESTION --model {options.output}")
+    written = for_terminal(options.output)
+    print(f"{written} holds the merged model: cof ask IMAGE QUESTION --model {written}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cof_agent.commands.options import option
 from cof_agent.data.region_sets.build import BUILDERS, DRAWN, build, draw
 from cof_agent.errors import InputError
+from cof_agent.output.escape import for_terminal
 
 DRAWN_SAMPLES = 100  # by default
 
@@ -37,6 +38,6 @@ def run(options: argparse.Namespace) -> int:
         folder = Path(options.data)
         built = build(options.builder, folder, Path(options.images or folder), output, limit=options.samples)
     for reason, count in [] if options.quiet else built.left_out.most_common():
-        print(f"left out: {count} samples, because {reason}")
-    print(f"{built.samples} samples: {output / 'samples.jsonl'}")
+        print(f"left out: {count} samples, because {for_terminal(reason)}")
+    print(f"{built.samples} samples: {for_terminal(output / 'samples.jsonl')}")
     return 0

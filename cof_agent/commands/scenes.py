@@ -8,9 +8,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from cof_agent.commands import common
 from cof_agent.commands.options import count, option
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
+from cof_agent.output.escape import for_terminal
 from cof_agent.scenes.write import SPLITS, write_scenes
 
 LONGEST = 15_360  # pixels of the long side of a scene
@@ -41,11 +43,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.progress import track
 
     _check_resolutions(options.resolutions)
-    console = Console(stderr=True)
+    console = common.console(stderr=True)
     path = write_scenes(
         Path(options.output),
         count=options.samples,
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
             disable=options.quiet or not console.is_terminal,
         ),
     )
-    print(path)
+    print(for_terminal(path))
     return 0
 
 

@@ -7,8 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 from cof_agent import scoring
+from cof_agent.commands import common
 from cof_agent.commands.options import option
 from cof_agent.errors import InputError
+from cof_agent.output.escape import for_terminal
 from cof_agent.trajectory import Trajectory, read_jsonl
 from cof_agent.viewer.report import located, write_page
 
@@ -23,14 +25,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.progress import Progress
 
     path = Path(options.trajectories)
     trajectories = list(islice(read_jsonl(path, Trajectory), options.samples))
     if not trajectories:
         raise InputError(f"{path} holds no trajectories.")
-    console = Console(stderr=True)
+    console = common.console(stderr=True)
     with Progress(console=console, disable=options.quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task("Embedding images", total=None)
         try:
@@ -43,5 +44,5 @@ def run(options: argparse.Namespace) -> int:
             )
         except OSError as error:
             raise InputError(f"cannot write {options.output}: {error.strerror}.") from None
-    print(options.output)
+    print(for_terminal(options.output))
     return 0

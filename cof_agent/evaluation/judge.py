@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cof_agent import protocol, scoring
+from cof_agent.output.escape import for_terminal
 from cof_agent.policy import Policy, PolicyError, Retries, Sampling, reply
 from cof_agent.protocol import Message
 from cof_agent.rollout import each
@@ -118,7 +119,7 @@ class Judge:
             self.failures += len(failed)
             _log.warning(
                 "the judge %s gave no verdict on %d of %d answers: %s",
-                *(self._policy.name, len(failed), len(cases), failed[0]),
+                *(self._policy.name, len(failed), len(cases), for_terminal(failed[0])),
             )
 
     async def _reply(self, case: Case) -> str:

@@ -31,6 +31,7 @@ from cof_agent.data.samples import kept_image
 from cof_agent.data.shards import Shard
 from cof_agent.errors import InputError
 from cof_agent.image import png_of
+from cof_agent.output.escape import for_terminal
 from cof_agent.policy import GREEDY, Sampling
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 
@@ -280,11 +281,13 @@ def _tell(task: str, trajectories: Sequence[Trajectory], refused: Sequence[str],
         raise InputError(f"every run of {task} failed ({done}); the first: {failed[0]}")
     if refused:
         total = done + len(refused)
-        _log.warning("%d of %d requests of %s are not asked; the first: %s", len(refused), total, task, refused[0])
+        _log.warning(
+            "%d of %d requests of %s are not asked; the first: %s", len(refused), total, task, for_terminal(refused[0])
+        )
     silent = Counter(one.stop for one in trajectories if one.answer is None)
     if silent:
         reasons = ", ".join(f"{stop.value} {n}" for stop, n in silent.items()) + (f" ({failed[0]})" if failed else "")
-        _log.warning("%d of %d questions of %s got no answer: %s", silent.total(), done, task, reasons)
+        _log.warning("%d of %d questions of %s got no answer: %s", silent.total(), done, task, for_terminal(reasons))
 
 
 def manifest() -> Any:

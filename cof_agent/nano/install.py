@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from cof_agent.errors import InputError
 from cof_agent.nano import WEIGHTS
 from cof_agent.nano.build import save
+from cof_agent.output.escape import for_terminal
 
 LARGEST = 12_000_000  # bytes of weights that may ship
 
@@ -51,5 +52,5 @@ if __name__ == "__main__":
     try:
         install(Path(sys.argv[1]), sys.argv[2:])
     except InputError as error:
-        print(f"install: {error}", file=sys.stderr)
+        print(f"install: {for_terminal(error)}", file=sys.stderr)
         sys.exit(2)

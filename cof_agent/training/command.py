@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cof_agent.errors import InputError
+from cof_agent.output.escape import for_terminal
 
 
 def explained(name: str, main: Callable[[], None]) -> None:
@@ -35,5 +36,5 @@ def _end(sentence: str, code: int) -> None:
     for bar in list(tqdm._instances):
         bar.close()  # now, rather than below the sentence
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"\n{sentence}", file=sys.stderr)
+        print(f"\n{for_terminal(sentence)}", file=sys.stderr)
     sys.exit(code)

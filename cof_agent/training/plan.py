@@ -7,7 +7,6 @@ with its formulas; it counts with as many processes as were launched.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cof_agent.output.terminal import console
 from cof_agent.training import memory
 from cof_agent.training.settings import Settings
 from cof_agent.training.trainer import last_whole_checkpoint
@@ -65,7 +65,7 @@ def model_of(settings: Settings, config: Any) -> Model:
 
 def printer() -> Console:
     """Where a dry run is printed."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
+    return console()
 
 
 def show_setup(console: Console, settings: Settings, model: Model, **resolved: Any) -> None:

@@ -39,6 +39,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.nano.build import FAMILY, save
+from cof_agent.output.escape import for_terminal
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene, generate
@@ -315,7 +316,7 @@ def main() -> None:
             spot=given.spot,
         )
     except InputError as error:
-        print(f"sft.nano.ground: {error}", file=sys.stderr)
+        print(f"sft.nano.ground: {for_terminal(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 
+from cof_agent.output.terminal import console
 from cof_agent.trajectory import write_atomic
 
 Item = TypeVar("Item")
@@ -67,7 +67,7 @@ class Report:
 
     def __init__(self, steps: int, start: int, name: str) -> None:
         self.name, self.steps, self.done = name, steps, start
-        self.console = Console(stderr=True)
+        self.console = console(stderr=True)
         self.log: list[dict[str, float]] = []
 
     def track(self, batches: Iterable[Item]) -> Iterator[Item]:

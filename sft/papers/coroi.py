@@ -33,6 +33,7 @@ from cof_agent.environment import FULL_DETAIL, ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
 from cof_agent.nano.build import FAMILY
+from cof_agent.output.escape import for_terminal
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import CATEGORIES, ask
@@ -256,7 +257,7 @@ def train(model: str, output: Path, *, data: Path | None, steps: int, rate: floa
         InputError: if the model is in no folder, or there is nothing to train it on.
     """
     if (output / FOLDER / CONFIG).exists():
-        print(f"sft.papers.coroi: {output} holds a trained scorer; it is left as it is.", file=sys.stderr)
+        print(f"sft.papers.coroi: {for_terminal(output)} holds a trained scorer; it is left as it is.", file=sys.stderr)
         return
     policy = load(model)
     if policy.folder is None:
@@ -342,7 +343,7 @@ def main() -> None:
     try:
         train(str(given.model), given.output, data=given.data, steps=given.steps, rate=given.rate, seed=given.seed)
     except InputError as error:
-        print(f"sft.papers.coroi: {error}", file=sys.stderr)
+        print(f"sft.papers.coroi: {for_terminal(error)}", file=sys.stderr)
         sys.exit(2)
 
 

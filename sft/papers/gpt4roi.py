@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from rich.console import Console
 from transformers import set_seed
 from trl import SFTConfig
 
@@ -31,6 +30,7 @@ from cof_agent.data.region_sets import drawn
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, Size, View
+from cof_agent.output.terminal import console
 from cof_agent.region_refs import located, rounds
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
@@ -274,7 +274,7 @@ def _rows(given: Settings, environment: ZoomEnvironment) -> tuple[DrawnRows | Sa
     if not kept:
         raise InputError(f"nothing in {run.data} can be trained on; {why}.")
     if why:
-        Console(stderr=True).print(f"{len(rows) - len(kept)} samples are left out; {why}.", markup=False)
+        console(stderr=True).print(f"{len(rows) - len(kept)} samples are left out; {why}.", soft_wrap=True)
     return rows, kept
 
 

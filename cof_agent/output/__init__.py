@@ -1,0 +1,1 @@
+"""What is said to people, and how text that others wrote is made harmless in it."""

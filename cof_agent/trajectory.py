@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from cof_agent.errors import InputError
-from cof_agent.files import LineFile, make_folder, unwritable
 from cof_agent.geometry import Box, View
+from cof_agent.output.files import LineFile, make_folder, unwritable
 
 _log = logging.getLogger(__name__)
 

@@ -141,6 +141,10 @@ Key = tuple[str, int | None, int | None]
 """A sample's id, the resolution it is asked at, and which of several plays it is."""
 
 
+Failure = Literal["image", "model"]
+"""What a run that ended in an error could not use: the image could not be read, or the model gave no answer."""
+
+
 class StopReason(StrEnum):
     ANSWERED = "answered"
     MAX_ZOOMS = "max_zooms"
@@ -155,8 +159,9 @@ class Trajectory:
 
     strategy: how the zooms were spent (`strategies.registry`). resolution: long side in shown pixels at which the overview was
     asked for, where it was. play: which of several plays of the sample this is, from 1. shuffle_seed: of the order of the
-    choices, where it was drawn. Of RL: the training `step`, `rewards` by name (None where one could not be scored), the
-    `advantage`, and the `group` of plays that it was computed over. Fields that do not apply are None.
+    choices, where it was drawn. failure: what failed where it ended in an error, whose sentence is `error`. Of RL: the training
+    `step`, `rewards` by name (None where one could not be scored), the `advantage`, and the `group` of plays that it was computed
+    over. Fields that do not apply are None.
     """
 
     sample: Sample
@@ -176,6 +181,7 @@ class Trajectory:
     rewards: dict[str, float | None] = field(default_factory=dict)
     advantage: float | None = None
     group: str | None = None
+    failure: Failure | None = None
 
     @property
     def key(self) -> Key:

@@ -140,11 +140,11 @@ def test_a_programming_error_stops_the_run_and_keeps_the_rest(samples: list[Samp
 def test_what_does_not_belong_together_is_refused(samples: list[Sample], tmp_path: Path) -> None:
     output = tmp_path / "t.jsonl"
     run(samples[:2], output=output)
-    with pytest.raises(InputError, match="settings differs"):
+    with pytest.raises(InputError, match=r"settings\.max_zooms was 6 and is now 1;"):
         run(samples, output=output, environment=ZoomEnvironment(ZoomSettings(max_zooms=1)))
-    with pytest.raises(InputError, match="settings differs"):
+    with pytest.raises(InputError, match=r"settings\.sampling\.temperature was 0\.0 and is now 1\.0;"):
         run(samples, output=output, sampling=Sampling(temperature=1.0))
-    with pytest.raises(InputError, match="policy differs"):
+    with pytest.raises(InputError, match='policy was "scripted" and is now "other";'):
         run(samples, ScriptedPolicy(_echo, name="other"), output=output)
     with pytest.raises(InputError, match="another sample 's0'"):
         run([replace(samples[0], question="?")], output=output)

@@ -20,7 +20,7 @@ from cof_agent.errors import InputError
 from cof_agent.nano import NANO
 from cof_agent.output.escape import for_terminal
 from cof_agent.teacher.rules import BOXES, RULES, AnnotatedBoxes, RulePlanner, RuleSummariser, RuleVerifier
-from cof_agent.trajectory import Trajectory, read_jsonl
+from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
 
 if TYPE_CHECKING:
     from cof_agent.policy import Policy
@@ -85,12 +85,22 @@ def run(options: argparse.Namespace) -> int:
     wanted = drawn(common.samples(options, output), options.resolutions, options.seed)
     summary = _collected(options, wanted, output, shard)
     _print(summary, output, quiet=options.quiet)
+    code = _report_errors(summary, output)
     if options.export and summary["left"]:
         print("not exported: some samples are left; the run that completes them exports all.")
-        return 0
+        return code
     for name in options.export:
         _export(name, summary["kept"], output, quiet=options.quiet)
-    return 0
+    return code
+
+
+def _report_errors(summary: dict[str, Any], output: Path) -> int:
+    """As `common.report_errors`, of the samples that were searched; those that are refused unseen are none of them."""
+    if not summary["errors"]:
+        return 0
+    rejected = read_jsonl(output / "rejected.jsonl", Trajectory)
+    searched = [one for one in rejected if one.failure or one.stop is not StopReason.ERROR]
+    return common.report_errors(searched, "and are rejected", others=summary["kept"])
 
 
 def _collected(

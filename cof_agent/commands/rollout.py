@@ -18,6 +18,7 @@ from cof_agent.commands.options import above_0, add_agent, add_samples, option
 from cof_agent.episodes import by_key, episodes
 from cof_agent.errors import InputError
 from cof_agent.evaluation.difficulty import Rated, chosen, rated
+from cof_agent.evaluation.metrics import errors
 from cof_agent.trajectory import Sample, to_json, write_atomic
 
 BAR = 40  # characters of the histogram's longest bar
@@ -51,20 +52,20 @@ def run(options: argparse.Namespace) -> int:
     wanted = episodes(samples, plays=options.plays)
     by_key(wanted)
     common.warn_if_unknown_to_nano(options, Path(samples[0].image))
-    trajectories = common.agent_of(config).ask_many(
-        wanted,
-        output=output / "trajectories.jsonl",
-        concurrency=options.concurrency,
-        progress=not options.quiet,
-    )
+    resumed = common.check_settings(config, output)
+    trajectories = common.played(config, wanted, output / "trajectories.jsonl", options, resumed=resumed)
     ratings = rated(samples, trajectories, options.plays)
     kept = chosen(ratings, low, high)
-    counts = {"unknown": len(every) - len(samples), "failed": sum(one.right is None for one in ratings)}
+    counts: dict[str, Any] = {
+        "errors": errors(trajectories),
+        "unknown": len(every) - len(samples),
+        "failed": sum(one.right is None for one in ratings),
+    }
     summary = _summary(ratings, kept, (low, high)) | counts | common.origin(options, trajectories[0])
     write_atomic(output / "samples.jsonl", "".join(to_json(sample) + "\n" for sample in kept))
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output, quiet=options.quiet)
-    return 0
+    return common.report_errors(trajectories, "and say nothing of their samples")
 
 
 def _bounds(text: str) -> tuple[float, float]:

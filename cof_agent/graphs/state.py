@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import View
-from cof_agent.trajectory import Answer, Malformed, Sample, StopReason, Turn, views_of
+from cof_agent.trajectory import Answer, Failure, Malformed, Sample, StopReason, Turn, views_of
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -40,6 +40,7 @@ class State(Ask, total=False):
     stop: str | None
     answer: str | None
     error: str | None
+    failure: Failure | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Progress:
     stop: StopReason | None = None
     answer: str | None = None
     error: str | None = None
+    failure: Failure | None = None
 
     @property
     def views(self) -> tuple[View, ...]:

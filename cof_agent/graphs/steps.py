@@ -27,7 +27,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
 from cof_agent.policy import GREEDY, Completion, Policy, PolicyError, Retries, Sampling, reply
-from cof_agent.trajectory import Action, Observation, Sample, StopReason, Trajectory, Turn
+from cof_agent.trajectory import Action, Failure, Observation, Sample, StopReason, Trajectory, Turn
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -102,7 +102,7 @@ async def look(state: Ask, runtime: Runtime[Any]) -> dict[str, Any]:
         overview = await asyncio.to_thread(context.environment.reset, sample)
         await context.images(sample, (overview,))  # decoded here, so that a broken file ends the run before it starts
     except InputError as error:
-        return opened | {"stop": StopReason.ERROR.value, "error": str(error)}
+        return opened | {"stop": StopReason.ERROR.value, "error": str(error), "failure": "image"}
     runtime.stream_writer(Looked(sample, overview))
     return opened | {"overview": plain(overview)}
 
@@ -255,7 +255,8 @@ class Graph:
                 elif on_event is not None:
                     on_event(data)
         except (PolicyError, ImageGone) as error:
-            values = values | {"stop": StopReason.ERROR.value, "error": str(error)}
+            failure: Failure = "image" if isinstance(error, ImageGone) else "model"
+            values = values | {"stop": StopReason.ERROR.value, "error": str(error), "failure": failure}
         return self._trajectory(progress(values), context)
 
     def made_with(self, context: Context) -> dict[str, Any]:
@@ -301,6 +302,7 @@ class Graph:
             resolution=context.environment.settings.resolution,
             play=context.play,
             shuffle_seed=context.shuffle_seed,
+            failure=now.failure,
             **self.made_with(context),
         )
 

@@ -155,11 +155,10 @@ async def speak(
 
     completion, seconds = await RETRIES.run(timed)
     environment = context.environment
+    text = protocol.bounded(completion.text)
     turn = Turn(
-        completion.text,
-        read(completion.text)
-        if read
-        else protocol.parse(completion.text, environment.tools, environment.settings.system),
+        text,
+        read(text) if read else protocol.parse(text, environment.tools, environment.settings.system),
         tokens=completion.tokens,
         seconds=seconds,
     )

@@ -275,11 +275,3 @@ def held_out_of(settings: Settings) -> list[Episode] | None:
     images = Path(str(training.output_dir)) / "images"
     samples = read_samples(run.eval_data, keep_images=images, limit=run.eval_samples)
     return drawn(samples, run.resolutions, training.seed)
-
-
-def last_whole_checkpoint(output: Path) -> str | None:
-    """The newest checkpoint that was written to its end; one that a kill cut off has no `trainer_state.json`, which
-    is written last."""
-    whole = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
-    numbered = [(int(found[1]), path) for path in whole if (found := re.fullmatch(r"checkpoint-(\d+)", path.name))]
-    return str(max(numbered)[1]) if numbered else None

@@ -187,3 +187,33 @@ def test_a_second_run_into_the_same_folder_is_refused(run: Run, data: Path, caps
         assert time.monotonic() - started < 30
     assert "another run is writing to" in capsys.readouterr().err
     assert run("eval") == 0
+
+
+class TestScenes:
+    small = ("--size", "224x126", "--processes", "1", "--parts", "0.2")
+
+    def test_other_scenes_are_refused_unless_they_are_to_go(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["scenes", "-o", str(tmp_path), *self.small]
+        assert main([*command, "--samples", "2"]) == 0
+        first = (tmp_path / "samples.jsonl").read_bytes()
+        for more, said in (
+            (["--samples", "2", "--seed", "7"], "seed was 0 and is now 7"),
+            (["--samples", "2", "--split", "hard"], 'split was "test" and is now "hard"'),
+            (["--samples", "1"], "samples was 2 and is now 1"),
+        ):
+            capsys.readouterr()
+            assert main([*command, *more]) == 2
+            assert said in capsys.readouterr().err
+            assert (tmp_path / "samples.jsonl").read_bytes() == first
+        assert main([*command, "--samples", "3"]) == 0
+        assert (tmp_path / "samples.jsonl").read_bytes().startswith(first)
+        assert main([*command, "--samples", "1", "--seed", "7", "--overwrite"]) == 0
+        assert (tmp_path / "samples.jsonl").read_bytes().count(b"\n") == 1
+
+    def test_samples_of_somebody_else_stay(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "samples.jsonl").write_text("mine\n")
+        assert main(["scenes", "-o", str(tmp_path), "--samples", "1", *self.small]) == 2
+        assert "nothing says that `cof scenes` drew them" in capsys.readouterr().err
+        assert (tmp_path / "samples.jsonl").read_text() == "mine\n"

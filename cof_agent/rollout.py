@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from cof_agent.episodes import Episode, by_key
 from cof_agent.errors import InputError
 from cof_agent.graphs.steps import Context, Graph
-from cof_agent.origin import differences
 from cof_agent.output.escape import for_terminal
-from cof_agent.trajectory import JsonlAppender, Key, StopReason, Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.output.origin import differences
+from cof_agent.trajectory import JsonlAppender, Key, StopReason, Trajectory, read_jsonl, to_json
 
 Done = Callable[[Trajectory], None]
 Item = TypeVar("Item")

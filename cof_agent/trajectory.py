@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,7 +20,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
-from cof_agent.output.files import LineFile, make_folder, unwritable
+from cof_agent.output.files import LineFile
 
 _log = logging.getLogger(__name__)
 
@@ -206,6 +205,12 @@ class Trajectory:
         return _html(self) if _html else f"<pre>{escape(to_json(self))}</pre>"
 
 
+def failures(trajectories: Iterable[Trajectory]) -> dict[str, int]:
+    """How many ended in an error, by what failed; `unknown` where an older record does not say."""
+    found = Counter(one.failure or "unknown" for one in trajectories if one.stop is StopReason.ERROR)
+    return dict(sorted(found.items()))
+
+
 _html: Callable[[Trajectory], str] | None = None
 
 
@@ -368,26 +373,3 @@ class JsonlAppender:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-
-
-def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write a file whole: to a temporary name beside it, then renamed.
-
-    Raises:
-        InputError: if it cannot be written; what was there before stays.
-    """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    make_folder(path.parent)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)  # an interrupt may come just after the renaming
-            raise
-    except OSError as error:
-        raise unwritable(path, error) from None

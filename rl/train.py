@@ -18,12 +18,13 @@ from cof_agent.backends.load import load, split_spec
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
+from cof_agent.output.files import write_atomic
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.resume import last_whole_checkpoint, says_finished, train_and_save
 from cof_agent.training.settings import record
 from cof_agent.training.trainer import held_out_of
-from cof_agent.trajectory import Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.settings import Settings, parse
 from rl.trainer import ROLLOUTS, ZoomGRPOTrainer

@@ -18,15 +18,9 @@ from transformers import set_seed
 
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
-<<<<<<< HEAD
-from cof_agent.training.settings import Settings as AnySettings
-from cof_agent.training.settings import record, write_record
-from cof_agent.training.trainer import held_out_of, last_whole_checkpoint
-=======
 from cof_agent.training.resume import says_finished, train_and_save
 from cof_agent.training.settings import record
-from cof_agent.training.trainer import agent_of, held_out_of
->>>>>>> 21bdb6c (Finished trainings train no further; scenes refuse a full folder; turns are bounded)
+from cof_agent.training.trainer import held_out_of
 from sft import measure
 from sft.collate import AssistantCollator
 from sft.dataset import Rows

@@ -19,12 +19,12 @@ from cof_agent.backends.families import EXAMPLE
 from cof_agent.backends.fingerprint import fingerprint, weight_files
 from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.source import Source
-from cof_agent.files import make_folder
 from cof_agent.nano import NANO
 from cof_agent.output.escape import for_terminal
-from cof_agent.origin import read_origin, refuse_others, write_origin
+from cof_agent.output.files import make_folder
+from cof_agent.output.origin import read_origin, refuse_others, write_origin
 from cof_agent.protocol import PROTOCOL_VERSION
-from cof_agent.trajectory import Sample, StopReason, Trajectory
+from cof_agent.trajectory import Sample, StopReason, Trajectory, failures
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -168,9 +168,7 @@ def report_errors(trajectories: Sequence[Trajectory], but: str, *, others: int =
 
     but: what becomes of them. others: trajectories beside these, which did not fail.
     """
-    from cof_agent.evaluation.metrics import errors
-
-    kinds = errors(trajectories)
+    kinds = failures(trajectories)
     if not kinds:
         return 0
     failed, count = sum(kinds.values()), len(trajectories) + others

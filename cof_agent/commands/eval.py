@@ -20,8 +20,9 @@ from cof_agent.data.shards import Shard
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.files import write_atomic
 from cof_agent.plugins import load_function
-from cof_agent.trajectory import Key, Sample, Trajectory, to_json, write_atomic
+from cof_agent.trajectory import Key, Sample, Trajectory, to_json
 
 if TYPE_CHECKING:
     from cof_agent.config import AgentConfig

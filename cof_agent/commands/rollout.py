@@ -18,8 +18,8 @@ from cof_agent.commands.options import above_0, add_agent, add_samples, option
 from cof_agent.episodes import by_key, episodes
 from cof_agent.errors import InputError
 from cof_agent.evaluation.difficulty import Rated, chosen, rated
-from cof_agent.evaluation.metrics import errors
-from cof_agent.trajectory import Sample, to_json, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import Sample, failures, to_json
 
 BAR = 40  # characters of the histogram's longest bar
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     ratings = rated(samples, trajectories, options.plays)
     kept = chosen(ratings, low, high)
     counts: dict[str, Any] = {
-        "errors": errors(trajectories),
+        "errors": failures(trajectories),
         "unknown": len(every) - len(samples),
         "failed": sum(one.right is None for one in ratings),
     }

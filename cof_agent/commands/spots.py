@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cof_agent.commands import common
 from cof_agent.commands.options import add_samples, option
 from cof_agent.errors import InputError
-from cof_agent.trajectory import to_json, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import to_json
 
 if TYPE_CHECKING:
     from cof_agent.backends.local.policy import LocalPolicy

@@ -17,9 +17,9 @@ from uuid import uuid4
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError
-from cof_agent.files import make_folder, unwritable
+from cof_agent.output.files import make_folder, unwritable, write_atomic
 from cof_agent.strategies.replay import messages_of
-from cof_agent.trajectory import Trajectory, write_atomic
+from cof_agent.trajectory import Trajectory
 
 ROLES = {"user": "human", "assistant": "gpt"}
 IMAGE = "<image>"  # how ShareGPT marks the place of an image

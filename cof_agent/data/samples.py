@@ -22,8 +22,9 @@ from typing import Any
 from cof_agent.data.spec import is_local
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import Box
+from cof_agent.output.files import write_atomic
 from cof_agent.region_refs import check_regions
-from cof_agent.trajectory import Sample, read_jsonl, write_atomic
+from cof_agent.trajectory import Sample, read_jsonl
 
 COLUMNS = {
     "id": ("id", "question_id", "qid"),

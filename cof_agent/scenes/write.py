@@ -17,13 +17,13 @@ from PIL import Image
 
 from cof_agent.episodes import QUESTION, RESOLUTION
 from cof_agent.errors import InputError
-from cof_agent.files import make_folder
 from cof_agent.geometry import Box, Size
-from cof_agent.origin import differences, read_origin, write_origin
+from cof_agent.output.files import make_folder, write_atomic
+from cof_agent.output.origin import differences, read_origin, write_origin
 from cof_agent.scenes.draw import photograph
 from cof_agent.scenes.questions import CATEGORIES, Question, ask
 from cof_agent.scenes.scene import HARD, HELD_OUT, Scene, Style, generate, part_of
-from cof_agent.trajectory import Sample, to_json, write_atomic
+from cof_agent.trajectory import Sample, to_json
 
 SPLITS = ("train", "val", "test", "hard")
 DRAWN = 3840  # source pixels of the long side; smaller sizes are resized from this

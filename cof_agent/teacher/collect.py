@@ -19,13 +19,13 @@ from cof_agent.data import shards
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
-from cof_agent.evaluation.metrics import errors
-from cof_agent.origin import check_origin
+from cof_agent.output.files import write_atomic
+from cof_agent.output.origin import check_origin
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.accept import Refusal
 from cof_agent.teacher.graph import Search
-from cof_agent.trajectory import Key, StopReason, Trajectory, to_json, write_atomic
+from cof_agent.trajectory import Key, StopReason, Trajectory, failures, to_json
 
 ORIGIN = "collect.json"
 """Holds what a result depends on."""
@@ -151,7 +151,7 @@ def summarise(kept: Sequence[Trajectory], rejected: Sequence[Trajectory], *, lef
         },
         "cost": cost,
         "cost_per_kept": {name: round(value / len(kept), 2) if kept else None for name, value in cost.items()},
-        "errors": errors(one for one in rejected if one.failure),
+        "errors": failures(one for one in rejected if one.failure),
         "rejections": dict(Counter((one.error or "").partition(":")[0] for one in rejected).most_common()),
     }
 

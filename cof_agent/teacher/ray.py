@@ -15,7 +15,7 @@ from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
-from cof_agent.origin import check_origin
+from cof_agent.output.origin import check_origin
 from cof_agent.teacher import collect
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.graph import Search

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerState
 
+from cof_agent.output.files import write_atomic
 from cof_agent.training.settings import Settings, write_record
-from cof_agent.trajectory import write_atomic
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

@@ -33,9 +33,10 @@ from cof_agent.environment import CropMode
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.metrics import figures as figures_of
+from cof_agent.output.files import write_atomic
 from cof_agent.training import card
 from cof_agent.training.settings import Settings
-from cof_agent.trajectory import Trajectory, from_json, to_json, write_atomic
+from cof_agent.trajectory import Trajectory, from_json, to_json
 
 if TYPE_CHECKING:
     from transformers import Trainer as Base

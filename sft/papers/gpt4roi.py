@@ -37,12 +37,8 @@ from cof_agent.scenes.draw import sketch
 from cof_agent.training import settings
 from cof_agent.training.command import explained
 from cof_agent.training.models import freeze, load_model, read_checkpoint
-<<<<<<< HEAD
-from cof_agent.training.trainer import held_out_of
-=======
 from cof_agent.training.resume import says_finished, train_and_save
-from cof_agent.training.trainer import agent_of, held_out_of
->>>>>>> 21bdb6c (Finished trainings train no further; scenes refuse a full folder; turns are bounded)
+from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Sample
 from sft.collate import AssistantCollator
 from sft.dataset import Outline, to_row

@@ -15,9 +15,9 @@ from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
-from cof_agent.evaluation.metrics import errors
 from cof_agent.geometry import View
 from cof_agent.graphs.steps import Context
+from cof_agent.output.files import write_atomic
 from cof_agent.policy import Line, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.rollout import collect
 from cof_agent.scenes import oracle
@@ -25,7 +25,7 @@ from cof_agent.strategies.spot import protocol as spot
 from cof_agent.strategies.spot.graph import SPOT, settings_for
 from cof_agent.strategies.spot.highlight import Highlight, draw, pointing
 from cof_agent.strategies.spot.relevance import relevance
-from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, read_jsonl, write_atomic
+from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, failures, read_jsonl
 from cof_agent.viewer.picture import fitted
 
 PICTURE = 1280  # pixels of the long side
@@ -112,7 +112,7 @@ class Annotator:
         return {
             "n": len(trajectories),
             "annotated": len(found),
-            "errors": errors(trajectories),
+            "errors": failures(trajectories),
             "pointing": {name: pointing((h, s.boxes) for s, h in pairs) for name, pairs in figures.items()},
         }
 

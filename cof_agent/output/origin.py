@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent.errors import InputError
-from cof_agent.trajectory import write_atomic
+from cof_agent.output.files import write_atomic
 
 _LONGEST = 60  # characters of a value in a sentence
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -92,15 +93,21 @@ def json_rows(path: Path) -> Iterator[Any]:
     try:
         text = path.read_text("utf-8")
         if text.lstrip().startswith("["):
+            where = str(path)
             yield from json.loads(text)
             return
-        for line in text.splitlines():
+        for number, line in enumerate(text.split("\n"), 1):
+            where = f"{path}, line {number},"
             if line.strip():
                 yield json.loads(line)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no UTF-8 text: {error}.") from None
     except ValueError as error:
-        raise InputError(f"{path} is neither JSON nor JSONL: {error}.") from None
+        raise InputError(f"{where} is neither JSON nor JSONL: {error}.") from None
+    except RecursionError:
+        raise InputError(f"{where} is nested too deeply to be read.") from None
 
 
 def load_table(spec: str, split: str) -> Any:
@@ -142,7 +149,19 @@ def _samples(rows: Iterable[Any], spec: str, columns: Mapping[str, str], keep: P
         for question, sample in enumerate(made):
             id = sample.id or f"{number:07d}"
             id = unique_id(id if len(made) == 1 else f"{id}-{question}", number, ids)
-            yield replace(sample, id=id, image=_image(row, sample.image, where, columns, keep))
+            whole = replace(sample, id=id, image=_image(row, sample.image, where, columns, keep))
+            _check_text(whole, where)
+            yield whole
+
+
+def _check_text(sample: Sample, where: str) -> None:
+    """A record is UTF-8, which has no half of a surrogate pair: an id would come back as another one."""
+    for text in (sample.id, sample.image, sample.question, *sample.answers, *sample.choices):
+        if _SURROGATE.search(text):
+            raise InputError(f"{where} holds half a surrogate pair, which is no character: {ascii(text)[:60]}.")
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def unique_id(id: str, number: int, taken: set[str]) -> str:
@@ -156,7 +175,7 @@ def _from_columns(row: dict[str, Any], where: str, columns: Mapping[str, str]) -
     question, answer = _column(row, "question", columns), _column(row, "answer", columns)
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{where} has no question; name its column, as in --column question=NAME.")
-    choices = tuple(str(choice) for choice in _column(row, "choices", columns) or ())
+    choices = _choices(_column(row, "choices", columns), where)
     if isinstance(answer, int) and choices and not isinstance(answer, bool) and 0 <= answer < len(choices):
         answer = choices[answer]
     answers = answer if isinstance(answer, list) else [answer]
@@ -169,6 +188,13 @@ def _from_columns(row: dict[str, Any], where: str, columns: Mapping[str, str]) -
         boxes=boxes_of(_column(row, "boxes", columns), where),
         metadata={"dataset": row["dataset"]} if isinstance(row.get("dataset"), str) else {},
     )
+
+
+def _choices(found: Any, where: str) -> tuple[str, ...]:
+    try:
+        return tuple(str(choice) for choice in found or ())
+    except TypeError:
+        raise InputError(f"{where} has choices that are no list, but {str(found)[:40]!r}.") from None
 
 
 def _column(row: Mapping[str, Any], name: str, columns: Mapping[str, str]) -> Any:
@@ -187,7 +213,9 @@ def boxes_of(found: Any, where: str) -> tuple[Box, ...]:
     try:
         boxes = found if isinstance(found[0], list | tuple) else [found]
         made = tuple(Box(*(float(value) for value in box)) for box in boxes)
-    except (TypeError, ValueError, LookupError):
+        if not all(math.isfinite(value) for box in made for value in box):
+            raise ValueError
+    except (TypeError, ValueError, LookupError, OverflowError):
         raise InputError(f"{where} has a box that is not four numbers [x0, y0, x1, y1] in pixels.") from None
     return tuple(box for box in made if box.width > 0 and box.height > 0)
 

@@ -32,10 +32,12 @@ class Ask(TypedDict):
 class State(Ask, total=False):
     """The record so far; the values are `Sample`, `View`, `Turn`, `StopReason` as JSON.
 
+    `changed` is when the image's file was last changed, in nanoseconds.
     A last turn that acts but has no observations yet is waiting for the zoom node.
     """
 
     overview: dict[str, Any] | None
+    changed: int
     turns: list[dict[str, Any]]
     stop: str | None
     answer: str | None
@@ -49,6 +51,7 @@ class Progress:
 
     sample: Sample
     overview: View | None = None
+    changed: int | None = None
     turns: tuple[Turn, ...] = ()
     stop: StopReason | None = None
     answer: str | None = None

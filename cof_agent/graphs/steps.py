@@ -22,7 +22,7 @@ from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 
 from cof_agent import protocol
-from cof_agent.environment import ZoomEnvironment
+from cof_agent.environment import ZoomEnvironment, identity
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
@@ -97,7 +97,8 @@ async def look(state: Ask, runtime: Runtime[Any]) -> dict[str, Any]:
     """Opens the image and shows the overview."""
     sample = progress(dict(state)).sample
     context: Context = runtime.context
-    opened: dict[str, Any] = {"sample": plain(sample), "overview": None, "turns": []}
+    _, changed, _ = identity(sample.image)  # before it is opened, so that no later change goes unseen
+    opened: dict[str, Any] = {"sample": plain(sample), "overview": None, "changed": changed, "turns": []}
     try:
         overview = await asyncio.to_thread(context.environment.reset, sample)
         await context.images(sample, (overview,))  # decoded here, so that a broken file ends the run before it starts
@@ -114,9 +115,14 @@ async def shown(now: Progress, context: Context) -> list[Image]:
         ImageGone: if the image was changed or removed during the run.
     """
     try:
-        return await context.images(now.sample, now.views)
+        images = await context.images(now.sample, now.views)
     except InputError as error:
         raise ImageGone(str(error)) from None
+    if now.changed not in (None, identity(now.sample.image)[1]):
+        raise ImageGone(
+            f"the image {now.sample.image} was changed during the run, so that its views no longer belong together; ask again."
+        )
+    return images
 
 
 def conversation(now: Progress, context: Context) -> list[protocol.Message]:

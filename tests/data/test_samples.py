@@ -121,3 +121,30 @@ def test_a_set_that_is_neither_here_nor_on_the_hub(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else the hub is waited for
     with pytest.raises(InputError, match="cannot load the dataset some/where, which is no file or folder here: "):
         load_table("some/where", "train")
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        ('{"boxes": [[NaN, 1, 2, 3]]}', "row 2 has a box that is not four numbers"),
+        ('{"boxes": [[0, 1, 2, Infinity]]}', "row 2 has a box that is not four numbers"),
+        (f'{{"boxes": [[0, 1, 2, 1{"0" * 400}]]}}', "row 2 has a box that is not four numbers"),
+        ('{"id": "a\\ud83d"}', "row 2 holds half a surrogate pair, which is no character: 'a\\ud83d'"),
+        ('{"choices": 5}', "row 2 has choices that are no list, but '5'"),
+        (f'{{"answer": 1{"0" * 5000}}}', "line 2, is neither JSON nor JSONL: Exceeds the limit"),
+        (f'{{"metadata": {"[" * 100_000}}}', "line 2, is nested too deeply to be read"),
+        ("{", "line 2, is neither JSON nor JSONL"),
+    ],
+)
+def test_a_row_that_no_arithmetic_takes_is_one_sentence(tmp_path: Path, bad: str, sentence: str) -> None:
+    row = '{"image": "a.png", "question": "What?", "answer": "red"}'
+    bad = bad if bad == "{" else f"{row[:-1]}, {bad[1:]}"
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n{bad}\n")
+    with pytest.raises(InputError) as error:
+        read_samples(tmp_path / "rows.jsonl")
+    assert sentence in str(error.value) and "rows.jsonl" in str(error.value) and "\n" not in str(error.value)
+    ours = json.loads(row) | {"id": "a", "answers": []}
+    ours.pop("answer")
+    (tmp_path / "samples.jsonl").write_text(json.dumps(ours) + "\n" + bad + "\n")
+    with pytest.raises(InputError, match=r"samples\.jsonl, line 2 is no sample: "):
+        read_samples(tmp_path / "samples.jsonl")

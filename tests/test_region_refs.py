@@ -89,6 +89,8 @@ def test_a_text_without_regions_is_left_alone(noise: Path) -> None:
     view = ZoomEnvironment().reset(Sample("one", str(noise), "Which?"))
     text = "Is <region1> HTML? <b>region 2</b> at [1, 2]"
     assert located(text, (), view, CoordinateSystem.ABSOLUTE) == text
+    for other in ("<region0>", "<region2>"):
+        assert located(other, (Box(0, 0, 9, 9),), view, CoordinateSystem.ABSOLUTE) == other
     assert mentions(text) == []
 
 

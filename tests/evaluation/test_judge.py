@@ -24,7 +24,7 @@ from cof_agent.nano import NANO
 from cof_agent.policy import PolicyError, ScriptedPolicy
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, StopReason, Trajectory
-from tests.backends.test_chat import free_port
+from tests.ports import free_port
 from tests.scripted_teacher import Server
 
 

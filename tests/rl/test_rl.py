@@ -288,15 +288,15 @@ def run(arguments: dict[str, Any]) -> None:
         ({"top_p": 1.5}, "top_p above 0 and at most 1"),
         ({"report_to": "wandb"}, "there is no wandb, or its package is not installed"),
         ({"redraws": -1}, "redraws must be at least 0, not -1"),
-        ({"max_zooms": -1}, "max_zooms must be at least 0, not -1"),
+        ({"max_zooms": -1}, "max_zooms must be 0 or more"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size must be at least 1"),
         (
             {"samples": 3, "per_device_train_batch_size": 32},
             "has 3 samples with a known answer, but 4 are played at once",
         ),
         ({"data": "nowhere"}, "there is no file or folder nowhere"),
-        ({"num_generation": 4}, "no setting num_generation; is num_generations meant"),
-        ({"resolutions": 0}, "resolutions are long sides in pixels, at least 1"),
+        ({"num_generation": 4}, "no setting num_generation; did you mean num_generations"),
+        ({"resolutions": 0}, "invalid Resolutions value: '0'"),
     ],
 )
 def test_bad_input_is_one_sentence(scenes: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:

@@ -200,7 +200,7 @@ def run(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"learning_rat": 1}, "no setting learning_rat; is learning_rate meant"),
+        ({"learning_rat": 1}, "no setting learning_rat; did you mean learning_rate"),
         ({"config": "nowhere.yaml"}, "cannot read the config nowhere.yaml"),
         ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
         ({"data": "nowhere.jsonl"}, "there is no file nowhere.jsonl"),

@@ -222,6 +222,7 @@ def _failure(trajectory: Trajectory, picture: bytes | str, base_right: bool) -> 
         f"{trajectory.zooms} zoom{'' if trajectory.zooms == 1 else 's'}",
         "right in the base run" if base_right else "",
         altered(trajectory) or "",
+        f"unreliable: {trajectory.warning}" if trajectory.warning else "",
     ]
     return {
         "url": data_url("webp", picture) if isinstance(picture, bytes) else "",

@@ -96,6 +96,7 @@ def _outcome(trajectory: Trajectory, limit: int) -> dict[str, Any]:
     return {
         "answer": None if answer is None else [cut(answer, limit), _choice(answer, trajectory.sample.choices)],
         "stop": trajectory.stop.value,
+        "warning": "" if trajectory.warning is None else cut(trajectory.warning, min(limit, 400)),
         "error": None if trajectory.error is None else cut(trajectory.error, min(limit, 2000)),
         "zooms": trajectory.zooms,
         "tokens": _tokens(trajectory.turns),

@@ -40,7 +40,8 @@ function outcome(record) {
     const truth = record.truth.map((one) => spelled(record, one)).join("  or  ");
     list.append(el("div", {}, el("dt", {}, "Truth"), el("dd", { dir: "auto" }, truth)));
   }
-  return list;
+  if (!record.warning) return list;
+  return [list, el("div", { class: "message malformed unreliable" }, el("b", {}, "Unreliable"), record.warning)];
 }
 
 // What training made of the trajectory. A reward that is not scored says so: that is no 0.

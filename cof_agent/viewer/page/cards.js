@@ -65,7 +65,7 @@ function only(facet, value) {
 function look(record, card) {
   const steps = el("ol", { class: "steps" }, record.turns.map((turn) => turnItem(record, turn, card)));
   if (record.left_out) steps.append(el("li", { class: "turn plain fine" }, `${plural(record.left_out, "more turn")} left out for the size of the page.`));
-  if (record.error) steps.append(el("li", { class: "turn plain" }, message("error", "The run failed", record.error)));
+  if (record.error) steps.append(el("li", { class: "turn plain" }, message("error", record.reason ? `Rejected: ${record.reason}` : "The run failed", record.error)));
   return el("div", { class: "look" }, overview(record), steps);
 }
 

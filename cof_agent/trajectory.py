@@ -156,7 +156,8 @@ class Trajectory:
     strategy: how the zooms were spent (`strategies.registry`). resolution: long side in shown pixels at which the overview was
     asked for, where it was. play: which of several plays of the sample this is, from 1. shuffle_seed: of the order of the
     choices, where it was drawn. Of RL: the training `step`, `rewards` by name (None where one could not be scored), the
-    `advantage`, and the `group` of plays that it was computed over. Fields that do not apply are None.
+    `advantage`, and the `group` of plays that it was computed over. warning: why the answer is unreliable, where that is known
+    (`backends.scenes_only`). Fields that do not apply are None.
     """
 
     sample: Sample
@@ -176,6 +177,7 @@ class Trajectory:
     rewards: dict[str, float | None] = field(default_factory=dict)
     advantage: float | None = None
     group: str | None = None
+    warning: str | None = None
 
     @property
     def key(self) -> Key:

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"no sample of {options.data} has a known answer, so that no play can be right.")
     wanted = episodes(samples, plays=options.plays)
     by_key(wanted)
-    common.warn_if_unknown_to_nano(options, Path(samples[0].image))
+    common.warn_if_unknown_to_nano(config.model, samples)
     trajectories = common.agent_of(config).ask_many(
         wanted,
         output=output / "trajectories.jsonl",
@@ -59,7 +59,11 @@ def run(options: argparse.Namespace) -> int:
     )
     ratings = rated(samples, trajectories, options.plays)
     kept = chosen(ratings, low, high)
-    counts = {"unknown": len(every) - len(samples), "failed": sum(one.right is None for one in ratings)}
+    counts = {
+        "unknown": len(every) - len(samples),
+        "failed": sum(one.right is None for one in ratings),
+        "unreliable": sum(one.warning is not None for one in trajectories),
+    }
     summary = _summary(ratings, kept, (low, high)) | counts | common.origin(options, trajectories[0])
     write_atomic(output / "samples.jsonl", "".join(to_json(sample) + "\n" for sample in kept))
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

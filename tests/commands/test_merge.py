@@ -131,6 +131,53 @@ def test_the_merged_checkpoint_is_the_adapted_model(
     assert stat.S_IMODE((output / "model.safetensors").stat().st_mode) & 0o444 == 0o444  # a server may be another user
 
 
+def _older(name: str) -> str:
+    """As transformers before 4.52 named it."""
+    return name.replace("model.language_model.", "model.").replace("model.model.visual.", "model.visual.")
+
+
+OLDER_TARGETS: dict[str, Any] = {
+    "pattern": r"(model\.layers\..*|visual\.blocks\..*)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|proj)",
+    "suffixes": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv", "attn.proj"],
+}
+
+
+@pytest.mark.parametrize("targets", OLDER_TARGETS)
+def test_names_of_an_older_transformers_are_brought_up_to_date(
+    targets: str, adapted: Callable[[str], Adapted], picture: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    one, adapter = adapted("qwen2_5_vl"), tmp_path / "adapter"
+    shutil.copytree(one.adapter, adapter)
+    _rewritten(adapter, lambda weights: {_older(name): value for name, value in weights.items()})
+    _configured(adapter, target_modules=OLDER_TARGETS[targets])
+    assert main(["merge", str(adapter), "-o", str(tmp_path / "out")]) == 0
+    merged = logits(stock(tmp_path / "out"), tmp_path / "out", picture)
+    assert torch.allclose(merged, logits(one.model, one.base, picture), atol=1e-4)
+
+
+def test_ranks_by_older_names_are_kept(adapted: Callable[[str], Adapted], tmp_path: Path) -> None:
+    """Without its rank the wider layer would not fit."""
+    import torch
+
+    adapter, layer = tmp_path / "adapter", "layers.0.self_attn.q_proj"
+    shutil.copytree(adapted("qwen2_5_vl").adapter, adapter)
+
+    def widened(weights: dict[str, Any]) -> dict[str, Any]:
+        doubled = {
+            name: torch.cat([value, 0 * value], dim=0 if ".lora_A." in name else 1)
+            for name, value in weights.items()
+            if f"language_model.{layer}." in name
+        }
+        assert len(doubled) == 2
+        return {_older(name): value for name, value in (weights | doubled).items()}
+
+    _rewritten(adapter, widened)
+    _configured(adapter, rank_pattern={f"model.{layer}": 8}, alpha_pattern={f"model.{layer}": 16})
+    assert main(["merge", str(adapter), "-o", str(tmp_path / "out")]) == 0
+
+
 def test_the_type_is_the_bases_own_or_the_one_asked_for(adapted: Callable[[str], Adapted], tmp_path: Path) -> None:
     """nano has the architecture of the test checkpoint, in bfloat16."""
     from safetensors import safe_open
@@ -409,7 +456,7 @@ def test_training_commands_say_what_is_missing(
     assert "there is no file" in capfd.readouterr().err
     monkeypatch.setattr(launch, "NEEDED", ("peft", "no_such_package"))
     assert main([command]) == 2
-    assert '(no_such_package): pip install "chain-of-focus[train]".' in capfd.readouterr().err
+    assert "(no_such_package): pip install 'no_such_package'." in capfd.readouterr().err
 
 
 @pytest.mark.slow

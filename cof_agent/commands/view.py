@@ -27,9 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "trajectories", metavar="TRAJECTORIES", help="file with trajectories, or the folder that a command wrote"
     )
     option(parser, "output", default="report.html", metavar="PAGE.html", help="page to write")
-    option(
-        parser, "images", help="folder of the images, where they are no longer at their recorded paths (default: none)"
-    )
+    option(parser, "images")
     option(parser, "samples", help="only the first N trajectories (default: all)")
     parser.add_argument("--title", metavar="TEXT", help="headline of the page (default: the name of the file)")
 

@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cof_agent.backends.load import load
+from cof_agent.backends.scenes_only import UnknownPicture, warning_for, warning_of
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import kept_image
 from cof_agent.environment import ZoomEnvironment
@@ -103,6 +105,7 @@ class Agent:
         boxes = tuple(_box(region) for region in regions)
         sample = Sample(Path(path).name, path, question, choices=tuple(choices), regions=boxes)
         check_regions(sample)
+        self._warn([sample])
         return await self.play(Episode(sample), on_event=on_event)
 
     async def play(self, episode: Episode, *, on_event: Callable[[Event], None] | None = None) -> Trajectory:
@@ -149,8 +152,10 @@ class Agent:
         on_done: Done | None = None,
     ) -> list[Trajectory]:
         """As `ask_many`, for code that runs in an event loop."""
+        wanted = [one if isinstance(one, Episode) else episodes([one])[0] for one in samples]
+        self._warn([episode.sample for episode in wanted])
         return await rollout(
-            [one if isinstance(one, Episode) else episodes([one])[0] for one in samples],
+            wanted,
             self._way.graph,
             self.context,
             output=output,
@@ -159,6 +164,11 @@ class Agent:
             retry_errors=retry_errors,
             on_done=on_done,
         )
+
+    def _warn(self, samples: Sequence[Sample]) -> None:
+        """Warns where nano is asked about pictures that it does not know; the records are marked, too."""
+        if (sentence := warning_for(self.config.model, samples)) is not None:
+            warnings.warn(sentence, UnknownPicture, stacklevel=2)
 
     def context(self, episode: Episode) -> Context:
         """What a run of this episode needs beside its state."""
@@ -172,6 +182,7 @@ class Agent:
             details=self._way.details,
             play=episode.play,
             shuffle_seed=episode.shuffle_seed,
+            warning=warning_of(self.config.model, episode.sample),
         )
 
 

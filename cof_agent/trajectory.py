@@ -158,9 +158,10 @@ class Trajectory:
 
     strategy: how the zooms were spent (`strategies.registry`). resolution: long side in shown pixels at which the overview was
     asked for, where it was. play: which of several plays of the sample this is, from 1. shuffle_seed: of the order of the
-    choices, where it was drawn. failure: what failed where it ended in an error, whose sentence is `error`. Of RL: the training
-    `step`, `rewards` by name (None where one could not be scored), the `advantage`, and the `group` of plays that it was computed
-    over. Fields that do not apply are None.
+    choices, where it was drawn. failure: what failed where it ended in an error, whose sentence is `error`. warning: why the
+    answer is unreliable, where that is known (`backends.scenes_only`). Of RL: the training `step`, `rewards` by name (None where
+    one could not be scored), the `advantage`, and the `group` of plays that it was computed over. Fields that do not apply are
+    None.
     """
 
     sample: Sample
@@ -181,6 +182,7 @@ class Trajectory:
     advantage: float | None = None
     group: str | None = None
     failure: Failure | None = None
+    warning: str | None = None
 
     @property
     def key(self) -> Key:

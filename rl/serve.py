@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from trl.scripts import vllm_serve
 
 from cof_agent.errors import InputError
+from cof_agent.output.install import how_to_install
 from cof_agent.training.command import explained
 from rl.settings import Settings, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     if find_spec("vllm") is None:
-        raise InputError('serving needs the package vllm, which is missing: pip install "chain-of-focus[gpu]".')
+        raise InputError(f"serving needs the package vllm, which is missing: {how_to_install('vllm')}.")
     vllm_serve.main(served(parse(arguments)))
 
 

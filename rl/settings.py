@@ -36,9 +36,14 @@ class RunConfig(settings.RunConfig):
     )
     judge: str | None = field(
         default=None,
-        metadata={"help": "model that judges for the reward judge: PROVIDER:MODEL, a folder, or a hub id"},
+        metadata={
+            "metavar": "MODEL",
+            "help": "model that judges for the reward judge: PROVIDER:MODEL, a folder, or a hub id",
+        },
     )
-    judge_base_url: str | None = field(default=None, metadata={"help": "address of the judge's server"})
+    judge_base_url: str | None = field(
+        default=None, metadata={"metavar": "URL", "help": "address of the judge's server"}
+    )
     judge_timeout: float = field(default=60.0, metadata={"help": "seconds for one reply of the judge"})
     judge_concurrency: int = field(
         default=8, metadata={"help": "answers that each process has judged at the same time"}

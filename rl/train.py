@@ -19,6 +19,7 @@ from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
 from cof_agent.output.files import write_atomic
+from cof_agent.output.install import how_to_install
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.resume import last_whole_checkpoint, says_finished, train_and_save
@@ -55,7 +56,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
     """
     run, training = settings.run, settings.training
     if training.use_vllm and not is_vllm_available():
-        raise InputError("use_vllm needs vLLM, which is not installed here: pip install 'chain-of-focus[gpu]'.")
+        raise InputError(f"use_vllm needs vLLM, which is not installed here: {how_to_install('vllm')}.")
     if run.threads:
         torch.set_num_threads(run.threads)
     set_seed(training.seed)

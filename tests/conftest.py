@@ -7,11 +7,12 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
 from PIL import Image, ImageDraw
+
+from tests.checkpoints import write_checkpoint
 
 # Models this small get slower with more threads, and far slower where several processes test at once. Read by torch's import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,14 +20,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The same examples on every machine and in every run.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""The frame that the stock templates of Qwen2-VL, Qwen2.5-VL and Qwen3-VL share."""
 
 # A shell that starts the tests in the background lets them ignore interrupts, which some of them send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -63,72 +56,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     def make(family: str) -> Path:
         if family not in made:
             made[family] = tmp_path_factory.mktemp(family)
-            _write(family, made[family])
+            write_checkpoint(family, made[family])
         return made[family]
 
     return make
-
-
-def _write(family: str, directory: Path) -> None:
-    import torch
-    from transformers import (
-        Qwen2VLConfig,
-        Qwen2VLForConditionalGeneration,
-        Qwen2VLImageProcessorPil,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-    )
-
-    from cof_agent.nano import build
-
-    torch.set_num_threads(1)
-    if family == "qwen2_5_vl":
-        build.random_start(0, directory, CHAT_TEMPLATE)
-        return
-    tokenizer = build.build_tokenizer()
-    tokenizer.chat_template = CHAT_TEMPLATE
-    base = build.build_config(tokenizer)
-    text: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 8192,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [2, 3, 3]},
-        "initializer_range": 0.1,
-    }
-    ids = {
-        name: getattr(base, name)
-        for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    }
-    torch.manual_seed(0)
-    model: Any
-    vision: dict[str, Any]
-    if family == "qwen2_vl":
-        patch = 14
-        vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
-        model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **ids))
-    else:
-        patch = 16
-        vision = {
-            "depth": 3,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "out_hidden_size": 64,
-            "num_position_embeddings": 256,
-            "deepstack_visual_indexes": [0, 1],
-        }
-        text["head_dim"] = 16
-        model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **ids))
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    limits = {"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": 144 * (2 * patch) ** 2}
-    Qwen2VLImageProcessorPil(patch_size=patch, size=limits).save_pretrained(directory)
 
 
 @pytest.fixture(scope="session")

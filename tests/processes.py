@@ -6,10 +6,11 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.ports import free_port
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1"}
 PRELOADED = ["sft.train", "rl.train", "deepspeed", "datasets"]
@@ -21,7 +22,7 @@ def train(module: str, arguments: Sequence[str], processes: int, log: Path) -> N
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     os.environ.update(ENVIRONMENT)  # before the server starts, which imports with it
-    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = []
     for rank in range(processes):
         known = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -42,9 +43,3 @@ def _run(module: str, arguments: Sequence[str], environment: Mapping[str, str], 
     os.dup2(file, 2)
     sys.argv = [module, *arguments]
     importlib.import_module(module).main(arguments)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -55,6 +55,14 @@ class TestViews:
         view = ENVIRONMENT.reset(sample)
         assert view == View(SIZE, Box(0, 0, 2000, 1200), Size(700, 420))
 
+    def test_an_overview_is_as_long_as_asked_and_no_longer_than_the_source(self) -> None:
+        def shown(side: int | None, size: Size = SIZE) -> Size:
+            return ENVIRONMENT.at(side).overview(size).shown_size
+
+        assert (shown(None), shown(1000), shown(280)) == (Size(700, 420), Size(980, 588), Size(280, 168))
+        small = Size(300, 200)  # on the grid as it is it would have more pixels than the source
+        assert shown(3000, small) == shown(300, small) == Size(280, 196)
+
     def test_a_crop_is_enlarged_and_shown_at_twice_its_pixels(self) -> None:
         view = zoomed((70, 70, 140, 140))  # 200 source pixels a side, 300 with the margin
         assert view.region == Box(150, 150, 450, 450)
@@ -163,6 +171,11 @@ class TestSteps:
     def test_what_cannot_be_done_is_said(self, action: Action, sentence: str) -> None:
         (observation,) = ENVIRONMENT.step([action], [overview()])
         assert observation.view is None and observation.error == sentence
+
+    def test_what_is_no_action_is_said_beside_the_end_of_the_budget(self) -> None:
+        actions: list[Action] = [Malformed("No."), Zoom((0, 0, 50, 50)), Zoom((0, 0, 60, 60)), Malformed("Nor that.")]
+        observations = ZoomEnvironment(replace(SETTINGS, max_zooms=0)).step(actions, [overview()])
+        assert [one.error for one in observations] == ["No.", "No zooms are left: answer with what you have seen."]
 
     def test_images_of_the_same_turn_cannot_be_named_yet(self) -> None:
         _, refused = ENVIRONMENT.step([Zoom((0, 0, 50, 50)), Zoom((0, 0, 50, 50), 2)], [overview(), zoomed()])
@@ -296,6 +309,15 @@ class TestImages:
         for number in range(20):
             one = Sample(str(number), str(tmp_path / "a.png"), "?", boxes=(Box(900, 500, 1100, 700),))
             assert shuffled.image(one, zoomed((0, 0, 100, 100))).getextrema() == ((0, 0),) * 3
+
+    def test_shuffled_crops_are_away_from_where_they_were_asked_for(self, tmp_path: Path) -> None:
+        shuffled, view = ZoomEnvironment(replace(SETTINGS, crop="shuffled")), zoomed((200, 200, 300, 300))
+        image = Image.new("RGB", (2000, 1200))
+        image.paste((255, 0, 0), view.region.pixels())
+        image.save(tmp_path / "a.png")
+        for number in range(20):
+            one = Sample(str(number), str(tmp_path / "a.png"), "?")
+            assert shuffled.image(one, view).getextrema() == ((0, 0),) * 3
 
     def test_where_there_is_no_other_place_a_shuffled_crop_is_blank(self, sample: Sample) -> None:
         everything = zoomed((0, 0, 700, 420))

@@ -98,6 +98,14 @@ class TestCrops:
             expected = source.crop(region).resize((224, 140), Image.Resampling.BICUBIC)
             assert shown.mode == "RGB" and shown.tobytes() == expected.tobytes()
 
+    def test_what_is_made_far_smaller_is_averaged_first(self, tmp_path: Path) -> None:
+        picture(size=(900, 600)).save(tmp_path / "a.png")
+        source = open_source(tmp_path / "a.png")
+        shown = source.show(View(source.size, whole(source.size), Size(84, 56)))
+        pixels = source.crop(whole(source.size))
+        quick, slow = (pixels.resize((84, 56), Image.Resampling.BICUBIC, reducing_gap=gap) for gap in (2.0, None))
+        assert shown.tobytes() == quick.tobytes() != slow.tobytes()
+
     def test_no_resize_at_equal_size_and_always_a_copy(self, path: Path) -> None:
         source = open_source(path)
         for region in (Box(0, 0, 56, 28), whole(source.size)):

@@ -25,7 +25,7 @@ from cof_agent.geometry import Box, CoordinateSystem, Size, View, read_box
 from cof_agent.graphs import focus
 from cof_agent.graphs.steps import Context
 from cof_agent.policy import ScriptedPolicy
-from cof_agent.region_refs import located, mentions, read_region, rounds
+from cof_agent.region_refs import check_regions, located, mentions, read_region, rounds
 from cof_agent.strategies import registry as strategies
 from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import Sample, StopReason, Trajectory, from_json, read_jsonl, to_json
@@ -89,6 +89,8 @@ def test_a_text_without_regions_is_left_alone(noise: Path) -> None:
     view = ZoomEnvironment().reset(Sample("one", str(noise), "Which?"))
     text = "Is <region1> HTML? <b>region 2</b> at [1, 2]"
     assert located(text, (), view, CoordinateSystem.ABSOLUTE) == text
+    for other in ("<region0>", "<region2>"):
+        assert located(other, (Box(0, 0, 9, 9),), view, CoordinateSystem.ABSOLUTE) == other
     assert mentions(text) == []
 
 
@@ -187,6 +189,19 @@ def test_a_file_of_samples_is_checked_as_a_whole(noise: Path, tmp_path: Path) ->
 def test_further_rounds_may_name_what_the_first_does_not(sample: Sample) -> None:
     talk = replace(sample, question="What is <region1>?", metadata={"rounds": [["And <region2>?", "a bat"]]})
     assert rounds(talk) == [("What is <region1>?", "red"), ("And <region2>?", "a bat")]
+
+
+def test_regions_are_named_in_choices_and_further_rounds_too(sample: Sample) -> None:
+    chosen = replace(sample, question="Which is red?", choices=("<region1>", "<region2>"))
+    check_regions(chosen)
+    assert rounds(chosen) == [("Which is red?\n<region1>\n<region2>", "red")]
+    one = replace(sample, question="What is <region1>?", regions=sample.regions[:1])
+    check_regions(one)
+    with pytest.raises(InputError, match="names <region2>, but only 1 region is given"):
+        check_regions(replace(one, metadata={"rounds": [["And <region2>?", "a bat"]]}))
+    for edge in (math.inf, math.nan):
+        with pytest.raises(InputError, match="region 1 of one is not four finite numbers"):
+            check_regions(replace(one, regions=(Box(0, 0, edge, 5),)))
 
 
 @given(st.text(max_size=30))

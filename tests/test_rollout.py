@@ -76,6 +76,7 @@ def test_results_do_not_depend_on_concurrency(samples: list[Sample], tmp_path: P
 
 def test_no_output_is_needed(samples: list[Sample]) -> None:
     assert len(run(samples[:2])) == 2
+    assert len(run(samples[:2], concurrency=0)) == 2  # at least one at a time
     assert run([]) == []
 
 

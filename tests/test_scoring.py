@@ -37,6 +37,7 @@ MATCHING: dict[tuple[str, str, tuple[str, ...]], bool] = {
     ("A", "A", ("B", "A")): True,  # the text of a choice goes before its letter
     ("B", "A", ("B", "A")): False,
     ("A red one", "red", ("red", "blue")): False,
+    ("red, blue", "red blue", ()): False,  # commas go from numbers only
     ("ＲＥＤ", "red", ()): True,
     ("", "red", ()): False,
 }
@@ -72,6 +73,8 @@ NUMBERS: dict[tuple[str | None, str], bool | None] = {
     ("10.4", "10.0"): True,
     ("10.5", "10.0"): True,  # 5 % are within
     ("10.51", "10.0"): False,
+    ("10", "10.4"): True,  # it is the truth that must be met exactly, or need not
+    ("12.2", "12"): False,
     ("-10.0", "10.0"): False,
     ("\N{MINUS SIGN}10.2", "-10.0"): True,
     ("0.1", "0.0"): False,
@@ -164,6 +167,12 @@ def test_the_format_is_right_when_every_turn_is_and_the_last_one_answers() -> No
         assert scoring.well_formed(run(answer, sample, *turns)) is False, (answer, turns)
 
 
+def test_one_thing_that_is_no_action_makes_a_run_malformed() -> None:
+    sample, bad, good = Sample("s", "i", "q"), Malformed("No."), Answer("red")
+    assert scoring.malformed(run("red", sample, Turn("", (good, bad)), Turn("", (good,))))
+    assert not scoring.malformed(run("red", sample, Turn("", (good,))))
+
+
 def crop(x: float) -> Observation:
     return Observation(View(Size(400, 300), Box(x, 0, x + 100, 100), Size(112, 112)))
 
@@ -177,6 +186,7 @@ def test_targets_are_hit_when_crops_cover_half_of_each() -> None:
         scoring.target_hits(run("red", sample, Turn("", (zoom,), (crop(0),)), Turn("", (zoom,), (crop(240),)))) is True
     )
     assert scoring.target_hits(run("red", sample, Turn("", (zoom, zoom), (crop(0), crop(260))))) is False
+    assert scoring.target_hits(run("red", sample, Turn("", (zoom, zoom), (crop(50), crop(250))))) is True
 
 
 def test_figures_count_each_thing_once() -> None:

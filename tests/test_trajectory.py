@@ -121,6 +121,17 @@ def test_what_the_trajectory_counts() -> None:
     assert unopened.views == () and unopened.zooms == 0
 
 
+def test_what_one_of_two_does_not_know_stays_unknown() -> None:
+    assert Tokens(1, 2) + Tokens(3, 4) == Tokens(4, 6)
+    assert Tokens(None, 2) + Tokens(3, 4) == Tokens(3, 4) + Tokens(None, 2) == Tokens(None, 6)
+    assert Tokens(1, None) + Tokens(3, 4) == Tokens(4, None)
+
+
+def test_the_boxes_of_a_turn_are_those_of_its_zooms() -> None:
+    actions = (Malformed("No."), Zoom((1, "2"), 3), Use("turned", {"degrees": 90}), Zoom((), 0))
+    assert Turn("", actions).boxes == (((1, "2"), 3), ((), 0))
+
+
 class TestCutOff:
     line = to_json(SAMPLE).encode()
 
@@ -328,3 +339,4 @@ def test_write_atomic_replaces_whole_files_and_leaves_nothing_behind(tmp_path: P
         write_atomic(path, "\ud800")
     assert path.read_text(encoding="utf-8") == "twö"
     assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644  # a temporary file is its owner's alone

@@ -19,6 +19,7 @@ from cof_agent.backends import families
 from cof_agent.cache import Recent
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import CoordinateSystem, PixelLimits
+from cof_agent.output.install import how_to_install
 from cof_agent.policy import GREEDY, Completion, PolicyError, Sampling, begun
 from cof_agent.protocol import begins_anew
 from cof_agent.trajectory import Tokens
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Clients = dict[Sampling, "BaseChatModel"]
 
 _PNG_CHARACTERS = 256 * 2**20  # of encoded images that are kept
+PACKAGES = ("langchain", "langchain-openai", "openai")  # without which no served model can be asked
 _RETRY_STATUS = (408, 409, 425, 429)
 
 
@@ -206,11 +208,11 @@ def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChat
     try:
         from langchain.chat_models import init_chat_model
     except ImportError:
-        raise InputError('served models need another package: pip install "chain-of-focus[api]".') from None
+        raise InputError(f"served models need other packages: {how_to_install(*PACKAGES)}.") from None
     try:
         client: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
     except ImportError as error:
-        hint = 'pip install "chain-of-focus[api]"' if provider == "openai" else said(error)
+        hint = how_to_install(*PACKAGES) if provider == "openai" else said(error)
         raise InputError(f"the provider {provider or model} needs another package: {hint}") from None
     except Exception as error:  # what clients make of a missing key or a bad URL is not limited
         raise InputError(f"cannot use {model} of {provider or 'an unnamed provider'}: {_sentence(error)}") from None

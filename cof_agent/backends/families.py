@@ -116,6 +116,21 @@ class Modules:
         tower, levels = self.tower.rpartition(".")[2], getattr(vision_config, self.levels) if self.levels else ()
         return [f"{tower}.{self.projector}", *(f"{self.level_projectors}.{level}" for level in range(len(levels)))]
 
+    @property
+    def older_names(self) -> dict[str, str]:
+        """Patterns of the paths that transformers before 4.52 knew, each with what takes its place: the language model was the
+        root's own, and the tower stood beside it."""
+        root, _, tower = self.tower.rpartition(".")
+        now = "|".join(part.rpartition(".")[2] for part in (self.language, self.tower))
+        return {rf"^{tower}\.": f"{self.tower}.", rf"^{root}\.(?!({now})\.)": f"{self.language}."}
+
+    def current(self, name: str) -> str:
+        """The path of today for a module, or a weight in it, that may have an older one."""
+        for pattern, new in self.older_names.items():
+            if re.match(pattern, name):
+                return re.sub(pattern, new, name)
+        return name
+
     def in_tower(self, parameter: str) -> bool:
         """Whether a parameter of the model, named with or without PEFT's prefix, is one of the tower or its projectors."""
         return f"{self.tower}." in parameter

@@ -3,7 +3,7 @@
     python -m cof_agent.backends.serve MODEL --port 8000
 
 It is `transformers serve` with our loader of processors, in the precision in which the local backend would run; all
-further options are its own (`--help` lists them). Needs `pip install "chain-of-focus[api]"`.
+further options are its own (`--help` lists them). It says which packages it needs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.install import how_to_install
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     missing = [name for name in ("uvicorn", "fastapi", "openai") if find_spec(name) is None]
     if missing:
-        raise InputError(f'serving needs {" and ".join(missing)}: pip install "chain-of-focus[api]".')
+        raise InputError(f"serving needs {' and '.join(missing)}: {how_to_install(*missing)}.")
     import transformers
 
     from cof_agent.backends.checkpoint import is_small_checkpoint, place

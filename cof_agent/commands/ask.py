@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     sample = Sample(image.name, str(image), options.question, choices=tuple(options.choice), regions=regions)
     _check(sample, options)
     config = common.config_of(options, **({"strategy": REGIONS_FIRST} if options.region_crops else {}))
-    common.warn_if_unknown_to_nano(options, image)
+    common.warn_if_unknown_to_nano(config.model, [sample])
     agent = common.agent_of(config)
     steps = common.console(quiet=options.json or options.quiet)
     trajectory = asyncio.run(agent.play(Episode(sample), on_event=lambda event: _show(steps, event)))
@@ -129,7 +129,7 @@ def _line(console: Console, label: str, text: str, style: str, text_style: str =
     """One line of the report: what it is, and its text, which may come from the model."""
     from cof_agent.output.terminal import styled
 
-    console.print(styled((label, style), " " * (10 - len(label)), (text, text_style)), soft_wrap=True)
+    console.print(styled((label, style), " " * (11 - len(label)), (text, text_style)), soft_wrap=True)
 
 
 def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
@@ -160,6 +160,8 @@ def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
 def _close(trajectory: Trajectory, console: Console) -> int:
     if trajectory.stop is StopReason.ANSWERED:
         _show_choice(console, trajectory.answer or "", trajectory.sample.choices)
+        if trajectory.warning is not None:
+            _line(console, "unreliable", trajectory.warning, "bold yellow")
         return 0
     if trajectory.overview is None:  # the header could be read, the pixels not
         raise InputError(trajectory.error or "the image cannot be opened.")

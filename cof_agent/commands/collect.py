@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
@@ -19,8 +20,17 @@ from cof_agent.episodes import Episode, Resolutions, drawn
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO
 from cof_agent.output.escape import for_terminal
-from cof_agent.teacher.rules import BOXES, RULES, AnnotatedBoxes, RulePlanner, RuleSummariser, RuleVerifier
-from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
+from cof_agent.output.install import how_to_install
+from cof_agent.teacher.rules import (
+    BOXES,
+    RULES,
+    AnnotatedBoxes,
+    RulePlanner,
+    RuleSummariser,
+    RuleVerifier,
+    nested_boxes,
+)
+from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 
 if TYPE_CHECKING:
     from cof_agent.policy import Policy
@@ -80,9 +90,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if "parquet" in options.export and find_spec("pyarrow") is None:
-        raise InputError("--export parquet needs the package pyarrow: pip install 'chain-of-focus[train]'.")
+        raise InputError(f"--export parquet needs the package pyarrow: {how_to_install('pyarrow')}.")
     output, shard = Path(options.output), shards.parse(options.shard)
     wanted = drawn(common.samples(options, output), options.resolutions, options.seed)
+    _check_roles(options, [episode.sample for episode in wanted])
     summary = _collected(options, wanted, output, shard)
     _print(summary, output, quiet=options.quiet)
     code = _report_errors(summary, output)
@@ -101,6 +112,27 @@ def _report_errors(summary: dict[str, Any], output: Path) -> int:
     rejected = read_jsonl(output / "rejected.jsonl", Trajectory)
     searched = [one for one in rejected if one.failure or one.stop is not StopReason.ERROR]
     return common.report_errors(searched, "and are rejected", others=summary["kept"])
+
+
+def _check_roles(options: argparse.Namespace, samples: Sequence[Sample]) -> None:
+    """What the players of the roles cannot do with these samples is said before a model is loaded.
+
+    Raises:
+        InputError: if no sample has the boxes that the locator reads.
+    """
+    if _player(options, "locator") == BOXES:
+        without = sum(not nested_boxes(sample) for sample in samples)
+        others = f"name a model that finds things: --teacher MODEL, --locator MODEL or --locator {DETECTOR}HUB_ID"
+        if without == len(samples):
+            raise InputError(f"the locator reads the boxes of the samples, and none of them has any; {others}.")
+        if without:
+            sentence = f"{without:,} of {len(samples):,} samples have no boxes for the locator to read; {others}."
+            print(f"cof collect: {sentence}", file=sys.stderr)
+    common.warn_if_unknown_to_nano(_player(options, "describer"), samples)
+
+
+def _player(options: argparse.Namespace, role: str) -> str:
+    return str(getattr(options, role) or options.teacher or ROLES[role])
 
 
 def _collected(
@@ -154,7 +186,9 @@ def search_of(options: argparse.Namespace) -> Search:
     config = AgentConfig(**{name: getattr(options, name) for name in VIEWS}, tools=tuple(options.tools))
     check(config)
     settings = config.settings(describer)
-    return Search(cast, settings, options.glances, options.attempts, options.seed, options.timeout)
+    return Search(
+        cast, settings, options.glances, options.attempts, options.seed, options.timeout, _player(options, "describer")
+    )
 
 
 def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
@@ -166,9 +200,7 @@ def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
     def policy(spec: str) -> Policy:
         return load_policy(_config(options, spec))
 
-    planner, locator, describer, verifier, summariser = (
-        getattr(options, role) or options.teacher or default for role, default in ROLES.items()
-    )
+    planner, locator, describer, verifier, summariser = (_player(options, role) for role in ROLES)
     cast = Cast(
         RulePlanner() if planner == RULES else AskedPlanner(policy(planner)),
         _locator(locator, policy),

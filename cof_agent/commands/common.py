@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shlex
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof_agent.backends import load
-from cof_agent.backends.families import EXAMPLE
 from cof_agent.backends.fingerprint import fingerprint, weight_files
+from cof_agent.backends.scenes_only import UnknownPicture, warning_for
 from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.source import Source
-from cof_agent.nano import NANO
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import make_folder
 from cof_agent.output.origin import read_origin, refuse_others, write_origin
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
     from cof_agent.episodes import Episode
 
 PACKAGES = ("chain-of-focus", "torch", "transformers", "langgraph", "pillow", "numpy")  # whose versions a result names
-SCENES_ONLY = (
-    "cof: nano knows only the scenes that `cof scenes` draws; for any other picture its answer means nothing "
-    f"(use --model with a real checkpoint, e.g. {EXAMPLE})."
-)
 
 
 def config_of(options: argparse.Namespace, **overrides: Any) -> AgentConfig:
@@ -192,17 +187,8 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     return terminal.console(stderr=stderr, quiet=quiet)
 
 
-def warn_if_unknown_to_nano(options: AgentConfig | argparse.Namespace, image: Path) -> None:
-    """One line on stderr when nano is asked about a picture that is no scene of ours."""
-    if options.model == NANO and not getattr(options, "quiet", False) and not _is_scene(image):
-        print(SCENES_ONLY, file=sys.stderr)
-
-
-def _is_scene(image: Path) -> bool:
-    """Whether the samples.jsonl that `cof scenes` writes beside `images/` names this picture."""
-    samples = image.resolve().parent.parent / "samples.jsonl"
-    try:
-        with open(samples, encoding="utf-8") as file:
-            return any(json.loads(line).get("image", "").endswith(image.name) for line in file if line.strip())
-    except (OSError, ValueError, AttributeError):
-        return False
+def warn_if_unknown_to_nano(model: str, samples: Sequence[Sample]) -> None:
+    """One line on stderr where nano is asked about pictures that are no scenes of ours; `Agent` need not say it again."""
+    if (sentence := warning_for(model, samples)) is not None:
+        print(f"cof: {sentence}", file=sys.stderr)
+        warnings.simplefilter("ignore", UnknownPicture)

@@ -19,6 +19,7 @@ from cof_agent.evaluation import compare
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
 from cof_agent.output.escape import for_csv, for_markdown
 from cof_agent.output.files import write_atomic
+from cof_agent.output.install import how_to_install
 from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.plots import write_plots
 
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     plots = write_plots(runs, output) if find_spec("matplotlib") is not None else None
     write_comparison(runs, compared, plots, output / "report.html")
     if plots is None and not options.quiet:
-        print('cof compare: no plots without matplotlib (pip install "chain-of-focus[plot]").', file=sys.stderr)
+        print(f"cof compare: no plots without matplotlib ({how_to_install('matplotlib')}).", file=sys.stderr)
     common.console().print(_table(together, SIDE_BY_SIDE, wrapped=True))
     console = common.console(quiet=options.quiet)
     for other, rows in tables.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cof_agent import scoring
 from cof_agent.backends.load import check, load
+from cof_agent.backends.scenes_only import KNOWS
 from cof_agent.commands import common
 from cof_agent.commands.options import add_agent, add_samples, option
 from cof_agent.data import shards
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     taken = _asked(shard.of(samples), options)
     if not taken:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
-    common.warn_if_unknown_to_nano(options, Path(samples[0].image))
+    common.warn_if_unknown_to_nano(config.model, samples)
     resumed = common.check_settings(config, output)
     with shards.part(output, shard) if shard.count > 1 else nullcontext(output / WHOLE) as part:
         trajectories = common.played(config, taken, part, options, resumed=resumed)
@@ -116,6 +117,7 @@ def _sum_up(options: argparse.Namespace, trajectories: Sequence[Trajectory], out
     score, judge = _score(options, trajectories, output)
     tables = {"by_zooms_needed": _zooms_needed(trajectories[0])}
     summary = summarise(trajectories, score, tables) | common.origin(options, trajectories[0]) | judge
+    summary["unreliable"] = sum(one.warning is not None for one in trajectories)
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output, quiet=options.quiet)
 
@@ -208,6 +210,8 @@ def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
         for row, figures in summary.get(name, {}).items():
             table.add_row(f"{name.removeprefix('by_').replace('_', ' ')} {row}", *cells(figures))
     common.console().print(table)
+    if summary["unreliable"]:
+        common.console().print(f"unreliable: {summary['unreliable']} answers; {KNOWS}.")
     details = common.console(quiet=quiet)
     if plays := summary.get("plays"):
         details.print(f"accuracy over plays: mean {plays['mean_accuracy']:.3f}, deviation {plays['sd_accuracy']:.3f}")

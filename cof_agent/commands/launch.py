@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cof_agent.errors import InputError, said
+from cof_agent.output.install import how_to_install
 from cof_agent.training.shipped import shipped
 
 NEEDED = ("trl", "peft", "accelerate", "datasets")
-EXTRA = "chain-of-focus[train]"
 
 
 def check(options: argparse.Namespace) -> None:
@@ -26,7 +26,9 @@ def check(options: argparse.Namespace) -> None:
         InputError: if packages are missing, or the file of `--accelerate`.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InputError(f'training needs packages that are missing ({", ".join(missing)}): pip install "{EXTRA}".')
+        raise InputError(
+            f"training needs packages that are missing ({', '.join(missing)}): {how_to_install(*missing)}."
+        )
     if options.accelerate and not Path(shipped(options.accelerate)).is_file():
         raise InputError(f"there is no file {options.accelerate}; make one with `accelerate config`.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cof_agent.backends import families
 from cof_agent.backends.load import quiet
 from cof_agent.commands.options import option
 from cof_agent.errors import InputError, first_sentence, said
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.install import how_to_install
 
-TRAIN_EXTRA = 'pip install "chain-of-focus[train]"'
+PEFT_PREFIX = "base_model.model."  # of the weights of an adapter
+_ADAPTED = re.compile(r"(.*)\.lora_(?:embedding_)?A(?:\.weight)?")
 CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -35,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     output, adapter = Path(options.output).resolve(), Path(options.adapter)
     if find_spec("peft") is None:
-        raise InputError(f"merging needs the package peft: {TRAIN_EXTRA}.")
+        raise InputError(f"merging needs the package peft: {how_to_install('peft')}.")
     above, config = _folder_above(output), _adapter_config(adapter)
     base, revision = (options.model, None) if options.model else (config.base_model_name_or_path, config.revision)
     if not base:
@@ -139,13 +143,18 @@ def _base(base: str, revision: str | None, dtype: str | None) -> Any:
 
 
 def _folded(model: Any, config: Any, adapter: Path, base: str) -> Any:
-    """Raises InputError if PEFT cannot merge the two, or a weight of the adapter has no place in the model, or a place no
-    weight, of which PEFT would only warn."""
+    """The model with the adapter in it. Names of an older transformers are brought up to date.
+
+    Raises:
+        InputError: if PEFT cannot merge the two, or a weight of the adapter has no place in the model, or a place no weight, of
+            which PEFT would only warn.
+    """
     from peft import get_peft_model
 
     try:
+        renamed = _renamed(model, config, adapter)
         wrapped = get_peft_model(model, config)
-        result = wrapped.load_adapter(str(adapter), "default", torch_device="cpu")
+        result = wrapped.load_adapter(str(adapter), "default", torch_device="cpu", key_mapping=renamed)
         strange = [*result.unexpected_keys, *result.missing_keys]
         merged = None if strange else wrapped.merge_and_unload(safe_merge=True)
     except Exception as error:  # weights that are cut off, of another shape, or not a number
@@ -153,10 +162,28 @@ def _folded(model: Any, config: Any, adapter: Path, base: str) -> Any:
         raise InputError(f"the adapter {adapter} cannot be merged into {base}: {reason}.") from None
     if strange:
         raise InputError(
-            f"the adapter {adapter} is for another model than {base}: {len(strange)} weights have no counterpart, such "
-            f"as {strange[0]}; name its own model with --model."
+            f"the names of the adapter {adapter} and of {base} differ: {len(strange)} weights have no counterpart, such "
+            f"as {strange[0]}; name the model that it was trained for with --model, or load both as its own program does."
         )
     return merged
+
+
+def _renamed(model: Any, config: Any, adapter: Path) -> dict[str, str]:
+    """What brings the adapter's names up to date, if they are older (`Modules.older_names`); `config` is changed accordingly."""
+    from peft.utils.save_and_load import load_peft_weights
+
+    modules = families.of(model.config).modules
+    names = [name.removeprefix(PEFT_PREFIX) for name in load_peft_weights(str(adapter), device="cpu")]
+    if all(modules.current(name) == name for name in names):
+        return {}
+    # The modules by their whole names: a pattern that found them under the older names may find none, or others.
+    found = (_ADAPTED.match(modules.current(name)) for name in names)
+    config.target_modules = {one[1] for one in found if one}
+    config.exclude_modules = None
+    for patterns in ("rank_pattern", "alpha_pattern"):
+        given = getattr(config, patterns) or {}
+        setattr(config, patterns, {modules.current(name): value for name, value in given.items()})
+    return modules.older_names
 
 
 def _save(model: Any, dtype: Any, folder: Path) -> None:

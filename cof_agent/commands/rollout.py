@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"no sample of {options.data} has a known answer, so that no play can be right.")
     wanted = episodes(samples, plays=options.plays)
     by_key(wanted)
-    common.warn_if_unknown_to_nano(options, Path(samples[0].image))
+    common.warn_if_unknown_to_nano(config.model, samples)
     resumed = common.check_settings(config, output)
     trajectories = common.played(config, wanted, output / "trajectories.jsonl", options, resumed=resumed)
     ratings = rated(samples, trajectories, options.plays)
@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         "errors": failures(trajectories),
         "unknown": len(every) - len(samples),
         "failed": sum(one.right is None for one in ratings),
+        "unreliable": sum(one.warning is not None for one in trajectories),
     }
     summary = _summary(ratings, kept, (low, high)) | counts | common.origin(options, trajectories[0])
     write_atomic(output / "samples.jsonl", "".join(to_json(sample) + "\n" for sample in kept))

@@ -18,6 +18,7 @@ from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError
 from cof_agent.output.files import make_folder, unwritable, write_atomic
+from cof_agent.output.install import how_to_install
 from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import Trajectory
 
@@ -47,7 +48,7 @@ def to_parquet(trajectories: Iterable[Trajectory], path: Path) -> int:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError:
-        raise InputError("Parquet needs the package pyarrow: pip install 'chain-of-focus[train]'.") from None
+        raise InputError(f"Parquet needs the package pyarrow: {how_to_install('pyarrow')}.") from None
     part = arrow.struct([("type", arrow.string()), ("text", arrow.string())])
     message = arrow.struct([("role", arrow.string()), ("content", arrow.list_(part))])
     image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])

@@ -75,7 +75,7 @@ class Context:
     """What a run needs beside its state.
 
     prompt: replaces the system message. timeout: seconds for one assistant message, waiting in a queue included.
-    strategy, details: recorded, the details among the settings. play, shuffle_seed: as in `Trajectory`.
+    strategy, details: recorded, the details among the settings. play, shuffle_seed, warning: as in `Trajectory`.
     """
 
     policy: Policy
@@ -87,6 +87,7 @@ class Context:
     details: Mapping[str, Any] = field(default_factory=dict)
     play: int | None = None
     shuffle_seed: int | None = None
+    warning: str | None = None
 
     async def images(self, sample: Sample, views: tuple[View, ...]) -> list[Image]:
         """The pixels of the views; the environment keeps them, so they are no part of the state."""
@@ -308,6 +309,7 @@ class Graph:
             play=context.play,
             shuffle_seed=context.shuffle_seed,
             failure=now.failure,
+            warning=context.warning,
             **self.made_with(context),
         )
 

@@ -244,7 +244,7 @@ class Requests:
                     except InputError as error:
                         refused.append(str(error))
                 if samples and not trajectories:
-                    common.warn_if_unknown_to_nano(self.options.agent, Path(samples[0].image))
+                    common.warn_if_unknown_to_nano(self.options.agent.model, samples)
                 trajectories += self._played(samples, how, file, progress)
         return trajectories, refused
 

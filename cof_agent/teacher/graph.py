@@ -20,6 +20,7 @@ from langgraph.runtime import Runtime
 from typing_extensions import TypedDict
 
 from cof_agent import protocol
+from cof_agent.backends.scenes_only import warning_of
 from cof_agent.environment import FULL_DETAIL, ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
@@ -55,7 +56,8 @@ PART = 6  # grid cells: the least side of the part of an overview that is looked
 @dataclass(frozen=True, slots=True)
 class Search:
     """What does not change from sample to sample. glances: times that the overview must suffice, for it to do so.
-    attempts: answers that may be proposed. seed: of the sampled glances. timeout: seconds for one reply."""
+    attempts: answers that may be proposed. seed: of the sampled glances. timeout: seconds for one reply. describer: the name by
+    which its model was loaded; what nano says of other pictures than its own is marked."""
 
     cast: Cast
     settings: ZoomSettings
@@ -63,6 +65,7 @@ class Search:
     attempts: int = 4
     seed: int = 0
     timeout: float = 600.0
+    describer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +341,13 @@ def _trajectory(state: State, context: Context) -> Trajectory:
         made = _so_far(state, context)
     spent = asdict(context.errand.spent) | {"wrong_answers": state.get("wrong", 0)}
     error = f"{refused[0].value}: {refused[1]}" if refused else None
-    settings = {**context.environment.settings.to_dict(), "teacher": spent}
-    return replace(made, error=error, settings=settings, failure=_FAILURES.get(refused[0]) if refused else None)
+    return replace(
+        made,
+        error=error,
+        warning=warning_of(context.search.describer, context.errand.sample),
+        failure=_FAILURES.get(refused[0]) if refused else None,
+        settings={**context.environment.settings.to_dict(), "teacher": spent},
+    )
 
 
 _FAILURES: dict[Refusal, Failure] = {Refusal.POLICY: "model", Refusal.IMAGE: "image"}

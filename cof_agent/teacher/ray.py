@@ -15,6 +15,7 @@ from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
+from cof_agent.output.install import how_to_install
 from cof_agent.output.origin import check_origin
 from cof_agent.teacher import collect
 from cof_agent.teacher import graph as teacher
@@ -45,7 +46,7 @@ def collect_on_ray(
     try:
         import ray
     except ImportError:
-        raise InputError("--ray needs another package: pip install 'chain-of-focus[ray]'.") from None
+        raise InputError(f"--ray needs another package: {how_to_install('ray')}.") from None
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     shard = shard or Shard()

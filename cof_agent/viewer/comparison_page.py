@@ -15,6 +15,7 @@ from cof_agent.evaluation import compare, controls
 from cof_agent.evaluation import metrics as evaluate
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, Run, side_by_side
 from cof_agent.output.files import write_atomic
+from cof_agent.output.install import how_to_install
 from cof_agent.protocol import lettered
 from cof_agent.trajectory import Trajectory
 from cof_agent.viewer import templates
@@ -62,6 +63,7 @@ def write_comparison(
         figures=_figures(runs),
         together={"title": SIDE_BY_SIDE, "headings": headings, "rows": lines},
         differences=[_difference(base.name, name, found) for name, found in compared.items()],
+        install=how_to_install("matplotlib"),
         plots=None if plots is None else [_plot(path) for path in plots],
         controls=controls.findings(runs),
         letters=[_letters(run.name, found) for run in runs if (found := controls.letters(run.trajectories))],
@@ -223,6 +225,7 @@ def _failure(trajectory: Trajectory, picture: bytes | str, base_right: bool) -> 
         f"{trajectory.zooms} zoom{'' if trajectory.zooms == 1 else 's'}",
         "right in the base run" if base_right else "",
         altered(trajectory) or "",
+        f"unreliable: {trajectory.warning}" if trajectory.warning else "",
     ]
     return {
         "url": data_url("webp", picture) if isinstance(picture, bytes) else "",

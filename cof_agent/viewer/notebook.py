@@ -117,6 +117,7 @@ def _notes(trajectory: Trajectory) -> list[str]:
         for name, value in list(trajectory.rewards.items())[:_MOST_NOTES]
     ]
     notes = [
+        "" if trajectory.warning is None else f"Unreliable: {trajectory.warning}",
         f"Truth: {truth}" if truth else "",
         "Dashed: what the question is about" if sample.boxes or sample.regions else "",
         altered(trajectory) or "",

@@ -289,6 +289,8 @@ def _verdict(trajectory: Trajectory, width: int, unit: float, font: str | None) 
         notes.append("Dashed: what the question is about")
     if (sentence := altered(trajectory)) is not None:
         notes.append(sentence)
+    if trajectory.warning is not None:
+        notes.append(f"Unreliable: {trajectory.warning}")
     if notes:
         paragraphs.append(("        ".join(notes), round(26 * unit), _QUIET, 2))
     return _paragraphs(paragraphs, width, unit, font)

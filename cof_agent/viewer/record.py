@@ -15,6 +15,7 @@ from cof_agent.geometry import Box, View
 from cof_agent.protocol import lettered, thought
 from cof_agent.region_refs import in_source_pixels
 from cof_agent.scoring import choice_of
+from cof_agent.teacher.accept import Refusal
 from cof_agent.trajectory import Action, Answer, Observation, Trajectory, Turn, Use, Zoom, views_of
 from cof_agent.viewer.templates import cut
 
@@ -96,11 +97,19 @@ def _outcome(trajectory: Trajectory, limit: int) -> dict[str, Any]:
     return {
         "answer": None if answer is None else [cut(answer, limit), _choice(answer, trajectory.sample.choices)],
         "stop": trajectory.stop.value,
+        "warning": "" if trajectory.warning is None else cut(trajectory.warning, min(limit, 400)),
         "error": None if trajectory.error is None else cut(trajectory.error, min(limit, 2000)),
+        "reason": _reason(trajectory),
         "zooms": trajectory.zooms,
         "tokens": _tokens(trajectory.turns),
         "seconds": _finite(trajectory.seconds),
     }
+
+
+def _reason(trajectory: Trajectory) -> str:
+    """Why `cof collect` rejected the trajectory, in words; empty where it did not."""
+    name, colon, _ = (trajectory.error or "").partition(": ")
+    return name.replace("_", " ") if colon and name in set(Refusal) else ""
 
 
 def _circumstances(trajectory: Trajectory, rewards: Mapping[str, int], limit: int) -> dict[str, Any]:

@@ -38,15 +38,18 @@ def write_page(
     title: str,
     score: Callable[[Trajectory], bool | None],
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+) -> list[str]:
     """Write the page, whole, to `output`; at most `MAX_PAGE_BYTES`.
 
     Each distinct image of each source is embedded once; each source is decoded once, a few at a time. A source that is
     missing, broken or larger than the run allowed stops nothing; its cards say what is wrong. `score` returns right, wrong
     or (None) not scored. `progress` is called with the number of source images that are done, and of all.
 
+    Returns:
+        what is wrong with each source image that the page has to do without.
+
     Raises:
-        OSError: if `output` cannot be written.
+        InputError: if `output` cannot be written.
     """
     everything = list(trajectories)
     shown = everything[:MAX_TRAJECTORIES]
@@ -72,6 +75,7 @@ def write_page(
         images=blocks,
     )
     write_atomic(output, content)
+    return list(images.problems)
 
 
 def _reward_names(trajectories: Sequence[Trajectory]) -> list[str]:
@@ -83,9 +87,14 @@ def _numbers(trajectory: Trajectory, images: PageImages) -> list[int]:
     return [images.add(path, view, overview=k == 0) for k, view in enumerate(trajectory.views[:MOST_VIEWS])]
 
 
-def located(trajectory: Trajectory, folder: Path) -> Trajectory:
-    """The trajectory with its image found: a relative path that does not exist from here is meant from `folder`."""
+def located(trajectory: Trajectory, folder: Path, images: Path | None = None) -> Trajectory:
+    """The trajectory with its image found. One that is not at its path is looked for in `folder`, where the path is relative,
+    and then in `images`, by its path or by its name."""
     image = Path(trajectory.sample.image)
-    if image.is_absolute() or image.exists() or not (folder / image).exists():
+    if image.exists():
         return trajectory
-    return replace(trajectory, sample=replace(trajectory.sample, image=str(folder / image)))
+    places = [] if image.is_absolute() else [folder / image]
+    if images is not None:
+        places += [images / image.name] if image.is_absolute() else [images / image, images / image.name]
+    found = next((place for place in places if place.exists()), None)
+    return trajectory if found is None else replace(trajectory, sample=replace(trajectory.sample, image=str(found)))

@@ -30,15 +30,10 @@ from cof_agent.nano.build import OVERVIEW_PIXELS
 from cof_agent.policy import GREEDY, PolicyError, Sampling
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, StopReason
+from tests.ports import free_port
 
 SHORT = Sampling(max_tokens=12)
 QUESTION: list[Message] = [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +257,7 @@ def test_missing_packages_are_named() -> None:
         "except InputError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    assert 'pip install "chain-of-focus[api]"' in done.stdout
+    assert "pip install 'langchain" in done.stdout
 
 
 def test_images_travel_as_png_at_the_size_we_gave_them() -> None:

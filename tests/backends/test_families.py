@@ -58,7 +58,7 @@ from sft.dataset import TrajectoryRows
 from sft.frame import frame_of
 from sft.settings import Settings, parse
 from sft.train import build_trainer
-from tests.conftest import CHAT_TEMPLATE
+from tests.checkpoints import CHAT_TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -7,14 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from cof_agent.agent import Agent
+from cof_agent.backends.scenes_only import UnknownPicture
 from cof_agent.cli import main
-from cof_agent.trajectory import Trajectory, read_jsonl
+from cof_agent.data.samples import read_samples
+from cof_agent.geometry import Box
+from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json
+from cof_agent.viewer.notebook import notebook_html
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +114,87 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert main(arguments) == 2
 
 
-def test_nano_says_that_it_knows_only_scenes(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["ask", picture(tmp_path), "What?", "--max-tokens", "2", "--json"])
-    said = capsys.readouterr().err.splitlines()
-    assert "nano knows only the scenes" in said[0]
-    assert "--model" in said[0]
-    main(["ask", str(scenes / "images" / "test-0-00000-448x252.png"), "What?", "--max-tokens", "2", "--json"])
-    assert "nano knows" not in capsys.readouterr().err
+def test_an_answer_about_a_picture_that_nano_does_not_know_is_marked(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["ask", picture(tmp_path), "Is it red?", "-o", str(tmp_path / "out")])
+    shown = capsys.readouterr()
+    (said,) = (line for line in shown.err.splitlines() if line.startswith("cof: "))
+    for words in ("nano knows only the scenes", "--model Qwen/", "downloaded from the hub", "--base-url"):
+        assert words in said
+    assert shown.out.count("unreliable nano knows only the scenes") == 1
+    (trajectory,) = read_jsonl(tmp_path / "out" / "trajectory.jsonl", Trajectory)
+    assert trajectory.warning is not None and trajectory.warning in said
+    assert trajectory.warning in (tmp_path / "out" / "report.html").read_text()
+    main(["ask", picture(tmp_path), "Is it red?", "--json", "--quiet"])
+    assert json.loads(capsys.readouterr().out)["warning"] == trajectory.warning
+
+
+def test_an_answer_about_a_scene_is_not_marked(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (first, *_) = read_jsonl(scenes / "samples.jsonl", Sample)
+    main(["ask", str(scenes / first.image), "What?", "--max-tokens", "2", "--json"])
+    shown = capsys.readouterr()
+    assert "nano knows" not in shown.err
+    assert json.loads(shown.out)["warning"] is None
+
+
+def test_an_answer_that_is_none_of_the_choices_is_said_to_be_none(
+    scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first, *_) = read_jsonl(scenes / "samples.jsonl", Sample)
+    asked = ["ask", str(scenes / first.image), first.question]
+    assert main([*asked, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)["answer"]
+    assert main([*asked, "--choice", "a spoon", "--choice", "a fork"]) == 0
+    assert "none: the answer is not one of the 2 choices" in capsys.readouterr().out
+    assert main([*asked, "--choice", "a spoon", "--choice", answer]) == 0
+    assert "none:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["eval", "rollout", "collect"])
+def test_samples_of_ones_own_are_marked_one_by_one(
+    command: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One drawn scene, and a picture that lies beside a samples.jsonl as drawn ones do."""
+    scene = replace(next(iter(read_jsonl(scenes / "samples.jsonl", Sample))), id="scene")
+    own = Sample("own", picture(tmp_path), "Is it red?", ("no",), boxes=(Box(1, 1, 20, 20),))
+    data = tmp_path / "samples.jsonl"
+    data.write_text(to_json(replace(scene, image=str(scenes / scene.image))) + "\n" + to_json(own) + "\n")
+    output = tmp_path / "out"
+    options = ["--plays", "2"] if command == "rollout" else []
+    assert main([command, "--data", str(data), "-o", str(output), *options]) in (0, 1)
+    assert "1 of these 2 pictures are none of them" in capsys.readouterr().err
+    names = ["trajectories.jsonl", "rejected.jsonl"] if command == "collect" else ["trajectories.jsonl"]
+    found = [one for name in names for one in read_jsonl(output / name, Trajectory)]
+    assert {one.sample.id: one.warning is not None for one in found} == {"scene": False, "own": True}
+    if command != "collect":
+        assert json.loads((output / "summary.json").read_text())["unreliable"] == len(found) // 2
+
+
+def test_the_python_agent_warns_and_marks(scenes: Path, tmp_path: Path) -> None:
+    agent = Agent("nano", max_tokens=2)
+    with pytest.warns(UnknownPicture, match="nano knows only"):
+        found = agent.ask(picture(tmp_path), "Is it red?")
+    assert found.warning is not None and "Unreliable: nano knows" in notebook_html(found)
+    with pytest.warns(UnknownPicture, match="1 of these 4 pictures"):
+        agent.ask_many([*read_samples(scenes), found.sample], progress=False)
+    with warnings.catch_warnings(action="error", category=UnknownPicture):
+        agent.ask_many(read_samples(scenes), progress=False)
+
+
+def test_collect_without_boxes_says_at_once_that_its_locator_needs_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Sample("own", picture(tmp_path), "Is it red?", ("no",))
+    data = tmp_path / "samples.jsonl"
+    data.write_text(to_json(own) + "\n")
+    command = ["collect", "--data", str(data), "-o", str(tmp_path / "out")]
+    assert main([*command, "--describer", "/no/such/model"]) == 2
+    said = capsys.readouterr().err
+    assert "none of them has any; name a model that finds things" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "--teacher", "/no/such/model"]) == 2
+    assert "no/such/model" in capsys.readouterr().err, "another locator needs no boxes"
 
 
 def test_eval_writes_what_it_prints_and_goes_on_where_it_stopped(

@@ -29,6 +29,7 @@ OTHER: dict[str, set[str]] = {
     "--shard": {"collect"},
     "--temperature": {"rollout"},
     "--seed": {"collect", "regions", "rollout", "scenes"},
+    "--judge": {"rl"},
     "--model": {"merge", "sft", "rl"},
     "--dtype": {"merge"},
     "--processes": {"scenes"},

@@ -95,6 +95,10 @@ def test_one_last_answer_after_the_budget(sample: Sample) -> None:
     assert play([ZOOM, ZOOM, ANSWER], sample, max_zooms=1).stop is StopReason.ANSWERED
 
 
+def test_what_is_no_action_does_not_count_as_being_told(sample: Sample) -> None:
+    assert play([ZOOM, NOTHING, ZOOM, ANSWER], sample, max_zooms=1).stop is StopReason.ANSWERED
+
+
 def test_no_zooms_at_all(sample: Sample) -> None:
     assert play([ZOOM, ANSWER], sample, max_zooms=0).answer == "7"
     trajectory = play([ZOOM, ZOOM], sample, max_zooms=0)

@@ -87,6 +87,7 @@ ACTIONS: list[tuple[str, list[Action]]] = [
     # several calls
     (f"<think>a</think>{CALL}{OTHER}", [ZOOM, OTHER_ZOOM]),
     (f"<think>a</think>{CALL} and <think>b</think> {OTHER}", [ZOOM, OTHER_ZOOM]),
+    (f"{CALL}<think>b</think>{OTHER}", [ZOOM, OTHER_ZOOM]),
     (f"{CALL}<answer>early</answer>", [ZOOM]),
     (f"<answer>early</answer>{CALL}", [ZOOM]),
     # missing and doubled tags
@@ -122,6 +123,8 @@ ACTIONS: list[tuple[str, list[Action]]] = [
     # what is in the box is checked by the environment, and must fit into a record
     (call('{"bbox_2d": [1, "2", null, NaN]}'), [Zoom((1, "2", None, "nan"))]),
     (call('{"bbox_2d": []}'), [Zoom(())]),
+    (call(f'{{"bbox_2d": {[1] * 100}}}'), [Zoom((1,) * 16)]),
+    (call('{"bbox_2d": [1, 2, 3, 4], "image": 9999}'), [Zoom((1, 2, 3, 4), 9999)]),
 ]
 NO_ACTIONS = [
     ("", "There is neither a tool call nor an answer"),
@@ -141,6 +144,7 @@ NO_ACTIONS = [
     ),
     (call('{"bbox_2d": [1, 2, 3, 4]}', "[]"), "There is no such tool"),
     (call('{"bbox_2d": [1, 2, 3, 4], "image": -1}'), '"image" must be the number'),
+    (call('{"bbox_2d": [1, 2, 3, 4], "image": 10000}'), '"image" must be the number'),
     (call('{"bbox_2d": [1, 2, 3, 4], "image": "first"}'), '"image" must be the number'),
     (call('{"bbox_2d": [1, 2, 3, 4], "image": true}'), '"image" must be the number'),
 ]
@@ -244,6 +248,16 @@ class TestWriting:
     def test_numbers_are_written_short(self) -> None:
         assert '"bbox_2d": [1, 2, 0.333, 4]' in write_zoom("", Box(1.0, 2, 1 / 3, 4.0))
         assert '"image"' not in write_zoom("", Box(1, 2, 3, 4))
+
+    def test_a_turn_is_rewritten_only_if_it_is_one_thought_and_one_action(self) -> None:
+        def rewritten(text: str) -> str:
+            return protocol.rewrite(Turn(text, parse(text)), lambda box, image: Box(*(10 * edge for edge in box)))
+
+        assert rewritten(write_zoom("look", Box(1, 2, 3, 4), 1)) == write_zoom("look", Box(10, 20, 30, 40), 1)
+        assert rewritten(write_answer("so", "red")) == write_answer("so", "red")
+        for text in (f"<think>a</think>{CALL}{OTHER}", CALL, "red"):
+            with pytest.raises(ValueError, match="is not one thought and one action"):
+                rewritten(text)
 
     def test_well_formed(self) -> None:
         for text in (

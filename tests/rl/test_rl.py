@@ -262,6 +262,25 @@ def test_rollouts_that_will_be_played_again_are_forgotten(trajectories: list[Tra
     forget_after(tmp_path / "none.jsonl", 3)
 
 
+def test_samples_of_a_dataset_are_read_as_elsewhere(picture: Path, tmp_path: Path) -> None:
+    """Columns by name, and images that rows hold themselves in the output folder."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    from rl.settings import parse
+    from rl.train import episodes_of
+
+    rows = {"picture": [{"bytes": picture.read_bytes()}] * 8, "ask": ["What?"] * 8, "truth": ["red"] * 8}
+    parquet.write_table(arrow.table(rows), tmp_path / "set.parquet")
+    columns = ["--column", "image=picture", "--column", "question=ask", "--column", "answer=truth"]
+    given = ["--data", str(tmp_path / "set.parquet"), "-o", str(tmp_path / "out"), *columns, "--num-generations", "8"]
+    settings = parse(["--model", NANO, "--use-cpu", "true", "--bf16", "false", *given])
+    wanted = episodes_of(settings)
+    assert len(wanted) == 8
+    assert {Path(one.sample.image).parent for one in wanted} == {tmp_path / "out" / "images"}
+    assert Path(wanted[0].sample.image).read_bytes() == picture.read_bytes()
+
+
 def run(arguments: dict[str, Any]) -> None:
     """Values of several words are lists."""
     from rl.train import main
@@ -288,15 +307,15 @@ def run(arguments: dict[str, Any]) -> None:
         ({"top_p": 1.5}, "top_p above 0 and at most 1"),
         ({"report_to": "wandb"}, "there is no wandb, or its package is not installed"),
         ({"redraws": -1}, "redraws must be at least 0, not -1"),
-        ({"max_zooms": -1}, "max_zooms must be at least 0, not -1"),
+        ({"max_zooms": -1}, "max_zooms must be 0 or more"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size must be at least 1"),
         (
             {"samples": 3, "per_device_train_batch_size": 32},
             "has 3 samples with a known answer, but 4 are played at once",
         ),
         ({"data": "nowhere"}, "there is no file or folder nowhere"),
-        ({"num_generation": 4}, "no setting num_generation; is num_generations meant"),
-        ({"resolutions": 0}, "resolutions are long sides in pixels, at least 1"),
+        ({"num_generation": 4}, "no setting num_generation; did you mean num_generations"),
+        ({"resolutions": 0}, "invalid Resolutions value: '0'"),
     ],
 )
 def test_bad_input_is_one_sentence(scenes: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:

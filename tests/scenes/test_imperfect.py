@@ -13,7 +13,7 @@ from cof_agent.geometry import Box, CoordinateSystem, PixelLimits, View
 from cof_agent.scenes import oracle
 from cof_agent.scenes.imperfect import Faults, Teacher
 from cof_agent.trajectory import Sample, Zoom
-from tests.scenes.test_scenes import overview, samples
+from tests.scenes.dealt import overview, samples
 
 
 def settings(system: CoordinateSystem) -> ZoomEnvironment:

@@ -18,23 +18,12 @@ from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import photograph, sketch
 from cof_agent.scenes.questions import CATEGORIES, ask
 from cof_agent.scenes.scene import COLOURS, HARD, HELD_OUT, Style, generate, part_of
-from cof_agent.scenes.write import sample_of, scene_of, style_of, write_scenes
+from cof_agent.scenes.write import scene_of, write_scenes
 from cof_agent.trajectory import Sample, StopReason, read_jsonl
+from tests.scenes.dealt import FULL, overview, samples
 
 NANO_LIMITS = PixelLimits(28, 56 * 56, 448 * 252, 168 * 168)
-FULL = Size(3840, 2160)
 SMALL = Style(size=Size(960, 540), count=(4, 8), side=(0.06, 0.12))
-
-
-def overview(size: Size = FULL) -> View:
-    return View(size, Box(0, 0, size.width, size.height), Size(448, 252))
-
-
-def samples(split: str, count: int) -> list[Sample]:
-    made = [scene_of(split, 3, index, style_of(split, FULL)) for index in range(count)]
-    return [
-        sample_of(scene, question, id=f"{split}{k}", image="", size=FULL) for k, (scene, question) in enumerate(made)
-    ]
 
 
 def test_a_seed_gives_the_same_scene_and_other_seeds_and_splits_give_others() -> None:

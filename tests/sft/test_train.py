@@ -90,6 +90,24 @@ def test_trajectories_and_parquet_are_the_same_rows(folder: Path, examples: list
         assert [image.size for image in first["images"]] == [(s.width, s.height) for s in ours.outline(index).sizes]
 
 
+def test_data_with_columns_and_images_of_its_own(folder: Path, examples: list[Trajectory], tmp_path: Path) -> None:
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(folder / "train.parquet")
+    renamed = tmp_path / "own.parquet"
+    parquet.write_table(table.rename_columns([f"my_{name}" for name in table.column_names]), renamed)
+    rows = read_rows(Source(str(renamed), column=["messages=my_messages", "images=my_images"], samples=2), QWEN25)
+    ours = read_rows(Source(str(folder)), QWEN25)
+    assert len(rows) == 2
+    assert pixels(rows.row(1)) == pixels(ours.row(1))
+
+    image = Path(examples[0].sample.image)
+    moved = replace(examples[0], sample=replace(examples[0].sample, image=image.name))
+    (tmp_path / "moved.jsonl").write_text(to_json(moved) + "\n")
+    placed = read_rows(Source(str(tmp_path / "moved.jsonl"), images=str(image.parent)), QWEN25)
+    assert pixels(placed.row(0)) == pixels(ours.row(0))
+
+
 def test_measures_are_what_the_collator_makes(folder: Path, checkpoint: Callable[[str], Path]) -> None:
     processor: Any = load_processor(str(checkpoint("qwen2_5_vl")))
     rows = read_rows(Source(str(folder)), QWEN25)
@@ -200,7 +218,7 @@ def run(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"learning_rat": 1}, "no setting learning_rat; is learning_rate meant"),
+        ({"learning_rat": 1}, "no setting learning_rat; did you mean learning_rate"),
         ({"config": "nowhere.yaml"}, "cannot read the config nowhere.yaml"),
         ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
         ({"data": "nowhere.jsonl"}, "there is no file nowhere.jsonl"),
@@ -227,6 +245,10 @@ def test_an_unknown_column_and_an_adapter_are_one_sentence(folder: Path, tmp_pat
     parquet.write_table(arrow.table({"messages": ["x"], "pictures": ["y"]}), path)
     with pytest.raises(InputError, match="no column 'images' .its columns are messages, pictures"):
         read_rows(Source(str(path)), QWEN25)
+    with pytest.raises(InputError, match="no column 'talk' .its columns are messages, pictures"):
+        read_rows(Source(str(path), column=["messages=talk"]), QWEN25)
+    with pytest.raises(InputError, match="there is no column 'question' to map; the names are messages, images, id"):
+        read_rows(Source(str(path), column=["question=messages"]), QWEN25)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")

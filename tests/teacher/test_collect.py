@@ -30,7 +30,7 @@ from cof_agent.teacher.collect import collect
 from cof_agent.teacher.graph import Search
 from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json
 from tests.scripted_teacher import MODEL, Server
-from tests.teacher.test_search import LIMITS, SETTINGS, Reader, cast
+from tests.teacher.players import LIMITS, SETTINGS, Reader, cast
 
 RESOLUTIONS = (224, 448)
 

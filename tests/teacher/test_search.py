@@ -9,48 +9,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from cof_agent import protocol
-from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
+from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem, PixelLimits
+from cof_agent.geometry import Box
 from cof_agent.policy import Completion, PolicyError, Retries, Sampling, ScriptedPolicy
 from cof_agent.protocol import Message
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher import roles
 from cof_agent.teacher.accept import Refusal, refusal
 from cof_agent.teacher.graph import Search
-from cof_agent.teacher.prompted import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
+from cof_agent.teacher.prompted import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier
 from cof_agent.teacher.roles import Advice, Cast
-from cof_agent.teacher.rules import AnnotatedBoxes, RulePlanner, RuleSummariser, RuleVerifier, adjusted
-from cof_agent.trajectory import Answer, Sample, StopReason, Tokens, Trajectory, Turn
+from cof_agent.teacher.rules import adjusted
+from cof_agent.trajectory import Answer, Sample, StopReason, Trajectory, Turn
+from tests.teacher.players import LIMITS, SETTINGS, Reader, cast
 
-LIMITS = PixelLimits(grid=28, min_pixels=56 * 56, max_pixels=448 * 448, zoom_pixels=224 * 224)
 SIZE = (1792, 1008)
 RED = Box(1200, 600, 1240, 640)
-SETTINGS = ZoomSettings(limits=LIMITS)
-
-
-class Reader:
-    """Says "red" once the last image it is shown has enough red pixels: a describer that really looks."""
-
-    name, coordinates, limits = "reader", CoordinateSystem.ABSOLUTE, LIMITS
-
-    def __init__(self, least: int = 900) -> None:
-        self.least, self.calls = least, 0
-
-    async def generate(
-        self, messages: Sequence[Message], images: Sequence[Image.Image], sampling: Sampling
-    ) -> Completion:
-        self.calls += 1
-        pixels = np.asarray(images[-1], float)
-        red = int(((pixels[..., 0] > 150) & (pixels[..., 1] < 90)).sum())
-        said = "red" if red >= self.least else "unclear"
-        return Completion(protocol.write_answer("I look.", said), Tokens(100, 5))
 
 
 @pytest.fixture
@@ -59,17 +39,6 @@ def sample(tmp_path: Path) -> Sample:
     image.paste((220, 30, 30), (int(RED.x0), int(RED.y0), int(RED.x1), int(RED.y1)))
     image.save(tmp_path / "picture.png")
     return Sample("a", str(tmp_path / "picture.png"), "What colour is the patch?", ("red",), boxes=(RED,))
-
-
-def cast(describer: Any = None, **given: Any) -> Cast:
-    parts: dict[str, Any] = {
-        "planner": RulePlanner(),
-        "locator": AnnotatedBoxes(),
-        "describer": PolicyDescriber(describer or Reader()),
-        "verifier": RuleVerifier(),
-        "summariser": RuleSummariser(),
-    }
-    return Cast(**(parts | given))
 
 
 def run(sample: Sample, who: Cast, *, long_side: int = 448, **given: Any) -> Trajectory:

@@ -19,7 +19,7 @@ from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from tests import processes
-from tests.conftest import CHAT_TEMPLATE
+from tests.checkpoints import CHAT_TEMPLATE
 
 TEXT: dict[str, dict[str, Any]] = {
     "qwen2.5-vl-7b": {

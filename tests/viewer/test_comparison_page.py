@@ -197,5 +197,5 @@ def test_pictures_keep_to_their_bytes(tmp_path: Path) -> None:
 def test_without_matplotlib_the_page_says_how_to_get_the_plots(tmp_path: Path, image: Path) -> None:
     run = played(image, [True])
     page = compared(tmp_path, written(tmp_path / "a", run), written(tmp_path / "b", run))
-    assert 'pip install "chain-of-focus[plot]"' in page.text
+    assert "pip install 'matplotlib" in page.text
     assert page.images("png") == [] and "None of these runs is a control of another" in page.text

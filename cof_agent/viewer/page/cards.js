@@ -40,7 +40,8 @@ function outcome(record) {
     const truth = record.truth.map((one) => spelled(record, one)).join("  or  ");
     list.append(el("div", {}, el("dt", {}, "Truth"), el("dd", { dir: "auto" }, truth)));
   }
-  return list;
+  if (!record.warning) return list;
+  return [list, el("div", { class: "message malformed unreliable" }, el("b", {}, "Unreliable"), record.warning)];
 }
 
 // What training made of the trajectory. A reward that is not scored says so: that is no 0.
@@ -64,7 +65,7 @@ function only(facet, value) {
 function look(record, card) {
   const steps = el("ol", { class: "steps" }, record.turns.map((turn) => turnItem(record, turn, card)));
   if (record.left_out) steps.append(el("li", { class: "turn plain fine" }, `${plural(record.left_out, "more turn")} left out for the size of the page.`));
-  if (record.error) steps.append(el("li", { class: "turn plain" }, message("error", "The run failed", record.error)));
+  if (record.error) steps.append(el("li", { class: "turn plain" }, message("error", record.reason ? `Rejected: ${record.reason}` : "The run failed", record.error)));
   return el("div", { class: "look" }, overview(record), steps);
 }
 

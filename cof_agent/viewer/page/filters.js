@@ -4,6 +4,8 @@
 const asText = (value) => (value === null ? "" : String(value));
 const FACETS = [
   ["stop", "Stop reason", (record) => record.stop, (value) => STOPS[value] || value],
+  ["reason", "Rejected for", (record) => record.reason],
+  ["unreliable", "Reliability", (record) => (record.warning ? "unreliable" : "no warning")],
   ["category", "Category", (record) => record.category],
   ["zooms", "Zooms", (record) => asText(record.zooms), (value) => plural(Number(value), "zoom")],
   ["policy", "Policy", (record) => record.policy],

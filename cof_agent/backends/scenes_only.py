@@ -1,0 +1,68 @@
+"""nano, the model that ships, knows drawn scenes only: which samples are such scenes, and what is said about others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from cof_agent.backends.families import EXAMPLE
+from cof_agent.nano import NANO
+from cof_agent.trajectory import Sample
+
+SCENE_KEYS = ("looks", "thought")
+"""Keys of the metadata that only drawn scenes have (`scenes.write`, `data.region_sets.drawn`)."""
+
+KNOWS = "nano knows only the scenes that `cof scenes` draws"
+INSTEAD = (
+    f"Ask another model: --model {EXAMPLE} (about 16 GB, downloaded from the hub when it is first used), or "
+    "--model openai:NAME --base-url URL for a model that is served."
+)
+UNRELIABLE = f"{KNOWS}, and this picture is none of them, so that the answer means nothing. {INSTEAD}"
+
+
+class UnknownPicture(UserWarning):
+    """nano is asked about a picture that is no drawn scene."""
+
+
+def warning_of(model: str, sample: Sample) -> str | None:
+    """The sentence that marks an answer of this model to this sample as unreliable; None where it is not known to be."""
+    return None if model != NANO or is_scene(sample) else UNRELIABLE
+
+
+def warning_for(model: str, samples: Sequence[Sample]) -> str | None:
+    """As `warning_of`, for many samples at once."""
+    unknown = sum(warning_of(model, sample) is not None for sample in samples)
+    if not unknown:
+        return None
+    if len(samples) == 1:
+        return UNRELIABLE
+    which = "these pictures are" if unknown == len(samples) else f"{unknown:,} of these {len(samples):,} pictures are"
+    return f"{KNOWS}, and {which} none of them, so that the answers mean nothing. {INSTEAD}"
+
+
+def is_scene(sample: Sample) -> bool:
+    """Whether the sample is a drawn scene, by its own metadata or by the samples.jsonl beside the folder of its picture."""
+    if any(key in sample.metadata for key in SCENE_KEYS):
+        return True
+    image = Path(sample.image).resolve()
+    beside = image.parent.parent / "samples.jsonl"
+    try:
+        return image.name in _drawn(beside, beside.stat().st_mtime_ns)
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=64)
+def _drawn(path: Path, changed: int) -> frozenset[str]:
+    """The names of the pictures that a `samples.jsonl` says are scenes; none where it cannot be read.
+
+    changed: when it was, so that it is read again after that.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file if line.strip()]
+        return frozenset(Path(row["image"]).name for row in rows if set(SCENE_KEYS) & set(row["metadata"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return frozenset()

@@ -80,7 +80,7 @@ def test_commands_are_accepted(path: Path) -> None:
 def test_every_guide_of_a_room_shows_a_command() -> None:
     # What is read above is what a reader copies: without this, a fence of another name would hide commands from the check.
     silent = [name(guide) for guide in GUIDES if guide.name == "README.md" and not [*commands(guide)]]
-    assert silent == ["cof_agent/protocol/README.md"]
+    assert not silent
 
 
 def commands(path: Path) -> Iterator[list[str]]:

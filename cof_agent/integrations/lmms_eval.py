@@ -71,6 +71,8 @@ def read_options(given: Mapping[str, Any]) -> Options:
         InputError: if there is no such argument, or its value is of the wrong kind.
     """
     wanted = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT and value is not None}
+    if isinstance(tools := wanted.get("tools"), str):  # lmms-eval's arguments are separated by commas, so it is one
+        wanted["tools"] = (tools,)
     own = Own.__annotations__
     known = sorted({*own, *(field.name for field in fields(AgentConfig))})
     if unknown := sorted(set(wanted) - set(known)):

@@ -9,7 +9,7 @@ import resource
 import struct
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -146,8 +146,8 @@ def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def faults(count: int, seed: int = 0) -> Iterator[tuple[int, bytes, str]]:
-    """Number, content and fault of each of the first `count` files that is opened wrongly."""
+def faults(numbers: Iterable[int], seed: int = 0) -> Iterator[tuple[int, bytes, str]]:
+    """Number, content and fault of each of these files that is opened wrongly; the good files, as number -1, come first."""
     with TemporaryDirectory(prefix="cof-images-") as folder:
         path = Path(folder) / "mutated"
         for kind, content in originals():
@@ -155,7 +155,7 @@ def faults(count: int, seed: int = 0) -> Iterator[tuple[int, bytes, str]]:
             if (fault := fault_of(path)) is not None:
                 yield -1, content, f"the good {kind} file: {fault}"
         before = _memory()
-        for number in range(count):
+        for number in numbers:
             kind, content = image_of(seed, number)
             path.write_bytes(content)
             if (fault := fault_of(path)) is not None:

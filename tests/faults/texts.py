@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from cof_agent import protocol
@@ -199,10 +199,10 @@ class Reading:
         assert messages[2]["content"][0]["text"] == whole
 
 
-def faults(count: int, seed: int = 0) -> Iterator[tuple[int, str, str]]:
-    """Number, text and fault of each of the first `count` texts that is read wrongly."""
+def faults(numbers: Iterable[int], seed: int = 0) -> Iterator[tuple[int, str, str]]:
+    """Number, text and fault of each of these texts that is read wrongly."""
     reading = Reading()
-    for number in range(count):
+    for number in numbers:
         text = text_of(seed, number)
         if (fault := reading.fault_of(text)) is not None:
             yield number, text, fault

@@ -322,7 +322,13 @@ def filled(one: Trajectory, payload: str) -> Trajectory:
     sample = replace(changed.sample, id=payload, question=payload, choices=(payload, "b"), answers=(payload,))
     sample = replace(sample, metadata={"category": payload, payload: payload})
     settings = {"crop": payload, payload: payload}
-    names: dict[str, Any] = {"policy": payload, "strategy": payload, "group": payload, "protocol_version": payload, "answer": payload}
+    names: dict[str, Any] = {
+        "policy": payload,
+        "strategy": payload,
+        "group": payload,
+        "protocol_version": payload,
+        "answer": payload,
+    }
     return replace(changed, sample=sample, settings=settings, rewards={payload: 0.5}, **names)
 
 
@@ -330,7 +336,8 @@ def test_no_payload_in_any_field_is_carried_out(opened: Open, played: list[Traje
     zoomed = next(one for one in played if one.zooms)
     attacks = [filled(zoomed, payload) for payload in PAYLOADS]
     attacks += [
-        replace(one, sample=replace(one.sample, image=f"{payload}.png")) for one, payload in zip(attacks, PAYLOADS, strict=True)
+        replace(one, sample=replace(one.sample, image=f"{payload}.png"))
+        for one, payload in zip(attacks, PAYLOADS, strict=True)
     ]
     write_page(attacks, tmp_path / "page.html", title=" ".join(PAYLOADS), score=accuracy)
     page = opened(tmp_path / "page.html")

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from cof_agent import scoring
-from cof_agent.data.samples import load_table
+from cof_agent.data.hub import load_table
 from cof_agent.data.source import Source
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError

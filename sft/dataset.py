@@ -224,7 +224,7 @@ def _table(source: Source) -> Any:
     spec, path = source.data, Path(source.data)
     if path.suffix in (".jsonl", ".json", ".parquet") and not path.exists():
         raise InputError(f"there is no file {spec} to train on.")
-    table = _renamed(load_table(spec, source.split), source.columns, spec)
+    table = _renamed(load_table(spec, source.split or "train"), source.columns, spec)
     missing = {"messages", "images"} - set(table.column_names)
     if missing:
         columns = ", ".join(table.column_names)

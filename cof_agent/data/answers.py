@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from cof_agent.data.choices import Choices
@@ -123,6 +124,8 @@ _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 def unwrapped(text: str) -> str:
     """An answer without what stands around it: a thought, tags, `\\boxed{}`, "The answer is", signs of TeX and Markdown."""
     text = text.strip()
+    if text.isalnum():
+        return text
     if "<" in text:
         text = _THOUGHT.sub("", text).strip() or text
         found = _TAGGED.search(text)
@@ -153,6 +156,7 @@ def _boxed(text: str) -> str:
     return inside.strip("{ ")
 
 
+@lru_cache(1 << 14)
 def plain(text: str) -> str:
     """A text as answers and choices are compared: case, width of letters, spaces and marks around it do not matter."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(" .,;:!?\"'`“”‘’$*")
@@ -175,9 +179,10 @@ def _named(text: str, choices: Choices, reading: Reading) -> tuple[str, ...]:
         return tuple(key for key, choice in choices.items() if plain(choice) == wanted)[:1]
     if reading == "letter":
         return _by_letter(text, choices)
-    keys = list(choices)
-    number = int(text) - (reading == "number from 1") if re.fullmatch(r"\d{1,3}", text) else -1
-    return (keys[number],) if 0 <= number < len(keys) else ()
+    if not (text.isdecimal() and len(text) < 4):
+        return ()
+    number = int(text) - (reading == "number from 1")
+    return (list(choices)[number],) if 0 <= number < len(choices) else ()
 
 
 _MARKED = re.compile(r"(?:(?:option|choice)\s+)?[(\[（]?\s*([A-Za-z]|\d{1,2})\s*[)\].:、）：]?\s*", re.IGNORECASE)

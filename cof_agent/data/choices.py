@@ -149,7 +149,14 @@ class Split:
 
 
 _STYLES = (r"\({}\)", r"\[{}\]", r"（{}）", r"{}\.", r"{}\)", r"{}:", r"{}、", r"{}．", r"{}：")
-_MAY_HAVE = re.compile(r"A[.):、．：）\]]|[(\[]a[)\]]")
+_BEGINNINGS = [
+    (style.replace("\\", "").format(letters[0]), style, letters)
+    for letters in (ascii_uppercase, ascii_lowercase)
+    for style in _STYLES
+    if letters is ascii_uppercase or style in (r"\({}\)", "（{}）")
+]
+"""How the first choice may be marked, the style of that mark, and the letters of the others."""
+
 _HEADER = re.compile(
     r"(?:^|(?<=\s))(?:answer |the )?(?:options|choices|candidates|选项)\s*(?:are)?\s*[:：]?\s*\Z", re.IGNORECASE
 )
@@ -169,12 +176,10 @@ def split_choices(text: str) -> Split | None:
     They begin with A and B, all marked in one way: at the start of lines, or in a row behind a question mark, a colon or a word
     such as "Options". What follows them on lines of its own is no part of the last, unless all choices take several lines.
     """
-    if not _MAY_HAVE.search(text):
-        return None
-    for letters in (ascii_uppercase, ascii_lowercase):
-        for style in _STYLES:
+    for first, style, letters in _BEGINNINGS:
+        if first in text:
             marks = _marks(text, style, letters)
-            if len(marks) < 2 or (letters is ascii_lowercase and not style.startswith((r"\(", "（"))):
+            if len(marks) < 2:
                 continue
             before = text[: marks[0][0]].rstrip()
             header = _HEADER.search(before)

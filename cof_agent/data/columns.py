@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from cof_agent.data.nested import at_path, is_missing
 from cof_agent.errors import InputError
 
 Words = tuple[str, ...]
+Shape = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
+"""The names of a row's columns; and of each object in it, its own name and those of its fields."""
+Place = tuple[str | None, str]
+"""The object that a field stands in, None for the row itself, and its name there."""
 
 FIELDS = ("id", "image", "question", "answer", "choices", "boxes", "category")
 """What `--column NAME=COLUMN` can name."""
@@ -97,7 +101,6 @@ def is_named(name: str, field: str) -> bool:
     return words(name) in NAMES[field]
 
 
-@lru_cache(maxsize=4096)
 def ranked(names: tuple[str, ...], field: str) -> tuple[str, ...]:
     """Those of a row's columns that may hold a field, the likeliest first."""
     whole = [name for known in NAMES[field] for name in names if words(name) == known]
@@ -118,35 +121,63 @@ def check_columns(columns: Mapping[str, str]) -> None:
 
 
 class Columns:
-    """Finds the fields of rows. given: our names to the set's, where the user says them; a dot leads inside."""
+    """What a user calls the columns of a set. given: our names to the set's; a dot leads inside."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
         check_columns(given)
         self.given = dict(given)
+        self._places: dict[Shape, dict[str, list[Place]]] = {}
 
-    def find(self, row: Mapping[str, Any], field: str, accept: Callable[[Any], bool] | None = None) -> Any:
+    def of(self, row: Mapping[str, Any]) -> Fields:
+        """The fields of a row."""
+        shape = tuple(row), tuple((name, *inside) for name, inside in row.items() if _has_fields(inside))
+        return Fields(row, self.given, shape, self._places.setdefault(shape, {}))
+
+
+class Fields:
+    """Finds the fields of one row. places: where rows of its shape have each field, as far as that is known."""
+
+    def __init__(
+        self, row: Mapping[str, Any], given: Mapping[str, str], shape: Shape, places: dict[str, list[Place]]
+    ) -> None:
+        self.row, self.given, self._shape, self._places = row, given, shape, places
+
+    def find(self, field: str, accept: Callable[[Any], bool] | None = None) -> Any:
         """The value of a field; None where the row has none that is not missing and that `accept` takes."""
-        return next((value for _, value in self.candidates(row, field, accept)), None)
+        if field in self.given or self._at(field):
+            return next((value for _, value in self.candidates(field, accept)), None)
+        return None
 
-    def candidates(
-        self, row: Mapping[str, Any], field: str, accept: Callable[[Any], bool] | None = None
-    ) -> Iterator[tuple[str, Any]]:
+    def candidates(self, field: str, accept: Callable[[Any], bool] | None = None) -> Iterator[tuple[str, Any]]:
         """Every value that a field may have, with its path, the likeliest first."""
         if field in self.given:
-            found = [(self.given[field], at_path(row, self.given[field]))]
-        else:
-            found = list(_named(row, field))
-        for path, value in found:
+            value = at_path(self.row, self.given[field])
             if not is_missing(value) and (accept is None or accept(value)):
-                yield path, value
+                yield self.given[field], value
+            return
+        for outer, name in self._at(field):
+            value = self.row[outer][name] if outer else self.row[name]
+            if not is_missing(value) and (accept is None or accept(value)):
+                yield f"{outer}.{name}" if outer else name, value
+
+    def _at(self, field: str) -> list[Place]:
+        places = self._places.get(field)
+        if places is None:
+            places = self._places[field] = list(_places(self._shape, field))
+        return places
 
 
-def _named(row: Mapping[str, Any], field: str) -> Iterator[tuple[str, Any]]:
-    if field == "answer" and isinstance(row.get("reward_model"), Mapping):
-        yield "reward_model.ground_truth", row["reward_model"].get("ground_truth")
-    for name in ranked(tuple(row), field):
-        yield name, row[name]
-    for outer, inside in row.items():
-        if isinstance(inside, dict) and "bytes" not in inside:
-            for name in ranked(tuple(inside), field):
-                yield f"{outer}.{name}", inside[name]
+def _has_fields(inside: Any) -> bool:
+    """Whether a value is an object with columns of its own, and no image."""
+    return isinstance(inside, dict) and "bytes" not in inside
+
+
+def _places(shape: Shape, field: str) -> Iterator[Place]:
+    top, objects = shape
+    if field == "answer":
+        yield from (
+            (outer, "ground_truth") for outer, *inner in objects if outer == "reward_model" and "ground_truth" in inner
+        )
+    yield from ((None, name) for name in ranked(top, field))
+    for outer, *inner in objects:
+        yield from ((outer, name) for name in ranked(tuple(inner), field))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from cof_agent.data.choices import choice_columns
@@ -60,12 +61,12 @@ def drafts(values: Any, columns: Columns) -> list[Draft]:
 
 def _single(values: Values) -> Iterator[Values]:
     """The row for each of its questions, where one column lists several with their answers, or two columns do so in parallel."""
-    for name, value in values.items():
+    lists = {name: value for name, value in values.items() if isinstance(value, list) and value}
+    for name, value in lists.items():
         if _is_list_of_questions(value):
             rest = {key: other for key, other in values.items() if key != name}
             yield from (rest | one for one in value)
             return
-    lists = {name: value for name, value in values.items() if isinstance(value, list) and value}
     question = next((name for name in lists if _names(name, "question") and _are_texts(lists[name])), None)
     answer = next(
         (name for name in lists if is_named(name.removesuffix("s"), "answer") or is_named(name, "answer")), None
@@ -77,10 +78,13 @@ def _single(values: Values) -> Iterator[Values]:
     yield values
 
 
-def _is_list_of_questions(value: Any) -> bool:
-    if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
-        return False
-    return all(any(is_named(key, field) for key in one) for one in value for field in ("question", "answer"))
+def _is_list_of_questions(value: list[Any]) -> bool:
+    return isinstance(value[0], dict) and all(isinstance(one, dict) and _has_question(tuple(one)) for one in value)
+
+
+@cache
+def _has_question(names: tuple[str, ...]) -> bool:
+    return all(any(is_named(name, field) for name in names) for field in ("question", "answer"))
 
 
 def _names(name: str, field: str) -> bool:
@@ -95,26 +99,23 @@ def _drafts(values: Values, columns: Columns) -> list[Draft]:
     one_each = choice_columns(tuple(values))
     choices = {key: values[name] for key, name in one_each.items() if not is_missing(values[name])}
     rest = {name: value for name, value in values.items() if name not in one_each.values()} if one_each else values
-    said = None if {"question", "answer"} <= columns.given.keys() else _conversation(rest, columns)
-    made = _Row(rest, columns, choices)
+    said = next((name for name, value in rest.items() if is_conversation(value)), None)
     if said is None:
-        return [made.from_columns()]
+        return [_Row(rest, columns, choices).from_columns()]
     turns = turns_of(rest[said])
-    made.values = {name: value for name, value in rest.items() if name != said}
+    made = _Row({name: value for name, value in rest.items() if name != said}, columns, choices)
     return (
         made.from_conversation(turns) if any(turn.role == "assistant" for turn in turns) else [made.from_prompt(turns)]
     )
-
-
-def _conversation(values: Values, columns: Columns) -> str | None:
-    return next((name for name, value in values.items() if is_conversation(value)), None)
 
 
 class _Row:
     """One row, its questions made from what its columns hold. choices: those that have a column each."""
 
     def __init__(self, values: Values, columns: Columns, choices: Mapping[str, Any]) -> None:
-        self.values, self.columns, self.choices = values, columns, choices
+        self.values, self.choices = values, choices
+        self.fields = columns.of(values)
+        self._found: list[Reference] | None = None
 
     def from_columns(self) -> Draft:
         question, answer = self._question(), self._answer()
@@ -169,14 +170,14 @@ class _Row:
         )
 
     def _find(self, field: str, accept: Any = None) -> Any:
-        return self.columns.find(self.values, field, accept)
+        return self.fields.find(field, accept)
 
     def _text(self, field: str) -> str | None:
         found = self._find(field, lambda value: isinstance(value, str))
         return str(found) if found is not None else None
 
     def _question(self) -> str | None:
-        for path, text in self.columns.candidates(self.values, "question", lambda value: isinstance(value, str)):
+        for path, text in self.fields.candidates("question", lambda value: isinstance(value, str)):
             if words(path) == ("text",) and "?" not in text and self._answer() is None:
                 continue  # a caption
             if words(path) == ("instruction",) and isinstance(self.values.get("input"), str):
@@ -193,10 +194,10 @@ class _Row:
         return [*([found] if found is not None else []), *marked]
 
     def _references(self) -> list[Reference]:
-        if "image" in self.columns.given:
-            return references(self._find("image"))
-        found = images_in(self.values)
-        return found.images if found else []
+        if self._found is None:
+            named = "image" in self.fields.given
+            self._found = references(self._find("image")) if named else images_in(self.values)
+        return self._found
 
     def _image(self, texts: Sequence[str], inside: Sequence[Any], first: bool = False) -> Reference:
         """The one image of a question. texts: what the row says, the question first; inside: images that stand in the texts

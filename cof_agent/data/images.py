@@ -31,7 +31,6 @@ SUFFIXES = {
     ".tif",
     ".tiff",
     ".avif",
-    ".heic",
     ".jp2",
     ".ppm",
     ".jfif",
@@ -52,6 +51,7 @@ _LONGEST_PATH = 1024
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
 _MARKED = re.compile(r"(.*)###\s*(\[[^\]]*\])\s*", re.DOTALL)
 
+_IMAGE_KEYS = {"bytes", "image", "path", "url", "image_url", "b64_json"}
 _OBJECT_KEYS = (
     "bytes",
     "image",
@@ -91,7 +91,7 @@ def kind_of_image(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     if head[4:8] == b"ftyp":
-        return {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"mif1": "heic", b"heix": "heic"}.get(head[8:12])
+        return "avif" if head[8:12] in (b"avif", b"avis") else None
     return next((kind for signature, kind in _SIGNATURES if head.startswith(signature)), None)
 
 
@@ -193,14 +193,6 @@ _PARTS = {
 _VIDEO_WORDS = {"video", "videos"}
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The images of a row, in order, and the name of the column (the first of several) that they were found in."""
-
-    column: str
-    images: list[Reference]
-
-
 @cache
 def _rank(name: str) -> int | None:
     """How likely a column of this name is to hold the image: the lower the likelier; None if it holds something about it."""
@@ -214,12 +206,12 @@ def _rank(name: str) -> int | None:
     return rank + (5 if _PARTS & set(bare) else 0)
 
 
-def images_in(row: Mapping[str, Any]) -> Found | None:
-    """The images of a row, by what its columns hold and are called. One that the row holds itself goes before a path; of
-    numbered columns (`image_1`, `image_2`) all are taken."""
+def images_in(row: Mapping[str, Any]) -> list[Reference]:
+    """The images of a row, in order, by what its columns hold and are called. One that the row holds itself goes before a path;
+    of numbered columns (`image_1`, `image_2`) all are taken."""
     found = list(_candidates(row))
-    if not found:
-        return None
+    if len(found) < 2:
+        return found[0][4] if found else []
     _, _, _, best, images = min(found, key=lambda one: one[:3])
     numbered = [
         (name, refs)
@@ -227,7 +219,7 @@ def images_in(row: Mapping[str, Any]) -> Found | None:
         if _stem(name) == _stem(best) and name != best and (_number(name) or _number(best))
     ]
     together = sorted([(best, images), *numbered], key=lambda one: _number(one[0]))
-    return Found(together[0][0], [ref for _, refs in together for ref in refs])
+    return [ref for _, refs in together for ref in refs]
 
 
 def _candidates(row: Mapping[str, Any]) -> Iterator[tuple[bool, bool, int, str, list[Reference]]]:
@@ -236,11 +228,20 @@ def _candidates(row: Mapping[str, Any]) -> Iterator[tuple[bool, bool, int, str, 
         rank = _rank(name)
         if rank is None or value is None or isinstance(value, int | float):
             continue
-        if rank % 5 == 4 and not isinstance(value, bytes | dict | list):
+        if rank % 5 == 4 and not _may_hold_image(value):
             continue
         refs = references(value)
         if refs and all(_is_likely(ref, rank) for ref in refs):
             yield rank >= 5, not refs[0].holds_image, rank, name, refs
+
+
+def _may_hold_image(value: Any) -> bool:
+    """Whether a column whose name says nothing may hold an image: by the kind of what it holds."""
+    if isinstance(value, list):
+        return bool(value) and _may_hold_image(value[0])
+    if isinstance(value, dict):
+        return not _IMAGE_KEYS.isdisjoint(value)
+    return isinstance(value, bytes)
 
 
 def _is_likely(ref: Reference, rank: int) -> bool:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cof_agent.data.answers import box_in
 from cof_agent.data.boxes import Written, written
 from cof_agent.data.columns import Columns
+from cof_agent.data.containers import Container
 from cof_agent.data.forms import Draft, drafts
 from cof_agent.data.image_files import ImageFiles, Taken
 from cof_agent.data.images import Reference
+from cof_agent.data.questions import without_marks
 from cof_agent.data.rows import Row
-from cof_agent.data.containers import Container
-from cof_agent.data.unusable import Tally
+from cof_agent.data.unusable import Tally, Unusable
 
 _EVIDENCE = 256  # rows behind the last one wanted, from which it is seen what a set means
 _EVIDENCE_BYTES = 64 << 20  # of images that these rows hold
@@ -23,7 +25,7 @@ _NO_IMAGE = Reference("path", "")
 
 @dataclass(slots=True)
 class Item:
-    """One question. number: of its row in the whole set, from 1. row: in `file`. wanted: whether it is to become a sample, and
+    """One question, its texts without marks for images. number: of its row in the whole set, from 1. row: in `file`. wanted: whether it is to become a sample, and
     does not only show what the set means."""
 
     draft: Draft
@@ -72,10 +74,21 @@ class _Gatherer:
     def _item(self, draft: Draft, row: Row, wanted: bool) -> Item:
         image = self.by_id.get(draft.image.value) if draft.image.kind == "path" else None
         if image is None:
-            measure = bool(draft.boxes) or box_in(draft.answer, True) is not None
+            measure = bool(draft.boxes) or _may_be_box(draft.answer)
             image = self.files.take(draft.image, measure=measure, write=self.write and wanted)
         draft.image = _NO_IMAGE  # the row's own bytes are not held any longer
+        draft.question, draft.prompt = without_marks(draft.question), without_marks(draft.prompt)
         if draft.id:
             self.by_id[draft.id] = image
         boxes = [one for found in draft.boxes for one in written(found, image.size)]
         return Item(draft, self.tally.rows, row.number, row.file, image, boxes, wanted)
+
+
+def _may_be_box(answer: Any) -> bool:
+    """Whether an answer may be four numbers, so that the size of its image is wanted."""
+    if isinstance(answer, str) and (len(answer) < 7 or not any(character.isdigit() for character in answer)):
+        return False
+    try:
+        return box_in(answer, True) is not None
+    except Unusable:
+        return False

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from cof_agent.data.choices import Choices, split_choices
 
 _MARK = re.compile(
-    r"(?:Picture \d+: *)?<img>[^<]*</img>|<\|vision_start\|>(?:<\|image_pad\|>)*<\|vision_end\|>"
-    r"|<\|?(?:image|img)(?:[ _-]?(?:\d+|placeholder|token|here))?\|?>|<start_of_image>|\[IMG\]",
+    r"<(?:img>[^<]*</img|\|vision_start\|>(?:<\|image_pad\|>)*<\|vision_end\|"
+    r"|\|?(?:image|img)(?:[ _-]?(?:\d+|placeholder|token|here))?\|?|start_of_image)>|\[IMG\]",
     re.IGNORECASE,
 )
+_PICTURE = re.compile(r"Picture \d+: *(?=<img>)")
 _NAMED_IMAGE = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
 _LEADS_TO_IMAGE = re.compile(
     r"\b(?:in|of|at|from|on|to|and|with|by|for|about|using|see|than|the|this)\s*\Z", re.IGNORECASE
@@ -24,6 +25,8 @@ _LEADS_TO_IMAGE = re.compile(
 
 _LABEL = re.compile(r"(?:(Hint:[^\n]*)\n+)?\s*(?:Question|问题|Q) *[:：]\s*", re.IGNORECASE)
 _APPENDIX = re.compile(r"\n+#+ *User Image (?:Path|Size)\b.*\Z", re.DOTALL)  # Thyme's, for its sandbox
+_SPACES = re.compile(r"[^\S\n]+")
+_UNEVEN = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f")
 _BOUNDARY = re.compile(r"\n\s*|(?<=[.!?。？！])\s+")
 _LOOK_BACK = 3000  # characters in which an instruction is looked for
 
@@ -48,6 +51,23 @@ _INSTRUCTION = re.compile(
     r").*",
     re.IGNORECASE | re.DOTALL,
 )
+_WORDS = (
+    *(
+        "answer",
+        "think",
+        "reason",
+        "respond",
+        "reply",
+        "output",
+        "option",
+        "choice",
+        "letter",
+        "tool",
+        "format",
+        "final",
+    ),
+    *("boxed", "step", "phrase", "<"),
+)
 _SPEAKS_OF_ANSWERING = re.compile(
     r"\b(?:answer|think|reason|respond|reply|output|options?|choices?|letter|tools?|format|final|boxed|step|phrase)\b|</?\w+>",
     re.IGNORECASE,
@@ -66,8 +86,7 @@ class Question:
 
 
 def parse(text: str, instruction: str = "") -> Question:
-    """The parts of a question's text. instruction: what stands behind every question of its set."""
-    text = without_marks(text)
+    """The parts of a question's text, which has no marks. instruction: what stands behind every question of its set."""
     said = []
     if instruction and text.endswith(instruction) and text != instruction:
         text, said = text.removesuffix(instruction).rstrip(), [instruction]
@@ -88,9 +107,10 @@ def parse(text: str, instruction: str = "") -> Question:
 def without_marks(text: str) -> str:
     """A text without marks for its image. Where a sentence needs a word in a mark's place, it is "the image"."""
     if "<" in text or "[IMG]" in text:
-        text = _MARK.sub(_word_for_mark, text)
-    text = re.sub(r"[^\S\n]+", " ", text)
-    return re.sub(r" ?\n ?", "\n", text).strip()
+        text = _MARK.sub(_word_for_mark, _PICTURE.sub("", text) if "<img>" in text else text)
+    if not text.isascii() or any(pair in text for pair in _UNEVEN):
+        text = re.sub(r" ?\n ?", "\n", _SPACES.sub(" ", text))
+    return text.strip()
 
 
 def marks(text: str) -> int:
@@ -112,7 +132,7 @@ def _word_for_mark(found: re.Match[str]) -> str:
 
 
 def _without_appendix(text: str) -> tuple[str, str]:
-    found = _APPENDIX.search(text)
+    found = _APPENDIX.search(text) if "#" in text else None
     return (text[: found.start()].rstrip(), found[0].strip()) if found else (text, "")
 
 
@@ -128,7 +148,7 @@ def _without_label(text: str) -> tuple[str, str]:
 
 def cut_instruction(text: str) -> tuple[str, str]:
     """A text without the sentences at its end that say how to answer, and these sentences. Something always stays."""
-    if not _SPEAKS_OF_ANSWERING.search(text, max(0, len(text) - _LOOK_BACK)):
+    if not _speaks_of_answering(text[-_LOOK_BACK:]):
         return text, ""
     cut = len(text)
     for start, end in _boundaries(text):
@@ -157,7 +177,12 @@ def common_instruction(texts: Sequence[str]) -> str:
 
 
 def _tells_how(text: str) -> bool:
-    return "?" not in text and bool(_SPEAKS_OF_ANSWERING.search(text))
+    return "?" not in text and _speaks_of_answering(text)
+
+
+def _speaks_of_answering(text: str) -> bool:
+    lower = text.lower()
+    return any(word in lower for word in _WORDS) and _SPEAKS_OF_ANSWERING.search(text) is not None
 
 
 def _joined(*parts: str) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 from cof_agent.data import own
 from cof_agent.data.boxes import form_named
 from cof_agent.data.columns import Columns
+from cof_agent.data.containers import Container, find
 from cof_agent.data.image_files import ImageFiles
 from cof_agent.data.images import references
 from cof_agent.data.items import gathered
 from cof_agent.data.rows import Row
-from cof_agent.data.containers import Container, find
 from cof_agent.data.understanding import understand
 from cof_agent.data.unusable import HINTS, Tally, write_left_out
 from cof_agent.errors import InputError
@@ -166,7 +166,8 @@ def _own_sample(row: Row, files: ImageFiles, write: bool) -> Sample:
 
 def _with_ids(samples: list[Sample]) -> list[Sample]:
     taken: set[str] = set()
-    return [replace(sample, id=unique_id(sample.id, number, taken)) for number, sample in enumerate(samples, 1)]
+    ids = [unique_id(sample.id, number, taken) for number, sample in enumerate(samples, 1)]
+    return [one if one.id == id else replace(one, id=id) for one, id in zip(samples, ids, strict=True)]
 
 
 def unique_id(id: str, number: int, taken: set[str]) -> str:

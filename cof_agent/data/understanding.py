@@ -13,7 +13,7 @@ from cof_agent.data.choices import Choices, choices_of
 from cof_agent.data.forms import LOCATE
 from cof_agent.data.items import Item
 from cof_agent.data.nested import is_missing
-from cof_agent.data.questions import Question, common_instruction, parse, without_marks
+from cof_agent.data.questions import Question, common_instruction, parse
 from cof_agent.data.unusable import BAD_ANSWER, BAD_BOX, BAD_REGIONS, NO_ANSWER, NO_QUESTION, Tally, Unusable
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
@@ -29,6 +29,7 @@ RIGHT = "right"
 _ASKS_FOR_BOX = re.compile(
     r"bounding box|\bbbox|bounding-box|\bcoordinates?\b|\blocate\b|\bregion this\b|<ref>", re.IGNORECASE
 )
+_BOX_WORDS = ("box", "coordinate", "locate", "region this", "<ref>")
 _MARK = r"(?:marked|circled|highlighted|outlined|boxed|indicated|enclosed|specified|given)"
 _PLACE = r"(?:area|region|box|object|part)"
 _SPEAKS_OF_MARK = re.compile(rf"\b{_MARK}\b[^.?]*\b{_PLACE}\b|\b{_PLACE}\b[^.?]*\b{_MARK}\b", re.IGNORECASE)
@@ -96,7 +97,7 @@ def _understood(item: Item, instruction: str) -> Understood:
     if not question.text:
         raise Unusable(NO_QUESTION, "nothing but marks of images")
     choices, question = _choices(item, question)
-    asks_for_box = bool(_ASKS_FOR_BOX.search(question.text))
+    asks_for_box = _asks_for_box(question.text)
     answer = item.draft.answer
     if is_missing(answer) and asks_for_box and len(item.boxes) == 1:
         return Understood(item, question, {}, Truth(), item.boxes[0])
@@ -114,18 +115,24 @@ def _understood(item: Item, instruction: str) -> Understood:
     return Understood(item, question, choices, truth, box)
 
 
+def _asks_for_box(text: str) -> bool:
+    lower = text.lower()
+    return any(word in lower for word in _BOX_WORDS) and _ASKS_FOR_BOX.search(text) is not None
+
+
 def _question(item: Item, instruction: str) -> Question:
     """The parts of a question. What a set's own prompt says behind it is searched for choices, and is else an instruction."""
-    found = parse(item.draft.question, instruction)
-    if not item.draft.prompt or item.draft.prompt == item.draft.question:
-        return found
-    bare, prompt = without_marks(item.draft.question), without_marks(item.draft.prompt)
-    _, inside, behind = prompt.partition(bare)
+    asked, prompt = item.draft.question, item.draft.prompt
+    if not prompt or prompt == asked:
+        return parse(asked, instruction)
+    _, inside, behind = prompt.partition(asked)
     if not inside:  # another question than the one that the set asks
-        return parse(item.draft.prompt, instruction)
-    if not found.choices and (full := parse(bare + behind)).choices:
-        return replace(full, text=found.text)
-    return replace(found, instruction="\n".join(text for text in (found.instruction, behind.strip()) if text))
+        return parse(prompt, instruction)
+    found = parse(asked, instruction)
+    if not found.choices and (full := parse(asked + behind)).choices:
+        return Question(found.text, full.whole, full.choices, full.instruction)
+    told = "\n".join(text for text in (found.instruction, behind.strip()) if text)
+    return Question(found.text, found.whole, found.choices, told)
 
 
 def _choices(item: Item, question: Question) -> tuple[Choices, Question]:
@@ -233,6 +240,8 @@ class _Set:
 
 
 def _checked(sample: Sample) -> Sample:
+    if not sample.regions and "<region" not in sample.question:
+        return sample
     try:
         check_regions(sample)
     except InputError as error:

@@ -81,7 +81,7 @@ def choices_of(found: Any) -> Choices:
     found = unpacked(found)
     made: Choices = {}
     if isinstance(found, str):
-        made = options_in(found)[1] or listed(_pieces(found))
+        made = _clean(options_in(found)[1]) or listed(_pieces(found))
     elif isinstance(found, list | tuple) and found and all(isinstance(one, dict) for one in found):
         made = _of_objects(found)
     elif isinstance(found, list | tuple) and not any(isinstance(one, dict | list) for one in found):
@@ -209,11 +209,16 @@ def _split(before: str, parts: list[str]) -> Split | None:
     after = ""
     if not any("\n" in part for part in parts[:-1]):
         parts[-1], _, after = parts[-1].partition("\n")
+    return Split(before, _clean(dict(zip(keys(len(parts)), parts, strict=True))), after.strip())
+
+
+def _clean(choices: Choices) -> Choices:
+    """Choices without what separates one from the next; of one that is empty the key is what can be said."""
+    texts = [" ".join(text.split()) for text in choices.values()]
     for separator in (",", ";"):
-        if all(part.endswith(separator) for part in parts[:-1]):
-            parts = [part.removesuffix(separator) for part in parts]
-    texts = [" ".join(part.split()) for part in parts]
-    return Split(before, {key: text or key for key, text in zip(keys(len(texts)), texts, strict=True)}, after.strip())
+        if all(text.endswith(separator) for text in texts[:-1]):
+            texts = [text.removesuffix(separator) for text in texts]
+    return {key: text or key for key, text in zip(choices, texts, strict=True)}
 
 
 def letter_in(answer: Any, where: str) -> str:

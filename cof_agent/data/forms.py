@@ -125,8 +125,7 @@ class _Row:
         if question is None:
             raise Unusable(NO_QUESTION, ", ".join(self.values))
         texts = [question, *([answer] if isinstance(answer, str) else [])]
-        named = images_named_in(question)
-        return self._draft(question, answer, self._image(texts, named))
+        return self._draft(question, answer, self._image(texts, ()))
 
     def from_prompt(self, turns: Sequence[Turn]) -> Draft:
         """A prompt that no assistant has answered: the truth stands in a column, and often the bare question, too."""
@@ -148,7 +147,6 @@ class _Row:
             answer = one.answer if truth is None or len(asked) > 1 else truth
             draft = self._draft(question, answer, image)
             draft.boxes = draft.boxes or [text for text in one.evidence if isinstance(unpacked(text), list)]
-            draft.id = f"{draft.id}-{len(made)}" if draft.id and len(asked) > 1 else draft.id
             made.append(draft)
         return made
 
@@ -162,12 +160,17 @@ class _Row:
             answer=answer,
             image=image,
             prompt=prompt,
-            choices=self.choices or self._find("choices", _is_listing),
+            choices=self.choices or self._find("choices", _is_listing) or self._answers_to_choose_from(answer),
             boxes=self._boxes(image),
             regions=self.values.get("regions") if "<region" in question else None,
             metadata={name: value for name, value in metadata.items() if value is not None},
             coco=not _COCO.isdisjoint(self.values),
         )
+
+    def _answers_to_choose_from(self, answer: Any) -> list[Any] | None:
+        """A column of answers that another column chooses the right one from."""
+        found = self.values.get("answers")
+        return found if isinstance(found, list) and len(found) > 1 and found is not answer and answer in found else None
 
     def _find(self, field: str, accept: Any = None) -> Any:
         return self.fields.find(field, accept)
@@ -208,7 +211,7 @@ class _Row:
         """
         if is_video(self.values):
             raise Unusable(VIDEO)
-        found = references(list(inside)) or self._references()
+        found = references(list(inside) or images_named_in(texts[0])) or self._references()
         different = list({(ref.kind, ref.value): ref for ref in reversed(found)}.values())[::-1]
         if any(ref.kind == "path" and ref.value.lower().endswith(tuple(VIDEO_SUFFIXES)) for ref in different):
             raise Unusable(VIDEO, different[0].value)

@@ -25,8 +25,8 @@ _NO_IMAGE = Reference("path", "")
 
 @dataclass(slots=True)
 class Item:
-    """One question, its texts without marks for images. number: of its row in the whole set, from 1. row: in `file`. wanted: whether it is to become a sample, and
-    does not only show what the set means."""
+    """One question, its texts without marks for images. number: of its row in the whole set, from 1. row: in `file`. wanted:
+    whether it is to become a sample, and does not only show what the set means."""
 
     draft: Draft
     number: int
@@ -64,7 +64,9 @@ class _Gatherer:
             tally = self.tally if wanted else aside
             tally.rows += 1
             behind += not wanted
-            for draft in tally.attempt(row.number, row.file, lambda row=row: drafts(row.values, self.columns)) or []:  # type: ignore[misc]
+            made = tally.attempt(row.number, row.file, lambda row=row: drafts(row.values, self.columns)) or []  # type: ignore[misc]
+            for number, draft in enumerate(made):
+                draft.id = f"{draft.id or f'{tally.rows:07d}'}-{number}" if len(made) > 1 else draft.id
                 cost += 0 if wanted else draft.image.cost
                 item = tally.attempt(row.number, row.file, lambda d=draft, r=row, w=wanted: self._item(d, r, w))  # type: ignore[misc]
                 if item is not None:

@@ -60,6 +60,8 @@ def json_rows(path: Path) -> Iterator[Any]:
         with opened(path) as file:
             first = _first_character(file)
             yield from _elements(file) if first == "[" else _lines_or_object(file, path)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from None
     except (ValueError, EOFError) as error:

@@ -14,7 +14,16 @@ from cof_agent.data.forms import LOCATE
 from cof_agent.data.items import Item
 from cof_agent.data.nested import is_missing
 from cof_agent.data.questions import Question, common_instruction, parse
-from cof_agent.data.unusable import BAD_ANSWER, BAD_BOX, BAD_REGIONS, NO_ANSWER, NO_QUESTION, Tally, Unusable
+from cof_agent.data.unusable import (
+    BAD_ANSWER,
+    BAD_BOX,
+    BAD_REGIONS,
+    NO_ANSWER,
+    NO_QUESTION,
+    NOT_A_CHOICE,
+    Tally,
+    Unusable,
+)
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.region_refs import check_regions
@@ -103,8 +112,8 @@ def _understood(item: Item, instruction: str) -> Understood:
         return Understood(item, question, {}, Truth(), item.boxes[0])
     try:
         truth = understood(answer, choices, asks_for_box=asks_for_box)
-    except Unusable:
-        if item.draft.choices is not None:
+    except Unusable as why:
+        if item.draft.choices is not None or (why.reason == NOT_A_CHOICE and re.fullmatch(r"\W*[A-Z]\W*", why.detail)):
             raise
         question, choices = (
             replace(question, text=question.whole),

@@ -231,5 +231,6 @@ def in_pixels(one: Written, form: Form) -> Box | None:
         return box if box.area else None
     across, down = (side / frame for side, frame in zip(_sides(one.size), _frame(form.unit, one.size), strict=True))
     x0, y0, x1, y1 = found
-    box = Box(x0 * across, y0 * down, x1 * across, y1 * down).clipped(one.size)
+    pixels = Box(*(round(value, 3) for value in (x0 * across, y0 * down, x1 * across, y1 * down)))
+    box = pixels.clipped(one.size)
     return box if box.area else None

@@ -46,9 +46,12 @@ class ImageFiles:
 
         Raises:
             Unusable: if there is no such file, or it is no image.
+            InputError: if there is no folder to write to.
         """
         if ref.kind == "path":
             return self._measured(self._located(ref.value), measure)
+        if write and self.keep is None and (ref.holds_image or self.download):
+            raise InputError("this set holds images itself; say where they may be written (keep_images).")
         if ref.kind == "url":
             return self._measured(self._fetched(ref.value), measure) if self.keep and write else self._not_fetched(ref)
         content = ref.value if ref.kind == "bytes" else decoded(ref.value)

@@ -111,13 +111,14 @@ def references(value: Any) -> list[Reference]:
 def _reference(value: Any) -> Reference | None:
     if isinstance(value, bytes | bytearray | memoryview):
         content = bytes(value)
-        text = None if kind_of_image(content[:_HEAD]) else _ascii(content)
-        return (text and _of_text(text)) or (Reference("bytes", content) if content else None)
+        if (
+            not kind_of_image(content[:_HEAD])
+            and content.isascii()
+            and is_base64_image(text := content.decode("ascii"))
+        ):
+            return Reference("base64", text)
+        return Reference("bytes", content) if content else None
     return _of_text(value) if isinstance(value, str) else None
-
-
-def _ascii(content: bytes) -> str | None:
-    return content.decode("ascii") if content[: 4 * _HEAD].isascii() and content.isascii() else None
 
 
 def _of_text(text: str) -> Reference | None:

@@ -28,6 +28,7 @@ _APPENDIX = re.compile(r"\n+#+ *User Image (?:Path|Size)\b.*\Z", re.DOTALL)  # T
 _SPACES = re.compile(r"[^\S\n]+")
 _UNEVEN = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f")
 _BOUNDARY = re.compile(r"\n\s*|(?<=[.!?。？！])\s+")
+_BEGINS_ANEW = re.compile(r"(?:\n|[.!?。？！]\s)\s*\Z")
 _LOOK_BACK = 3000  # characters in which an instruction is looked for
 
 _ANSWER = (
@@ -128,7 +129,9 @@ def _word_for_mark(found: re.Match[str]) -> str:
     leads = _LEADS_TO_IMAGE.search(before)
     if leads is None:
         return " "
-    return " image " if leads[0].strip().lower() in ("the", "this") else " the image"
+    word = "image" if leads[0].strip().lower() in ("the", "this") else "the image"
+    behind = found.string[found.end() : found.end() + 1]
+    return f"{'' if before[-1:].isspace() else ' '}{word}{' ' if behind.isalnum() else ''}"
 
 
 def _without_appendix(text: str) -> tuple[str, str]:
@@ -172,8 +175,9 @@ def common_instruction(texts: Sequence[str]) -> str:
     first, last = min(reversed_texts := [text[::-1] for text in texts]), max(reversed_texts)
     length = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
     shared = first[:length][::-1]
-    found = next((one for one in _BOUNDARY.finditer(shared) if _tells_how(shared[one.end() :])), None)
-    return shared[found.end() :].strip() if found else ""
+    whole = all(_BEGINS_ANEW.search(text[: len(text) - len(shared)]) for text in texts)
+    starts = [*([0] if whole else []), *(one.end() for one in _BOUNDARY.finditer(shared))]
+    return next((shared[start:].strip() for start in starts if _tells_how(shared[start:])), "")
 
 
 def _tells_how(text: str) -> bool:

@@ -27,7 +27,7 @@ from typing_extensions import TypedDict
 from cof_agent.agent import Agent
 from cof_agent.commands import common
 from cof_agent.config import AgentConfig, read_prompt
-from cof_agent.data.samples import kept_image
+from cof_agent.data.image_files import kept_image
 from cof_agent.data.shards import Shard
 from cof_agent.errors import InputError
 from cof_agent.image import png_of

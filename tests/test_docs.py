@@ -206,7 +206,9 @@ def imported(guide: Path) -> Iterator[tuple[str, str]]:
 
 
 def exists(module: str, imported: str) -> bool:
-    return find_spec(module) is not None and hasattr(import_module(module), imported)
+    if find_spec(module) is None:
+        return False
+    return hasattr(import_module(module), imported) or find_spec(f"{module}.{imported}") is not None
 
 
 def test_json_in_guides_is_json() -> None:

@@ -24,10 +24,7 @@ LONGEST = 800  # characters of a question that are printed
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.usage = "cof data SPEC [-o DIR] [OPTION ...]"
-    parser.epilog = (
-        "examples:\n  cof data DeepEyes-47k --samples 1000\n"
-        "  cof data rows.parquet --column question=extra_info.question -o outputs/mine"
-    )
+    parser.epilog = "example:\n  cof data rows.parquet --column question=extra_info.question -o outputs/mine"
     parser.add_argument(
         "data", metavar="SPEC", help="a folder, a file (JSON, JSONL, CSV, TSV, Parquet) or a dataset of the hub"
     )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cof_agent.backends.load import load
 from cof_agent.backends.scenes_only import UnknownPicture, warning_for, warning_of
 from cof_agent.config import AgentConfig
-from cof_agent.data.samples import kept_image
+from cof_agent.data.image_files import kept_image
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError

@@ -28,6 +28,7 @@ COMMANDS = {
     "ask": "ask a question about one image",
     "collect": "turn questions with known answers into zoom trajectories",
     "compare": "compare runs of eval with the first one, question by question",
+    "data": "show what is read of a set, and write it in our own layout",
     "eval": "measure a model on a set of samples",
     "merge": "fold a LoRA adapter into its model",
     "regions": "turn a public set with regions into samples",

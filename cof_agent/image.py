@@ -65,6 +65,7 @@ _TEXT_CHUNK, _TEXT_MEMORY = (
     64 * 2**20,
     256 * 2**20,
 )  # bytes of comments and profiles in a PNG; the pixels are whole without
+LARGEST_HEADER = 1 << 31  # pixels of an image of which only the size is asked for
 _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -154,18 +155,32 @@ def open_source(path: str | os.PathLike[str], *, max_source_pixels: int = DEFAUL
     """
     path = Path(path)
     with _own_limits(), _open_file(path) as file:
-        image = _open_image(path, file)
-        width, height = image.size
-        if width < 1 or height < 1:
-            raise InputError(f"cannot open the image {path}: it has no pixels; use another file.")
-        if width * height > max_source_pixels:
-            raise InputError(
-                f"cannot open the image {path}: its {width} x {height} = {width * height} pixels are more than the "
-                f"limit of {max_source_pixels}; if you trust the file, raise --max-source-pixels."
-            )
-        orientation = _orientation(image, file)
-    size = Size(height, width) if orientation >= 5 else Size(width, height)
-    return Source(path, size, orientation)
+        return Source(path, *_header(path, file, max_source_pixels))
+
+
+def upright_size(file: IO[bytes], name: str) -> Size:
+    """The size of an image in an open file, in source pixels; nothing is decoded (but see `_orientation`).
+
+    Raises:
+        InputError: if it is no image, naming `name`.
+    """
+    with _own_limits():
+        return _header(Path(name), file, LARGEST_HEADER)[0]
+
+
+def _header(path: Path, file: IO[bytes], max_source_pixels: int) -> tuple[Size, int]:
+    """The size in source pixels, and the EXIF orientation that makes it so."""
+    image = _open_image(path, file)
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise InputError(f"cannot open the image {path}: it has no pixels; use another file.")
+    if width * height > max_source_pixels:
+        raise InputError(
+            f"cannot open the image {path}: its {width} x {height} = {width * height} pixels are more than the "
+            f"limit of {max_source_pixels}; if you trust the file, raise --max-source-pixels."
+        )
+    orientation = _orientation(image, file)
+    return (Size(height, width) if orientation >= 5 else Size(width, height)), orientation
 
 
 _limits = threading.Lock()

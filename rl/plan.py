@@ -57,7 +57,9 @@ def show(settings: Settings, wanted: Sequence[Episode]) -> None:
         return  # the others would say the same
     config, processor = read_checkpoint(settings)
     limits = limits_of(config, processor, *_pixels(settings))
-    prompt = longest_prompt(wanted, processor, ZoomSettings(families.of(config).vision.coordinates, limits))
+    agent, system = settings.run.agent_config(), families.of(config).vision.coordinates
+    shown = ZoomSettings(system, limits, max_source_pixels=agent.max_source_pixels, tools=agent.tools)
+    prompt = longest_prompt(wanted, processor, shown, agent.system_prompt)
     conversation = conversation_of(settings, prompt, limits)
     model = plan.model_of(settings, config)
     if model.sharding.engine == "FSDP":
@@ -99,8 +101,11 @@ def _pixels(settings: Settings) -> tuple[int | None, int | None]:
     return settings.run.overview_pixels, settings.run.zoom_pixels
 
 
-def longest_prompt(wanted: Sequence[Episode], processor: Any, shown: ZoomSettings) -> Prompt:
+def longest_prompt(
+    wanted: Sequence[Episode], processor: Any, shown: ZoomSettings, system_prompt: str | None = None
+) -> Prompt:
     """The longest of the episodes' prompts, for an agent that is shown its images by these settings; decodes no image.
+    system_prompt: replaces our own.
 
     Raises:
         InputError: if an image cannot be opened.
@@ -108,7 +113,10 @@ def longest_prompt(wanted: Sequence[Episode], processor: Any, shown: ZoomSetting
     environment, found = ZoomEnvironment(shown, source_cache=0), []
     for episode in wanted:
         overview = environment.at(episode.resolution).reset(episode.sample)
-        messages = template_messages(protocol.opening(episode.sample, overview, system=shown.system))
+        opening = protocol.opening(
+            episode.sample, overview, system=shown.system, prompt=system_prompt, tools=environment.tool_schemas
+        )
+        messages = template_messages(opening)
         text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         cells = overview.shown_size.area // shown.limits.grid**2
         words = len(processor.tokenizer.encode(text, add_special_tokens=False)) - 1  # one stands for the overview

@@ -101,8 +101,9 @@ def episodes_of(settings: Settings) -> list[Episode]:
         InputError: if they cannot be read, or there are fewer than are played at once, of which TRL would play none.
     """
     run, training = settings.run, settings.training
-    images = Path(str(training.output_dir)) / "images"
-    samples = [sample for sample in run.read(keep_images=images) if sample.answers]
+    output = Path(str(training.output_dir))
+    read = run.read(keep_images=output / "images", left_out=output / "left_out.jsonl")
+    samples = [sample for sample in read if sample.answers]
     if not samples:
         raise InputError(f"no sample of {run.data} has a known answer, so that nothing can be rewarded.")
     if len(samples) < (prompts := training.generation_batch_size // training.num_generations):

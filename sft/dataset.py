@@ -16,8 +16,9 @@ from typing import Any, Protocol
 from PIL import Image
 
 from cof_agent import scoring
-from cof_agent.data.samples import load_table
+from cof_agent.data.hub import load_table
 from cof_agent.data.source import Source
+from cof_agent.data.spec import is_local
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
@@ -222,9 +223,9 @@ def _table(source: Source) -> Any:
     import datasets
 
     spec, path = source.data, Path(source.data)
-    if path.suffix in (".jsonl", ".json", ".parquet") and not path.exists():
-        raise InputError(f"there is no file {spec} to train on.")
-    table = _renamed(load_table(spec, source.split), source.columns, spec)
+    if is_local(spec) and not path.exists():
+        raise InputError(f"there is no file or folder {spec} to train on.")
+    table = _renamed(load_table(spec, source.split or "train"), source.columns, spec)
     missing = {"messages", "images"} - set(table.column_names)
     if missing:
         columns = ", ".join(table.column_names)

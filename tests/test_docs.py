@@ -33,7 +33,7 @@ SETTINGS = {
 """Where the `RunConfig` of each training command is."""
 OTHERS = ("pip", "vllm", "pytest", ".venv/bin/pre-commit")  # programs whose options are not ours
 MODULES_OF_OTHERS = ("pytest", "lmms_eval")
-COMMANDS = ("ask", "collect", "compare", "eval", "merge", "regions", "rollout", "scenes", "spots", "view")
+COMMANDS = ("ask", "collect", "compare", "data", "eval", "merge", "regions", "rollout", "scenes", "spots", "view")
 OF_OTHERS = {"--install", "--port"}  # options that guides name, of scripts/train_nano.sh and cof_agent.backends.serve
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -206,7 +206,9 @@ def imported(guide: Path) -> Iterator[tuple[str, str]]:
 
 
 def exists(module: str, imported: str) -> bool:
-    return find_spec(module) is not None and hasattr(import_module(module), imported)
+    if find_spec(module) is None:
+        return False
+    return hasattr(import_module(module), imported) or find_spec(f"{module}.{imported}") is not None
 
 
 def test_json_in_guides_is_json() -> None:

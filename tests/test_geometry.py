@@ -57,7 +57,7 @@ def views(draw: st.DrawFn) -> View:
 
 class TestRoundTrip:
     @given(views(), systems, st.tuples(fractions, fractions, fractions, fractions))
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=150)
     def test_model_to_source_to_model(self, view: View, system: CoordinateSystem, at: tuple[float, ...]) -> None:
         frame = system.frame(view.shown_size)
         width, height = frame.width, frame.height
@@ -177,7 +177,7 @@ class TestClip:
 
 class TestCropRegion:
     @given(sizes, st.tuples(fractions, fractions, fractions, fractions), st.floats(1, 5), st.integers(1, 100))
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=150)
     def test_whole_pixels_inside_the_source_around_the_box(
         self, size: Size, at: tuple[float, ...], enlarge: float, min_side: int
     ) -> None:
@@ -206,7 +206,7 @@ class TestCropRegion:
 
 class TestSmartResize:
     @given(sizes, limits())
-    @settings(deadline=None, max_examples=500)
+    @settings(deadline=None, max_examples=250)
     def test_agrees_with_the_processors_and_is_their_fixed_point(self, size: Size, limit: dict[str, int]) -> None:
         ours = smart_resize(size, **limit)
         grid, low, high = limit["grid"], limit["min_pixels"], limit["max_pixels"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from cof_agent.policy import ScriptedPolicy
 from cof_agent.region_refs import check_regions, located, mentions, read_region, rounds
 from cof_agent.strategies import registry as strategies
 from cof_agent.strategies.replay import messages_of
-from cof_agent.trajectory import Sample, StopReason, Trajectory, from_json, read_jsonl, to_json
+from cof_agent.trajectory import Sample, StopReason, Trajectory, from_json, to_json
 
 ANSWER = protocol.write_answer("I see.", "red")
 QUESTION = "What is <region1> holding that <region2> is not?"
@@ -155,20 +154,6 @@ def test_bad_regions_are_one_sentence_before_any_model_is_loaded(
     shown = capsys.readouterr()
     assert code == 2 and sentence in shown.err and shown.out == ""
     assert shown.err.startswith("cof ask: ") and shown.err.count("\n") == 1
-
-
-@pytest.mark.parametrize("crops", [False, True])
-def test_ask_with_regions_keeps_them_in_its_record(
-    crops: bool, checkpoint: Callable[[str], Path], noise: Path, tmp_path: Path
-) -> None:
-    command = ["ask", str(noise), "What is <region1>?", *ONE, "--model", str(checkpoint("qwen2_5_vl"))]
-    command += ["--max-tokens", "4", "-o", str(tmp_path / "out")]
-    assert main(command + ["--region-crops"] * crops) == 3  # it has learned nothing, and babbles
-    (trajectory,) = read_jsonl(tmp_path / "out" / "trajectory.jsonl", Trajectory)
-    assert trajectory.sample.regions == (Box(90, 60, 180, 150),)
-    assert trajectory.zooms == crops
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "region 1 at [90, 60, 180, 150]" in page
 
 
 def test_a_file_of_samples_is_checked_as_a_whole(noise: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def samples(options: argparse.Namespace, output: Path) -> list[Sample]:
         InputError: as `read_samples`.
     """
     given = {field.name: getattr(options, field.name) for field in fields(Source)}
-    return Source(**given).read(keep_images=output / "images")
+    return Source(**given).read(keep_images=output / "images", left_out=output / "left_out.jsonl")
 
 
 def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _write_whole(found: dict[Key, Trajectory], every: Sequence[Key], output: Pat
 
 def _samples(options: argparse.Namespace, output: Path) -> list[Sample]:
     from cof_agent.data.benchmarks import registry
-    from cof_agent.data.benchmarks.choices import shuffled
+    from cof_agent.data.choices import shuffled
 
     if options.benchmark is None:
         samples = common.samples(options, output)

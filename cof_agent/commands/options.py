@@ -90,6 +90,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "timeout": {"type": above_0, "metavar": "SECONDS"},
     "column": {"action": "append", "default": []},
     "samples": {"type": count},
+    "download": {"action": "store_true", "default": False},
+    "strict": {"action": "store_true", "default": False},
     "resolutions": {
         "type": resolutions,
         "metavar": "A,B",
@@ -119,10 +121,14 @@ def add_agent(parser: argparse.ArgumentParser, *, without: tuple[str, ...] = (),
                 option(group, name, **changes.get(name, {}))
 
 
-def add_samples(parser: argparse.ArgumentParser, **changes: Mapping[str, Any]) -> argparse._ArgumentGroup:
+def add_samples(
+    parser: argparse.ArgumentParser, *, without: tuple[str, ...] = (), **changes: Mapping[str, Any]
+) -> argparse._ArgumentGroup:
     """The options that say which samples are read; `changes` as in `option`, by name."""
     group = parser.add_argument_group("samples")
-    for name in ("data", "images", "column", "split", "samples"):
+    for name in ("data", "images", "column", "split", "samples", "boxes", "download", "strict"):
+        if name in without:
+            continue
         option(group, name, **({"required": True} if name == "data" else {}) | dict(changes.get(name, {})))
     return group
 

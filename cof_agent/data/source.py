@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from cof_agent.data.boxes import FORMS
 from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
 from cof_agent.trajectory import Sample
@@ -16,7 +18,10 @@ class Source:
 
     data: str = field(
         default="",
-        metadata={"metavar": "SPEC", "help": "a folder, a JSON, JSONL or Parquet file, or a dataset of the hub"},
+        metadata={
+            "metavar": "SPEC",
+            "help": "a folder, a file (JSON, JSONL, CSV, TSV, Parquet) or a dataset of the hub; see `cof data`",
+        },
     )
     images: str | None = field(
         default=None,
@@ -26,12 +31,26 @@ class Source:
         default_factory=list,
         metadata={
             "metavar": "NAME=COLUMN",
-            "help": "what one of our columns is called in the data, such as question=query; repeat for more",
+            "help": "what one of our columns is called in the data, such as question=query or question=extra_info.question; "
+            "repeat for more",
         },
     )
-    split: str = field(default="train", metadata={"metavar": "NAME", "help": "split of a dataset"})
+    split: str | None = field(
+        default=None, metadata={"metavar": "NAME", "help": "split of a dataset (default: train, or the only one)"}
+    )
     samples: int | None = field(
         default=None, metadata={"metavar": "N", "help": "only the first N samples (default: all)"}
+    )
+    boxes: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "FORM",
+            "help": f"what the numbers of boxes mean: {', '.join(FORMS)}, or none to pass boxes over (default: recognised)",
+        },
+    )
+    download: bool = field(default=False, metadata={"help": "fetch images that are named by URL"})
+    strict: bool = field(
+        default=False, metadata={"help": "refuse data with a row that cannot be used (default: leave it out)"}
     )
 
     @property
@@ -43,20 +62,31 @@ class Source:
         """
         return dict(_mapping(pair) for pair in self.column)
 
-    def read(self, *, keep_images: str | Path | None = None) -> list[Sample]:
-        """The samples. keep_images: the folder for images that a dataset holds itself.
+    def read(self, *, keep_images: Path | None = None, left_out: Path | None = None) -> list[Sample]:
+        """The samples. keep_images: the folder for images that a dataset holds itself. left_out: the file that lists the rows
+        that cannot be used.
 
         Raises:
             InputError: as `read_samples`.
         """
-        return read_samples(
-            self.data,
-            images=self.images,
-            keep_images=keep_images,
-            columns=self.columns,
-            split=self.split,
-            limit=self.samples,
-        )
+        return read_samples(self.data, **self.reading, keep_images=keep_images, left_out=left_out)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the samples are read, as arguments of `samples.read`.
+
+        Raises:
+            InputError: if a column is not of the form NAME=COLUMN.
+        """
+        return {
+            "images": self.images,
+            "columns": self.columns,
+            "split": self.split,
+            "limit": self.samples,
+            "boxes": self.boxes,
+            "download": self.download,
+            "strict": self.strict,
+        }
 
 
 def _mapping(pair: str) -> tuple[str, str]:

@@ -24,5 +24,7 @@ SUFFIXES = (
 def is_local(spec: str) -> bool:
     """Whether a name looks like a path of this machine, so that the hub is not asked for it: the first part of it exists, it
     starts like a path, or it ends like a file."""
-    first = Path(spec).parts[0] if spec else ""
+    if not spec:
+        return False
+    first = Path(spec).parts[0]
     return spec.startswith((".", "/", "~", os.sep)) or spec.lower().endswith(SUFFIXES) or Path(first).exists()

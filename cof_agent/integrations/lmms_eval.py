@@ -27,7 +27,7 @@ from typing_extensions import TypedDict
 from cof_agent.agent import Agent
 from cof_agent.commands import common
 from cof_agent.config import AgentConfig, read_prompt
-from cof_agent.data.samples import kept_image
+from cof_agent.data.image_files import kept_image
 from cof_agent.data.shards import Shard
 from cof_agent.errors import InputError
 from cof_agent.image import png_of
@@ -71,6 +71,8 @@ def read_options(given: Mapping[str, Any]) -> Options:
         InputError: if there is no such argument, or its value is of the wrong kind.
     """
     wanted = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT and value is not None}
+    if isinstance(tools := wanted.get("tools"), str):  # lmms-eval's arguments are separated by commas, so it is one
+        wanted["tools"] = (tools,)
     own = Own.__annotations__
     known = sorted({*own, *(field.name for field in fields(AgentConfig))})
     if unknown := sorted(set(wanted) - set(known)):

@@ -57,7 +57,7 @@ def given(arguments: Iterable[str]) -> dict[str, list[str]]:
         if word.startswith("--") or word in ("-o", "-h"):
             name, equals, value = word.partition("=")
             earlier = found.get(key(name), []) if key(name) in REPEATED else []
-            values = found[key(name)] = [*earlier, *([value] if equals else [])]
+            values = found[key(name)] = [*earlier, *([shipped(value)] if equals else [])]
         elif values is None:
             raise InputError(f"there is no place for {word}; keys are given as in --config FILE.yaml.")
         else:

@@ -26,7 +26,8 @@ def options(
     their defaults. Sets the threads."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     for path in paths:
-        parser.add_argument(f"--{path}", type=Path, required=True)
+        short = ["-o"] if path == "output" else []
+        parser.add_argument(*short, f"--{path}", type=Path, required=True)
     for path in optional:
         parser.add_argument(f"--{path}", type=Path)
     for name in flags:

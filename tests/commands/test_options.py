@@ -32,6 +32,8 @@ OTHER: dict[str, set[str]] = {
     "--judge": {"rl"},
     "--model": {"merge", "sft", "rl"},
     "--dtype": {"merge"},
+    "--download": {"sft", "rl"},  # a key of a configuration, with true or false
+    "--strict": {"sft", "rl"},
     "--processes": {"scenes"},
     "--output": set(cli.COMMANDS) - {"eval"},  # each says what it writes
 }

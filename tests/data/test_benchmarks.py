@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from cof_agent import scoring
 from cof_agent.cli import main as cof
 from cof_agent.data.benchmarks import BENCHMARKS, load, shuffled
-from cof_agent.data.benchmarks.choices import options_in
+from cof_agent.data.choices import options_in
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Sample, to_json

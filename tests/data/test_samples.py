@@ -1,150 +1,306 @@
-"""The forms in which questions about images come."""
+"""Whole sets as samples: our own layout, what is left out and why, what a user can say, and limits."""
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from cof_agent.data.samples import load_table, read_samples
+from cof_agent.data.hub import load_table
+from cof_agent.data.samples import read, read_samples
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Sample, to_json
+from tests.data import layouts
 
-VISUAL_COT = {
-    "id": 7,
-    "image": ["cot/gqa/1.jpg", "cot/gqa/1.jpg###[12, 20, 60, 90.5]"],
-    "conversations": [
-        {
-            "from": "human",
-            "value": "<image>\nWhat is it? Please provide the bounding box coordinate of the region that can help you "
-            "answer the question better.",
-        },
-        {"from": "gpt", "value": "[0.1, 0.2, 0.5, 0.8]"},
-        {"from": "human", "value": "<image>"},
-        {"from": "gpt", "value": "A lamp"},
-    ],
-}
+pytest.importorskip("pyarrow")
 
 
-def written(path: Path, rows: object) -> Path:
-    path.write_text(json.dumps(rows))
-    return path
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with the pictures `a.png` and `b.png` of 60 x 40."""
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (60, 40), "red").save(tmp_path / name)
+    return tmp_path
 
 
-def test_our_own(tmp_path: Path) -> None:
-    sample = Sample("x", "images/a.png", "What?", ("yes",))
-    (tmp_path / "samples.jsonl").write_text(to_json(sample) + "\n")
-    for spec in (tmp_path, tmp_path / "samples.jsonl"):
-        assert read_samples(spec)[0].image == str(tmp_path / "images/a.png")
+def rows(folder: Path, *found: Any) -> Path:
+    return layouts.as_json(folder / "rows.json", list(found))
 
 
-def test_visual_cot(tmp_path: Path) -> None:
-    (found,) = read_samples(written(tmp_path / "viscot.json", [VISUAL_COT]), images="pictures")
-    assert found == Sample(
-        "7", "pictures/cot/gqa/1.jpg", "What is it?", ("A lamp",), boxes=(Box(12.0, 20.0, 60.0, 90.5),)
+def row(**changed: Any) -> dict[str, Any]:
+    return {"image": "a.png", "question": "Which?", "answer": "left"} | changed
+
+
+def test_our_own_comes_back_as_it_is(here: Path) -> None:
+    sample = Sample(
+        "x",
+        "a.png",
+        "<image> is a word here.\nA. and B. too. Answer briefly.",
+        ("yes", " No."),
+        ("no", "yes"),
+        (Box(1, 2, 3, 4.5),),
+        {"looks": [1], "category": "kites"},
     )
+    (here / "samples.jsonl").write_text(to_json(sample) + "\n")
+    for spec in (here, here / "samples.jsonl"):
+        (found,) = read_samples(spec)
+        assert found.image == str(here / "a.png")
+        assert to_json(found).replace(str(here / "a.png"), "a.png") == to_json(sample)
 
 
-def test_visual_cot_metadata(tmp_path: Path) -> None:
-    row = {"question": "Which?", "answer": "tv", "image": "1.jpg", "bboxs": [[1, 2, 30, 40]], "dataset": "vsr"}
-    path = tmp_path / "vsr_cot_train.jsonl"
-    path.write_text(json.dumps(row) + "\n\n" + json.dumps(row) + "\n")
-    first, second = read_samples(path)
-    assert first.boxes == (Box(1, 2, 30, 40),) and first.answers == ("tv",) and first.id != second.id
-    assert first.metadata == {"dataset": "vsr"}
-
-
-def test_llava_has_a_sample_for_each_question(tmp_path: Path) -> None:
-    turns = [("human", "<image>\nWhat is it?"), ("gpt", "A cat"), ("human", "What colour?"), ("gpt", "Grey")]
-    row = {"id": "c", "image": "cat.jpg", "conversations": [{"from": who, "value": text} for who, text in turns]}
-    found = read_samples(written(tmp_path / "llava.json", [row]))
-    assert [(s.id, s.question, s.answers) for s in found] == [
-        ("c-0", "What is it?", ("A cat",)),
-        ("c-1", "What colour?", ("Grey",)),
+def test_our_own_written_by_hand(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [
+        {"image": "a.png", "question": "One\u2028two?", "answer": "left", "boxes": [[30, 20, 10, 5]]},
+        {"image": "a.png", "question": "Which?", "answers": "B", "choices": ["red", "blue"], "colour": 1},
+        {
+            "id": 7,
+            "image": "a.png",
+            "question": "How many?",
+            "answer": [3, "three"],
+            "boxes": [{"x": 1, "y": 2, "w": 3, "h": 4}],
+        },
+        {"image": "a.png", "question": "Is it?", "answer": True, "colour": 2},
     ]
-    assert found[0].image == str(tmp_path / "cat.jpg")
+    content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (here / "samples.jsonl").write_text(content, "utf-8-sig")
+    found = read_samples(here)
+    assert [sample.id for sample in found] == ["0000001", "0000002", "7", "0000004"]
+    assert [sample.answers for sample in found] == [("left",), ("blue",), ("3", "three"), ("yes",)]
+    assert (
+        found[0].question == "One\u2028two?"
+        and found[0].boxes == (Box(10, 5, 30, 20),)
+        and found[2].boxes == (Box(1, 2, 4, 6),)
+    )
+    assert [record.message for record in caplog.records] == [f"{here}: keys that mean nothing here: colour"]
 
 
-def test_other_columns(tmp_path: Path) -> None:
-    row = {"q": "Which?", "picture": "a.png", "truth": 1, "options": ["left", "right"]}
-    path = written(tmp_path / "other.json", [row])
-    (found,) = read_samples(path, columns={"question": "q", "image": "picture", "answer": "truth"})
-    assert (found.question, found.answers, found.choices) == ("Which?", ("right",), ("left", "right"))
-
-
-def test_a_dataset_with_images_inside(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    buffer = io.BytesIO()
-    Image.new("RGB", (60, 40), "red").save(buffer, "JPEG")
-    rows = {"image": [{"bytes": buffer.getvalue(), "path": None}] * 2, "query": ["A?", "B?"], "label": ["a", "b"]}
-    made = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
-    made.to_parquet(tmp_path / "set" / "train.parquet")
-    for spec in (tmp_path / "set" / "train.parquet", tmp_path / "set"):
-        found = read_samples(spec, keep_images=tmp_path / "images")
-        assert [sample.question for sample in found] == ["A?", "B?"] and found[0].answers == ("a",)
-        assert Path(found[0].image).read_bytes() == buffer.getvalue() and found[0].image == found[1].image
-    assert len(list((tmp_path / "images").iterdir())) == 1
+def test_boxes_of_our_own_are_in_pixels(here: Path) -> None:
+    layouts.as_lines(here / "samples.jsonl", [row(boxes=[[0.1, 0.2, 0.3, 0.4]])])
+    with pytest.raises(InputError, match=r"are all within 0\.\.1; our own layout has them in source pixels"):
+        read_samples(here)
 
 
 @pytest.mark.parametrize(
-    ("rows", "sentence"),
+    ("bad", "reason"),
     [
-        ([{"question": "A?", "answer": "a"}], "row 1 has no image"),
-        ([{"image": "a.png", "answer": "a"}], "row 1 has no question"),
-        ([{"image": "https://example.org/a.png", "question": "A?", "answer": "a"}], "nothing is downloaded"),
-        ([{"image": "a.png", "question": "A?", "bboxs": [[1, 2]]}], "four numbers"),
-        (["text"], "no object"),
-        ([{"image": "a.png", "conversations": "hello"}], "no list of turns"),
+        ({"question": "A?", "answer": "a"}, "no image"),
+        (row(image=None), "no image"),
+        (row(question=" "), "no question"),
+        (row(question="<image>"), "no question"),
+        (row(answer=None), "no answer"),
+        (row(answer=float("nan")), "no answer"),
+        (row(image="lost.png"), "image file not found"),
+        (row(image="https://example.org/a.png"), "image by URL"),
+        (row(image="data:image/png;base64,AAAA"), "not an image"),
+        (row(image=["a.png", "b.png"]), "several images"),
+        ({"images": ["a.png", "b.png"], "problem": "<image><image>Which?", "answer": "left"}, "several images"),
+        (row(image="a.mp4"), "video"),
+        (row(video="a.mp4"), "video"),
+        (row(image=["a.png", "b.png"], is_video=True), "video"),
+        (row(choices=["red", "blue"]), "answer is none of the choices"),
+        (row(choices=["red", "blue"], answer="A. blue"), "answer names two different choices"),
+        (row(question="Which?\nA. red\nB. blue", answer="E"), "answer is none of the choices"),
+        (row(choices="red"), "choices cannot be read"),
+        (row(bbox=[1, 2, 3]), "box is not four numbers"),
+        (row(question="<region1>?"), "question and regions do not fit"),
+        ("text", "not an object with named fields"),
+        (
+            {
+                "image": "a.png",
+                "messages": [{"role": "user", "content": "Which?"}, {"role": "narrator", "content": "x"}],
+                "answer": "x",
+            },
+            "conversation cannot be read",
+        ),
+        (
+            {
+                "image": "a.png",
+                "messages": [
+                    {"role": "user", "content": "Which?"},
+                    {"role": "assistant", "content": "<tool_call>{}</tool_call>"},
+                ],
+            },
+            "conversation without an answer",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_left_out_and_counted(here: Path, bad: Any, reason: str) -> None:
+    spec = rows(here, row(), bad, row())
+    found = read(spec, keep_images=here / "kept")
+    assert [sample.question for sample in found.samples] == ["Which?", "Which?"]
+    assert found.tally.rows == 3 and found.tally.reasons == {reason: 1}
+    (one,) = found.tally.left_out
+    assert (one.row, one.file) == (2, str(spec))
+    with pytest.raises(InputError, match=rf"1 of 3 rows are left out \(1 {reason}\); the first is row 2"):
+        read(spec, strict=True, keep_images=here / "kept")
+
+
+def test_the_rows_left_out_are_listed(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = rows(here, row(), row(image="lost.png"), row(answer=""))
+    read_samples(spec, left_out=here / "out" / "left_out.jsonl")
+    lines = [json.loads(line) for line in (here / "out" / "left_out.jsonl").read_text().splitlines()]
+    assert [(line["reason"], line["row"], line["detail"]) for line in lines] == [
+        ("image file not found", 2, "lost.png"),
+        ("no answer", 3, ""),
+    ]
+    assert "2 of 3 rows are left out (1 image file not found; 1 no answer)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        ([row(image="lost.png")], r"image file not found \(lost\.png\); say with --images DIR"),
+        ([row(image="https://example.org/a.png")], "nothing is downloaded unless you add --download"),
+        (
+            [{"image": "a.png", "caption": "x"}],
+            r"no question \(image, caption\); name its column, as in --column question=NAME",
+        ),
         ([], "holds no samples"),
     ],
 )
-def test_what_cannot_be_read(tmp_path: Path, rows: list[object], sentence: str) -> None:
+def test_a_set_of_which_nothing_can_be_used(here: Path, found: list[Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        read_samples(written(tmp_path / "bad.json", rows))
+        read(rows(here, *found))
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no file or folder"):
-        read_samples(tmp_path / "missing.json")
-    (tmp_path / "broken.json").write_text("[{")
-    with pytest.raises(InputError, match="neither JSON nor JSONL"):
-        read_samples(tmp_path / "broken.json")
-    with pytest.raises(InputError, match="no column 'colour' to map"):
-        read_samples(tmp_path / "broken.json", columns={"colour": "x"})
+def test_a_set_without_any_answer_is_kept(here: Path) -> None:
+    found = read(rows(here, {"image": "a.png", "question": "Which?"}, row(answer=None)))
+    assert [sample.answers for sample in found.samples] == [(), ()]
 
 
-def test_a_set_that_is_neither_here_nor_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else the hub is waited for
-    with pytest.raises(InputError, match="cannot load the dataset some/where, which is no file or folder here: "):
-        load_table("some/where", "train")
+def test_columns_that_a_user_names(here: Path) -> None:
+    made = {
+        "meta": {"asked": "Which?", "list": ["x", "a.png"]},
+        "truth": 1,
+        "kinds": ["left", "right"],
+        "question": "no",
+    }
+    columns = {"question": "meta.asked", "image": "meta.list.1", "answer": "truth", "choices": "kinds"}
+    (found,) = read_samples(rows(here, made), columns=columns)
+    assert (found.question, found.answers, found.choices) == ("Which?", ("right",), ("left", "right"))
+    with pytest.raises(InputError, match="no column 'colour' to map; the names are id, image, question"):
+        read(here / "rows.json", columns={"colour": "x"})
+
+
+def test_llava_has_a_sample_for_each_question(here: Path) -> None:
+    turns = [("human", "<image>\nWhat is it?"), ("gpt", "A cat"), ("human", "What colour?"), ("gpt", "Grey")]
+    made = {"id": "c", "image": "a.png", "conversations": [{"from": who, "value": text} for who, text in turns]}
+    found = read_samples(rows(here, made, {**made, "id": "d"}))
+    assert [(s.id, s.question, s.answers) for s in found[:2]] == [
+        ("c-0", "What is it?", ("A cat",)),
+        ("c-1", "What colour?", ("Grey",)),
+    ]
+    assert [s.id for s in found[2:]] == ["d-0", "d-1"]
 
 
 @pytest.mark.parametrize(
-    ("bad", "sentence"),
-    [
-        ('{"boxes": [[NaN, 1, 2, 3]]}', "row 2 has a box that is not four numbers"),
-        ('{"boxes": [[0, 1, 2, Infinity]]}', "row 2 has a box that is not four numbers"),
-        (f'{{"boxes": [[0, 1, 2, 1{"0" * 400}]]}}', "row 2 has a box that is not four numbers"),
-        ('{"id": "a\\ud83d"}', "row 2 holds half a surrogate pair, which is no character: 'a\\ud83d'"),
-        ('{"choices": 5}', "row 2 has choices that are no list, but '5'"),
-        (f'{{"answer": 1{"0" * 5000}}}', "line 2, is neither JSON nor JSONL: Exceeds the limit"),
-        (f'{{"metadata": {"[" * 100_000}}}', "line 2, is nested too deeply to be read"),
-        ("{", "line 2, is neither JSON nor JSONL"),
-    ],
+    "roles",
+    [("system", "human", "gpt"), ("gpt", "human", "gpt"), ("System", "User", "Assistant"), ("system", "user", "model")],
 )
-def test_a_row_that_no_arithmetic_takes_is_one_sentence(tmp_path: Path, bad: str, sentence: str) -> None:
-    row = '{"image": "a.png", "question": "What?", "answer": "red"}'
-    bad = bad if bad == "{" else f"{row[:-1]}, {bad[1:]}"
-    (tmp_path / "rows.jsonl").write_text(f"{row}\n{bad}\n")
-    with pytest.raises(InputError) as error:
-        read_samples(tmp_path / "rows.jsonl")
-    assert sentence in str(error.value) and "rows.jsonl" in str(error.value) and "\n" not in str(error.value)
-    ours = json.loads(row) | {"id": "a", "answers": []}
-    ours.pop("answer")
-    (tmp_path / "samples.jsonl").write_text(json.dumps(ours) + "\n" + bad + "\n")
-    with pytest.raises(InputError, match=r"samples\.jsonl, line 2 is no sample: "):
-        read_samples(tmp_path / "samples.jsonl")
+def test_turns_are_told_apart_by_their_roles(here: Path, roles: tuple[str, ...]) -> None:
+    turns = [{"from": role, "value": text} for role, text in zip(roles, ("Hi", "<image>\nWhich?", "red"), strict=True)]
+    (found,) = read_samples(rows(here, {"image": "a.png", "conversations": turns}))
+    assert (found.question, found.answers) == ("Which?", ("red",))
+
+
+def test_a_box_as_the_answer_is_scored_by_its_overlap(here: Path) -> None:
+    asked = "Please provide the bounding box coordinate of the red kite."
+    (one, two) = read_samples(
+        rows(here, row(question=asked, answer="[6, 4, 30, 20]"), row(question=asked, answer=[6, 4, 30, 21]))
+    )
+    assert one.metadata["scoring"] == "iou" and one.boxes == (Box(6, 4, 30, 20),) and one.answers == ("[6, 4, 30, 20]",)
+    assert two.boxes == (Box(6, 4, 30, 21),)
+
+
+def test_expressions_of_a_marked_region_become_questions_for_its_box(here: Path) -> None:
+    """lmms-lab's RefCOCO: the question is the same everywhere, and the image shows no mark."""
+    made = row(
+        question="Describe the marked area.", answer=["the kite", "kite left"], bbox=[6, 4, 30, 20], question_id="k"
+    )
+    found = read_samples(rows(here, made))
+    assert [sample.question for sample in found] == [
+        "Give the bounding box of this: the kite",
+        "Give the bounding box of this: kite left",
+    ]
+    assert {sample.boxes for sample in found} == {(Box(6, 4, 30, 20),)}
+
+
+def test_several_right_choices(here: Path) -> None:
+    (found,) = read_samples(rows(here, row(choices=["red", "blue", "green"], answer="A, C")))
+    assert found.answers == ("red; green",)
+    assert found.metadata["scoring"] == "several" and found.metadata["right"] == ["red", "green"]
+
+
+def test_the_answers_of_ten_people(here: Path) -> None:
+    people = [{"answer": "red"}] * 7 + [{"answer": "pink"}] * 3
+    (found,) = read_samples(rows(here, {"image": "a.png", "question": "Which?", "answers": people}))
+    assert found.metadata["scoring"] == "vqa" and len(found.answers) == 10
+
+
+def test_what_a_set_means_is_seen_from_more_rows_than_are_wanted(here: Path) -> None:
+    boxes = [[30, 20, 10, 5], [40, 10, 12, 6], [20, 30, 8, 4], [50, 20, 5, 9], [10, 35, 9, 4]]
+    spec = rows(here, *(row(bbox=box) for box in boxes), row(image="lost.png"))
+    (first,) = read(spec, limit=1).samples
+    assert first.boxes == (Box(30, 20, 40, 25),)
+    found = read(spec, limit=1)
+    assert found.tally.rows == 1 and not found.tally.left_out and "boxes are read as pixels-xywh" in found.tally.notes
+
+
+def test_boxes_that_cannot_be_told(here: Path) -> None:
+    spec = rows(here, row(bbox=[0.1, 0.1, 0.2, 0.2]), row(bbox=[20, 15, 2, 2]))
+    with pytest.raises(InputError, match=r"are mixed.*--boxes, one of pixels-xyxy"):
+        read(spec)
+    assert len(read(spec, boxes="pixels-xywh").samples) == 2
+
+
+def test_images_of_rows_behind_the_last_that_is_wanted_are_not_written(tmp_path: Path) -> None:
+    spec = layouts.easyr1(tmp_path)
+    (found,) = read_samples(spec, limit=1, keep_images=tmp_path / "kept")
+    assert [str(path) for path in (tmp_path / "kept").iterdir()] == [found.image]
+
+
+def test_an_index_in_place_of_an_image_that_was_there_before(tmp_path: Path) -> None:
+    made = layouts.rows(
+        lambda n: {"index": n, "image": layouts.text_of(0) if n == 0 else "0", "question": "Which?", "answer": "x"}
+    )
+    layouts.as_table(tmp_path / "rows.tsv", made, "\t")
+    found = read_samples(tmp_path / "rows.tsv", keep_images=tmp_path / "kept")
+    assert len({sample.image for sample in found}) == 1 and len(found) == 3
+
+
+def test_a_huge_image_in_a_row_is_only_written(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
+    spec = layouts.as_parquet(
+        tmp_path / "rows.parquet", [{"image": buffer.getvalue(), "question": "Which?", "answer": "x"}]
+    )
+    (found,) = read_samples(spec, keep_images=tmp_path / "kept")
+    assert Path(found.image).read_bytes() == buffer.getvalue()
+
+
+def test_a_set_with_images_needs_a_folder_for_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="this set holds images itself; say where they may be written"):
+        read_samples(layouts.easyr1(tmp_path))
+
+
+def test_a_set_that_is_neither_here_nor_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else the hub is waited for
+    with pytest.raises(InputError, match="cannot load the dataset some/where, which is no file or folder here: "):
+        load_table("some/where", "train")
+    with pytest.raises(InputError, match="cannot load the dataset some/where, which is no file or folder here: "):
+        read("some/where")
+
+
+def test_notes_are_warnings(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = rows(here, row(choices=["w", "x", "left"], answer=3), row(choices=["w", "x"], answer=1))
+    with caplog.at_level(logging.WARNING):
+        (first, second) = read_samples(spec)
+    assert (first.answers, second.answers) == (("left",), ("w",))
+    assert "answers are read as the number of a choice, counted from 1" in caplog.text

@@ -143,8 +143,10 @@ def test_an_answer_ends_at_the_first_stop() -> None:
 
 
 def test_model_arguments() -> None:
-    given = {"model": "dir", "max_zooms": 3, "enlarge": 2, "concurrency": "4", "batch_size": 1, "max_batch_size": 64}
-    assert lmms.read_options(given) == Options(AgentConfig("dir", max_zooms=3, enlarge=2.0), concurrency=4)
+    given = {"model": "dir", "max_zooms": 3, "enlarge": 2, "concurrency": "4", "batch_size": 1, "tools": "a:b"}
+    assert lmms.read_options(given) == Options(
+        AgentConfig("dir", max_zooms=3, enlarge=2.0, tools=("a:b",)), concurrency=4
+    )
     with pytest.raises(InputError, match="there is no model argument 'max_zoom'; the arguments are attn, base_url"):
         lmms.read_options({"max_zoom": 3})
     with pytest.raises(

@@ -169,7 +169,7 @@ class TestParse:
         assert (first, third) == (ZOOM, OTHER_ZOOM) and isinstance(second, Malformed)
 
     @given(anything)
-    @settings(deadline=None, max_examples=500)
+    @settings(deadline=None, max_examples=250)
     def test_never_raises_and_is_never_empty(self, text: str) -> None:
         actions = parse(text)
         assert actions and all(isinstance(action, (Zoom, Answer, Malformed)) for action in actions)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from cof_agent.evaluation.runs import Run
 from cof_agent.geometry import Size
 from cof_agent.scenes.write import write_scenes
 from cof_agent.scoring import accuracy
-from cof_agent.trajectory import Malformed, Observation, Trajectory, Turn
+from cof_agent.trajectory import Answer, Malformed, Observation, Trajectory, Turn, Use, Zoom
 from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.notebook import notebook_html
 from cof_agent.viewer.report import write_page
@@ -285,6 +286,80 @@ def test_hostile_text_never_becomes_markup(opened: Open, played: list[Trajectory
     assert page.locator("[src=x], [onerror], body > img").count() == 0
     kinds = page.locator("script").evaluate_all("all => all.map((one) => one.type)")
     assert kinds == ["application/json"] * 2 + ["text/plain"] * (1 + zoomed.zooms) + [""]
+
+
+PAYLOADS = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "' onmouseover='alert(1)' autofocus onfocus='alert(1)",
+    "javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "{{ constructor.constructor('alert(1)')() }} {% raw %} ${alert(1)} #{alert(1)} <%= alert(1) %>",
+    "<!-- --!> <![CDATA[ ]]> </title></style></textarea></noscript><iframe srcdoc='<script>alert(1)</script>'>",
+    "<base href=//example.org/><link rel=stylesheet href=//example.org/a.css><meta http-equiv=refresh content=0>",
+    "__proto__",
+    "\x1b[2J\x00\u202e\u2028\ud800",
+    "&lt;script&gt; &#x3c;b&#x3e;",
+)
+
+
+def filled(one: Trajectory, payload: str) -> Trajectory:
+    """With this text in every field that holds one, as rows of data, a server and tools may bring it."""
+    tool = replace(one.views[-1], tool=payload)
+    turn = Turn(
+        payload,
+        (Use(payload, {payload: payload}), Use(payload, {}), Zoom((payload,) * 4), Malformed(payload), Answer(payload)),
+        (
+            Observation(view=tool, note=payload),
+            Observation(text=payload),
+            Observation(error=payload),
+            Observation(error=payload),
+        ),
+    )
+    changed = replace(hostile(one), turns=(*one.turns, turn), warning=payload, error=f"wrong_answer: {payload}")
+    sample = replace(changed.sample, id=payload, question=payload, choices=(payload, "b"), answers=(payload,))
+    sample = replace(sample, metadata={"category": payload, payload: payload})
+    settings = {"crop": payload, payload: payload}
+    names: dict[str, Any] = {
+        "policy": payload,
+        "strategy": payload,
+        "group": payload,
+        "protocol_version": payload,
+        "answer": payload,
+    }
+    return replace(changed, sample=sample, settings=settings, rewards={payload: 0.5}, **names)
+
+
+def test_no_payload_in_any_field_is_carried_out(opened: Open, played: list[Trajectory], tmp_path: Path) -> None:
+    zoomed = next(one for one in played if one.zooms)
+    attacks = [filled(zoomed, payload) for payload in PAYLOADS]
+    attacks += [
+        replace(one, sample=replace(one.sample, image=f"{payload}.png"))
+        for one, payload in zip(attacks, PAYLOADS, strict=True)
+    ]
+    write_page(attacks, tmp_path / "page.html", title=" ".join(PAYLOADS), score=accuracy)
+    page = opened(tmp_path / "page.html")
+    assert len(shown(page)) == len(attacks)
+    for number in range(len(attacks)):
+        page.keyboard.press("j")
+        card = page.locator(".card.current")
+        expect(card).to_have_attribute("data-index", str(number))
+        expect(card.locator(".unreliable")).to_be_visible()
+        for button in card.locator("button.more, button.only").all()[:3]:
+            button.hover()
+        card.locator(".frame").first.hover()
+    for value in page.get_by_label("Category").locator("option").evaluate_all("all => all.map((one) => one.value)"):
+        page.get_by_label("Category").select_option(value)
+        page.reload()
+        assert page.get_by_label("Category").input_value() == value
+    assert page.locator("main script, main iframe, main base, main link, main svg[onload], [src=x]").count() == 0
+    for attack in attacks[: len(PAYLOADS)]:
+        (tmp_path / "notebook.html").write_text(notebook_html(attack), "utf-8")
+        page = opened(tmp_path / "notebook.html")
+        assert page.evaluate("document.scripts.length") == 0 and page.locator("img").count() == 1
+        page.close()
 
 
 def test_the_comparison_and_the_notebook_are_safe_too(opened: Open, played: list[Trajectory], tmp_path: Path) -> None:

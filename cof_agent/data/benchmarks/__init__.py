@@ -7,7 +7,7 @@ Layouts are those that cards and file listings of the hub and public evaluation 
 file was opened while these readers were written, so `load` checks what it can: columns, numbers of questions, images.
 """
 
-from cof_agent.data.benchmarks.choices import shuffled
 from cof_agent.data.benchmarks.registry import BENCHMARKS, Benchmark, load
+from cof_agent.data.choices import shuffled
 
 __all__ = ["BENCHMARKS", "Benchmark", "load", "shuffled"]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from cof_agent.data.samples import json_rows, kept_image
+from cof_agent.data.image_files import kept_image
+from cof_agent.data.rows import json_rows
 from cof_agent.errors import InputError, said
 
 Row = dict[str, Any]

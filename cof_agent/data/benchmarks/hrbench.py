@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cof_agent.data.benchmarks.choices import letter_in, multiple_choice
 from cof_agent.data.benchmarks.copy import Copy, text
+from cof_agent.data.choices import letter_in, multiple_choice
 from cof_agent.trajectory import Sample
 
 REPOSITORY = "DreamMr/HR-Bench"

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cof_agent.data.benchmarks.choices import letter_in, listed, multiple_choice, options_in
 from cof_agent.data.benchmarks.copy import Copy, text
+from cof_agent.data.choices import letter_in, listed, multiple_choice, options_in
 from cof_agent.errors import InputError
 from cof_agent.trajectory import Sample
 

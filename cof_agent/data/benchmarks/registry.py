@@ -21,8 +21,8 @@ from cof_agent.data.benchmarks import (
     visualprobe,
     vstar,
 )
-from cof_agent.data.benchmarks.choices import shuffled
 from cof_agent.data.benchmarks.copy import Copy
+from cof_agent.data.choices import shuffled
 from cof_agent.data.samples import read_samples, unique_id
 from cof_agent.errors import InputError, said
 from cof_agent.plugins import is_plugin, load_function

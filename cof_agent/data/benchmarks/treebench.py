@@ -16,9 +16,9 @@ import ast
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cof_agent.data.benchmarks.choices import letter_in, multiple_choice, options_in
 from cof_agent.data.benchmarks.copy import Copy, text
-from cof_agent.data.samples import boxes_of
+from cof_agent.data.boxes import boxes_of
+from cof_agent.data.choices import letter_in, multiple_choice, options_in
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Sample

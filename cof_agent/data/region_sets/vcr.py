@@ -9,7 +9,7 @@ from typing import Any
 
 from cof_agent.data.region_sets.instructions import WHY, drawn
 from cof_agent.data.region_sets.read import box_of, json_of, row
-from cof_agent.data.samples import json_rows
+from cof_agent.data.rows import json_rows
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.region_refs import ROUNDS

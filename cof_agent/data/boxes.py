@@ -1,0 +1,236 @@
+"""Boxes of public sets in source pixels: which numbers they are written in is recognised over all boxes of a set.
+
+A box may be in pixels, in 0..1 or in 0..1000, as two corners, as a corner with width and height, or as a centre with both.
+The boxes of a set decide together; where they cannot, the set is refused with the option that says it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from cof_agent.data.nested import unpacked
+from cof_agent.data.unusable import BAD_BOX, Unusable
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box, Size
+
+Numbers = tuple[float, float, float, float]
+Unit = Literal["pixels", "unit", "thousand"]
+Order = Literal["xyxy", "xywh", "cxcywh"]
+
+FEW = 0.02  # of a set's boxes that may contradict what the others say
+ENOUGH = 4  # different boxes that two readings are told apart by
+MANY = 30  # different boxes that would fill images of this size if they were in pixels
+
+FORMS = tuple(f"{unit}-{order}" for unit in get_args(Unit) for order in get_args(Order))
+"""What `--boxes` can say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the four numbers of a box mean. xyxy: two corners; xywh: the upper left corner, width and height; cxcywh: the centre,
+    width and height."""
+
+    unit: Unit = "pixels"
+    order: Order = "xyxy"
+
+    def __str__(self) -> str:
+        return f"{self.unit}-{self.order}"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A box as a set has it. order: where its keys say it (`{"width": ...}`). size: of its image, in source pixels."""
+
+    numbers: Numbers
+    order: Order | None = None
+    size: Size | None = None
+
+
+def form_named(name: str) -> Form:
+    """The form that `--boxes` names.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name not in FORMS:
+        raise InputError(f"--boxes must be one of {', '.join(FORMS)}, not {name!r}.")
+    unit, order = name.split("-")
+    return Form(unit, order)  # type: ignore[arg-type]
+
+
+_KEYS: tuple[tuple[Order, tuple[str, str, str, str]], ...] = (
+    ("xyxy", ("x0", "y0", "x1", "y1")),
+    ("xyxy", ("x1", "y1", "x2", "y2")),
+    ("xyxy", ("xmin", "ymin", "xmax", "ymax")),
+    ("xyxy", ("x_min", "y_min", "x_max", "y_max")),
+    ("xyxy", ("left", "top", "right", "bottom")),
+    ("xywh", ("x", "y", "w", "h")),
+    ("xywh", ("x", "y", "width", "height")),
+    ("xywh", ("left", "top", "width", "height")),
+)
+
+
+def written(found: Any, size: Size | None = None) -> list[Written]:
+    """The boxes of a column: one, a list of them, or either as a text.
+
+    Raises:
+        Unusable: if one is not four finite numbers.
+    """
+    found = unpacked(found)
+    if isinstance(found, Mapping):
+        return [replace(_of_object(found), size=size)]
+    if not isinstance(found, list | tuple):
+        raise Unusable(BAD_BOX, found)
+    if found and not any(isinstance(one, list | tuple | dict) for one in found):
+        return [Written(_numbers(found), size=size)]
+    return [made for one in found for made in written(one, size)]
+
+
+def _numbers(found: Sequence[Any]) -> Numbers:
+    try:
+        x0, y0, x1, y1 = (float(value) for value in found)
+    except (TypeError, ValueError):
+        raise Unusable(BAD_BOX, found) from None
+    if not all(map(math.isfinite, (x0, y0, x1, y1))):
+        raise Unusable(BAD_BOX, found)
+    return x0, y0, x1, y1
+
+
+def _of_object(found: Mapping[str, Any]) -> Written:
+    for order, keys in _KEYS:
+        if all(found.get(key) is not None for key in keys):
+            return Written(_numbers([found[key] for key in keys]), order)
+    for key in ("bbox", "bbox_2d", "box"):
+        if key in found:
+            return written(found[key])[0]
+    raise Unusable(BAD_BOX, found)
+
+
+def recognised(boxes: Sequence[Written], where: str, *, coco: bool = False) -> Form:
+    """The form that all these boxes are in. coco: whether COCO's other columns stand beside them, in whose form a box is xywh.
+
+    Raises:
+        InputError: if they fit no form, or two equally well, naming `where` and the option that says it.
+    """
+    unit = _unit(boxes, where)
+    free = [one for one in boxes if one.order is None]
+    return Form(unit, _order(free, unit, where, coco) if free else "xyxy")
+
+
+def _refused(where: str, what: str) -> InputError:
+    return InputError(
+        f"the boxes of {where} {what}; say what they are with --boxes, one of {', '.join(FORMS)}, or none."
+    )
+
+
+def _unit(boxes: Sequence[Written], where: str) -> Unit:
+    highest = [max(one.numbers) for one in boxes]
+    fractions = sum(value <= 1.01 for value in highest)
+    if fractions == len(boxes):
+        return "unit"
+    if fractions > FEW * len(boxes):
+        raise _refused(where, f"are mixed: {fractions} of {len(boxes)} are within 0..1, the others are not")
+    outside = sum(_is_outside(one) for one in boxes)
+    if outside > FEW * len(boxes):
+        if max(highest) <= 1000:
+            return "thousand"
+        raise _refused(where, f"lie outside their images in {outside} of {len(boxes)} cases, and go beyond 1000")
+    if (
+        900 <= max(highest) <= 1000
+        and len(set(boxes)) >= MANY
+        and all(one.size and min(_sides(one.size)) > 1500 for one in boxes)
+    ):
+        raise _refused(where, "all lie within 1000 of images that are larger: they may be in pixels or in 0..1000")
+    return "pixels"
+
+
+def _is_outside(one: Written) -> bool:
+    if one.size is None:
+        return False
+    (x0, y0, x1, y1), (width, height) = one.numbers, _sides(one.size)
+    return max(x0, x1) > _limit(width) or max(y0, y1) > _limit(height)
+
+
+def _sides(size: Size) -> tuple[int, int]:
+    return size.width, size.height
+
+
+def _limit(side: float) -> float:
+    """How far an edge may lie, in the unit of `side`: sets round, and count from 1."""
+    return side * 1.01 + (2 if side > 1 else 0)
+
+
+def _order(boxes: Sequence[Written], unit: Unit, where: str, coco: bool) -> Order:
+    """By what the boxes cannot be: corners are in order, and a box lies inside its image."""
+    count = len(boxes)
+    unordered = sum(one.numbers[2] <= one.numbers[0] or one.numbers[3] <= one.numbers[1] for one in boxes)
+    beyond = sum(not _fits(one, unit, "xywh") for one in boxes)
+    if not unordered:
+        return "xywh" if coco and not beyond else "xyxy"
+    mostly, different = unordered >= count / 2, len({one.numbers for one in boxes})
+    if beyond <= FEW * count:
+        if mostly and (different >= ENOUGH or coco):
+            return "xywh"
+    elif not (mostly and all(_fits(one, unit, "cxcywh") for one in boxes)):
+        return "xyxy"  # a few are reversed, or all are; the middle of none would fit
+    raise _refused(where, f"are no corners [x0, y0, x1, y1] in {unordered} of {count} cases")
+
+
+def _fits(one: Written, unit: Unit, order: Order) -> bool:
+    """Whether a box lies inside its image when it is read so; an image whose size is not known takes all."""
+    if unit == "pixels" and one.size is None:
+        return True
+    width, height = _frame(unit, one.size)
+    x0, y0, x1, y1 = corners(one.numbers, order)
+    return x0 >= -0.01 * width and y0 >= -0.01 * height and x1 <= _limit(width) and y1 <= _limit(height)
+
+
+def _frame(unit: Unit, size: Size | None) -> tuple[float, float]:
+    if unit == "pixels" and size is not None:
+        return _sides(size)
+    return (1.0, 1.0) if unit == "unit" else (1000.0, 1000.0)
+
+
+def corners(numbers: Numbers, order: Order) -> Numbers:
+    """The corners of a box, the upper left one first."""
+    x0, y0, x1, y1 = numbers
+    if order == "xywh":
+        return x0, y0, x0 + x1, y0 + y1
+    if order == "cxcywh":
+        return x0 - x1 / 2, y0 - y1 / 2, x0 + x1 / 2, y0 + y1 / 2
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+def boxes_of(found: Any, where: str) -> tuple[Box, ...]:
+    """The boxes of a column that holds corners in source pixels, one or a list; those without an area are left out.
+
+    Raises:
+        InputError: if one is not four numbers, naming `where`.
+    """
+    try:
+        made = [in_pixels(one, Form()) for one in written(found or [])]
+    except Unusable:
+        raise InputError(f"{where} has a box that is not four numbers [x0, y0, x1, y1] in pixels.") from None
+    return tuple(box for box in made if box is not None)
+
+
+def in_pixels(one: Written, form: Form) -> Box | None:
+    """A box in source pixels, cut at the edges of its image; None where nothing of it lies inside.
+
+    Raises:
+        Unusable: if the size of its image is needed and not known.
+    """
+    found = corners(one.numbers, one.order or form.order)
+    if one.size is None:
+        if form.unit != "pixels":
+            raise Unusable(BAD_BOX, "the size of the image is not known")
+        box = Box(*found)
+        return box if box.area else None
+    across, down = (side / frame for side, frame in zip(_sides(one.size), _frame(form.unit, one.size), strict=True))
+    x0, y0, x1, y1 = found
+    pixels = Box(*(round(value, 3) for value in (x0 * across, y0 * down, x1 * across, y1 * down)))
+    box = pixels.clipped(one.size)
+    return box if box.area else None

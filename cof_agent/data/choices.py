@@ -1,0 +1,270 @@
+"""Choices: taken out of the text or the columns that they are published in, put into a sample, and shuffled.
+
+Choices are kept by their key, which is a letter from A on, or what the set itself names them by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from random import Random
+from string import ascii_lowercase, ascii_uppercase
+from typing import Any
+
+from cof_agent.data.columns import words
+from cof_agent.data.nested import is_missing, unpacked
+from cof_agent.data.unusable import BAD_CHOICES, Unusable
+from cof_agent.errors import InputError
+from cof_agent.trajectory import Sample
+
+Choices = dict[str, str]
+"""The text of each choice by its key, in order."""
+
+_REFERS_TO_OTHERS = re.compile(
+    r"\b(?:(?:all|none|any|both|neither)(?: of)? the above|the (?:above|other) (?:answers|options|choices))\b",
+    re.IGNORECASE,
+)
+
+
+def options_in(text: str) -> tuple[str, dict[str, str]]:
+    """What stands before option A, and the text of each option by its letter: "(A) red", "A. red", "A) red" or "A: red".
+
+    A mark is looked for at the start of a line first, then behind a space. Letters follow each other; the first that has
+    no mark ends the options.
+    """
+    marks: list[tuple[int, int]] = []
+    for letter in ascii_uppercase:
+        begin = marks[-1][1] if marks else 0
+        mark = rf"\(?{letter}[.):]"
+        found = re.compile(rf"^[^\S\n]*{mark}", re.MULTILINE).search(text, begin)
+        found = found or re.compile(rf"(?<=\s){mark}(?=\s)").search(text, begin)
+        if found is None:
+            break
+        marks.append(found.span())
+    ends = [start for start, _ in marks[1:]] + [len(text)]
+    found_options = {
+        letter: " ".join(text[start:end].split())
+        for letter, (_, start), end in zip(ascii_uppercase, marks, ends, strict=False)
+    }
+    return (text[: marks[0][0]] if marks else text).strip(), found_options
+
+
+def listed(options: Iterable[Any]) -> Choices:
+    """Choices by letter from a list in order, without their own marks ("(A) red") where all have one."""
+    texts = [_text(option) for option in options]
+    bare = [re.sub(rf"^\(?{letter}[.):]\s*", "", text) for letter, text in zip(ascii_uppercase, texts, strict=False)]
+    marked = len(bare) == len(texts) and all(bare[n] != texts[n] for n in range(len(texts)))
+    return dict(zip(keys(len(texts)), bare if marked else texts, strict=True))
+
+
+def keys(count: int) -> list[str]:
+    """The letters of so many choices; numbers from 1 where the alphabet is too short."""
+    return list(ascii_uppercase[:count]) if count <= len(ascii_uppercase) else [str(n) for n in range(1, count + 1)]
+
+
+def _text(option: Any) -> str:
+    return str(int(option) if isinstance(option, float) and option.is_integer() else option).strip()
+
+
+_KEY_NAMES = ("label", "key", "id", "letter", "index", "option")
+_TEXT_NAMES = ("text", "value", "content", "option", "choice", "answer")
+
+
+def choices_of(found: Any) -> Choices:
+    """The choices that a column holds: a list of texts or of objects, an object by key, or one text with all of them.
+
+    Raises:
+        Unusable: if it holds none that can be told apart.
+    """
+    found = unpacked(found)
+    made: Choices = {}
+    if isinstance(found, str):
+        made = _clean(options_in(found)[1]) or listed(_pieces(found))
+    elif isinstance(found, list | tuple) and found and all(isinstance(one, dict) for one in found):
+        made = _of_objects(found)
+    elif isinstance(found, list | tuple) and not any(isinstance(one, dict | list) for one in found):
+        made = listed(one for one in found if not is_missing(one))
+    elif isinstance(found, Mapping):
+        made = _of_object(found)
+    if len(made) < 2 and not is_missing(found):
+        raise Unusable(BAD_CHOICES, found)
+    return made
+
+
+def _pieces(text: str) -> list[str]:
+    """The parts of a text between line breaks, semicolons, bars or commas, whichever there are first."""
+    separator = next((one for one in "\n;|," if one in text), "\n")
+    return [piece.strip() for piece in text.split(separator) if piece.strip()]
+
+
+def _of_objects(found: Sequence[Mapping[str, Any]]) -> Choices:
+    text = next((name for name in _TEXT_NAMES if all(name in one for one in found)), None)
+    key = next((name for name in _KEY_NAMES if name != text and all(name in one for one in found)), None)
+    if text is None:
+        merged = {name: value for one in found for name, value in one.items()}  # [{"A": "red"}, {"B": "blue"}]
+        return _of_object(merged) if len(merged) == len(found) else {}
+    if key is None:
+        return listed(one[text] for one in found)
+    return {str(one[key]).strip(): _text(one[text]) for one in found}
+
+
+def _of_object(found: Mapping[str, Any]) -> Choices:
+    texts = next((found[name] for name in (*_TEXT_NAMES, "choices") if isinstance(found.get(name), list)), None)
+    if texts is not None:
+        labels = next((found[name] for name in _KEY_NAMES if isinstance(found.get(name), list)), None)
+        if labels is None or len(labels) != len(texts):
+            return listed(texts)
+        return {str(label).strip(): _text(text) for label, text in zip(labels, texts, strict=True)}
+    return {str(key).strip(): _text(text) for key, text in found.items() if not is_missing(text)}
+
+
+@cache
+def choice_columns(names: tuple[str, ...]) -> dict[str, str]:
+    """The columns that hold one choice each (`A`, `B`, ... or `option_a`, `option 1`, ...) by the choice's key; empty where
+    they do not begin with the first two."""
+    found = {key: name for name in names if (key := _key_of(words(name))) is not None}
+    if {"A", "B"} <= found.keys():
+        return {letter: found[letter] for letter in ascii_uppercase if letter in found}
+    numbers = sorted((key for key in found if key.isdecimal()), key=int)
+    if numbers[:2] not in (["0", "1"], ["1", "2"]):
+        return {}
+    return {letter: found[number] for letter, number in zip(ascii_uppercase, numbers, strict=False)}
+
+
+def _key_of(name: tuple[str, ...]) -> str | None:
+    if len(name) == 2 and name[0] in ("option", "choice", "opt") and (len(name[1]) == 1 or name[1].isdecimal()):
+        return name[1].upper()
+    return name[0].upper() if len(name) == 1 and name[0] in ascii_lowercase else None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A question's text in parts. before: what stands before the choices. after: what stands behind them."""
+
+    before: str
+    choices: Choices
+    after: str = ""
+
+
+_STYLES = (r"\({}\)", r"\[{}\]", r"（{}）", r"{}\.", r"{}\)", r"{}:", r"{}、", r"{}．", r"{}：")
+_BEGINNINGS = [
+    (style.replace("\\", "").format(letters[0]), style, letters)
+    for letters in (ascii_uppercase, ascii_lowercase)
+    for style in _STYLES
+    if letters is ascii_uppercase or style in (r"\({}\)", "（{}）")
+]
+"""How the first choice may be marked, the style of that mark, and the letters of the others."""
+
+_HEADER = re.compile(
+    r"(?:^|(?<=\s))(?:answer |the )?(?:options|choices|candidates|选项)\s*(?:are)?\s*[:：]?\s*\Z", re.IGNORECASE
+)
+
+
+@cache
+def _mark(style: str, letter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The mark of one choice at the start of a line, and within a line."""
+    mark = style.format(letter)
+    inside = rf"(?<=[\s,;]){mark}" if style.startswith((r"\(", "（")) else rf"(?<=[\s,;]){mark}(?=\s)"
+    return re.compile(rf"^[^\S\n]*(?:[-*•][^\S\n]+)?{mark}", re.MULTILINE), re.compile(inside)
+
+
+def split_choices(text: str) -> Split | None:
+    """The choices inside a question's text; None where there are none beyond doubt.
+
+    They begin with A and B, all marked in one way: at the start of lines, or in a row behind a question mark, a colon or a word
+    such as "Options". What follows them on lines of its own is no part of the last, unless all choices take several lines.
+    """
+    for first, style, letters in _BEGINNINGS:
+        if first in text:
+            marks = _marks(text, style, letters)
+            if len(marks) < 2:
+                continue
+            before = text[: marks[0][0]].rstrip()
+            header = _HEADER.search(before)
+            in_lines = text[: marks[0][0]].rstrip(" \t").endswith("\n")
+            if before and (in_lines or header or before.endswith(("?", ":", "？", "："))):
+                ends = [start for start, _ in marks[1:]] + [len(text)]
+                parts = [text[begin:end].strip() for (_, begin), end in zip(marks, ends, strict=True)]
+                return _split(before[: header.start()].rstrip() if header else before, parts)
+    return None
+
+
+def _marks(text: str, style: str, letters: str) -> list[tuple[int, int]]:
+    marks: list[tuple[int, int]] = []
+    for letter in letters:
+        begin = marks[-1][1] if marks else 0
+        own_line, inside = _mark(style, letter)
+        found = own_line.search(text, begin) or inside.search(text, begin)
+        if found is None:
+            break
+        marks.append(found.span())
+    return marks
+
+
+def _split(before: str, parts: list[str]) -> Split | None:
+    if not before:
+        return None
+    after = ""
+    if not any("\n" in part for part in parts[:-1]):
+        parts[-1], _, after = parts[-1].partition("\n")
+    return Split(before, _clean(dict(zip(keys(len(parts)), parts, strict=True))), after.strip())
+
+
+def _clean(choices: Choices) -> Choices:
+    """Choices without what separates one from the next; of one that is empty the key is what can be said."""
+    texts = [" ".join(text.split()) for text in choices.values()]
+    for separator in (",", ";"):
+        if all(text.endswith(separator) for text in texts[:-1]):
+            texts = [text.removesuffix(separator) for text in texts]
+    return {key: text or key for key, text in zip(choices, texts, strict=True)}
+
+
+def letter_in(answer: Any, where: str) -> str:
+    """The letter that an answer column gives: "B", "(B)" or "b.".
+
+    Raises:
+        InputError: if it is none, naming the row.
+    """
+    letter = str(answer).strip().strip("().").upper()
+    if letter not in ascii_uppercase or len(letter) != 1:
+        raise InputError(f"{where} gives the right answer as {str(answer)[:40]!r}, which is no letter of an option.")
+    return letter
+
+
+def multiple_choice(
+    id: str, image: str, question: str, options: Mapping[str, str], letter: str, **metadata: Any
+) -> Sample:
+    """A sample with the options as texts, in order, and the right one as its answer.
+
+    Where the right option is not among them, which published sets have here and there, the sample has no answer, is not
+    scored, and `metadata["unscored"]` says why.
+    """
+    shown = {key: text for key, text in options.items() if text}
+    right = shown.get(letter)
+    if right is None:
+        metadata["unscored"] = f"the right option {letter} is not among {', '.join(shown) or 'none'}"
+    return Sample(
+        id=id,
+        image=image,
+        question=question,
+        answers=(right,) if right is not None else (),
+        choices=tuple(shown.values()),
+        metadata=metadata,
+    )
+
+
+def shuffled(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """The samples, the options of each in an order drawn by its id and the seed.
+
+    An option that speaks of the others ("all of the above") keeps its place. Answers are texts, so they stay right.
+    """
+    return [replace(sample, choices=_shuffled(sample, seed)) for sample in samples]
+
+
+def _shuffled(sample: Sample, seed: int) -> tuple[str, ...]:
+    moving = [text for text in sample.choices if not _REFERS_TO_OTHERS.search(text)]
+    Random(f"options:{seed}:{sample.id}").shuffle(moving)
+    order = iter(moving)
+    return tuple(text if _REFERS_TO_OTHERS.search(text) else next(order) for text in sample.choices)

@@ -1,0 +1,184 @@
+"""What the columns of a set may be called. A name is compared by its words: `Question_id` and `questionId` are one.
+
+Columns are looked for at the top of a row first, then one level down (`extra_info.question`). A name that the user gives with
+`--column` replaces all of these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from cof_agent.data.nested import at_path, is_missing
+from cof_agent.errors import InputError
+
+Words = tuple[str, ...]
+Shape = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
+"""The names of a row's columns; and of each object in it, its own name and those of its fields."""
+Place = tuple[str | None, str]
+"""The object that a field stands in, None for the row itself, and its name there."""
+
+FIELDS = ("id", "image", "question", "answer", "choices", "boxes", "category")
+"""What `--column NAME=COLUMN` can name."""
+
+
+def _words(*names: str) -> tuple[Words, ...]:
+    return tuple(tuple(name.split()) for name in names)
+
+
+NAMES: dict[str, tuple[Words, ...]] = {
+    "id": _words("id", "question id", "qid", "index", "idx", "pid", "doc id", "sample id", "uid"),
+    "question": _words(
+        "question", "problem", "query", "question text", "text", "q", "prompt", "instruction", "input", "user prompt"
+    ),
+    "answer": _words(
+        "correct answer",
+        "correct option",
+        "correct choice",
+        "correct choice idx",
+        "gt answer",
+        "answers",
+        "answer",
+        "ground truth",
+        "groundtruth",
+        "gt",
+        "final answer",
+        "solution",
+        "label",
+        "response",
+        "a",
+        "target",
+        "output",
+        "reference answer",
+        "answer text",
+        "answer idx",
+        "answer index",
+        "groundtruth complete",
+    ),
+    "choices": _words("choices", "options", "multi choice options", "answer choices", "candidates", "option"),
+    "boxes": _words("boxes", "bboxs", "bboxes", "bbox", "box", "bbox 2 d", "target instances", "gt bbox", "gt boxes"),
+    "category": _words("category", "sub task", "task"),
+    "subcategory": _words("subcategory", "sub category", "l 2 category"),
+    "dataset": _words("dataset", "data source"),
+    "hint": _words("hint"),
+    "expression": _words("expression", "referring expression", "sentence", "phrase", "ref"),
+    "unit": _words("unit"),
+}
+"""By preference. The truth of verl's rows, `reward_model.ground_truth`, comes before all other answers."""
+
+_ENDS = {
+    "question": {"question", "q", "query", "problem"},
+    "answer": {"answer", "answers", "a", "solution", "truth", "gt", "groundtruth"},
+    "choices": {"choices", "options", "candidates"},
+    "boxes": {"box", "boxes", "bbox", "bboxes", "bboxs"},
+}
+"""Last words by which a column is known whose whole name is not: `reasoning_q`, `correct_choices`."""
+
+_OTHERWISE = {
+    "model",
+    "pred",
+    "predicted",
+    "prediction",
+    "wrong",
+    "incorrect",
+    "negative",
+    "rejected",
+    "original",
+    "raw",
+}
+"""Words of columns that hold something else than the question that is asked and its truth."""
+
+
+@cache
+def words(name: str) -> Words:
+    """The words of a column's name, in lower case."""
+    return tuple(word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name))
+
+
+def is_named(name: str, field: str) -> bool:
+    """Whether a column's whole name is one of a field's."""
+    return words(name) in NAMES[field]
+
+
+def ranked(names: tuple[str, ...], field: str) -> tuple[str, ...]:
+    """Those of a row's columns that may hold a field, the likeliest first."""
+    whole = [name for known in NAMES[field] for name in names if words(name) == known]
+    ends = _ENDS.get(field, set())
+    rest = [name for name in names if name not in whole and (found := words(name)) and found[-1] in ends]
+    return (*whole, *(name for name in rest if not _OTHERWISE & set(words(name))))
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Whether the fields that a user maps exist.
+
+    Raises:
+        InputError: if one does not.
+    """
+    unknown = sorted(set(columns) - set(FIELDS))
+    if unknown:
+        raise InputError(f"there is no column {unknown[0]!r} to map; the names are {', '.join(FIELDS)}.")
+
+
+class Columns:
+    """What a user calls the columns of a set. given: our names to the set's; a dot leads inside."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        check_columns(given)
+        self.given = dict(given)
+        self._places: dict[Shape, dict[str, list[Place]]] = {}
+
+    def of(self, row: Mapping[str, Any]) -> Fields:
+        """The fields of a row."""
+        shape = tuple(row), tuple((name, *inside) for name, inside in row.items() if _has_fields(inside))
+        return Fields(row, self.given, shape, self._places.setdefault(shape, {}))
+
+
+class Fields:
+    """Finds the fields of one row. places: where rows of its shape have each field, as far as that is known."""
+
+    def __init__(
+        self, row: Mapping[str, Any], given: Mapping[str, str], shape: Shape, places: dict[str, list[Place]]
+    ) -> None:
+        self.row, self.given, self._shape, self._places = row, given, shape, places
+
+    def find(self, field: str, accept: Callable[[Any], bool] | None = None) -> Any:
+        """The value of a field; None where the row has none that is not missing and that `accept` takes."""
+        if field in self.given or self._at(field):
+            return next((value for _, value in self.candidates(field, accept)), None)
+        return None
+
+    def candidates(self, field: str, accept: Callable[[Any], bool] | None = None) -> Iterator[tuple[str, Any]]:
+        """Every value that a field may have, with its path, the likeliest first."""
+        if field in self.given:
+            value = at_path(self.row, self.given[field])
+            if not is_missing(value) and (accept is None or accept(value)):
+                yield self.given[field], value
+            return
+        for outer, name in self._at(field):
+            value = self.row[outer][name] if outer else self.row[name]
+            if not is_missing(value) and (accept is None or accept(value)):
+                yield f"{outer}.{name}" if outer else name, value
+
+    def _at(self, field: str) -> list[Place]:
+        places = self._places.get(field)
+        if places is None:
+            places = self._places[field] = list(_places(self._shape, field))
+        return places
+
+
+def _has_fields(inside: Any) -> bool:
+    """Whether a value is an object with columns of its own, and no image."""
+    return isinstance(inside, dict) and "bytes" not in inside
+
+
+def _places(shape: Shape, field: str) -> Iterator[Place]:
+    top, objects = shape
+    if field == "answer":
+        yield from (
+            (outer, "ground_truth") for outer, *inner in objects if outer == "reward_model" and "ground_truth" in inner
+        )
+    yield from ((None, name) for name in ranked(top, field))
+    for outer, *inner in objects:
+        yield from ((outer, name) for name in ranked(tuple(inner), field))

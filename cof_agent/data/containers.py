@@ -1,0 +1,109 @@
+"""What `--data SPEC` names: a file, a folder, or a set of the hub; which files are read, and of what kind each is.
+
+A file's kind is told by its content, whatever its suffix.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cof_agent.data.folders import OURS, chosen
+from cof_agent.data.hub import hub_rows
+from cof_agent.data.rows import Kind, Row, read_rows
+from cof_agent.data.spec import is_local
+from cof_agent.errors import InputError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?:/[\w.-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What is read. files: each with its kind, in order; none where `name` is a set of the hub. root: the folder that was named,
+    or that of the file. ours: whether it is our own layout, which is taken as it stands. notes: what a user should know."""
+
+    name: str
+    files: tuple[tuple[Path, Kind], ...]
+    root: Path | None
+    split: str | None = None
+    ours: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, those of a file after those of the one before.
+
+        Raises:
+            InputError: if a file or the set cannot be read.
+        """
+        if not self.files:
+            yield from hub_rows(self.name, self.split)
+        for path, kind in self.files:
+            yield from read_rows(path, kind)
+
+    def folders(self, images: Path | None) -> tuple[Path, ...]:
+        """Where the paths of images are tried, in this order. images: the folder that a user says they are relative to."""
+        if images is not None:
+            return (images,)
+        if self.root is None:
+            return (Path(),)
+        beside = {path.parent for path, _ in self.files}
+        above = [self.root, *sorted(beside), *(up for folder in sorted(beside) for up in list(folder.parents)[:2])]
+        inside = [folder / name for folder in sorted(beside) for name in ("images", "imgs")]
+        return tuple(dict.fromkeys([*above, *inside]))
+
+
+def find(spec: str, split: str | None = None) -> Container:
+    """The source that a user names.
+
+    Raises:
+        InputError: if there is no such file, folder or set, or it holds nothing that can be read.
+    """
+    path = Path(spec)
+    if path.is_dir():
+        found = chosen(path, split)
+        files = tuple((file, kind_of(file)) for file in found.files)
+        return Container(spec, files, path, split, ours=found.files[0].name == OURS, notes=found.notes)
+    if path.exists():
+        return Container(spec, ((path, kind_of(path)),), path.parent, split, ours=path.name == OURS)
+    if not _HUB_ID.fullmatch(spec) or is_local(spec):
+        raise InputError(f"there is no file or folder {spec}, and a dataset of the hub is named like owner/name.")
+    return Container(spec, (), None, split)
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of a file, by what it begins with.
+
+    Raises:
+        InputError: if it cannot be read or is of no kind that is read here.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+        if head[:2] == b"\x1f\x8b":
+            with gzip.open(path) as unpacked:
+                head = unpacked.read(4096)
+    except (OSError, EOFError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
+    return _kind(head, path)
+
+
+def _kind(head: bytes, path: Path) -> Kind:
+    if head[:4] == b"PAR1":
+        return "parquet"
+    if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
+        return "arrow"
+    if head[:4] == b"PK\x03\x04":
+        raise InputError(f"{path} is an archive; unpack it.")
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path} is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`.")
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16, as Windows writes it
+        head = head.replace(b"\0", b"")[2:]
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text or text[:1] in b"[{" or path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        return "json"
+    if b"\0" in text or not any(separator in text.partition(b"\n")[0] for separator in (b",", b"\t", b";", b"|")):
+        raise InputError(f"{path} is neither JSON, JSONL, CSV, TSV, Parquet nor Arrow.")
+    return "csv"

@@ -1,0 +1,187 @@
+"""Conversations inside rows: turns by role, whatever the set calls roles and contents, and the questions asked in them.
+
+Known are `{"from": "human", "value": ...}` (ShareGPT, LLaVA), `{"role": "user", "content": ...}` with text or a list of parts
+(OpenAI, Qwen), `{"user": ..., "assistant": ...}` pairs (the Cauldron), each as a list, as one JSON text, or as lists by key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cof_agent.data.nested import is_missing, unpacked
+from cof_agent.data.unusable import BAD_TURNS, UNFINISHED, Unusable
+
+IMAGE_MARK = "<image>"
+
+_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function": "tool",
+    "function_call": "assistant",
+    "ipython": "tool",
+}
+_ROLE_KEYS, _TEXT_KEYS = ("role", "from"), ("content", "value", "text")
+_IMAGE_KEYS = ("image", "image_url", "url", "path")
+
+# What an assistant writes when it asks to see more, in the published sets, and how it marks its answer.
+_CALL = re.compile(r"<tool_call>|<code>|<grounding>|<function=")
+_ANSWERED = re.compile(r"<answer>|\\boxed\s*\{", re.IGNORECASE)
+_RESULT = re.compile(r"<tool_response>|<sandbox_output>|^\s*(?:Observation|Code execution result)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. text: with `<image>` where an image stands. images: references to those that stand in the message itself."""
+
+    role: str
+    text: str
+    images: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question of a conversation and its answer, as they are written. images: those of the messages up to the question."""
+
+    question: str
+    answer: str
+    images: tuple[Any, ...] = ()
+    evidence: tuple[str, ...] = field(default=())
+    """Answers that say where to look for this question's answer, in turns before it."""
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a column holds turns."""
+    value = _listed(value)
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(turn, dict) and (_role_of(turn) is not None or _is_pair(turn)) for turn in value)
+
+
+def turns_of(value: Any) -> list[Turn]:
+    """The turns of a column that `is_conversation`, those of one role one after the other joined.
+
+    Raises:
+        Unusable: if a turn has a role that is not known, or content that is neither text nor parts.
+    """
+    made: list[Turn] = []
+    for turn in (one for raw in _listed(value) for one in _turns(raw)):
+        if made and made[-1].role == turn.role:
+            last = made.pop()
+            turn = Turn(turn.role, f"{last.text}\n{turn.text}", last.images + turn.images)
+        made.append(turn)
+    return made
+
+
+def prompt_of(turns: Sequence[Turn]) -> Turn:
+    """What the user says in a conversation that no assistant has taken part in.
+
+    Raises:
+        Unusable: if no user speaks.
+    """
+    said = [turn for turn in turns if turn.role == "user"]
+    if not said:
+        raise Unusable(BAD_TURNS, "no turn of a user")
+    return Turn("user", "\n".join(turn.text for turn in said), tuple(image for turn in said for image in turn.images))
+
+
+def is_search(turns: Sequence[Turn]) -> bool:
+    """Whether the turns are the record of an agent: calls of a tool and what came back, all for one question."""
+    for turn, following in zip(turns, (*turns[1:], None), strict=True):
+        if turn.role == "tool" or (turn.role == "user" and _RESULT.search(turn.text)):
+            return True
+        if turn.role == "assistant" and _CALL.search(turn.text) and (following is None or IMAGE_MARK in following.text):
+            return True
+    return False
+
+
+def questions_in(turns: Sequence[Turn]) -> list[Asked]:
+    """The questions of users that an assistant answers: of an agent's record the first, with the last answer.
+
+    Raises:
+        Unusable: if there is none, or an agent's record ends before its answer.
+    """
+    turns = [turn for turn in turns if turn.role != "system"]
+    while turns and turns[0].role == "assistant":  # a greeting
+        turns = turns[1:]
+    if is_search(turns):
+        return [_searched(turns)]
+    return list(_pairs(turns))
+
+
+def _searched(turns: Sequence[Turn]) -> Asked:
+    last = turns[-1]
+    if last.role != "assistant" or (_CALL.search(last.text) and not _ANSWERED.search(last.text)):
+        raise Unusable(UNFINISHED)
+    return Asked(turns[0].text, last.text, turns[0].images)
+
+
+def _pairs(turns: Sequence[Turn]) -> Iterator[Asked]:
+    waiting, evidence, images = "", (), ()  # type: str, tuple[str, ...], tuple[Any, ...]
+    for turn, reply in zip(turns[::2], turns[1::2], strict=False):
+        images += turn.images
+        text = turn.text.replace(IMAGE_MARK, "").strip()
+        if not text and waiting:  # Visual-CoT: the region first, then the crop without a word, and the answer
+            yield Asked(waiting, reply.text, images[:1], evidence)
+            waiting, evidence = "", ()
+            continue
+        if waiting:
+            yield Asked(waiting, evidence[0], images)
+        waiting, evidence = (turn.text, (reply.text,))
+    if waiting:
+        yield Asked(waiting, evidence[0], images)
+
+
+def _listed(value: Any) -> Any:
+    """A list of objects, of a text that holds one, or of lists by key, as `datasets` keeps lists of objects."""
+    value = unpacked(value)
+    if isinstance(value, Mapping) and value and all(isinstance(one, list) for one in value.values()):
+        return [dict(zip(value, turn, strict=False)) for turn in zip(*value.values(), strict=False)]
+    return value
+
+
+def _role_of(turn: Mapping[str, Any]) -> str | None:
+    return next((turn[key] for key in _ROLE_KEYS if isinstance(turn.get(key), str)), None)
+
+
+def _is_pair(turn: Mapping[str, Any]) -> bool:
+    return isinstance(turn.get("user"), str) and isinstance(turn.get("assistant"), str)
+
+
+def _turns(raw: Mapping[str, Any]) -> Iterator[Turn]:
+    if _is_pair(raw):
+        yield Turn("user", raw["user"])
+        yield Turn("assistant", raw["assistant"])
+        return
+    role = _ROLES.get(str(_role_of(raw)).lower())
+    if role is None:
+        raise Unusable(BAD_TURNS, f"role {_role_of(raw)}")
+    content = next((raw[key] for key in _TEXT_KEYS if raw.get(key) not in (None, [])), "")
+    if isinstance(content, list) and all(isinstance(part, dict | str) for part in content):
+        parts = [_part(part) for part in content]
+        yield Turn(role, "".join(text for text, _ in parts), tuple(image for _, image in parts if image is not None))
+    elif isinstance(content, str | int | float | list):
+        yield Turn(role, str(content))
+    else:
+        raise Unusable(BAD_TURNS, f"content of kind {type(content).__name__}")
+
+
+def _part(part: dict[str, Any] | str) -> tuple[str, Any]:
+    """The text of a part of a message, and the image that it names, if it names one."""
+    if isinstance(part, str):
+        return part, None
+    if isinstance(part.get("text"), str) and part.get("type") in (None, "text"):
+        return part["text"], None
+    image = next((part[key] for key in _IMAGE_KEYS if not is_missing(part.get(key))), None)
+    is_image = image is not None or str(part.get("type", "")).startswith("image")
+    return (IMAGE_MARK if is_image else ""), image

@@ -1,0 +1,233 @@
+"""What a row asks, whatever its form: one or more questions with all that belongs to each, nothing of it understood yet.
+
+Forms are told apart by structure: a conversation with or without replies, columns by name, a list of questions and answers
+about one image, a referring expression with a box, a trajectory of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from cof_agent.data.choices import choice_columns
+from cof_agent.data.columns import Columns, is_named, words
+from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
+from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_video, references
+from cof_agent.data.nested import is_missing, unpacked
+from cof_agent.data.questions import images_named_in, marks
+from cof_agent.data.unusable import NO_IMAGE, NO_OBJECT, NO_QUESTION, SEVERAL_IMAGES, VIDEO, Unusable
+
+LOCATE = "Give the bounding box of this: "
+"""What is asked about a referring expression that a set gives without a question."""
+
+_ASKS_FOR_BOX = re.compile(r"\s*[^.?!\n]*\bbounding box\b[^\n]*", re.IGNORECASE)
+_COCO = {"file_name", "segmentation", "iscrowd", "category_id"}
+
+Values = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Draft:
+    """One question as its row has it. prompt: all that the set's own prompt says, where it has one beside the question. boxes: as
+    they are written. coco: whether COCO's other columns stand beside the box."""
+
+    id: str
+    question: str
+    answer: Any
+    image: Reference
+    prompt: str = ""
+    choices: Any = None
+    boxes: list[Any] = field(default_factory=list)
+    regions: Any = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    coco: bool = False
+
+
+def drafts(values: Any, columns: Columns) -> list[Draft]:
+    """The questions of one row.
+
+    Raises:
+        Unusable: if there is none that can be asked.
+    """
+    if not isinstance(values, dict):
+        raise Unusable(NO_OBJECT, values)
+    if isinstance(values.get("sample"), dict) and "turns" in values:  # a trajectory of ours
+        values = values["sample"]
+    return [draft for one in _single(values) for draft in _drafts(one, columns)]
+
+
+def _single(values: Values) -> Iterator[Values]:
+    """The row for each of its questions, where one column lists several with their answers, or two columns do so in parallel."""
+    lists = {name: value for name, value in values.items() if isinstance(value, list) and value}
+    for name, value in lists.items():
+        if _is_list_of_questions(value):
+            rest = {key: other for key, other in values.items() if key != name}
+            yield from (rest | one for one in value)
+            return
+    question = next((name for name in lists if _names(name, "question") and _are_texts(lists[name])), None)
+    answer = next(
+        (name for name in lists if is_named(name.removesuffix("s"), "answer") or is_named(name, "answer")), None
+    )
+    if question and answer and len(lists[question]) == len(lists[answer]):
+        pairs = zip(lists[question], lists[answer], strict=True)
+        yield from (values | {question: None, answer: None, "question": q, "answer": a} for q, a in pairs)
+        return
+    yield values
+
+
+def _is_list_of_questions(value: list[Any]) -> bool:
+    return isinstance(value[0], dict) and all(isinstance(one, dict) and _has_question(tuple(one)) for one in value)
+
+
+@cache
+def _has_question(names: tuple[str, ...]) -> bool:
+    return all(any(is_named(name, field) for name in names) for field in ("question", "answer"))
+
+
+def _names(name: str, field: str) -> bool:
+    return is_named(name, field) or is_named(name.removesuffix("s"), field)
+
+
+def _are_texts(value: list[Any]) -> bool:
+    return all(isinstance(one, str) for one in value)
+
+
+def _drafts(values: Values, columns: Columns) -> list[Draft]:
+    one_each = choice_columns(tuple(values))
+    choices = {key: values[name] for key, name in one_each.items() if not is_missing(values[name])}
+    rest = {name: value for name, value in values.items() if name not in one_each.values()} if one_each else values
+    said = next((name for name, value in rest.items() if is_conversation(value)), None)
+    if said is None:
+        return [_Row(rest, columns, choices).from_columns()]
+    turns = turns_of(rest[said])
+    made = _Row({name: value for name, value in rest.items() if name != said}, columns, choices)
+    return (
+        made.from_conversation(turns) if any(turn.role == "assistant" for turn in turns) else [made.from_prompt(turns)]
+    )
+
+
+class _Row:
+    """One row, its questions made from what its columns hold. choices: those that have a column each."""
+
+    def __init__(self, values: Values, columns: Columns, choices: Mapping[str, Any]) -> None:
+        self.values, self.choices = values, choices
+        self.fields = columns.of(values)
+        self._found: list[Reference] | None = None
+
+    def from_columns(self) -> Draft:
+        question, answer = self._question(), self._answer()
+        boxes = self._boxes()
+        if question is None and boxes and (said := self._text("expression")):
+            question, answer = LOCATE + said, boxes[0]
+        if question is None:
+            raise Unusable(NO_QUESTION, ", ".join(self.values))
+        texts = [question, *([answer] if isinstance(answer, str) else [])]
+        return self._draft(question, answer, self._image(texts, ()))
+
+    def from_prompt(self, turns: Sequence[Turn]) -> Draft:
+        """A prompt that no assistant has answered: the truth stands in a column, and often the bare question, too."""
+        prompt = prompt_of(turns)
+        question = self._question()
+        image = self._image([prompt.text], prompt.images)
+        return self._draft(question or prompt.text, self._answer(), image, prompt=prompt.text)
+
+    def from_conversation(self, turns: Sequence[Turn]) -> list[Draft]:
+        """The questions that an assistant answers; of one alone, a column may say the truth."""
+        asked, truth = questions_in(turns), self._answer()
+        if not asked:
+            raise Unusable(NO_QUESTION, "no turn of a user with a reply")
+        search, texts = is_search(turns), [turn.text for turn in turns if turn.role != "system"]
+        made: list[Draft] = []
+        for one in asked:
+            image = self._image([one.question] if len(asked) > 1 else texts, one.images, first=search)
+            question = _ASKS_FOR_BOX.sub("", one.question) if one.evidence else one.question
+            answer = one.answer if truth is None or len(asked) > 1 else truth
+            draft = self._draft(question, answer, image)
+            draft.boxes = draft.boxes or [text for text in one.evidence if isinstance(unpacked(text), list)]
+            made.append(draft)
+        return made
+
+    def _draft(self, question: str, answer: Any, image: Reference, prompt: str = "") -> Draft:
+        id = self._find("id", _is_plain)
+        metadata = {name: self._text(name) for name in ("category", "subcategory", "dataset")}
+        hint = self._text("hint")
+        return Draft(
+            id="" if id is None else str(id),
+            question=question if hint is None or hint in question else f"{hint}\n{question}",
+            answer=answer,
+            image=image,
+            prompt=prompt,
+            choices=self.choices or self._find("choices", _is_listing) or self._answers_to_choose_from(answer),
+            boxes=self._boxes(image),
+            regions=self.values.get("regions") if "<region" in question else None,
+            metadata={name: value for name, value in metadata.items() if value is not None},
+            coco=not _COCO.isdisjoint(self.values),
+        )
+
+    def _answers_to_choose_from(self, answer: Any) -> list[Any] | None:
+        """A column of answers that another column chooses the right one from."""
+        found = self.values.get("answers")
+        return found if isinstance(found, list) and len(found) > 1 and found is not answer and answer in found else None
+
+    def _find(self, field: str, accept: Any = None) -> Any:
+        return self.fields.find(field, accept)
+
+    def _text(self, field: str) -> str | None:
+        found = self._find(field, lambda value: isinstance(value, str))
+        return str(found) if found is not None else None
+
+    def _question(self) -> str | None:
+        for path, text in self.fields.candidates("question", lambda value: isinstance(value, str)):
+            if words(path) == ("text",) and "?" not in text and self._answer() is None:
+                continue  # a caption
+            if words(path) == ("instruction",) and isinstance(self.values.get("input"), str):
+                return f"{text}\n{self.values['input']}".strip()
+            return str(text)
+        return None
+
+    def _answer(self) -> Any:
+        return self._find("answer", lambda value: not is_conversation(value))
+
+    def _boxes(self, image: Reference | None = None) -> list[Any]:
+        found = self._find("boxes", lambda value: isinstance(unpacked(value), list | dict))
+        marked = [ref.box for ref in self._references() if ref.box] if image is not None else []
+        return [*([found] if found is not None else []), *marked]
+
+    def _references(self) -> list[Reference]:
+        if self._found is None:
+            named = "image" in self.fields.given
+            self._found = references(self._find("image")) if named else images_in(self.values)
+        return self._found
+
+    def _image(self, texts: Sequence[str], inside: Sequence[Any], first: bool = False) -> Reference:
+        """The one image of a question. texts: what the row says, the question first; inside: images that stand in the texts
+        themselves; first: whether all others are crops of it.
+
+        Raises:
+            Unusable: if there is none, or several belong to the question.
+        """
+        if is_video(self.values):
+            raise Unusable(VIDEO)
+        found = references(list(inside) or images_named_in(texts[0])) or self._references()
+        different = list({(ref.kind, ref.value): ref for ref in reversed(found)}.values())[::-1]
+        if any(ref.kind == "path" and ref.value.lower().endswith(tuple(VIDEO_SUFFIXES)) for ref in different):
+            raise Unusable(VIDEO, different[0].value)
+        if not different:
+            raise Unusable(NO_IMAGE, ", ".join(self.values))
+        if len(different) > 1:
+            counts = [marks(text) for text in texts]
+            if counts[0] != 1 or not (first or sum(counts) == len(different)):
+                raise Unusable(SEVERAL_IMAGES, len(different))
+        return different[0]
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _is_listing(value: Any) -> bool:
+    """Whether a value may be a question's choices: several of something."""
+    return isinstance(value, list | dict | str)

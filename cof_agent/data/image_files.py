@@ -1,0 +1,170 @@
+"""The files of images: those that rows name are found, those that rows hold are written once, named by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from cof_agent.data.images import Reference, decoded, kind_of_image
+from cof_agent.data.unusable import IMAGE_BY_URL, IMAGE_MISSING, NOT_AN_IMAGE, Unusable
+from cof_agent.errors import InputError, said
+from cof_agent.geometry import Size
+from cof_agent.image import LARGEST_HEADER, open_source, upright_size
+from cof_agent.output.files import write_atomic
+
+_MOST_FILES = 500_000  # that are listed in search of an image
+_MOST_BYTES = 500 << 20  # of one download
+_TIMEOUT = 60.0  # seconds for one download
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One image on disk. path: "" where it was not to be written. size: in source pixels, where it was asked for."""
+
+    path: str
+    size: Size | None = None
+
+
+class ImageFiles:
+    """The images of one set. folders: what paths are tried relative to, in this order. keep: where images that rows hold, or
+    name by URL, are written; None where nothing is written. download: whether URLs are fetched."""
+
+    def __init__(self, folders: Sequence[Path], keep: Path | None, *, download: bool = False) -> None:
+        self.folders = tuple(folders)
+        self.keep = keep
+        self.download = download
+        self._listed: dict[str, list[Path]] | None = None
+
+    def take(self, ref: Reference, *, measure: bool = False, write: bool = True) -> Taken:
+        """The file of an image. measure: also its size. write: whether an image that the row holds is put into `keep`.
+
+        Raises:
+            Unusable: if there is no such file, or it is no image.
+            InputError: if there is no folder to write to.
+        """
+        if ref.kind == "path":
+            return self._measured(self._located(ref.value), measure)
+        if write and self.keep is None and (ref.holds_image or self.download):
+            raise InputError("this set holds images itself; say where they may be written (keep_images).")
+        if ref.kind == "url":
+            return self._measured(self._fetched(ref.value), measure) if self.keep and write else self._not_fetched(ref)
+        content = ref.value if ref.kind == "bytes" else decoded(ref.value)
+        if not content:
+            raise Unusable(NOT_AN_IMAGE, "it is empty, or base64 that cannot be decoded")
+        kind = _kind(content)
+        size = _size(content) if measure else None
+        return Taken(written_once(content, kind, self.keep) if self.keep and write else "", size)
+
+    def _measured(self, path: str, measure: bool) -> Taken:
+        if not measure:
+            return Taken(path)
+        try:
+            return Taken(path, open_source(path, max_source_pixels=LARGEST_HEADER).size)
+        except InputError as error:
+            raise Unusable(NOT_AN_IMAGE, error) from None
+
+    def _located(self, name: str) -> str:
+        for folder in self.folders:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                return os.path.normpath(path)
+        found = self._by_end(name)
+        if found is None:
+            raise Unusable(IMAGE_MISSING, name)
+        return str(found)
+
+    def _by_end(self, name: str) -> Path | None:
+        """The one file below the folders whose path ends in `name`."""
+        wanted = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", "..", "/")]
+        if not wanted:
+            return None
+        if self._listed is None:
+            self._listed = _files_by_name(self.folders[:1])
+        found = [path for path in self._listed.get(wanted[-1], []) if path.parts[-len(wanted) :] == tuple(wanted)]
+        return found[0] if len(found) == 1 else None
+
+    def _not_fetched(self, ref: Reference) -> Taken:
+        if not self.download:
+            raise Unusable(IMAGE_BY_URL, ref.value)
+        return Taken("")
+
+    def _fetched(self, url: str) -> str:
+        """The file of a URL, fetched once: its name is made of the URL."""
+        if not self.download:
+            raise Unusable(IMAGE_BY_URL, url)
+        assert self.keep is not None
+        stem = hashlib.sha256(url.encode()).hexdigest()[:24]
+        there = next(self.keep.glob(f"{stem}.*"), None)
+        if there is not None:
+            return str(there.absolute())
+        content = _download(url)
+        path = self.keep / f"{stem}.{_kind(content)}"
+        write_atomic(path, content)
+        return str(path.absolute())
+
+
+def _download(url: str) -> bytes:
+    try:
+        with urlopen(Request(url, headers={"User-Agent": "chain-of-focus"}), timeout=_TIMEOUT) as reply:
+            content: bytes = reply.read(_MOST_BYTES + 1)
+    except (URLError, OSError, ValueError) as error:
+        raise Unusable(IMAGE_MISSING, f"{url}: {said(error)}") from None
+    if len(content) > _MOST_BYTES:
+        raise Unusable(NOT_AN_IMAGE, f"{url} is larger than {_MOST_BYTES} bytes")
+    return content
+
+
+def _files_by_name(folders: Sequence[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    count = 0
+    for folder in folders:
+        for root, _, names in os.walk(folder):
+            for name in names:
+                found.setdefault(name, []).append(Path(root, name))
+            count += len(names)
+            if count > _MOST_FILES:
+                return found
+    return found
+
+
+def _kind(content: bytes) -> str:
+    """The format of an image, as a file's suffix: "img" for one that Pillow knows, but not by its first bytes alone."""
+    kind = kind_of_image(content[:64])
+    if kind is None:
+        _size(content)
+    return kind or "img"
+
+
+def _size(content: bytes) -> Size:
+    try:
+        return upright_size(io.BytesIO(content), "in the row")
+    except InputError as error:
+        raise Unusable(NOT_AN_IMAGE, error) from None
+
+
+def written_once(content: bytes, kind: str, folder: Path) -> str:
+    """The absolute path of an image in `folder`, written there if it is not there yet. kind: the file's suffix."""
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:24]}.{kind}"
+    if not path.exists():
+        write_atomic(path, content)
+    return str(path.absolute())
+
+
+def kept_image(content: bytes, where: str, keep: Path | None) -> str:
+    """The path of an image that a row holds itself, written to the folder `keep` under a name made of its content.
+
+    Raises:
+        InputError: if there is no folder, or it is no image, naming `where`.
+    """
+    if keep is None:
+        raise InputError(f"{where} holds an image itself; say where it may be written.")
+    try:
+        return written_once(content, _kind(content), keep)
+    except Unusable:
+        raise InputError(f"{where} holds an image that cannot be read.") from None

@@ -1,0 +1,77 @@
+"""The rows of a JSON file whose top level is an object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cof_agent.data.columns import is_named
+from cof_agent.data.conversations import is_conversation
+from cof_agent.errors import InputError
+
+_TABLES_BESIDE = ("images", "categories", "licenses")  # of COCO's form: lists that rows refer to, and no rows
+
+
+def rows_in(top: Any, path: Path) -> Iterator[Any]:
+    """The rows of a JSON file whose top level is an object: a list of rows in it (with the images that COCO's form lists
+    beside it), a row for each key, a list for each column, or one row.
+
+    Raises:
+        InputError: if there are several lists of rows, naming `path`.
+    """
+    if not isinstance(top, dict) or _is_row(top):
+        yield top
+        return
+    lists = {name: value for name, value in top.items() if _is_list_of_rows(value)}
+    rows = {name: value for name, value in lists.items() if name not in _TABLES_BESIDE} or lists
+    if len(rows) > 1:
+        raise InputError(
+            f"{path} holds several lists of rows ({', '.join(rows)}); write the one that is meant to a file."
+        )
+    if rows:
+        (found,) = rows.values()
+        yield from _with_images(found, lists.get("images", []))
+    elif len(top) > 1 and all(isinstance(value, dict) for value in top.values()):
+        yield from _rows_by_key(top)
+    elif len(top) > 1 and _is_columns(top):
+        yield from (dict(zip(top, values, strict=True)) for values in zip(*top.values(), strict=True))
+    else:
+        yield top
+
+
+def _is_row(top: dict[str, Any]) -> bool:
+    return any(
+        is_conversation(value) or (isinstance(value, str) and is_named(name, "question")) for name, value in top.items()
+    )
+
+
+def _is_list_of_rows(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and len(first) > 1
+
+
+def _is_columns(top: dict[str, Any]) -> bool:
+    return all(isinstance(value, list) for value in top.values()) and len({len(v) for v in top.values()}) == 1
+
+
+def _rows_by_key(top: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row for each key, or, as pandas writes tables, for each key of the columns' objects."""
+    inner = [set(value) for value in top.values()]
+    if all(keys == inner[0] for keys in inner) and all(key.isdecimal() for key in inner[0]):
+        for key in next(iter(top.values())):
+            yield {column: values[key] for column, values in top.items()}
+        return
+    for key, row in top.items():
+        yield {"id": key} | row
+
+
+def _with_images(rows: list[Any], images: list[Any]) -> Iterator[Any]:
+    names = {
+        image["id"]: image["file_name"]
+        for image in images
+        if isinstance(image, dict) and "id" in image and "file_name" in image
+    }
+    for row in rows:
+        known = names.get(row.get("image_id")) if isinstance(row, dict) else None
+        yield row if known is None else {"image": known} | row

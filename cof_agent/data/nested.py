@@ -1,0 +1,50 @@
+"""Values inside values: fields inside fields, lists inside texts."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def is_missing(value: Any) -> bool:
+    """Whether there is nothing in a field: null, NaN, an empty text or an empty list."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    if isinstance(value, str):
+        return not value.strip()
+    return isinstance(value, list | tuple | dict | bytes) and not value
+
+
+def at_path(values: Any, path: str) -> Any:
+    """The value under a name, or inside other values, as in `extra_info.question` or `images.0`; None where there is none."""
+    if isinstance(values, Mapping) and path in values:
+        return values[path]
+    head, dot, rest = path.partition(".")
+    if isinstance(values, list) and head.isdecimal() and int(head) < len(values):
+        found = values[int(head)]
+    elif isinstance(values, Mapping) and head in values:
+        found = values[head]
+    else:
+        return None
+    return at_path(unpacked(found), rest) if dot else found
+
+
+def unpacked(value: Any) -> Any:
+    """The list or object that a text holds, as JSON or as Python writes it; every other value as it is."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}")):
+        return value
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return value
+    return found if isinstance(found, list | dict) else value

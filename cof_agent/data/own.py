@@ -1,0 +1,102 @@
+"""Our own layout, `samples.jsonl`: samples as they stand, with what a person who writes the file by hand may leave to us.
+
+`id` may be missing (the row's number), `answer` or `answers` may be a text or a list, boxes may be lists `[x0, y0, x1, y1]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cof_agent.data import answers as truths
+from cof_agent.data.boxes import Form, in_pixels, written
+from cof_agent.data.choices import listed
+from cof_agent.data.nested import is_missing
+from cof_agent.data.unusable import BAD_BOX, BAD_REGIONS, NO_IMAGE, NO_OBJECT, NO_QUESTION, Unusable
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box
+from cof_agent.region_refs import check_regions
+from cof_agent.trajectory import Sample
+
+KEYS = {"id", "image", "question", "answer", "answers", "choices", "boxes", "regions", "metadata"}
+
+
+def sample_of(values: Any) -> Sample:
+    """The sample of one row; its `id` is "" where the row has none, and its image as it is written.
+
+    Raises:
+        Unusable: if it is none.
+    """
+    if not isinstance(values, dict):
+        raise Unusable(NO_OBJECT, values)
+    image, question = values.get("image"), values.get("question")
+    if not isinstance(image, str) or not image:
+        raise Unusable(NO_IMAGE, image)
+    if not isinstance(question, str) or not question.strip():
+        raise Unusable(NO_QUESTION)
+    choices = tuple(str(one) for one in values.get("choices") or ())
+    answer = values.get("answers") if not is_missing(values.get("answers")) else values.get("answer")
+    sample = Sample(
+        id=str(values.get("id") if values.get("id") is not None else ""),
+        image=image,
+        question=question,
+        answers=_answers(answer, choices),
+        choices=choices,
+        boxes=_boxes(values.get("boxes")),
+        metadata=values.get("metadata") or {},
+        regions=_boxes(values.get("regions")),
+    )
+    _check_regions(sample)
+    return sample
+
+
+def unknown_keys(values: Any) -> set[str]:
+    """The keys of a row that mean nothing here."""
+    return set(values) - KEYS if isinstance(values, Mapping) else set()
+
+
+def _answers(found: Any, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The accepted texts; the letter of a choice stands for its text where it is no text of a choice itself."""
+    if is_missing(found):
+        return ()
+    texts = tuple(_text(one) for one in (found if isinstance(found, list | tuple) else [found]) if not is_missing(one))
+    if not choices or not texts or any(text in choices for text in texts):
+        return texts
+    by_key = listed(choices)
+    truth = truths.understood(list(texts), by_key)
+    return tuple(by_key[key] for key in truths.right_keys(truth, truths.READINGS))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _boxes(found: Any) -> tuple[Box, ...]:
+    if is_missing(found):
+        return ()
+    made = []
+    for one in written(found):
+        box = in_pixels(one, Form())
+        if box is None:
+            raise Unusable(BAD_BOX, f"{list(one.numbers)} has no area")
+        made.append(box)
+    return tuple(made)
+
+
+def _check_regions(sample: Sample) -> None:
+    try:
+        check_regions(sample)
+    except InputError as error:
+        raise Unusable(BAD_REGIONS, error) from None
+
+
+def check_unit(boxes: Sequence[Box], where: str) -> None:
+    """Whether boxes can be in source pixels.
+
+    Raises:
+        InputError: if all of them are within 0..1.
+    """
+    if boxes and all(max(box) <= 1 for box in boxes):
+        raise InputError(f"the boxes of {where} are all within 0..1; our own layout has them in source pixels.")

@@ -1,0 +1,193 @@
+"""Questions as they are asked: without marks for images, and with instructions to the answerer kept apart.
+
+A set's own instruction ("Answer with the option's letter ...") would contradict the agent's protocol, so it is no part of the
+question. It is known by its words, or by standing behind every question of a set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cof_agent.data.choices import Choices, split_choices
+
+_MARK = re.compile(
+    r"<(?:img>[^<]*</img|\|vision_start\|>(?:<\|image_pad\|>)*<\|vision_end\|"
+    r"|\|?(?:image|img)(?:[ _-]?(?:\d+|placeholder|token|here))?\|?|start_of_image)>|\[IMG\]",
+    re.IGNORECASE,
+)
+_PICTURE = re.compile(r"Picture \d+: *(?=<img>)")
+_NAMED_IMAGE = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
+_LEADS_TO_IMAGE = re.compile(
+    r"\b(?:in|of|at|from|on|to|and|with|by|for|about|using|see|than|the|this)\s*\Z", re.IGNORECASE
+)
+
+_LABEL = re.compile(r"(?:(Hint:[^\n]*)\n+)?\s*(?:Question|问题|Q) *[:：]\s*", re.IGNORECASE)
+_APPENDIX = re.compile(r"\n+#+ *User Image (?:Path|Size)\b.*\Z", re.DOTALL)  # Thyme's, for its sandbox
+_SPACES = re.compile(r"[^\S\n]+")
+_UNEVEN = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f")
+_BOUNDARY = re.compile(r"\n\s*|(?<=[.!?。？！])\s+")
+_BEGINS_ANEW = re.compile(r"(?:\n|[.!?。？！]\s)\s*\Z")
+_LOOK_BACK = 3000  # characters in which an instruction is looked for
+
+_ANSWER = (
+    r"(?:answers?|responses?|options?(?:'s)?(?: letter)?|choices?|reasoning|json|tags?|only the letter"
+    r"|(?:single|one|few|short) (?:words?|phrases?|sentences?|numbers?|letters?))\b"
+)
+_INSTRUCTION = re.compile(
+    r"[(\[*\s]*(?:please\b,?\s*|note:\s*|hint:\s*|first,?\s+|finally,?\s+|then,?\s+|now,?\s+)*(?:"
+    r"(?:directly |briefly )?(?:answer|respond|reply)\b(?: (?:to )?the question)?(?: or complete the sentence)?"
+    r"(?: (?:above|below|directly|briefly|concisely|shortly|only|with|using|in|by|yes|based|from|as|and|if|step)\b|[.,:\s]*\Z)"
+    rf"|(?:select|choose|pick)\b.*\b(?:{_ANSWER}|from (?:the )?(?:following|given|options|choices))"
+    r"|(?:output|return|give|provide|write|put|enclose|wrap|format|end|state|present|include|report)\b.*"
+    rf"(?:\b{_ANSWER}|<\w+>|\\boxed)"
+    r"|(?:let'?s )?think\b.*\b(?:step|first|then|before|carefully|answer)|think\W*\Z"
+    r"|(?:solve|reason|think)\b.*\bstep by step"
+    rf"|(?:the|your) (?:\w+ )?(?:{_ANSWER}|output|process|thought)(?: process)? (?:must|should|is to|has to|needs? to)\b"
+    r"|you (?:first|should|must|need to|may|can|are to)\b.*\b(?:answer|think|reason|respond|tool|zoom|call)"
+    r"|(?:call|use)\b.*\btools?\b|if\b.*\b(?:tools?|zoom)\b|format strictly\b"
+    r"|(?:the )?(?:best |final )?answer(?: is)?:?\s*\Z"
+    r"|.*(?:<answer>|<think>|\\boxed\{)"
+    r").*",
+    re.IGNORECASE | re.DOTALL,
+)
+_WORDS = (
+    *(
+        "answer",
+        "think",
+        "reason",
+        "respond",
+        "reply",
+        "output",
+        "option",
+        "choice",
+        "letter",
+        "tool",
+        "format",
+        "final",
+    ),
+    *("boxed", "step", "phrase", "<"),
+)
+_SPEAKS_OF_ANSWERING = re.compile(
+    r"\b(?:answer|think|reason|respond|reply|output|options?|choices?|letter|tools?|format|final|boxed|step|phrase)\b|</?\w+>",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question's text in parts. text: what is asked. whole: the same with the choices that stand in it. instruction: what a set
+    says about how to answer."""
+
+    text: str
+    whole: str
+    choices: Choices
+    instruction: str
+
+
+def parse(text: str, instruction: str = "") -> Question:
+    """The parts of a question's text, which has no marks. instruction: what stands behind every question of its set."""
+    said = []
+    if instruction and text.endswith(instruction) and text != instruction:
+        text, said = text.removesuffix(instruction).rstrip(), [instruction]
+    text, appendix = _without_appendix(text)
+    text, label = _without_label(text)
+    whole, behind = cut_instruction(text)
+    found = split_choices(whole)
+    if found is None:
+        return Question(whole, whole, {}, _joined(label, behind, *said, appendix))
+    asked, before = cut_instruction(found.before)
+    if found.after and not _INSTRUCTION.fullmatch(found.after):
+        asked, found_after = f"{asked}\n{found.after}", ""
+    else:
+        found_after = found.after
+    return Question(asked, whole, found.choices, _joined(label, before, found_after, behind, *said, appendix))
+
+
+def without_marks(text: str) -> str:
+    """A text without marks for its image. Where a sentence needs a word in a mark's place, it is "the image"."""
+    if "<" in text or "[IMG]" in text:
+        text = _MARK.sub(_word_for_mark, _PICTURE.sub("", text) if "<img>" in text else text)
+    if not text.isascii() or any(pair in text for pair in _UNEVEN):
+        text = re.sub(r" ?\n ?", "\n", _SPACES.sub(" ", text))
+    return text.strip()
+
+
+def marks(text: str) -> int:
+    """How many images a text has a mark for."""
+    return len(_MARK.findall(text)) if "<" in text or "[IMG]" in text else 0
+
+
+def images_named_in(text: str) -> list[str]:
+    """The paths that a text names, as Qwen-VL's sets do: `<img>PATH</img>`."""
+    return _NAMED_IMAGE.findall(text) if "<img>" in text else []
+
+
+def _word_for_mark(found: re.Match[str]) -> str:
+    before = found.string[: found.start()].rpartition("\n")[2]
+    leads = _LEADS_TO_IMAGE.search(before)
+    if leads is None:
+        return " "
+    word = "image" if leads[0].strip().lower() in ("the", "this") else "the image"
+    behind = found.string[found.end() : found.end() + 1]
+    return f"{'' if before[-1:].isspace() else ' '}{word}{' ' if behind.isalnum() else ''}"
+
+
+def _without_appendix(text: str) -> tuple[str, str]:
+    found = _APPENDIX.search(text) if "#" in text else None
+    return (text[: found.start()].rstrip(), found[0].strip()) if found else (text, "")
+
+
+def _without_label(text: str) -> tuple[str, str]:
+    found = _LABEL.match(text)
+    if found is None or found.end() == len(text):
+        return text, ""
+    hint = found[1] or ""
+    if hint and not _INSTRUCTION.fullmatch(hint):
+        return f"{hint}\n{text[found.end() :]}", ""
+    return text[found.end() :], hint
+
+
+def cut_instruction(text: str) -> tuple[str, str]:
+    """A text without the sentences at its end that say how to answer, and these sentences. Something always stays."""
+    if not _speaks_of_answering(text[-_LOOK_BACK:]):
+        return text, ""
+    cut = len(text)
+    for start, end in _boundaries(text):
+        sentence = text[end:cut].strip()
+        if sentence and ("?" in sentence or "？" in sentence or not _INSTRUCTION.fullmatch(sentence)):
+            break
+        cut = start
+    return text[:cut].rstrip(), text[cut:].strip()
+
+
+def _boundaries(text: str) -> list[tuple[int, int]]:
+    """Where sentences and lines end and the next begin, from the last on; none of those before anything is said."""
+    found = [one.span() for one in _BOUNDARY.finditer(text, max(0, len(text) - _LOOK_BACK))]
+    return [span for span in reversed(found) if text[: span[0]].strip()]
+
+
+def common_instruction(texts: Sequence[str]) -> str:
+    """The sentences that stand behind each of several different questions and speak of answering; "" where there are none."""
+    if len(set(texts)) < 3:
+        return ""
+    first, last = min(reversed_texts := [text[::-1] for text in texts]), max(reversed_texts)
+    length = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    shared = first[:length][::-1]
+    whole = all(_BEGINS_ANEW.search(text[: len(text) - len(shared)]) for text in texts)
+    starts = [*([0] if whole else []), *(one.end() for one in _BOUNDARY.finditer(shared))]
+    return next((shared[start:].strip() for start in starts if _tells_how(shared[start:])), "")
+
+
+def _tells_how(text: str) -> bool:
+    return "?" not in text and _speaks_of_answering(text)
+
+
+def _speaks_of_answering(text: str) -> bool:
+    lower = text.lower()
+    return any(word in lower for word in _WORDS) and _SPEAKS_OF_ANSWERING.search(text) is not None
+
+
+def _joined(*parts: str) -> str:
+    return "\n".join(part for part in parts if part)

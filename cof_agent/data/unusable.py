@@ -1,0 +1,89 @@
+"""What cannot become a sample: the exception that says why, the count of it, and the record in `left_out.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from cof_agent.output.files import write_atomic
+
+Made = TypeVar("Made")
+
+NO_OBJECT = "not an object with named fields"
+NO_QUESTION = "no question"
+NO_IMAGE = "no image"
+SEVERAL_IMAGES = "several images"
+VIDEO = "video"
+IMAGE_MISSING = "image file not found"
+IMAGE_BY_URL = "image by URL"
+NOT_AN_IMAGE = "not an image"
+NO_ANSWER = "no answer"
+NOT_A_CHOICE = "answer is none of the choices"
+TWO_CHOICES = "answer names two different choices"
+BAD_CHOICES = "choices cannot be read"
+BAD_ANSWER = "answer cannot be read"
+BAD_BOX = "box is not four numbers"
+BAD_TURNS = "conversation cannot be read"
+UNFINISHED = "conversation without an answer"
+BAD_REGIONS = "question and regions do not fit"
+
+HINTS = {
+    NO_QUESTION: "name its column, as in --column question=NAME",
+    NO_IMAGE: "name its column, as in --column image=NAME, if there is one",
+    IMAGE_MISSING: "say with --images DIR what image paths are relative to, and unpack archives",
+    IMAGE_BY_URL: "nothing is downloaded unless you add --download",
+    NO_ANSWER: "name its column, as in --column answer=NAME, if there is one",
+    SEVERAL_IMAGES: "a sample has one image",
+}
+"""What a user can do about a reason, where there is something."""
+
+
+class Unusable(ValueError):
+    """A row or question that no sample can be made of. reason: one of the constants above, under which it is counted.
+    detail: what exactly was found, for the record."""
+
+    def __init__(self, reason: str, detail: object = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = str(detail)[:200]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """One row that was left out. row: its number in `file`, from 1."""
+
+    reason: str
+    row: int
+    file: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of the rows of a set. rows: how many were read. notes: what was decided about the set, in sentences."""
+
+    rows: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def attempt(self, row: int, file: Path, make: Callable[[], Made]) -> Made | None:
+        """What `make` returns for a row; None if the row is unusable, which is then recorded."""
+        try:
+            return make()
+        except Unusable as why:
+            self.left_out.append(LeftOut(why.reason, row, str(file), why.detail))
+            return None
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many were left out for each reason, the most frequent first."""
+        return dict(Counter(one.reason for one in self.left_out).most_common())
+
+
+def write_left_out(path: Path, left_out: Iterable[LeftOut]) -> None:
+    """One JSON object per line."""
+    write_atomic(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in left_out))

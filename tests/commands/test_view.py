@@ -1,0 +1,88 @@
+"""`cof view`: on a file, on a folder, on what was rejected, and without the images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cof_agent.cli import main
+from cof_agent.geometry import Box
+from cof_agent.teacher.accept import Refusal
+from cof_agent.trajectory import Trajectory, to_json
+from tests.viewer.drawn import crop, draw_field, trajectory, zoom
+from tests.viewer.parsed_page import ParsedPage
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Trajectory:
+    return trajectory(draw_field(tmp_path / "field.png"), zoom(crop(Box(500, 50, 780, 330))))
+
+
+def written(path: Path, *trajectories: Trajectory) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(to_json(one) + "\n" for one in trajectories))
+    return path
+
+
+def viewed(*arguments: object) -> ParsedPage:
+    output = Path(str(arguments[0])).parent / "page.html"
+    assert main(["view", *map(str, arguments), "-o", str(output)]) == 0
+    return ParsedPage.read(output)
+
+
+def records(page: ParsedPage) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(page.blocks["records"])
+    return found
+
+
+@pytest.mark.parametrize("name", ["trajectories.jsonl", "trajectory.jsonl", "rejected.jsonl"])
+def test_a_folder_stands_for_its_file(name: str, played: Trajectory, tmp_path: Path) -> None:
+    folder = written(tmp_path / "run" / name, played).parent
+    page = viewed(folder)
+    assert [record["id"] for record in records(page)] == ["one"]
+    assert page.blocks["title"] == "run"
+
+
+def test_a_folder_without_trajectories_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "has none of trajectories.jsonl" in said and said.count("\n") == 1
+
+
+def test_what_was_rejected_says_why(played: Trajectory, tmp_path: Path) -> None:
+    reasons = [Refusal.WRONG, Refusal.NO_ANSWER]
+    rejected = [replace(played, error=f"{reason.value}: sentence") for reason in reasons]
+    failed = replace(played, error="the server said: no")
+    page = viewed(written(tmp_path / "rejected.jsonl", *rejected, failed))
+    assert [record["reason"] for record in records(page)] == ["wrong answer", "no answer", ""]
+    assert [record["error"] for record in records(page)] == [one.error for one in (*rejected, failed)]
+
+
+def test_without_its_images_the_page_is_there_and_says_what_is_missing(
+    played: Trajectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.move(played.sample.image, moved)
+    path = written(tmp_path / "trajectories.jsonl", played)
+    page = viewed(path)
+    said = capsys.readouterr().err
+    assert "without an image" in said and "field.png" in said and "--images DIR" in said
+    assert [problem for problem, _ in json.loads(page.blocks["data"])["problems"]]
+    assert "i0" not in page.blocks
+    found = viewed(path, "--images", moved)
+    assert capsys.readouterr().err == ""
+    assert json.loads(found.blocks["data"])["problems"] == [] and "i0" in found.blocks
+    assert main(["view", str(path), "--images", str(tmp_path / "none")]) == 2
+
+
+def test_a_relative_path_is_found_under_the_folder_of_images(played: Trajectory, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path, tmp_path / "a" / "deep", ignore=shutil.ignore_patterns("a"))
+    shutil.move(played.sample.image, tmp_path / "gone.png")
+    relative = replace(played, sample=replace(played.sample, image="deep/field.png"))
+    path = written(tmp_path / "trajectories.jsonl", relative)
+    assert "i0" in viewed(path, "--images", tmp_path / "a").blocks

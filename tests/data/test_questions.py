@@ -1,0 +1,141 @@
+"""Questions without marks, with instructions kept apart and choices taken out."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cof_agent.data.questions import common_instruction, cut_instruction, marks, parse, without_marks
+
+INSTRUCTIONS = (
+    "Answer with the option's letter from the given choices directly.",
+    "Answer the question using a single word or phrase.",
+    "Please answer yes or no.",
+    "Please select the correct answer from the options above.",
+    "First think, then call a tool or give the final answer.",
+    "You should think first, and then answer.\nThe final answer must be put into \\boxed{}.",
+    "Let's think step by step.",
+    "Your answer should be in <answer></answer> tags.",
+    "Answer:",
+)
+ASKS = (
+    "What is the final score?",
+    "Give the date in the format DD/MM.",
+    "Which of the options is on the board?",
+    "There is a sign. Write the word on it.",
+    "Two clocks hang there. State the correct time.",
+    "Answer the question.",
+    "Pick the largest flag. Which colour has it?",
+    "Please provide the bounding box coordinate of the region this sentence describes: the red kite.",
+)
+
+
+@pytest.mark.parametrize("instruction", INSTRUCTIONS)
+@pytest.mark.parametrize("gap", [" ", "\n", "\n\n"])
+def test_an_instruction_behind_the_question_goes(instruction: str, gap: str) -> None:
+    assert cut_instruction(f"How many kites?{gap}{instruction}") == ("How many kites?", instruction)
+
+
+@pytest.mark.parametrize("text", ASKS)
+def test_what_is_asked_stays(text: str) -> None:
+    assert cut_instruction(text) == (text, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("<image>\nHow many?", "How many?"),
+        ("How many?\n<image>", "How many?"),
+        ("How many? <image 1>", "How many?"),
+        ("What is shown in <image_1>?", "What is shown in the image?"),
+        ("Describe the <image>.", "Describe the image."),
+        ("<|vision_start|><|image_pad|><|vision_end|>How many?", "How many?"),
+        ("Picture 1: <img>a/b.png</img>\nHow many?", "How many?"),
+        ("[IMG] How  many?", "How many?"),
+        ("Is a < b and c > d?", "Is a < b and c > d?"),
+    ],
+)
+def test_marks_of_images_go(text: str, question: str) -> None:
+    assert without_marks(text) == question
+
+
+def test_marks_are_counted() -> None:
+    assert [marks(text) for text in ("<image><image>x", "<image 2> and <|image_1|>", "image", "<imagery>")] == [
+        2,
+        2,
+        0,
+        0,
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Which?\n(A) red\n(B) light blue",
+        "Which?\nA. red\nB. light blue",
+        "Which? A. red B. light blue",
+        "Which?\nOptions:\nA) red\nB) light blue",
+        "Which?\nOptions: A: red, B: light blue",
+        "Which?\nChoices: (A) red; (B) light blue",
+        "Question: Which?\nAnswer choices:\n- A. red\n- B. light blue\nAnswer with the letter of the right option.",
+        "Which?\n（A）red\n（B）light blue",
+        "Hint: Please answer and give the option letter.\nQuestion: Which?\nChoices:\n(A) red\n(B) light blue",
+        "Which? Select from the following choices.\n(a) red\n(b) light blue",
+    ],
+)
+def test_choices_leave_the_question(text: str) -> None:
+    found = parse(text)
+    assert (found.text, list(found.choices.values())) == ("Which?", ["red", "light blue"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Is vitamin A. or B. Jones right?",
+        "Who is A. Smith?",
+        "Compare A: the kite with C: the boat.",
+        "What does plan A) say about plan C)?",
+        "(A) red\n(B) blue",  # nothing is asked
+    ],
+)
+def test_what_only_looks_like_choices_stays(text: str) -> None:
+    assert parse(text).text == parse(text).whole == text
+
+
+def test_a_line_behind_the_choices_is_no_part_of_the_last() -> None:
+    found = parse("Which?\nA. red\nB. blue\nDistances are in metres.")
+    assert (found.text, found.choices) == ("Which?\nDistances are in metres.", {"A": "red", "B": "blue"})
+
+
+def test_what_stands_behind_every_question_is_an_instruction() -> None:
+    suffix = "Obey the rules of the format."
+    questions = ["How many kites? ", "Which colour?\n", "Who?\n"]
+    assert common_instruction([question + suffix for question in questions]) == suffix
+    assert parse("Which colour?\n" + suffix, suffix).text == "Which colour?"
+    assert common_instruction([question + "Look at the red one." for question in questions]) == ""  # asks something
+    assert common_instruction(["What is the format of the tool? " + suffix] * 3) == ""  # one question
+
+
+WORDS = st.lists(st.text(string.ascii_lowercase, min_size=1, max_size=8), min_size=1, max_size=6).map(" ".join)
+
+
+@given(
+    WORDS,
+    st.lists(WORDS, min_size=2, max_size=6, unique=True),
+    st.sampled_from(["({}) {}", "{}. {}", "{}) {}", "{}: {}"]),
+)
+@example("x", ["a", "b"], "({}) {}")
+def test_choices_written_into_a_question_come_out(asked: str, choices: list[str], mark: str) -> None:
+    lines = [mark.format(letter, text) for letter, text in zip(string.ascii_uppercase, choices, strict=False)]
+    found = parse("\n".join([f"{asked}?", *lines]))
+    assert (found.text, list(found.choices.values())) == (f"{asked}?", choices)
+
+
+@given(st.text(max_size=80))
+def test_any_text_can_be_parsed(text: str) -> None:
+    text = without_marks(text)
+    found = parse(text)
+    assert bool(found.text) == bool(text) and found.whole in text

@@ -13,6 +13,7 @@ from PIL import Image
 
 from cof_agent.data.hub import load_table
 from cof_agent.data.samples import read, read_samples
+from cof_agent.data.unusable import write_left_out
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Sample, to_json
@@ -304,3 +305,32 @@ def test_notes_are_warnings(here: Path, caplog: pytest.LogCaptureFixture) -> Non
         (first, second) = read_samples(spec)
     assert (first.answers, second.answers) == (("left",), ("w",))
     assert "answers are read as the number of a choice, counted from 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ('"boxes": [[NaN, 1, 2, 3]]', "box is not four numbers"),
+        ('"boxes": [[0, 1, 2, Infinity]]', "box is not four numbers"),
+        (f'"boxes": [[0, 1, 2, 1{"0" * 400}]]', "box is not four numbers"),
+        ('"id": "a\\ud83d"', "text with half a surrogate pair, which is no character"),
+    ],
+)
+@pytest.mark.parametrize("name", ["rows.jsonl", "samples.jsonl"])
+def test_a_value_that_breaks_arithmetic_costs_its_own_row(here: Path, name: str, more: str, reason: str) -> None:
+    whole = '{"id": "x", "image": "a.png", "question": "What?", "answers": ["red"]'
+    Image.new("RGB", (40, 30)).save(here / "a.png")
+    (here / name).write_text(f"{whole}}}\n{whole}, {more}}}\n")
+    found = read(here / name, keep_images=here / "kept")
+    assert len(found.samples) == 1
+    assert [(one.reason, one.row) for one in found.tally.left_out] == [(reason, 2)]
+    write_left_out(here / "left_out.jsonl", found.tally.left_out)
+    with pytest.raises(InputError, match=f"{reason}.*the first is row 2 of .*{name}"):
+        read(here / name, strict=True)
+
+
+def test_choices_of_our_own_layout_are_a_list(here: Path) -> None:
+    Image.new("RGB", (40, 30)).save(here / "a.png")
+    (here / "samples.jsonl").write_text('{"image": "a.png", "question": "What?", "choices": 5}\n')
+    with pytest.raises(InputError, match="choices cannot be read"):
+        read(here / "samples.jsonl")

@@ -93,9 +93,9 @@ def run(options: argparse.Namespace) -> int:
     if "parquet" in options.export and find_spec("pyarrow") is None:
         raise InputError(f"--export parquet needs the package pyarrow: {how_to_install('pyarrow')}.")
     output, shard = Path(options.output), shards.parse(options.shard)
-    make_folder(output)
     wanted = drawn(common.samples(options, output), options.resolutions, options.seed)
     _check_roles(options, [episode.sample for episode in wanted])
+    make_folder(output)
     summary = _collected(options, wanted, output, shard)
     _print(summary, output, quiet=options.quiet)
     code = _report_errors(summary, output)

@@ -93,14 +93,15 @@ def test_a_failed_run_is_1_and_says_why(
     run: Run, data: Path, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = (data / "samples.jsonl").read_text()
-    whole = rows.replace(str(picture), "gone.png")
+    (data / "half.png").write_bytes(picture.read_bytes()[:400])
+    whole = rows.replace(str(picture), str(data / "half.png"))
     (data / "samples.jsonl").write_text(whole)
     for command in ("eval", "rollout", "spots"):
         options = ["--data", str(data), "-o", str(data / command), "--model", str(data / "model")]
         assert main([command, *options]) == 1
         said = capsys.readouterr().err
         count = 32 if command == "rollout" else 4
-        assert f"{count} of {count} failed (image {count})" in said and "gone.png: there is no such file" in said
+        assert f"{count} of {count} failed (image {count})" in said and "half.png: it is damaged" in said
         assert json.loads((data / command / "summary.json").read_text())["errors"] == {"image": count}
     (data / "samples.jsonl").write_text(rows)
 
@@ -109,7 +110,8 @@ def test_a_run_in_which_some_failed_is_0_and_asks_those_again(
     run: Run, data: Path, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = (data / "samples.jsonl").read_text().splitlines(keepends=True)
-    gone = data / "gone.png"
+    gone = data / "half.png"
+    gone.write_bytes(picture.read_bytes()[:400])
     (data / "samples.jsonl").write_text("".join(rows[:3]) + rows[3].replace(str(picture), str(gone)))
     assert run("eval") == 0
     said = capsys.readouterr().err

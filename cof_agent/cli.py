@@ -16,8 +16,10 @@ from types import ModuleType
 
 from cof_agent import __version__
 from cof_agent.commands.parser import Parser
-from cof_agent.errors import InputError, unknown
+from cof_agent.errors import InputError, said, unknown
 from cof_agent.output.escape import for_terminal
+
+_log = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 BAD_INPUT = 2
@@ -50,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser(named).parse_args(given or ["--help"])
         with _spoken(options.verbose):
-            return int(_module(named).run(options))
+            code = int(_module(named).run(options))
+        sys.stdout.flush()  # what cannot be written is said here, and not by the interpreter as it ends
+        return code
     except InputError as error:
         print(f"{name}: {for_terminal(error)}", file=sys.stderr)
         return BAD_INPUT
@@ -62,8 +66,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exec("")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
+    except OSError as error:  # a last net: what reads and writes says it better
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {for_terminal(where + (error.strerror or said(error)))}.", file=sys.stderr)
+        _log.debug("told in a sentence", exc_info=error)
+        _forget_output()
+        return BAD_INPUT
+
+
+def _forget_output() -> None:
+    """What is still to be written to stdout would fail again when the interpreter ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser(named: str) -> Parser:

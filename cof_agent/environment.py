@@ -214,7 +214,7 @@ class ZoomEnvironment:
         Raises:
             InputError: if the image cannot be opened or decoded, or is not the one that the view was made for.
         """
-        key = (_identity(sample.image), sample.id, view, self.settings.crop)
+        key = (identity(sample.image), sample.id, view, self.settings.crop)
         shown = self._shown.get(key, lambda: self._pixels(sample, view), lambda image: image.width * image.height)
         return shown.copy()
 
@@ -225,7 +225,7 @@ class ZoomEnvironment:
         Raises:
             InputError: as `image`.
         """
-        source = self._sources.peek(_identity(sample.image))
+        source = self._sources.peek(identity(sample.image))
         threads = None if source and source.is_decoded else _decoders()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(threads, lambda: [self.image(sample, view) for view in views])
@@ -307,7 +307,7 @@ class ZoomEnvironment:
 
     def _source(self, path: str) -> Source:
         return self._sources.get(
-            _identity(path),
+            identity(path),
             lambda: open_source(path, max_source_pixels=self.settings.max_source_pixels),
             lambda source: source.size.area,
         )
@@ -368,8 +368,9 @@ def _elsewhere(view: View, sample: Sample) -> Box | None:
     return min(places, key=lambda place: sum(place.intersection(box) for box in avoided))
 
 
-def _identity(path: str) -> tuple[str, int, int]:
-    """What tells a file from the one that replaced it under the same name; a missing file is reported on opening."""
+def identity(path: str) -> tuple[str, int, int]:
+    """What tells a file from the one that replaced it under the same name: the path, the time of the last change in nanoseconds,
+    and the size in bytes. A missing file is reported on opening."""
     try:
         stat = os.stat(path)
     except (OSError, ValueError):

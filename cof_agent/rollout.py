@@ -13,7 +13,9 @@ from cof_agent.episodes import Episode, by_key
 from cof_agent.errors import InputError
 from cof_agent.graphs.steps import Context, Graph
 from cof_agent.output.escape import for_terminal
-from cof_agent.trajectory import JsonlAppender, Key, StopReason, Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.output.origin import differences
+from cof_agent.trajectory import JsonlAppender, Key, StopReason, Trajectory, read_jsonl, to_json
 
 Done = Callable[[Trajectory], None]
 Item = TypeVar("Item")
@@ -76,9 +78,10 @@ async def collect(
     """
     by = by_key(wanted)
     path = Path(output) if output is not None else None
-    done = _earlier(path, by, made_with) if path is not None else {}
-    todo = [episode for key, episode in by.items() if not _settled(done.get(key), retry_errors)]
-    with JsonlAppender(path) if path is not None else nullcontext() as appender, _bar(progress, todo) as advance:
+    with JsonlAppender(path) if path is not None else nullcontext() as appender:
+        # Read under the lock, so that no other run adds to it meanwhile.
+        done = _earlier(path, by, made_with) if path is not None else {}
+        todo = [episode for key, episode in by.items() if not _settled(done.get(key), retry_errors)]
 
         async def finish(episode: Episode) -> None:
             trajectory = await one(episode)
@@ -90,7 +93,8 @@ async def collect(
                 on_done(trajectory)
 
         try:
-            await each(todo, finish, concurrency)
+            with _bar(progress, todo) as advance:
+                await each(todo, finish, concurrency)
         except asyncio.CancelledError:
             if path is not None:
                 kept = sum(key in done for key in by)
@@ -100,8 +104,8 @@ async def collect(
                     file=sys.stderr,
                 )
             raise
-    if path is not None:
-        _put_in_order(path, by, done)
+        if path is not None:
+            _put_in_order(path, by, done)
     return [done[key] for key in by]
 
 
@@ -118,10 +122,24 @@ def _earlier(
         if trajectory.sample != wanted[key].sample:
             raise InputError(f"{path} holds a trajectory of another sample {key[0]!r}; use another output.")
         fields = made_with(wanted[key]).items()
-        different = [name for name, value in fields if getattr(trajectory, name) != value]
+        different = {name: value for name, value in fields if getattr(trajectory, name) != value}
         if different:
-            raise InputError(f"{path} holds trajectories of another run ({different[0]} differs); use another output.")
+            told = differences({name: getattr(trajectory, name) for name in different}, different)
+            raise InputError(f"{path} holds trajectories of a run with other settings: {told}; use another output.")
     return earlier
+
+
+def finished(wanted: Iterable[Episode], output: Path) -> list[Trajectory] | None:
+    """The trajectories of a run that has nothing left to do, in the order of the episodes; None for any other.
+
+    Whether they were made with the same settings is for the caller to know (`origin.check_origin`).
+
+    Raises:
+        InputError: if two samples share an id, or `output` holds something else than earlier trajectories of these.
+    """
+    by = by_key(wanted)
+    done = _earlier(output, by, lambda episode: {})
+    return [done[key] for key in by] if all(_settled(done.get(key), True) for key in by) else None
 
 
 def _settled(trajectory: Trajectory | None, retry_errors: bool) -> bool:

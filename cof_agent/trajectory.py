@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,7 +20,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
-from cof_agent.output.files import LineFile, make_folder, unwritable
+from cof_agent.output.files import LineFile
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +140,10 @@ Key = tuple[str, int | None, int | None]
 """A sample's id, the resolution it is asked at, and which of several plays it is."""
 
 
+Failure = Literal["image", "model"]
+"""What a run that ended in an error could not use: the image could not be read, or the model gave no answer."""
+
+
 class StopReason(StrEnum):
     ANSWERED = "answered"
     MAX_ZOOMS = "max_zooms"
@@ -155,9 +158,10 @@ class Trajectory:
 
     strategy: how the zooms were spent (`strategies.registry`). resolution: long side in shown pixels at which the overview was
     asked for, where it was. play: which of several plays of the sample this is, from 1. shuffle_seed: of the order of the
-    choices, where it was drawn. Of RL: the training `step`, `rewards` by name (None where one could not be scored), the
-    `advantage`, and the `group` of plays that it was computed over. warning: why the answer is unreliable, where that is known
-    (`backends.scenes_only`). Fields that do not apply are None.
+    choices, where it was drawn. failure: what failed where it ended in an error, whose sentence is `error`. warning: why the
+    answer is unreliable, where that is known (`backends.scenes_only`). Of RL: the training `step`, `rewards` by name (None where
+    one could not be scored), the `advantage`, and the `group` of plays that it was computed over. Fields that do not apply are
+    None.
     """
 
     sample: Sample
@@ -177,6 +181,7 @@ class Trajectory:
     rewards: dict[str, float | None] = field(default_factory=dict)
     advantage: float | None = None
     group: str | None = None
+    failure: Failure | None = None
     warning: str | None = None
 
     @property
@@ -200,6 +205,12 @@ class Trajectory:
     def _repr_html_(self) -> str:
         """What a notebook shows: the picture with the zooms, and the text of each turn (see `shown_by`)."""
         return _html(self) if _html else f"<pre>{escape(to_json(self))}</pre>"
+
+
+def failures(trajectories: Iterable[Trajectory]) -> dict[str, int]:
+    """How many ended in an error, by what failed; `unknown` where an older record does not say."""
+    found = Counter(one.failure or "unknown" for one in trajectories if one.stop is StopReason.ERROR)
+    return dict(sorted(found.items()))
 
 
 _html: Callable[[Trajectory], str] | None = None
@@ -364,26 +375,3 @@ class JsonlAppender:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-
-
-def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write a file whole: to a temporary name beside it, then renamed.
-
-    Raises:
-        InputError: if it cannot be written; what was there before stays.
-    """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    make_folder(path.parent)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)  # an interrupt may come just after the renaming
-            raise
-    except OSError as error:
-        raise unwritable(path, error) from None

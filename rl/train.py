@@ -18,12 +18,14 @@ from cof_agent.backends.load import load, split_spec
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
+from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
-from cof_agent.training.settings import record, write_record
-from cof_agent.training.trainer import held_out_of, last_whole_checkpoint
-from cof_agent.trajectory import Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.training.resume import last_whole_checkpoint, says_finished, train_and_save
+from cof_agent.training.settings import record
+from cof_agent.training.trainer import held_out_of
+from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.settings import Settings, parse
 from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
@@ -36,15 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         plan.show(settings, episodes_of(settings))
         return
+    if says_finished(settings.training):
+        return
     trainer = build_trainer(settings)
     output = Path(settings.training.output_dir)
     checkpoint = last_whole_checkpoint(output)
     if trainer.is_world_process_zero():
-        write_record(settings)
         forget_after(output / ROLLOUTS, int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.create_model_card()
+    train_and_save(trainer, settings)
 
 
 def build_trainer(settings: Settings) -> ZoomGRPOTrainer:

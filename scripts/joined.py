@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cof_agent.episodes import QUESTION, RESOLUTION, question_of, resolution_of
-from cof_agent.trajectory import Trajectory, read_jsonl, to_json, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 
 
 def relabelled(folder: Path, share: float) -> Iterator[Trajectory]:

@@ -18,8 +18,8 @@ from rich.progress import track
 from rich.table import Table
 
 from cof_agent.errors import InputError
+from cof_agent.output.files import write_atomic
 from cof_agent.output.terminal import console
-from cof_agent.trajectory import write_atomic
 from sft.collate import assistant_mask
 from sft.dataset import Outline, Rows, read_rows
 from sft.frame import Frame, Unfit

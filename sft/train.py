@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ from transformers import set_seed
 
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
-from cof_agent.training.settings import Settings as AnySettings
-from cof_agent.training.settings import record, write_record
-from cof_agent.training.trainer import held_out_of, last_whole_checkpoint
+from cof_agent.training.resume import says_finished, train_and_save
+from cof_agent.training.settings import record
+from cof_agent.training.trainer import held_out_of
 from sft import measure
 from sft.collate import AssistantCollator
 from sft.dataset import Rows
@@ -37,16 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         plan.show(settings)
         return
-    train_and_save(build_trainer(settings), settings)
-
-
-def train_and_save(trainer: ZoomSFTTrainer, settings: AnySettings) -> None:
-    """Trains from where an earlier run was interrupted, if it was, and writes the model with its record and card."""
-    if trainer.is_world_process_zero():
-        write_record(settings)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(str(settings.training.output_dir))))
-    trainer.save_model()
-    trainer.create_model_card()
+    if not says_finished(settings.training):
+        train_and_save(build_trainer(settings), settings)
 
 
 def build_trainer(settings: Settings) -> ZoomSFTTrainer:

@@ -21,7 +21,7 @@ from cof_agent.graphs.focus import FOCUS
 from cof_agent.graphs.steps import Context
 from cof_agent.policy import GREEDY, Completion, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.protocol import Message, write_answer, write_zoom
-from cof_agent.rollout import collect, rollout
+from cof_agent.rollout import collect, finished, rollout
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 
 ZOOM = write_zoom("closer", Box(100, 100, 300, 250))
@@ -141,11 +141,11 @@ def test_a_programming_error_stops_the_run_and_keeps_the_rest(samples: list[Samp
 def test_what_does_not_belong_together_is_refused(samples: list[Sample], tmp_path: Path) -> None:
     output = tmp_path / "t.jsonl"
     run(samples[:2], output=output)
-    with pytest.raises(InputError, match="settings differs"):
+    with pytest.raises(InputError, match=r"settings\.max_zooms was 6 and is now 1;"):
         run(samples, output=output, environment=ZoomEnvironment(ZoomSettings(max_zooms=1)))
-    with pytest.raises(InputError, match="settings differs"):
+    with pytest.raises(InputError, match=r"settings\.sampling\.temperature was 0\.0 and is now 1\.0;"):
         run(samples, output=output, sampling=Sampling(temperature=1.0))
-    with pytest.raises(InputError, match="policy differs"):
+    with pytest.raises(InputError, match='policy was "scripted" and is now "other";'):
         run(samples, ScriptedPolicy(_echo, name="other"), output=output)
     with pytest.raises(InputError, match="another sample 's0'"):
         run([replace(samples[0], question="?")], output=output)
@@ -222,3 +222,32 @@ def test_the_policy_of_a_rollout_is_asked_with_its_sampling(samples: list[Sample
 
     run(samples[:1], Curious(_echo), sampling=replace(GREEDY, max_tokens=7))
     assert {sampling.max_tokens for sampling in asked} == {7}
+
+
+def test_a_turn_of_a_megabyte_makes_no_huge_record(samples: list[Sample]) -> None:
+    (made,) = run(samples[:1], ScriptedPolicy(["<tool_call>" * 90_000] * 3))
+    assert made.stop is StopReason.MALFORMED
+    assert len(to_json(made)) < 500_000
+    assert max(len(turn.actions) for turn in made.turns) <= 65
+
+
+def test_a_finished_run_is_known_by_its_file(samples: list[Sample], tmp_path: Path) -> None:
+    output = tmp_path / "t.jsonl"
+    assert finished(episodes(samples), output) is None
+    made = run(samples[:5], output=output)
+    assert finished(episodes(samples[:5]), output) == made
+    assert finished(episodes(samples), output) is None
+    run(samples[5:6], ScriptedPolicy([PolicyError("lost", transient=False)]), output=output)
+    assert finished(episodes(samples[:6]), output) is None
+    with pytest.raises(InputError, match="another sample 's0'"):
+        finished(episodes([replace(samples[0], question="?")]), output)
+
+
+def test_a_broken_line_is_played_again(samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    output = tmp_path / "t.jsonl"
+    everything = run(samples, output=output)
+    lines = output.read_bytes().splitlines(keepends=True)
+    output.write_bytes(b"".join([*lines[:3], lines[3][:100] + lines[4], *lines[5:]]))
+    assert timeless(run(samples, output=output)) == timeless(everything)
+    assert "line 4 is no trajectory and was left out" in caplog.text
+    assert len(list(read_jsonl(output, Trajectory))) == len(samples)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
+from cof_agent.output.files import write_atomic
 from cof_agent.trajectory import (
     Answer,
     JsonlAppender,
@@ -27,7 +28,6 @@ from cof_agent.trajectory import (
     read_jsonl,
     to_json,
     views_of,
-    write_atomic,
 )
 
 OVERVIEW = View(Size(2000, 1000), Box(0, 0, 2000, 1000), Size(560, 280))

@@ -16,7 +16,7 @@ def fingerprint(model: str) -> str | None:
     folder = WEIGHTS if model == NANO else Path(model)
     if not folder.is_dir():
         return _commit(model)
-    files = sorted(file for pattern in _WEIGHTS for file in folder.glob(pattern))
+    files = _files(folder)
     if not files:
         return None
     digest = hashlib.sha256()
@@ -24,6 +24,18 @@ def fingerprint(model: str) -> str | None:
         with open(file, "rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def weight_files(model: str) -> dict[str, list[int]]:
+    """Size in bytes and time of change in nanoseconds of each weight file of nano or a directory: while these stay the same,
+    so does the fingerprint. Empty for any other model."""
+    folder = WEIGHTS if model == NANO else Path(model)
+    found = ((file.name, file.stat()) for file in _files(folder)) if folder.is_dir() else ()
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for pattern in _WEIGHTS for file in folder.glob(pattern))
 
 
 def _commit(model: str) -> str | None:

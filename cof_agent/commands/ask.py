@@ -17,8 +17,9 @@ from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.image import open_source
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.files import write_atomic
 from cof_agent.region_refs import check_inside, check_regions, read_region
-from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, to_json, write_atomic
+from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -30,7 +30,7 @@ from cof_agent.teacher.rules import (
     RuleVerifier,
     nested_boxes,
 )
-from cof_agent.trajectory import Sample, Trajectory, read_jsonl
+from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 
 if TYPE_CHECKING:
     from cof_agent.policy import Policy
@@ -96,12 +96,22 @@ def run(options: argparse.Namespace) -> int:
     _check_roles(options, [episode.sample for episode in wanted])
     summary = _collected(options, wanted, output, shard)
     _print(summary, output, quiet=options.quiet)
+    code = _report_errors(summary, output)
     if options.export and summary["left"]:
         print("not exported: some samples are left; the run that completes them exports all.")
-        return 0
+        return code
     for name in options.export:
         _export(name, summary["kept"], output, quiet=options.quiet)
-    return 0
+    return code
+
+
+def _report_errors(summary: dict[str, Any], output: Path) -> int:
+    """As `common.report_errors`, of the samples that were searched; those that are refused unseen are none of them."""
+    if not summary["errors"]:
+        return 0
+    rejected = read_jsonl(output / "rejected.jsonl", Trajectory)
+    searched = [one for one in rejected if one.failure or one.stop is not StopReason.ERROR]
+    return common.report_errors(searched, "and are rejected", others=summary["kept"])
 
 
 def _check_roles(options: argparse.Namespace, samples: Sequence[Sample]) -> None:

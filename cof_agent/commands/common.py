@@ -7,23 +7,29 @@ import platform
 import shlex
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof_agent.backends import load
-from cof_agent.backends.fingerprint import fingerprint
+from cof_agent.backends.fingerprint import fingerprint, weight_files
 from cof_agent.backends.scenes_only import UnknownPicture, warning_for
 from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.source import Source
-from cof_agent.trajectory import Sample, Trajectory
+from cof_agent.output.escape import for_terminal
+from cof_agent.output.files import make_folder
+from cof_agent.output.origin import read_origin, refuse_others, write_origin
+from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.trajectory import Sample, StopReason, Trajectory, failures
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cof_agent.agent import Agent
+    from cof_agent.episodes import Episode
 
 PACKAGES = ("chain-of-focus", "torch", "transformers", "langgraph", "pillow", "numpy")  # whose versions a result names
 
@@ -101,6 +107,77 @@ def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
 def is_served(options: AgentConfig | argparse.Namespace) -> bool:
     """Whether the model runs on a server."""
     return load.is_served(options.model, getattr(options, "base_url", None))
+
+
+def check_settings(config: AgentConfig, output: Path) -> bool:
+    """Whether the folder has results already, which were then made with the same settings. Settings without any results
+    are replaced.
+
+    Raises:
+        InputError: naming each setting that differs, with both values; or if the folder cannot be written to.
+    """
+    make_folder(output)
+    path = output / "settings.json"
+    earlier = read_origin(path) if any(file.stat().st_size for file in output.glob("*.jsonl")) else None
+    files = weight_files(config.model)
+    known = earlier is not None and earlier.get("weight_files") == files  # else the weights are read through
+    values = {name: value for name, value in asdict(config).items() if name not in _WHERE}
+    values["protocol_version"] = PROTOCOL_VERSION
+    values["weights"] = earlier.get("weights") if earlier and known else _weights(config)
+    if earlier is None:
+        write_origin(path, values | {"weight_files": files})
+        return False
+    refuse_others(path, earlier, values)
+    return True
+
+
+_WHERE = ("base_url", "timeout", "device")
+"""Fields of the configuration that say where a model runs, so that a run may go on elsewhere."""
+
+
+def _weights(config: AgentConfig) -> str | None:
+    return None if is_served(config) else fingerprint(config.model)
+
+
+def played(
+    config: AgentConfig, wanted: Sequence[Episode], path: Path, options: argparse.Namespace, *, resumed: bool
+) -> list[Trajectory]:
+    """The trajectory of each episode, from `path` or played now and added to it.
+
+    resumed: whether what is in `path` was made with the same settings; if nothing is missing there, no model is loaded.
+
+    Raises:
+        InputError: as `Agent` and `Agent.ask_many`.
+    """
+    from cof_agent.rollout import finished
+
+    if resumed and (done := finished(wanted, path)):
+        if not options.quiet:
+            print(f"{len(done)} of {len(wanted)} done already.", file=sys.stderr)
+        return done
+    return agent_of(config).ask_many(wanted, output=path, concurrency=options.concurrency, progress=not options.quiet)
+
+
+def report_errors(trajectories: Sequence[Trajectory], but: str, *, others: int = 0) -> int:
+    """Says on stderr how many ended in an error, and the first reasons; returns the exit code, 1 if all did.
+
+    but: what becomes of them. others: trajectories beside these, which did not fail.
+    """
+    kinds = failures(trajectories)
+    if not kinds:
+        return 0
+    failed, count = sum(kinds.values()), len(trajectories) + others
+    counted = ", ".join(f"{kind} {n}" for kind, n in kinds.items())
+    print(f"{failed} of {count} failed ({counted}) {but}; the same command tries them again.", file=sys.stderr)
+    reasons = Counter(one.error or "no reason was recorded." for one in trajectories if one.stop is StopReason.ERROR)
+    for reason, n in list(reasons.items())[:REASONS]:
+        print(f"  {n} x {for_terminal(reason)}", file=sys.stderr)
+    if len(reasons) > REASONS:
+        print(f"  and {len(reasons) - REASONS} other reasons", file=sys.stderr)
+    return int(failed == count)
+
+
+REASONS = 3  # for failures, that are shown
 
 
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:

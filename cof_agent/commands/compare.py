@@ -18,8 +18,8 @@ from cof_agent.commands.options import option
 from cof_agent.evaluation import compare
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
 from cof_agent.output.escape import for_csv, for_markdown
+from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
-from cof_agent.trajectory import write_atomic
 from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.plots import write_plots
 

@@ -15,8 +15,9 @@ from cof_agent.data.samples import Reading, read
 from cof_agent.data.source import Source
 from cof_agent.data.unusable import HINTS, write_left_out
 from cof_agent.errors import InputError
+from cof_agent.output.files import write_atomic
 from cof_agent.protocol import question_text
-from cof_agent.trajectory import Sample, to_json, write_atomic
+from cof_agent.trajectory import Sample, to_json
 
 EXAMPLES = 3
 LONGEST = 800  # characters of a question that are printed

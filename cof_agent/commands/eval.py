@@ -21,11 +21,11 @@ from cof_agent.data.shards import Shard
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.files import write_atomic
 from cof_agent.plugins import load_function
-from cof_agent.trajectory import Key, Sample, Trajectory, to_json, write_atomic
+from cof_agent.trajectory import Key, Sample, Trajectory, to_json
 
 if TYPE_CHECKING:
-    from cof_agent.agent import Agent
     from cof_agent.config import AgentConfig
     from cof_agent.evaluation.metrics import Score
 
@@ -79,17 +79,17 @@ def run(options: argparse.Namespace) -> int:
     if not taken:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
     common.warn_if_unknown_to_nano(config.model, samples)
-    agent = common.agent_of(config)
+    resumed = common.check_settings(config, output)
     with shards.part(output, shard) if shard.count > 1 else nullcontext(output / WHOLE) as part:
-        trajectories = agent.ask_many(taken, output=part, concurrency=options.concurrency, progress=not options.quiet)
+        trajectories = common.played(config, taken, part, options, resumed=resumed)
     if shard.count > 1:
         every = [episode.key for episode in _asked(samples, options)]
         trajectories = shards.sum_up(output, shard, lambda found: _write_whole(found, every, output))
         if left := len(every) - len(trajectories):
             print(f"{for_terminal(part)}: done. {left} questions are left, of other shards.")
             return 0
-    _sum_up(options, agent, trajectories, output)
-    return 0
+    _sum_up(options, trajectories, output)
+    return common.report_errors(trajectories, "and count as wrong")
 
 
 def _checked(options: argparse.Namespace) -> AgentConfig:
@@ -110,25 +110,27 @@ def _checked(options: argparse.Namespace) -> AgentConfig:
     return config
 
 
-def _sum_up(options: argparse.Namespace, agent: Agent, trajectories: Sequence[Trajectory], output: Path) -> None:
+def _sum_up(options: argparse.Namespace, trajectories: Sequence[Trajectory], output: Path) -> None:
     """Writes and prints the figures."""
     from cof_agent.evaluation.metrics import summarise
 
     score, judge = _score(options, trajectories, output)
-    tables = {"by_zooms_needed": _zooms_needed(agent)}
+    tables = {"by_zooms_needed": _zooms_needed(trajectories[0])}
     summary = summarise(trajectories, score, tables) | common.origin(options, trajectories[0]) | judge
     summary["unreliable"] = sum(one.warning is not None for one in trajectories)
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output, quiet=options.quiet)
 
 
-def _zooms_needed(agent: Agent) -> Callable[[Trajectory], str]:
-    """The row of a trajectory in the table by zooms needed: what the oracle takes with the same settings."""
+def _zooms_needed(first: Trajectory) -> Callable[[Trajectory], str]:
+    """The row of a trajectory in the table by zooms needed: what the oracle takes with the settings of the run, which are
+    those of its first trajectory."""
+    from cof_agent.environment import ZoomEnvironment, settings_of
     from cof_agent.evaluation.metrics import UNKNOWN
     from cof_agent.scenes.oracle import zooms_needed_by
 
-    settings = replace(agent.environment.settings, max_zooms=NEEDED_BUDGET, crop="real")
-    environment = agent.environment.with_settings(settings)
+    settings = replace(settings_of(first), max_zooms=NEEDED_BUDGET, crop="real", resolution=None, tools=())
+    environment = ZoomEnvironment(settings)
 
     def row(trajectory: Trajectory) -> str:
         needed = zooms_needed_by(trajectory, environment)

@@ -18,7 +18,8 @@ from cof_agent.commands.options import above_0, add_agent, add_samples, option
 from cof_agent.episodes import by_key, episodes
 from cof_agent.errors import InputError
 from cof_agent.evaluation.difficulty import Rated, chosen, rated
-from cof_agent.trajectory import Sample, to_json, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import Sample, failures, to_json
 
 BAR = 40  # characters of the histogram's longest bar
 
@@ -51,15 +52,12 @@ def run(options: argparse.Namespace) -> int:
     wanted = episodes(samples, plays=options.plays)
     by_key(wanted)
     common.warn_if_unknown_to_nano(config.model, samples)
-    trajectories = common.agent_of(config).ask_many(
-        wanted,
-        output=output / "trajectories.jsonl",
-        concurrency=options.concurrency,
-        progress=not options.quiet,
-    )
+    resumed = common.check_settings(config, output)
+    trajectories = common.played(config, wanted, output / "trajectories.jsonl", options, resumed=resumed)
     ratings = rated(samples, trajectories, options.plays)
     kept = chosen(ratings, low, high)
-    counts = {
+    counts: dict[str, Any] = {
+        "errors": failures(trajectories),
         "unknown": len(every) - len(samples),
         "failed": sum(one.right is None for one in ratings),
         "unreliable": sum(one.warning is not None for one in trajectories),
@@ -68,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     write_atomic(output / "samples.jsonl", "".join(to_json(sample) + "\n" for sample in kept))
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output, quiet=options.quiet)
-    return 0
+    return common.report_errors(trajectories, "and say nothing of their samples")
 
 
 def _bounds(text: str) -> tuple[float, float]:

@@ -37,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="F,F,...",
         help="share of the scene's sides that a picture shows, one drawn for each; 0.5 is a quarter of the area",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the samples of another command in the folder")
     parser.add_argument(
         "--processes", type=count, metavar="N", help="number of worker processes (default: one per CPU core)"
     )
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         resolutions=options.resolutions,
         parts=_parts(options.parts),
         processes=options.processes or os.cpu_count() or 1,
+        overwrite=options.overwrite,
         progress=lambda drawn: track(
             drawn,
             "Drawing scenes",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cof_agent.commands import common
 from cof_agent.commands.options import add_samples, option
 from cof_agent.errors import InputError
-from cof_agent.trajectory import to_json, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import to_json
 
 if TYPE_CHECKING:
     from cof_agent.backends.local.policy import LocalPolicy
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     write_atomic(output / "samples.jsonl", "".join(to_json(boxed(*pair)) + "\n" for pair in found))
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output, quiet=options.quiet)
-    return 0
+    return common.report_errors(trajectories, "and have no region")
 
 
 def _check_output(output: Path) -> None:
@@ -79,8 +80,6 @@ def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
 
     common.console().print(f"{summary['annotated']} of {summary['n']} samples have a region.")
     console = common.console(quiet=quiet)
-    if summary["first_error"]:
-        console.print(f"the first that has none: {summary['first_error']}")
     figures = {name: row for name, row in summary["pointing"].items() if row["n"]}
     if figures:
         table = Table(title="maps against true boxes", title_justify="left")

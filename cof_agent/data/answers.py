@@ -237,7 +237,7 @@ def box_in(raw: Any, asked: bool) -> tuple[float, ...] | None:
         return next((box_in(raw[name], asked) for name in _BOX_NAMES if name in raw), None)
     if isinstance(raw, list | tuple):
         four = len(raw) == 4 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in raw)
-        return tuple(float(one) for one in raw) if four else None
+        return tuple(float(one) for one in raw) if four and all(abs(one) < 1e9 for one in raw) else None
     if not asked or not isinstance(raw, str):
         return None
     held = unpacked(unwrapped(raw))

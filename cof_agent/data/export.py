@@ -17,9 +17,10 @@ from uuid import uuid4
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError
+from cof_agent.output.files import make_folder, unwritable, write_atomic
 from cof_agent.output.install import how_to_install
 from cof_agent.strategies.replay import messages_of
-from cof_agent.trajectory import Trajectory, write_atomic
+from cof_agent.trajectory import Trajectory
 
 ROLES = {"user": "human", "assistant": "gpt"}
 IMAGE = "<image>"  # how ShareGPT marks the place of an image
@@ -41,7 +42,7 @@ def to_parquet(trajectories: Iterable[Trajectory], path: Path) -> int:
     """`messages` and `images` as TRL's `SFTTrainer` takes them for vision-language models; returns the number of rows.
 
     Raises:
-        InputError: if the package pyarrow is missing, or an image cannot be read.
+        InputError: if the package pyarrow is missing, an image cannot be read, or the file cannot be written.
     """
     try:
         import pyarrow as arrow
@@ -58,7 +59,7 @@ def to_parquet(trajectories: Iterable[Trajectory], path: Path) -> int:
     )
     rows, environment = 0, ZoomEnvironment()
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")  # two shards that end at once both export
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         with parquet.ParquetWriter(temporary, schema) as writer:
             for batch in _batches(trajectories):
@@ -66,6 +67,8 @@ def to_parquet(trajectories: Iterable[Trajectory], path: Path) -> int:
                 writer.write_table(arrow.Table.from_pylist(made, schema=schema))
                 rows += len(made)
         temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
     return rows

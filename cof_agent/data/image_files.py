@@ -16,7 +16,7 @@ from cof_agent.data.unusable import IMAGE_BY_URL, IMAGE_MISSING, NOT_AN_IMAGE, U
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import Size
 from cof_agent.image import LARGEST_HEADER, open_source, upright_size
-from cof_agent.trajectory import write_atomic
+from cof_agent.output.files import write_atomic
 
 _MOST_FILES = 500_000  # that are listed in search of an image
 _MOST_BYTES = 500 << 20  # of one download

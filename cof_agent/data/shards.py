@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from cof_agent.errors import InputError
-from cof_agent.trajectory import Key, Trajectory, read_jsonl, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import Key, Trajectory, read_jsonl
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

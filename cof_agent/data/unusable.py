@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from cof_agent.trajectory import write_atomic
+from cof_agent.output.files import write_atomic
 
 Made = TypeVar("Made")
 

@@ -13,7 +13,7 @@ import numpy as np
 from cof_agent import scoring
 from cof_agent.episodes import resolution_of
 from cof_agent.geometry import smart_resize
-from cof_agent.trajectory import StopReason, Trajectory
+from cof_agent.trajectory import StopReason, Trajectory, failures
 
 UNKNOWN = "unknown"
 Item = TypeVar("Item")
@@ -32,7 +32,7 @@ def summarise(
     tables: further tables by name, each with the row that a trajectory belongs to.
     """
     every = {"by_category": category, "by_resolution": resolution, **(tables or {})}
-    summary = figures(trajectories, score)
+    summary = figures(trajectories, score) | {"errors": failures(trajectories)}
     for name, key in every.items():
         summary[name] = {row: figures(group, score) for row, group in grouped(trajectories, key)}
     if all(t.play is not None for t in trajectories):

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import View
-from cof_agent.trajectory import Answer, Malformed, Sample, StopReason, Turn, views_of
+from cof_agent.trajectory import Answer, Failure, Malformed, Sample, StopReason, Turn, views_of
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -32,14 +32,17 @@ class Ask(TypedDict):
 class State(Ask, total=False):
     """The record so far; the values are `Sample`, `View`, `Turn`, `StopReason` as JSON.
 
+    `changed` is when the image's file was last changed, in nanoseconds.
     A last turn that acts but has no observations yet is waiting for the zoom node.
     """
 
     overview: dict[str, Any] | None
+    changed: int
     turns: list[dict[str, Any]]
     stop: str | None
     answer: str | None
     error: str | None
+    failure: Failure | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,12 @@ class Progress:
 
     sample: Sample
     overview: View | None = None
+    changed: int | None = None
     turns: tuple[Turn, ...] = ()
     stop: StopReason | None = None
     answer: str | None = None
     error: str | None = None
+    failure: Failure | None = None
 
     @property
     def views(self) -> tuple[View, ...]:

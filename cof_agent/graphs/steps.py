@@ -22,12 +22,12 @@ from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 
 from cof_agent import protocol
-from cof_agent.environment import ZoomEnvironment
+from cof_agent.environment import ZoomEnvironment, identity
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
 from cof_agent.policy import GREEDY, Completion, Policy, PolicyError, Retries, Sampling, reply
-from cof_agent.trajectory import Action, Observation, Sample, StopReason, Trajectory, Turn
+from cof_agent.trajectory import Action, Failure, Observation, Sample, StopReason, Trajectory, Turn
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -98,12 +98,13 @@ async def look(state: Ask, runtime: Runtime[Any]) -> dict[str, Any]:
     """Opens the image and shows the overview."""
     sample = progress(dict(state)).sample
     context: Context = runtime.context
-    opened: dict[str, Any] = {"sample": plain(sample), "overview": None, "turns": []}
+    _, changed, _ = identity(sample.image)  # before it is opened, so that no later change goes unseen
+    opened: dict[str, Any] = {"sample": plain(sample), "overview": None, "changed": changed, "turns": []}
     try:
         overview = await asyncio.to_thread(context.environment.reset, sample)
         await context.images(sample, (overview,))  # decoded here, so that a broken file ends the run before it starts
     except InputError as error:
-        return opened | {"stop": StopReason.ERROR.value, "error": str(error)}
+        return opened | {"stop": StopReason.ERROR.value, "error": str(error), "failure": "image"}
     runtime.stream_writer(Looked(sample, overview))
     return opened | {"overview": plain(overview)}
 
@@ -115,9 +116,14 @@ async def shown(now: Progress, context: Context) -> list[Image]:
         ImageGone: if the image was changed or removed during the run.
     """
     try:
-        return await context.images(now.sample, now.views)
+        images = await context.images(now.sample, now.views)
     except InputError as error:
         raise ImageGone(str(error)) from None
+    if now.changed not in (None, identity(now.sample.image)[1]):
+        raise ImageGone(
+            f"the image {now.sample.image} was changed during the run, so that its views no longer belong together; ask again."
+        )
+    return images
 
 
 def conversation(now: Progress, context: Context) -> list[protocol.Message]:
@@ -156,11 +162,10 @@ async def speak(
 
     completion, seconds = await RETRIES.run(timed)
     environment = context.environment
+    text = protocol.bounded(completion.text)
     turn = Turn(
-        completion.text,
-        read(completion.text)
-        if read
-        else protocol.parse(completion.text, environment.tools, environment.settings.system),
+        text,
+        read(text) if read else protocol.parse(text, environment.tools, environment.settings.system),
         tokens=completion.tokens,
         seconds=seconds,
     )
@@ -256,7 +261,8 @@ class Graph:
                 elif on_event is not None:
                     on_event(data)
         except (PolicyError, ImageGone) as error:
-            values = values | {"stop": StopReason.ERROR.value, "error": str(error)}
+            failure: Failure = "image" if isinstance(error, ImageGone) else "model"
+            values = values | {"stop": StopReason.ERROR.value, "error": str(error), "failure": failure}
         return self._trajectory(progress(values), context)
 
     def made_with(self, context: Context) -> dict[str, Any]:
@@ -302,6 +308,7 @@ class Graph:
             resolution=context.environment.settings.resolution,
             play=context.play,
             shuffle_seed=context.shuffle_seed,
+            failure=now.failure,
             warning=context.warning,
             **self.made_with(context),
         )

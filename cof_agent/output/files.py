@@ -1,10 +1,12 @@
-"""Files that a run appends to: whole lines or none, one writer at a time; and the sentence for what cannot be written."""
+"""Files that are written whole or not at all, those that a run appends to line by line, and the sentence for what cannot be
+written."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -50,6 +52,29 @@ def make_folder(path: Path) -> None:
         raise unwritable(path, error) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write a file whole: to a temporary name beside it, then renamed.
+
+    Raises:
+        InputError: if it cannot be written; what was there before stays.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    make_folder(path.parent)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)  # an interrupt may come just after the renaming
+            raise
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 class LineFile:

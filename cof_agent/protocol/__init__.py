@@ -20,6 +20,7 @@ from cof_agent.protocol.messages import (
 from cof_agent.protocol.parse import (
     Call,
     begins_anew,
+    bounded,
     box_after,
     json_in,
     parse,
@@ -61,6 +62,7 @@ __all__ = [
     "begin_answer",
     "begin_zoom",
     "begins_anew",
+    "bounded",
     "box_after",
     "json_in",
     "lettered",

@@ -18,6 +18,21 @@ def begins_anew(text: str) -> bool:
     return text.lstrip().startswith("<think>")
 
 
+MOST_ACTIONS = 64
+"""Tool calls of one turn that are read."""
+LONGEST_TURN = 100_000
+"""Characters of one turn that are kept; a turn of a few thousand tokens has a tenth of it."""
+
+
+def bounded(text: str) -> str:
+    """A turn's text as it is recorded and read: of one beyond `LONGEST_TURN` its beginning, a mark, and its end, where an answer
+    stands."""
+    if len(text) <= LONGEST_TURN:
+        return text
+    half = LONGEST_TURN // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters left out ...]\n{text[-half:]}"
+
+
 _THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
 _TAGS = re.compile(r"</?(?:think|tool_call|answer)>")
@@ -83,13 +98,16 @@ def read(text: str) -> tuple[Call | Answer | Malformed, ...]:
     - What stands inside a closed thought is no action; an unclosed thought hides only what it holds before the
       first call or answer tag. A thought whose opening tag is missing starts with the text, if an action follows it.
     - Several calls are several actions. A call that cannot be read is `Malformed` in its place.
+    - Of more than `MOST_ACTIONS` calls the rest is counted in one `Malformed`.
     - With calls present, an answer in the same turn is not taken: the model has not seen what it asked for.
     - Without calls, the text of the last `<answer>` counts, up to its closing tag or the end; tags inside it go.
     """
     body = _outside_thought(text)
-    calls = [_read_call(raw) for raw in _CALL.findall(body)]
-    if calls:
-        return tuple(calls)
+    raw = _CALL.findall(body)
+    if raw:
+        beyond = len(raw) - MOST_ACTIONS
+        more = (Malformed(f"{beyond} more tool calls of this turn were not read."),) if beyond > 0 else ()
+        return (*map(_read_call, raw[:MOST_ACTIONS]), *more)
     _, tag, rest = body.rpartition("<answer>")
     if tag:
         answer = _TAGS.sub("", rest.partition("</answer>")[0]).strip()

@@ -11,16 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from PIL import Image
 
 from cof_agent.episodes import QUESTION, RESOLUTION
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size
+from cof_agent.output.files import make_folder, write_atomic
+from cof_agent.output.origin import differences, read_origin, write_origin
 from cof_agent.scenes.draw import photograph
 from cof_agent.scenes.questions import CATEGORIES, Question, ask
 from cof_agent.scenes.scene import HARD, HELD_OUT, Scene, Style, generate, part_of
-from cof_agent.trajectory import Sample, to_json, write_atomic
+from cof_agent.trajectory import Sample, to_json
 
 SPLITS = ("train", "val", "test", "hard")
 DRAWN = 3840  # source pixels of the long side; smaller sizes are resized from this
@@ -93,6 +96,7 @@ def write_scenes(
     resolutions: Sequence[int] = (),
     parts: Sequence[float] = (1.0,),
     processes: int = 1,
+    overwrite: bool = False,
     progress: Callable[[Iterable[list[Sample]]], Iterable[list[Sample]]] = iter,
 ) -> Path:
     """Write `count` scenes of a split and their `samples.jsonl`; returns the path of the latter.
@@ -102,16 +106,43 @@ def write_scenes(
     parts: shares of the sides of a whole scene (`scene.part_of`), of which one is drawn for each scene; `size` and
     `resolutions` are those of a whole one.
     processes: that draw, at most; with more than one the caller must be importable, as multiprocessing asks.
-    Pictures that are there already are kept, so the same command goes on after an interruption.
+    Pictures that are there already are kept, so the same command goes on after an interruption; and with a larger `count` it
+    adds scenes. overwrite: replaces the samples of another command.
     `progress` wraps the samples of each scene as they come, to show how far it is.
+
+    Raises:
+        InputError: if there are samples already that this command did not write, or more than it would write; or if the
+            folder cannot be written to.
     """
-    (output / "images").mkdir(parents=True, exist_ok=True)
+    make_folder(output / "images")
+    settings = {"seed": seed, "split": split, "size": str(size), "resolutions": [*resolutions], "parts": [*parts]}
+    _claim(output, settings | {"samples": count}, overwrite=overwrite)
     draw = _Drawing(output, seed, split, style_of(split, size), size, tuple(resolutions), tuple(parts))
     with _mapped(draw, range(count), min(processes, count // FEWEST)) as drawn:
         lines = [to_json(sample) for samples in progress(drawn) for sample in samples]
     path = output / "samples.jsonl"
     write_atomic(path, "\n".join(lines) + "\n")
     return path
+
+
+def _claim(output: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+    """Writes with which settings the folder is made, where it has no samples of other ones."""
+    samples, path = output / "samples.jsonl", output / SETTINGS
+    earlier = read_origin(path)
+    hint = "use another folder, or --overwrite"
+    if samples.exists() and not overwrite:
+        if earlier is None:
+            raise InputError(f"{samples} holds samples, and nothing says that `cof scenes` drew them; {hint}.")
+        fewer = settings["samples"] < earlier.get("samples", 0)
+        names = [name for name in settings if name != "samples" or fewer]
+        if different := differences(earlier, {name: settings[name] for name in names}):
+            raise InputError(f"{output} holds other scenes: {different}; {hint}.")
+    if earlier != settings:
+        write_origin(path, settings)
+
+
+SETTINGS = "scenes.json"
+"""Holds with which settings the scenes of a folder were drawn."""
 
 
 @dataclass(frozen=True, slots=True)

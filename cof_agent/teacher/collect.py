@@ -19,12 +19,16 @@ from cof_agent.data import shards
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
-from cof_agent.errors import InputError
+from cof_agent.output.files import write_atomic
+from cof_agent.output.origin import check_origin
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.accept import Refusal
 from cof_agent.teacher.graph import Search
-from cof_agent.trajectory import Key, StopReason, Trajectory, to_json, write_atomic
+from cof_agent.trajectory import Key, StopReason, Trajectory, failures, to_json
+
+ORIGIN = "collect.json"
+"""Holds what a result depends on."""
 
 
 async def collect(
@@ -43,7 +47,7 @@ async def collect(
     """
     shard = shard or Shard()
     made_with = description(search, wanted)
-    check_origin(output, made_with)
+    check_origin(output / ORIGIN, made_with)
     environment = ZoomEnvironment(search.settings)
     refused = refused_unseen(wanted)
     todo = [episode for episode in shard.of(wanted) if episode.sample.id not in refused]
@@ -76,27 +80,6 @@ def description(search: Search, wanted: Sequence[Episode]) -> dict[str, Any]:
         "samples": len(wanted),
         "protocol_version": PROTOCOL_VERSION,
     }
-
-
-def check_origin(output: Path, made_with: dict[str, Any]) -> None:
-    """Writes `collect.json` into a new folder, and compares it in an old one.
-
-    Raises:
-        InputError: naming what differs.
-    """
-    path = output / "collect.json"
-    try:
-        earlier = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        write_atomic(path, json.dumps(made_with, indent=2, ensure_ascii=False) + "\n")
-        return
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}.") from None
-    different = [name for name in made_with if earlier.get(name) != json.loads(json.dumps(made_with[name]))]
-    if different:
-        raise InputError(
-            f"{output} holds what was collected in another way ({different[0]} differs); use another folder."
-        )
 
 
 def refused_unseen(wanted: Sequence[Episode]) -> dict[str, tuple[Refusal, str]]:
@@ -168,6 +151,7 @@ def summarise(kept: Sequence[Trajectory], rejected: Sequence[Trajectory], *, lef
         },
         "cost": cost,
         "cost_per_kept": {name: round(value / len(kept), 2) if kept else None for name, value in cost.items()},
+        "errors": failures(one for one in rejected if one.failure),
         "rejections": dict(Counter((one.error or "").partition(":")[0] for one in rejected).most_common()),
     }
 

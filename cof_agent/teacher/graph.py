@@ -41,7 +41,7 @@ from cof_agent.teacher.roles import (
     fitted,
 )
 from cof_agent.teacher.rules import ADJUSTMENTS, adjusted
-from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn
+from cof_agent.trajectory import Failure, Sample, StopReason, Trajectory, Turn
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -341,10 +341,17 @@ def _trajectory(state: State, context: Context) -> Trajectory:
         made = _so_far(state, context)
     spent = asdict(context.errand.spent) | {"wrong_answers": state.get("wrong", 0)}
     error = f"{refused[0].value}: {refused[1]}" if refused else None
-    warning = warning_of(context.search.describer, context.errand.sample)
     return replace(
-        made, error=error, warning=warning, settings={**context.environment.settings.to_dict(), "teacher": spent}
+        made,
+        error=error,
+        warning=warning_of(context.search.describer, context.errand.sample),
+        failure=_FAILURES.get(refused[0]) if refused else None,
+        settings={**context.environment.settings.to_dict(), "teacher": spent},
     )
+
+
+_FAILURES: dict[Refusal, Failure] = {Refusal.POLICY: "model", Refusal.IMAGE: "image"}
+"""Refusals that say nothing of the sample; the same command tries it again."""
 
 
 def _told(links: Sequence[Link], thoughts: Sequence[str], context: Context) -> Trajectory:
@@ -375,7 +382,7 @@ def _so_far(state: State, context: Context) -> Trajectory:
             turns.append(Turn(text, actions, context.errand.environment.step(actions, views)))
         elif isinstance(step.move, Propose):
             answer = step.move.answer
-    failed = state.get("refused", (None,))[0] in (Refusal.POLICY, Refusal.IMAGE)
+    failed = state.get("refused", (None,))[0] in _FAILURES
     stop = StopReason.ERROR if failed else StopReason.TRUNCATED if answer is None else StopReason.ANSWERED
     return _record(sample, overview, turns, stop, answer, context)
 

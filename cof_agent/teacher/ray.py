@@ -16,6 +16,7 @@ from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.output.install import how_to_install
+from cof_agent.output.origin import check_origin
 from cof_agent.teacher import collect
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.graph import Search
@@ -51,7 +52,7 @@ def collect_on_ray(
     shard = shard or Shard()
     describe = ray.remote(num_gpus=gpus)(lambda: collect.description(build(), wanted))
     made_with = ray.get(describe.remote())
-    collect.check_origin(output, made_with)
+    check_origin(output / collect.ORIGIN, made_with)
     refused = collect.refused_unseen(wanted)
     with collect.writing_results(wanted, output, shard, made_with) as (path, summary):
         done = {t.sample.id for t in _earlier(path) if t.stop is not StopReason.ERROR}

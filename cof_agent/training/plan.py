@@ -17,8 +17,8 @@ from rich.table import Table
 
 from cof_agent.output.terminal import console
 from cof_agent.training import memory
+from cof_agent.training.resume import last_whole_checkpoint
 from cof_agent.training.settings import Settings
-from cof_agent.training.trainer import last_whole_checkpoint
 
 HIDDEN = (  # settings that `parse` decides, or that transformers and TRL fill in by themselves
     "max_length",

@@ -17,9 +17,9 @@ from cof_agent.data.source import Source
 from cof_agent.episodes import Resolutions
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.output.files import write_atomic
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.training import keys
-from cof_agent.trajectory import write_atomic
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

@@ -33,9 +33,10 @@ from cof_agent.environment import CropMode
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.metrics import figures as figures_of
+from cof_agent.output.files import write_atomic
 from cof_agent.training import card
 from cof_agent.training.settings import Settings
-from cof_agent.trajectory import Trajectory, from_json, to_json, write_atomic
+from cof_agent.trajectory import Trajectory, from_json, to_json
 
 if TYPE_CHECKING:
     from transformers import Trainer as Base
@@ -275,11 +276,3 @@ def held_out_of(settings: Settings) -> list[Episode] | None:
     images = Path(str(training.output_dir)) / "images"
     samples = read_samples(run.eval_data, keep_images=images, limit=run.eval_samples)
     return drawn(samples, run.resolutions, training.seed)
-
-
-def last_whole_checkpoint(output: Path) -> str | None:
-    """The newest checkpoint that was written to its end; one that a kill cut off has no `trainer_state.json`, which
-    is written last."""
-    whole = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
-    numbered = [(int(found[1]), path) for path in whole if (found := re.fullmatch(r"checkpoint-(\d+)", path.name))]
-    return str(max(numbered)[1]) if numbered else None

@@ -14,9 +14,10 @@ from cof_agent import scoring
 from cof_agent.evaluation import compare, controls
 from cof_agent.evaluation import metrics as evaluate
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, Run, side_by_side
+from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
 from cof_agent.protocol import lettered
-from cof_agent.trajectory import Trajectory, write_atomic
+from cof_agent.trajectory import Trajectory
 from cof_agent.viewer import templates
 from cof_agent.viewer.gallery import MOST, failures, pictures
 from cof_agent.viewer.picture import altered, spelled

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof_agent.evaluation.runs import Run
-from cof_agent.trajectory import write_atomic
+from cof_agent.output.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

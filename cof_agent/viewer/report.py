@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cof_agent.trajectory import Trajectory, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import Trajectory
 from cof_agent.viewer import templates
 from cof_agent.viewer.images import PageImages, limit_of
 from cof_agent.viewer.picture import PALETTE

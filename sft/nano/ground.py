@@ -40,10 +40,10 @@ from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.nano.build import FAMILY, save
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.files import write_atomic
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene, generate
-from cof_agent.trajectory import write_atomic
 from sft.nano import reading, spotting
 from sft.nano import sign_pointing as closer
 from sft.nano.curriculum import LIST, SHOWN, listing, nano_environment, overview_of, style

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import torch
 from rich.progress import Progress
 
+from cof_agent.output.files import write_atomic
 from cof_agent.output.terminal import console
-from cof_agent.trajectory import write_atomic
 
 Item = TypeVar("Item")
 

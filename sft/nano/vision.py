@@ -32,6 +32,7 @@ from cof_agent.backends.local.cpu import speed_up_vision
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.nano.build import FAMILY, IMAGE_MEAN, IMAGE_STD, random_start
+from cof_agent.output.files import write_atomic
 from cof_agent.scenes.draw import CAPITAL, sketch
 from cof_agent.scenes.scene import (
     COLOURS,
@@ -45,7 +46,6 @@ from cof_agent.scenes.scene import (
     Style,
     generate,
 )
-from cof_agent.trajectory import write_atomic
 from sft.nano.curriculum import SHOWN, nano_environment, overview_of
 from sft.nano.stage import Report, keep, one_cycle, options, restore
 

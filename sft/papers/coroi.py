@@ -34,6 +34,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
 from cof_agent.nano.build import FAMILY
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.files import write_atomic
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import CATEGORIES, ask
@@ -49,7 +50,7 @@ from cof_agent.strategies.coroi.scorer import (
     score_maps,
 )
 from cof_agent.strategies.coroi.windows import Window, best_window, box_of, share_of
-from cof_agent.trajectory import Sample, write_atomic
+from cof_agent.trajectory import Sample
 from sft.nano.curriculum import SHOWN, WEIGHTS, overview_of, sample_without_image, style
 from sft.nano.stage import Report, keep, one_cycle, options, restore
 

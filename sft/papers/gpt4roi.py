@@ -37,13 +37,14 @@ from cof_agent.scenes.draw import sketch
 from cof_agent.training import settings
 from cof_agent.training.command import explained
 from cof_agent.training.models import freeze, load_model, read_checkpoint
+from cof_agent.training.resume import says_finished, train_and_save
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Sample
 from sft.collate import AssistantCollator
 from sft.dataset import Outline, to_row
 from sft.frame import Unfit
 from sft.nano import curriculum
-from sft.train import as_dataset, train_and_save
+from sft.train import as_dataset
 from sft.trainer import ZoomSFTTrainer
 
 DRAWN = "drawn"
@@ -207,7 +208,8 @@ class RegionCollator(AssistantCollator):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
-    train_and_save(build_trainer(given), given)
+    if not says_finished(given.training):
+        train_and_save(build_trainer(given), given)
 
 
 def build_trainer(given: Settings) -> ZoomSFTTrainer:

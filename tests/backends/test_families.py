@@ -50,13 +50,14 @@ from cof_agent.teacher.prompted import AskedLocator
 from cof_agent.teacher.roles import Errand
 from cof_agent.training import memory
 from cof_agent.training.models import freeze, lora, quantization_of
+from cof_agent.training.resume import train_and_save
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, to_json
 from rl.rollout import roll_out
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
 from sft.frame import frame_of
 from sft.settings import Settings, parse
-from sft.train import build_trainer, train_and_save
+from sft.train import build_trainer
 from tests.checkpoints import CHAT_TEMPLATE
 
 ROOT = Path(__file__).parents[2]

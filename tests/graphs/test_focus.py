@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
@@ -369,3 +370,21 @@ def test_the_state_is_plain_json(sample: Sample) -> None:
 
     for state in asyncio.run(scene()):
         assert json.loads(json.dumps(state)) == state
+
+
+def test_an_image_that_is_replaced_by_another_of_the_same_size_ends_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (800, 600), "red").save(path)
+
+    def script(messages: Sequence[Message]) -> str:
+        if len(messages) == 2:
+            Image.new("RGB", (800, 600), "blue").save(path)
+            return ZOOM
+        return ANSWER
+
+    trajectory = play(script, Sample("a", str(path), "What is there?"))
+    assert (trajectory.stop, trajectory.failure) == (StopReason.ERROR, "image")
+    assert trajectory.error == (
+        f"the image {path} was changed during the run, so that its views no longer belong together; ask again."
+    )
+    assert len(trajectory.turns) == 1

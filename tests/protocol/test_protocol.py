@@ -332,3 +332,22 @@ class TestRender:
         trajectory = Trajectory(self.sample, None, (), StopReason.ERROR)
         with pytest.raises(ValueError, match="sample s was never shown"):
             protocol.render(trajectory, system=CoordinateSystem.UNIT)
+
+
+class TestBounds:
+    """A turn of a megabyte is kept and read in part; the part says so."""
+
+    def test_a_long_turn_keeps_its_beginning_and_its_end(self) -> None:
+        text = "<think>" + "x" * 1_000_000 + "</think><answer>red</answer>"
+        kept = protocol.bounded(text)
+        assert len(kept) < 100_100 and kept.startswith("<think>xxx")
+        assert "[... 900,035 characters left out ...]" in kept
+        assert protocol.parse(kept) == (Answer("red"),)
+        assert protocol.bounded(kept[:100_000]) == kept[:100_000]
+
+    def test_of_many_calls_the_rest_is_counted(self) -> None:
+        call = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 2, 3, 4]}}</tool_call>'
+        actions = protocol.parse(call * 100)
+        assert len(actions) == 65 and all(isinstance(action, Zoom) for action in actions[:64])
+        assert actions[64] == Malformed("36 more tool calls of this turn were not read.")
+        assert len(protocol.parse(call * 64)) == 64

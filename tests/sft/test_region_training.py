@@ -19,7 +19,8 @@ from cof_agent.backends.regions.features import SLOT, with_regions
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem
-from cof_agent.trajectory import Sample, Zoom, to_json, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import Sample, Zoom, to_json
 from sft.frame import Unfit
 from sft.nano.curriculum import nano_environment
 from sft.papers.gpt4roi import DrawnRows, RegionCollator, SampleRows, main, parse, row_of

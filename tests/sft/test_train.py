@@ -477,3 +477,23 @@ def test_a_step_whose_gradient_is_not_finite_is_left_out(
     assert (seen[2] == seen[1]).all() and (weight != seen[2]).any()
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
     assert not torch.backends.cuda.cudnn_sdp_enabled()  # the one known to bring this about
+
+
+@pytest.mark.slow
+def test_a_finished_training_says_so_and_trains_no_further(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    arguments = SHORT | {"data": folder, "samples": 4, "max_steps": 1, "save_steps": 1, "output_dir": output}
+    run(arguments)
+    weights = (output / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    run(arguments | {"model_name_or_path": "nowhere"})  # nothing is loaded
+    assert f"finished already: {output} holds the model of step 1." in capsys.readouterr().out
+    (output / "finished.json").unlink()  # as a kill between the last checkpoint and the model leaves it
+    (output / "model.safetensors").unlink()
+    run(arguments)
+    assert (output / "model.safetensors").read_bytes() == weights
+    assert not (output / "checkpoint-2").exists() and len(losses(output)) == 1
+    run(arguments | {"max_steps": 2})
+    assert len(losses(output)) == 2

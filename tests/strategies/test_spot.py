@@ -342,11 +342,12 @@ def test_spots_goes_on_after_a_sample_that_it_cannot_read(
 ) -> None:
     bad = [replace(sample, id="a", image="gone.png"), replace(sample, id="b", question="What is <|image_pad|>?")]
     (data / "samples.jsonl").write_text("".join(to_json(one) + "\n" for one in bad))
-    assert main(["spots", "--data", str(data), "-o", str(data / "out"), "--model", str(checkpoint("qwen2_5_vl"))]) == 0
+    assert main(["spots", "--data", str(data), "-o", str(data / "out"), "--model", str(checkpoint("qwen2_5_vl"))]) == 1
     gone, marked = read_jsonl(data / "out" / "trajectories.jsonl", Trajectory)
     assert (gone.stop, marked.stop) == (StopReason.ERROR, StopReason.ERROR)
     assert "no such file" in str(gone.error) and "stands for an image" in str(marked.error)
-    assert "0 of 2 samples have a region" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "0 of 2 samples have a region" in shown.out and "2 of 2 failed (image 1, model 1)" in shown.err
 
 
 def test_spots_needs_answers_and_a_model_of_its_own(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

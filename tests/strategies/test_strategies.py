@@ -167,4 +167,4 @@ def test_a_run_of_one_strategy_is_not_completed_by_another(
     (played,) = read_jsonl(tmp_path / "out" / "trajectories.jsonl", Trajectory)
     assert (played.zooms, played.strategy) == (9, "grid")
     assert main(command) == 2
-    assert "settings differs" in capsys.readouterr().err
+    assert 'strategy was "grid" and is now "focus"; use another folder.' in capsys.readouterr().err

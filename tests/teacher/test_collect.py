@@ -111,7 +111,7 @@ def test_a_run_is_completed_and_not_repeated(samples: list[Episode], tmp_path: P
 
 def test_another_way_of_collecting_is_refused(samples: list[Episode], tmp_path: Path) -> None:
     gather(samples, tmp_path)
-    with pytest.raises(InputError, match="attempts differs"):
+    with pytest.raises(InputError, match="attempts was 4 and is now 2; use another folder"):
         asyncio.run(collect(samples, Search(cast(Reader()), SETTINGS, attempts=2), tmp_path, progress=False))
 
 
@@ -182,7 +182,7 @@ def test_a_served_teacher_with_every_fault(
 @pytest.mark.slow
 def test_a_server_that_is_gone_and_comes_back(samples: list[Episode], tmp_path: Path) -> None:
     data = folder_of(samples[:3], tmp_path / "data")
-    assert main(command(data, tmp_path / "out", "http://127.0.0.1:9/v1")) == 0
+    assert main(command(data, tmp_path / "out", "http://127.0.0.1:9/v1")) == 1
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["rejections"] == {"policy": 3}
     calm = Server()
     threading.Thread(target=calm.serve_forever, daemon=True).start()

@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 
 from cof_agent.backends import families
 from cof_agent.backends.families import Markers
-from cof_agent.trajectory import write_atomic
+from cof_agent.output.files import write_atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image

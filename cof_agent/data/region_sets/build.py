@@ -13,9 +13,10 @@ from cof_agent.data.region_sets import coco, drawn, flickr30k, refcoco, scenes, 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import open_source
+from cof_agent.output.files import write_atomic
 from cof_agent.region_refs import check_inside, check_regions
 from cof_agent.scenes.draw import sketch
-from cof_agent.trajectory import Sample, to_json, write_atomic
+from cof_agent.trajectory import Sample, to_json
 
 BUILDERS: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "coco": coco.samples,

@@ -28,7 +28,8 @@ from torch.nn.utils.rnn import pad_sequence
 from cof_agent.backends.regions.fourier import waves_of
 from cof_agent.errors import InputError, first_sentence
 from cof_agent.geometry import View
-from cof_agent.trajectory import from_json, write_atomic
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import from_json
 
 FOLDER, CONFIG, WEIGHTS = "coroi", "config.json", "scorer.safetensors"
 

@@ -17,6 +17,7 @@ from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import View
 from cof_agent.graphs.steps import Context
+from cof_agent.output.files import write_atomic
 from cof_agent.policy import Line, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.rollout import collect
 from cof_agent.scenes import oracle
@@ -24,7 +25,7 @@ from cof_agent.strategies.spot import protocol as spot
 from cof_agent.strategies.spot.graph import SPOT, settings_for
 from cof_agent.strategies.spot.highlight import Highlight, draw, pointing
 from cof_agent.strategies.spot.relevance import relevance
-from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, read_jsonl, write_atomic
+from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, failures, read_jsonl
 from cof_agent.viewer.picture import fitted
 
 PICTURE = 1280  # pixels of the long side
@@ -40,7 +41,8 @@ class Annotator:
         self.environment = self.own.with_settings(settings_for(settings))
 
     async def annotate(self, samples: Sequence[Sample], output: Path, *, progress: bool = True) -> list[Trajectory]:
-        """One trajectory for each sample, in their order; those that are in the file `output` already are kept."""
+        """One trajectory for each sample, in their order; those that are in the file `output` already are kept, but for errors,
+        which are tried again."""
 
         def made_with(episode: Episode) -> dict[str, Any]:
             return SPOT.made_with(self._context())
@@ -51,7 +53,13 @@ class Annotator:
                 return await self._one(episode.sample, file)
 
             return await collect(
-                episodes(samples), one, output=output, concurrency=1, made_with=made_with, progress=progress
+                episodes(samples),
+                one,
+                output=output,
+                concurrency=1,
+                made_with=made_with,
+                retry_errors=True,
+                progress=progress,
             )
 
     async def _one(self, sample: Sample, file: JsonlAppender) -> Trajectory:
@@ -82,7 +90,7 @@ class Annotator:
     def found(self, trajectories: Sequence[Trajectory]) -> list[tuple[Sample, Highlight]]:
         """The samples that have a region, each with its map."""
         maps = {found.id: found for found in read_jsonl(self.maps, Highlight)}
-        return [(one.sample, maps[one.sample.id]) for one in trajectories if one.zooms]
+        return [(one.sample, maps[one.sample.id]) for one in trajectories if one.zooms and one.sample.id in maps]
 
     def draw(self, found: Highlight, sample: Sample, folder: Path) -> None:
         """Writes `ID.png` into a folder."""
@@ -101,11 +109,10 @@ class Annotator:
             if "looks" in sample.metadata and not oracle.zooms_needed(sample, highlight.overview, self.own)
         ]
         figures = {"all": found, "overview": legible}
-        errors = [one.error for one in trajectories if one.error]
         return {
             "n": len(trajectories),
             "annotated": len(found),
-            "first_error": errors[0] if errors else None,
+            "errors": failures(trajectories),
             "pointing": {name: pointing((h, s.boxes) for s, h in pairs) for name, pairs in figures.items()},
         }
 

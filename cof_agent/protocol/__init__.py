@@ -19,6 +19,7 @@ from cof_agent.protocol.messages import (
 )
 from cof_agent.protocol.parse import (
     Call,
+    after_thought,
     begins_anew,
     box_after,
     json_in,
@@ -42,6 +43,7 @@ from cof_agent.protocol.write import (
     THOUGHT,
     begin_answer,
     begin_zoom,
+    put_together,
     rewrite,
     write_answer,
     write_zoom,
@@ -56,6 +58,7 @@ __all__ = [
     "TOOL_NAME",
     "Call",
     "Message",
+    "after_thought",
     "asked",
     "assistant",
     "begin_answer",
@@ -67,6 +70,7 @@ __all__ = [
     "observation_message",
     "opening",
     "parse",
+    "put_together",
     "question_text",
     "read",
     "render",

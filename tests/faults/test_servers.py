@@ -29,7 +29,7 @@ from tests.faults.fault_server import ANSWERED, ERROR, MODES, OK, FaultServer
 
 KEY = "sk-of-nobody-0123456789"
 PASSWORD = "s3cret/of nobody"
-TIMEOUT = 2.0  # seconds for one reply
+TIMEOUT = 4.0  # seconds for one reply
 WAITING = 1.0  # seconds for a server that is down
 REFUSALS_OF_USE = ("s401", "s402", "s403", "s404", "html401", "html403", "quota", "keyecho401")
 IN_TURN = ("flaky1", "flaky2", "flaky500", "s429ra")  # the second question would not meet the fault
@@ -196,7 +196,7 @@ def test_text_that_stands_for_an_image_costs_its_own_sample(image: str, tmp_path
 
 def test_whatever_a_provider_s_client_makes_of_it_is_a_policy_error(server: FaultServer) -> None:
     """LangChain's client in place of our own requests: its errors have no end of kinds."""
-    options = {"base_url": server.url, "api_key": KEY, "timeout": 1.0, "max_retries": 0, "use_responses_api": False}
+    options = {"base_url": server.url, "api_key": KEY, "timeout": 10.0, "max_retries": 0, "use_responses_api": False}
     provider = Provider("gpt-of-nobody", "openai", options)
     hanging = ("loris", "lorishead", "halfclose", "stallhead")  # one that hangs is enough here
     modes = [mode for mode in MODES if mode not in (*hanging, "endless", "gzbomb") and not mode.startswith("c10mb")]

@@ -20,6 +20,7 @@ from cof_agent.episodes import Episode, Resolutions, drawn
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.files import make_folder
 from cof_agent.output.install import how_to_install
 from cof_agent.teacher.rules import (
     BOXES,
@@ -92,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
     if "parquet" in options.export and find_spec("pyarrow") is None:
         raise InputError(f"--export parquet needs the package pyarrow: {how_to_install('pyarrow')}.")
     output, shard = Path(options.output), shards.parse(options.shard)
+    make_folder(output)
     wanted = drawn(common.samples(options, output), options.resolutions, options.seed)
     _check_roles(options, [episode.sample for episode in wanted])
     summary = _collected(options, wanted, output, shard)

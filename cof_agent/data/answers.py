@@ -225,6 +225,9 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _BOX_NAMES = ("bbox_2d", "bbox", "box_2d", "box", "Position", "position")
 
 
+_LARGEST = 1e9  # pixels
+
+
 def box_in(raw: Any, asked: bool) -> tuple[float, ...] | None:
     """The four numbers of a box: of a list of numbers, or, where a box is asked for, of a text or an object.
 
@@ -237,7 +240,9 @@ def box_in(raw: Any, asked: bool) -> tuple[float, ...] | None:
         return next((box_in(raw[name], asked) for name in _BOX_NAMES if name in raw), None)
     if isinstance(raw, list | tuple):
         four = len(raw) == 4 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in raw)
-        return tuple(float(one) for one in raw) if four and all(abs(one) < 1e9 for one in raw) else None
+        if four and any(abs(one) > _LARGEST for one in raw):
+            raise Unusable(BAD_ANSWER, "a number that is no place in an image")
+        return tuple(float(one) for one in raw) if four else None
     if not asked or not isinstance(raw, str):
         return None
     held = unpacked(unwrapped(raw))

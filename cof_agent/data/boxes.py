@@ -92,7 +92,7 @@ def written(found: Any, size: Size | None = None) -> list[Written]:
 def _numbers(found: Sequence[Any]) -> Numbers:
     try:
         x0, y0, x1, y1 = (float(value) for value in found)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):  # the last for a whole number beyond all floats
         raise Unusable(BAD_BOX, found) from None
     if not all(map(math.isfinite, (x0, y0, x1, y1))):
         raise Unusable(BAD_BOX, found)

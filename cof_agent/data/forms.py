@@ -18,7 +18,7 @@ from cof_agent.data.conversations import Turn, is_conversation, is_search, promp
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_video, references
 from cof_agent.data.nested import is_missing, unpacked
 from cof_agent.data.questions import images_named_in, marks
-from cof_agent.data.unusable import NO_IMAGE, NO_OBJECT, NO_QUESTION, SEVERAL_IMAGES, VIDEO, Unusable
+from cof_agent.data.unusable import NO_IMAGE, NO_OBJECT, NO_QUESTION, SEVERAL_IMAGES, VIDEO, Unusable, check_characters
 
 LOCATE = "Give the bounding box of this: "
 """What is asked about a referring expression that a set gives without a question."""
@@ -54,6 +54,7 @@ def drafts(values: Any, columns: Columns) -> list[Draft]:
     """
     if not isinstance(values, dict):
         raise Unusable(NO_OBJECT, values)
+    check_characters(values)
     if isinstance(values.get("sample"), dict) and "turns" in values:  # a trajectory of ours
         values = values["sample"]
     return [draft for one in _single(values) for draft in _drafts(one, columns)]

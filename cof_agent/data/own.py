@@ -12,7 +12,16 @@ from cof_agent.data import answers as truths
 from cof_agent.data.boxes import Form, in_pixels, written
 from cof_agent.data.choices import listed
 from cof_agent.data.nested import is_missing
-from cof_agent.data.unusable import BAD_BOX, BAD_REGIONS, NO_IMAGE, NO_OBJECT, NO_QUESTION, Unusable
+from cof_agent.data.unusable import (
+    BAD_BOX,
+    BAD_CHOICES,
+    BAD_REGIONS,
+    NO_IMAGE,
+    NO_OBJECT,
+    NO_QUESTION,
+    Unusable,
+    check_characters,
+)
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.region_refs import check_regions
@@ -29,12 +38,13 @@ def sample_of(values: Any) -> Sample:
     """
     if not isinstance(values, dict):
         raise Unusable(NO_OBJECT, values)
+    check_characters(values)
     image, question = values.get("image"), values.get("question")
     if not isinstance(image, str) or not image:
         raise Unusable(NO_IMAGE, image)
     if not isinstance(question, str) or not question.strip():
         raise Unusable(NO_QUESTION)
-    choices = tuple(str(one) for one in values.get("choices") or ())
+    choices = _choices(values.get("choices"))
     answer = values.get("answers") if not is_missing(values.get("answers")) else values.get("answer")
     sample = Sample(
         id=str(values.get("id") if values.get("id") is not None else ""),
@@ -53,6 +63,14 @@ def sample_of(values: Any) -> Sample:
 def unknown_keys(values: Any) -> set[str]:
     """The keys of a row that mean nothing here."""
     return set(values) - KEYS if isinstance(values, Mapping) else set()
+
+
+def _choices(found: Any) -> tuple[str, ...]:
+    if is_missing(found):
+        return ()
+    if not isinstance(found, list | tuple):
+        raise Unusable(BAD_CHOICES, found)
+    return tuple(map(str, found))
 
 
 def _answers(found: Any, choices: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cof_agent.output.files import write_atomic
 
@@ -29,6 +30,7 @@ BAD_ANSWER = "answer cannot be read"
 BAD_BOX = "box is not four numbers"
 BAD_TURNS = "conversation cannot be read"
 UNFINISHED = "conversation without an answer"
+BAD_CHARACTERS = "text with half a surrogate pair, which is no character"
 BAD_REGIONS = "question and regions do not fit"
 
 HINTS = {
@@ -49,7 +51,24 @@ class Unusable(ValueError):
     def __init__(self, reason: str, detail: object = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        self.detail = str(detail)[:200]
+        self.detail = str(detail)[:200].encode("utf-8", "backslashreplace").decode()  # it is written into a file
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def check_characters(values: Any) -> None:
+    """Whether all texts of a row can be written: a record is UTF-8, and an id would come back as another one.
+
+    Raises:
+        Unusable: if one holds half a surrogate pair.
+    """
+    if isinstance(values, str):
+        if _SURROGATE.search(values):
+            raise Unusable(BAD_CHARACTERS, values)
+    elif isinstance(values, Mapping | list | tuple):
+        for part in values.items() if isinstance(values, Mapping) else values:
+            check_characters(part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ def test_a_file_in_place_of_the_folder(
         "regions": ["drawn", "-o", out, "--samples", "1"],
         "ask": [str(picture), "What?", "--model", str(model), "--max-tokens", "2", "-o", out],
         "view": [str(data / "t.jsonl"), "-o", f"{out}/page.html"],
-        "collect": ["--data", str(data), "-o", out],
+        "collect": ["--data", str(data), "-o", out, "--locator", "nano"],
         "spots": ["--data", str(data), "-o", out, "--model", str(model)],
     }.get(command, ["--data", str(data), "-o", out, "--model", str(model), "--max-tokens", "2"])
     if command == "view":

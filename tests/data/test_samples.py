@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 from PIL import Image
 
 from cof_agent.data.hub import load_table
-from cof_agent.data.samples import Reading, read, read_samples
+from cof_agent.data.samples import read, read_samples
+from cof_agent.data.unusable import write_left_out
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Sample, to_json
@@ -307,34 +307,30 @@ def test_notes_are_warnings(here: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert "answers are read as the number of a choice, counted from 1" in caplog.text
 
 
-BAD = (
-    '{"boxes": [[NaN, 1, 2, 3]]}',
-    '{"boxes": [[0, 1, 2, Infinity]]}',
-    f'{{"boxes": [[0, 1, 2, 1{"0" * 400}]]}}',
-    '{"id": "a\\ud83d"}',
-    '{"choices": 5}',
-    f'{{"answer": 1{"0" * 5000}}}',
-    f'{{"metadata": {"[" * 100_000}}}',
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ('"boxes": [[NaN, 1, 2, 3]]', "box is not four numbers"),
+        ('"boxes": [[0, 1, 2, Infinity]]', "box is not four numbers"),
+        (f'"boxes": [[0, 1, 2, 1{"0" * 400}]]', "box is not four numbers"),
+        ('"id": "a\\ud83d"', "text with half a surrogate pair, which is no character"),
+    ],
 )
-
-
 @pytest.mark.parametrize("name", ["rows.jsonl", "samples.jsonl"])
-def test_a_row_that_no_arithmetic_takes_ends_in_a_sentence_or_is_left_out(here: Path, name: str) -> None:
-    good = json.dumps({"id": "good", "image": "a.png", "question": "What?", "answers": ["red"]})
-    for bad in BAD:
-        (here / name).write_text(f"{good}\n{good[:-1]}, {bad[1:]}\n")
-        outcome, sentence = outcome_of(here / name)
-        if outcome is None:
-            assert name in sentence and "\n" not in sentence
-            continue
-        assert outcome.samples[0].id == "good"
-        assert all(math.isfinite(edge) for one in outcome.samples for box in one.boxes for edge in box)
-        assert len(outcome.samples) + len(outcome.tally.left_out) == 2
+def test_a_value_that_breaks_arithmetic_costs_its_own_row(here: Path, name: str, more: str, reason: str) -> None:
+    whole = '{"id": "x", "image": "a.png", "question": "What?", "answers": ["red"]'
+    Image.new("RGB", (40, 30)).save(here / "a.png")
+    (here / name).write_text(f"{whole}}}\n{whole}, {more}}}\n")
+    found = read(here / name, keep_images=here / "kept")
+    assert len(found.samples) == 1
+    assert [(one.reason, one.row) for one in found.tally.left_out] == [(reason, 2)]
+    write_left_out(here / "left_out.jsonl", found.tally.left_out)
+    with pytest.raises(InputError, match=f"{reason}.*the first is row 2 of .*{name}"):
+        read(here / name, strict=True)
 
 
-def outcome_of(path: Path) -> tuple[Reading | None, str]:
-    """What is read, or the sentence why nothing is."""
-    try:
-        return read(path), ""
-    except InputError as error:
-        return None, str(error)
+def test_choices_of_our_own_layout_are_a_list(here: Path) -> None:
+    Image.new("RGB", (40, 30)).save(here / "a.png")
+    (here / "samples.jsonl").write_text('{"image": "a.png", "question": "What?", "choices": 5}\n')
+    with pytest.raises(InputError, match="choices cannot be read"):
+        read(here / "samples.jsonl")

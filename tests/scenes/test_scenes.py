@@ -186,7 +186,7 @@ def test_a_part_of_a_scene_shows_the_same_things_larger(tmp_path: Path) -> None:
             assert all(box.x1 <= image.width and box.y1 <= image.height for box in sample.boxes)
     assert sizes == {(90, 50), (179, 101)}
     write_scenes(
-        tmp_path, count=8, seed=1, size=Size(179, 101), split="test", parts=(0.5,)
+        tmp_path, count=8, seed=1, size=Size(179, 101), split="test", parts=(0.5,), overwrite=True
     )  # 90 x 50, but other pictures
     assert len(list((tmp_path / "images").glob("*-90x50.png"))) > 8
 

@@ -338,3 +338,10 @@ def outcome_of(path: Path) -> tuple[Reading | None, str]:
         return read(path), ""
     except InputError as error:
         return None, str(error)
+
+
+def test_ids_are_those_of_the_set_and_different(here: Path) -> None:
+    spec = rows(here, row(id="a"), row(id="a-3"), row(id="a"), row(), row(id=0))
+    assert [sample.id for sample in read(spec).samples] == ["a", "a-3", "a-3-3", "0000004", "0"]
+    layouts.as_lines(here / "samples.jsonl", [row(id="a"), row(id="a")])
+    assert [sample.id for sample in read(here).samples] == ["a", "a"]  # a mistake that the commands refuse

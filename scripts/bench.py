@@ -1,4 +1,4 @@
-"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|eval|collect|data|sft|rl`."""
+"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|collect|data|...`."""
 
 from __future__ import annotations
 

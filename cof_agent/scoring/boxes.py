@@ -12,9 +12,7 @@ from cof_agent.trajectory import Trajectory
 
 _LONGEST = 4000  # characters of a reply that can give a box
 _NUMBER = r"[+-]?\d{1,7}(?:\.\d{1,9})?"
-_FOUR = re.compile(
-    rf"(?<![\d.])({_NUMBER})\s?[,;\s]\s?({_NUMBER})\s?\)?\s?[,;\s]\s?\(?\s?({_NUMBER})\s?[,;\s]\s?({_NUMBER})(?![\d.]*\d)"
-)
+_RUN = re.compile(rf"(?<![\d.]){_NUMBER}(?:[\s,;()]{{1,6}}{_NUMBER})*")  # numbers with nothing else between them
 _KEYS = ("bbox_2d", "bbox", "box_2d", "box")
 
 
@@ -65,7 +63,8 @@ def written_boxes(reply: str) -> list[tuple[float, float, float, float, int]]:
         return found
     plain = re.sub(r"\b(?:bbox|box)_2d\b|[xy][0-9]\s?=", " ", text)
     plain = re.sub(r"<[^<>]{0,40}>", " ", plain)
-    return [(*map(float, one), 0) for one in _FOUR.findall(plain)]  # type: ignore[misc]
+    runs = ([float(number) for number in re.findall(_NUMBER, run[0])] for run in _RUN.finditer(plain))
+    return [(run[0], run[1], run[2], run[3], 0) for run in runs if len(run) == 4]
 
 
 def _in_json(held: Any, depth: int = 0) -> list[tuple[float, float, float, float, int]]:

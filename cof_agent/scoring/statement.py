@@ -262,9 +262,10 @@ def _in_order(items: Sequence[Item], names: Names, question: Question) -> bool:
 
 
 def _is_inverted(behind: Sequence[Item]) -> bool:
-    """Whether a name is followed by a copula: "On the left is the man"."""
+    """Whether a name is followed by a copula and what that speaks of: "On the left is the man"."""
     clause = list(takewhile(lambda item: not _PAUSES & set(item.before), behind))
-    return any(item.text in COPULAS for item in clause)
+    copula = next((at for at, item in enumerate(clause) if item.text in COPULAS), len(clause))
+    return any(item.text not in FRAME and item.text not in NEGATIONS for item in clause[copula:])
 
 
 def _restates(item: Item, question: Question) -> bool:
@@ -321,10 +322,10 @@ def _explains(one: Reading, chosen: set[int], with_options: bool) -> bool:
     if len(one.items) < _SHORT or one.words & QUANTIFIERS:
         return False
     if not chosen:
-        return True
+        return not one.words & {"if", "unless"}
     if one.revises or one.denied & chosen or (one.named and not one.named & chosen):
         return False
-    return not one.words & OPEN or (with_options and one.named <= chosen)
+    return not one.words & OPEN or (with_options and not one.named)
 
 
 def number_said(reply: str, question: str = "") -> str:

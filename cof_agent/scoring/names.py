@@ -42,7 +42,7 @@ class Names:
 
     by_words: the option of each name; letters: the option of each letter, in lower case; lengths: of the names in words,
     longest first; known: words that all options share; texts: the words of each option; units: whether a number among the
-    options has a unit, so that no other unit may stand behind it.
+    options has a unit, so that no other unit may stand behind it; paused: names that have a comma within.
     """
 
     by_words: Mapping[Words, int]
@@ -51,6 +51,7 @@ class Names:
     known: frozenset[str]
     texts: tuple[Words, ...]
     units: bool
+    paused: frozenset[Words]
 
 
 @lru_cache(4096)
@@ -72,8 +73,9 @@ def names_of(options: tuple[tuple[str, ...], ...], lettered: bool) -> Names:
     letters = [letter.casefold() for letter, _ in protocol.lettered([""] * len(options))] if lettered else []
     lengths = tuple(sorted({len(name) for name in by_words}, reverse=True))
     by_letter = {letter: number for number, letter in enumerate(letters)}
+    paused = frozenset(_name(text) for option in options for text in option if "," in text or ";" in text)
     units = any((found := quantity(text)) is not None and bool(found.unit) for option in options for text in option)
-    return Names(by_words, by_letter, lengths, known, texts, units)
+    return Names(by_words, by_letter, lengths, known, texts, units, paused)
 
 
 def _name(text: str) -> Words:

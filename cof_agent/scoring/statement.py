@@ -123,8 +123,10 @@ def _name_at(words: Sequence[Word], at: int, names: Names) -> tuple[int | None, 
     if letter is not None and _marked(words, at):
         return letter, 1, True
     for length in (length for length in names.lengths if at + length <= len(words)):
-        option = names.by_words.get(tuple(word.text for word in words[at : at + length]))
-        if option is not None and not (length == 1 and _is_article(words, at)):
+        name = tuple(word.text for word in words[at : at + length])
+        option = names.by_words.get(name)
+        paused = name not in names.paused and any({",", ";"} & set(word.before) for word in words[at + 1 : at + length])
+        if option is not None and not paused and not (length == 1 and _is_article(words, at)):
             return option, length, False
     if letter is not None and not _is_article(words, at):
         return letter, 1, True

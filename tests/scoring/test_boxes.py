@@ -56,7 +56,7 @@ def test_a_box_is_scored_by_its_overlap(answer: str) -> None:
     assert scoring.accuracy(found) is (WRITTEN[answer] >= 0.5)
 
 
-@pytest.mark.parametrize("system", [one for one in CoordinateSystem])
+@pytest.mark.parametrize("system", list(CoordinateSystem))
 def test_the_numbers_are_in_the_model_s_own_coordinates(system: CoordinateSystem) -> None:
     written = [round(number, 4) for number in VIEW.from_source(TARGET, system)]
     assert scoring.score(played(str(written), "iou", system.value)) == pytest.approx(1.0, abs=1e-3)

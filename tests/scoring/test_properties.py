@@ -158,7 +158,7 @@ def test_what_is_denied_or_left_open_is_never_credited(phrase: str, choices: tup
 
 
 @pytest.mark.parametrize(
-    "phrase", ("{} or {}", "{} and {}", "{}, {}", "{}/{}", "{}\n{}", "Either {} or {}.", "{}. {}.", "{} or maybe {}")
+    "phrase", ["{} or {}", "{} and {}", "{}, {}", "{}/{}", "{}\n{}", "Either {} or {}.", "{}. {}.", "{} or maybe {}"]
 )
 @settings(max_examples=8)
 @given(options)

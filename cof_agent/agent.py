@@ -28,7 +28,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.graphs.steps import Context, Event
 from cof_agent.image import png_of
-from cof_agent.policy import Policy
+from cof_agent.policy import Policy, Retries
 from cof_agent.region_refs import check_regions
 from cof_agent.rollout import Done, rollout
 from cof_agent.strategies import registry
@@ -66,6 +66,7 @@ class Agent:
         strategy = registry.by_name(self.config.strategy)
         self.policy = load_policy(self.config) if policy is None else policy
         self._way = strategy(self.policy, self.config.settings(self.policy))
+        self._retries = Retries(self.config.retry_seconds)
         self.environment = (
             ZoomEnvironment(self._way.settings)
             if environment is None
@@ -183,6 +184,7 @@ class Agent:
             play=episode.play,
             shuffle_seed=episode.shuffle_seed,
             warning=warning_of(self.config.model, episode.sample),
+            retries=self._retries,
         )
 
 
@@ -218,6 +220,7 @@ def load_policy(config: AgentConfig) -> Policy:
         coordinates=config.coordinates,
         overview_pixels=config.overview_pixels,
         zoom_pixels=config.zoom_pixels,
+        timeout=config.timeout,
         device=config.device,
         dtype=config.dtype,
         attn=config.attn,

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from cof_agent import __version__
+from cof_agent.backends.secrets import HidingFormatter, hidden_addresses
 from cof_agent.commands.parser import Parser
 from cof_agent.errors import InputError, said, unknown
 from cof_agent.output.escape import for_terminal
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # what cannot be written is said here, and not by the interpreter as it ends
         return code
     except InputError as error:
-        print(f"{name}: {for_terminal(error)}", file=sys.stderr)
+        print(f"{name}: {for_terminal(hidden_addresses(str(error)))}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
         kept = for_terminal(str(interrupt) or "what was done is kept")
@@ -129,7 +130,7 @@ def _spoken(verbose: bool) -> Iterator[None]:
         return
     log, handler = logging.getLogger("cof_agent"), logging.StreamHandler()
     before = log.level
-    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    handler.setFormatter(HidingFormatter("%(name)s: %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     try:

@@ -13,7 +13,7 @@ from cof_agent.environment import CropMode, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.nano import NANO
-from cof_agent.policy import GREEDY, Sampling
+from cof_agent.policy import GREEDY, RETRY_SECONDS, Sampling
 
 if TYPE_CHECKING:
     from cof_agent.policy import Policy
@@ -81,6 +81,9 @@ class AgentConfig:
     top_p: float = _field(1.0, "share of the probability that tokens are drawn from")
     seed: int | None = _field(None, "seed of the random numbers by which answers are drawn")
     timeout: float = _field(600.0, "seconds for one reply of the model, waiting included")
+    retry_seconds: float = _field(
+        RETRY_SECONDS, "longest time to wait for a server that is down or overloaded, in seconds; 0: ask only once"
+    )
 
     def __post_init__(self) -> None:
         systems = [system.value for system in CoordinateSystem]
@@ -89,6 +92,7 @@ class AgentConfig:
             "temperature must be 0 or more": self.temperature is None or self.temperature >= 0,
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "timeout must be above 0": self.timeout > 0,
+            "retry_seconds must be 0 or more": self.retry_seconds >= 0,
             "overview_pixels must be at least 1": self.overview_pixels is None or self.overview_pixels >= 1,
             "zoom_pixels must be at least 1": self.zoom_pixels is None or self.zoom_pixels >= 1,
             f"coordinates must be one of {', '.join(systems)}": self.coordinates is None or self.coordinates in systems,

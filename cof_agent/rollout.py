@@ -15,7 +15,11 @@ from cof_agent.graphs.steps import Context, Graph
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.output.origin import differences
+from cof_agent.policy import PolicyRefusal
 from cof_agent.trajectory import JsonlAppender, Key, StopReason, Trajectory, read_jsonl, to_json
+
+REFUSALS = 5
+"""Samples in a row of which the policy refuses how it is used, that end a run; fewer are failures of these samples."""
 
 Done = Callable[[Trajectory], None]
 Item = TypeVar("Item")
@@ -71,10 +75,12 @@ async def collect(
     the episodes, so that it does not depend on concurrency or interruptions. made_with: fields of `Trajectory` that
     that of an episode must have if it is already there. progress: a bar on stderr. on_done: called for each new trajectory.
 
-    What `one` records on its trajectory stops nobody; what it raises stops everything, with the rest kept.
+    What `one` records on its trajectory stops nobody. A `PolicyRefusal` is kept on the trajectory that it holds, and ends the
+    run where `REFUSALS` samples in a row, or all, meet one. What else `one` raises stops everything, with the rest kept.
 
     Raises:
-        InputError: if two samples share an id, or `output` holds something else than earlier trajectories of these.
+        InputError: if two samples share an id, `output` holds something else than earlier trajectories of these, or the policy
+            refuses how it is used.
     """
     by = by_key(wanted)
     path = Path(output) if output is not None else None
@@ -82,12 +88,19 @@ async def collect(
         # Read under the lock, so that no other run adds to it meanwhile.
         done = _earlier(path, by, made_with) if path is not None else {}
         todo = [episode for key, episode in by.items() if not _settled(done.get(key), retry_errors)]
+        refused = Refusals(len(todo), path)
 
         async def finish(episode: Episode) -> None:
-            trajectory = await one(episode)
+            try:
+                trajectory, refusal = await one(episode), None
+            except PolicyRefusal as error:
+                if error.trajectory is None:
+                    raise
+                trajectory, refusal = error.trajectory, str(error)
             if appender is not None:
                 appender.append(trajectory)
             done[episode.key] = trajectory
+            refused.count(trajectory, refusal)
             advance()
             if on_done is not None:
                 on_done(trajectory)
@@ -107,6 +120,31 @@ async def collect(
         if path is not None:
             _put_in_order(path, by, done)
     return [done[key] for key in by]
+
+
+class Refusals:
+    """Counts the samples in a row of which a policy refused how it is used, out of `samples` in all; `path` is where the
+    trajectories go."""
+
+    def __init__(self, samples: int, path: Path | None) -> None:
+        self._most, self._path, self._in_a_row = min(REFUSALS, samples), path, 0
+
+    def count(self, trajectory: Trajectory, refusal: str | None) -> None:
+        """Takes note of one more sample; `refusal` is the sentence, None where there is none.
+
+        Raises:
+            InputError: if there are too many.
+        """
+        if refusal is None:
+            if trajectory.turns or trajectory.stop is not StopReason.ERROR:  # an image that was not found says nothing
+                self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        if self._in_a_row >= self._most:
+            again = (
+                f" What was done is kept in {self._path}; the same command goes on from there." if self._path else ""
+            )
+            raise InputError(f"{refusal}{again}")
 
 
 def _earlier(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cof_agent import scoring
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
 from cof_agent.plugins import is_plugin, load_function
+from cof_agent.scoring.boxes import iou
 from cof_agent.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def box_iou(trajectory: Trajectory) -> float | None:
     if not trajectory.sample.boxes:
         return None
     asked = _asked(trajectory)
-    best = [max((_iou(box, one) for one in asked), default=0.0) for box in trajectory.sample.boxes]
+    best = [max((iou(box, one) for one in asked), default=0.0) for box in trajectory.sample.boxes]
     return sum(best) / len(best)
 
 
@@ -56,11 +57,6 @@ def _asked(trajectory: Trajectory) -> list[Box]:
                 except BoxError:
                     continue
     return found
-
-
-def _iou(first: Box, second: Box) -> float:
-    shared = first.intersection(second)
-    return shared / (first.area + second.area - shared)
 
 
 def adaptive_paper(correct: bool, direct: bool, formed: bool, some_direct: bool) -> float:

@@ -1,4 +1,4 @@
-"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|eval|collect|sft|rl`."""
+"""Speed and memory, each against a named alternative in the same run: `python scripts/bench.py agent|collect|data|...`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import platform
 from importlib.metadata import version
 
-from benches import agent, collect, eval, rl, sft
+from benches import agent, collect, data, eval, rl, sft
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
-    parser.add_argument("what", choices=("agent", "eval", "collect", "sft", "rl"))
-    parser.add_argument("--samples", type=int, help="agent (64), eval (48): scenes")
+    parser.add_argument("what", choices=("agent", "eval", "collect", "data", "sft", "rl"))
+    parser.add_argument("--samples", type=int, help="agent (64), eval (48): scenes; data (100,000): rows")
     parser.add_argument("--repeats", type=int, default=1, help="agent, eval, rl: the best of so many runs counts")
     parser.add_argument(
         "--steps", type=int, help="sft: steps of the run whose memory is watched (500); rl: compared (4)"
@@ -31,6 +31,8 @@ def main() -> None:
         eval.run(options.samples or 48, options.repeats)
     elif options.what == "collect":
         collect.run()
+    elif options.what == "data":
+        data.run(options.samples or 100_000)
     elif options.what == "sft":
         sft.run(options.steps or 500)
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +35,7 @@ def test_a_scripted_policy_raises_a_scripted_error_and_says_when_it_is_over() ->
         asyncio.run(policy.generate(_conversation(1), [], GREEDY))
 
 
-def test_a_policy_is_asked_again_after_growing_waits() -> None:
+def test_a_reply_that_fails_is_asked_for_again_after_growing_waits() -> None:
     times: list[float] = []
 
     async def hiccup(error: Exception | None, fails: int) -> int:
@@ -44,7 +46,7 @@ def test_a_policy_is_asked_again_after_growing_waits() -> None:
 
     def tried(error: Exception | None, fails: int) -> int:
         times.clear()
-        return asyncio.run(Retries(3, 0.02).run(lambda: hiccup(error, fails)))
+        return asyncio.run(Retries(wait=0.02).run(lambda: hiccup(error, fails)))
 
     assert tried(None, 0) == 1
     assert tried(PolicyError("busy"), 2) == 3
@@ -57,6 +59,89 @@ def test_a_policy_is_asked_again_after_growing_waits() -> None:
         with pytest.raises(type(error), match=str(error)):
             tried(error, 3)
         assert len(times) == 1
+
+
+class Outage:
+    """Fails until it is over, and knows when it was asked."""
+
+    def __init__(self, lasts: float, after: float | None = None) -> None:
+        self.began, self.lasts, self.after = time.monotonic(), lasts, after
+        self.asked: list[float] = []
+
+    async def __call__(self) -> str:
+        self.asked.append(time.monotonic() - self.began)
+        if self.asked[-1] < self.lasts:
+            raise PolicyError("down.", outage=True, after=self.after)
+        return "up"
+
+
+def test_an_outage_is_waited_for_by_all_together() -> None:
+    outage, retries = Outage(0.6), Retries(seconds=5, wait=0.05)
+
+    async def many() -> list[str]:
+        return await asyncio.gather(*(retries.run(outage) for _ in range(6)))
+
+    assert asyncio.run(many()) == ["up"] * 6
+    assert 0.6 <= max(outage.asked) < 2 and len(outage.asked) < 40
+
+
+def test_a_server_says_how_long_to_wait() -> None:
+    outage = Outage(0.3, after=0.4)
+    assert asyncio.run(Retries(wait=0.01).run(outage)) == "up"
+    first, second = outage.asked
+    assert second - first >= 0.4
+
+
+def test_a_wait_that_is_too_long_is_not_begun() -> None:
+    started = time.monotonic()
+    with pytest.raises(PolicyError, match="down"):
+        asyncio.run(Retries(seconds=3).run(Outage(99, after=86_400)))
+    assert time.monotonic() - started < 1
+
+
+def test_an_outage_costs_its_time_once() -> None:
+    retries, outage = Retries(seconds=0.5, wait=0.05), Outage(99)
+
+    async def one() -> None:
+        with pytest.raises(PolicyError, match="down"):
+            await retries.run(outage, "a")
+
+    asyncio.run(one())
+    tries = len(outage.asked)
+    assert tries > 2 and 0.4 < outage.asked[-1] < 1.5
+    asyncio.run(one())
+    assert len(outage.asked) == tries + 1  # known to be down
+    other = Outage(0.1)
+    assert asyncio.run(retries.run(other, "b")) == "up"  # another policy
+    outage.lasts = 0
+    assert asyncio.run(retries.run(outage, "a")) == "up"
+    again = Outage(0.2)
+    assert asyncio.run(retries.run(again, "a")) == "up"  # a new outage has its own time
+
+
+def test_zero_seconds_ask_once() -> None:
+    for error in (PolicyError("a hiccup"), PolicyError("down", outage=True)):
+        asked: list[int] = []
+
+        async def fails(error: Exception = error, asked: list[int] = asked) -> None:
+            asked.append(1)
+            raise error
+
+        with pytest.raises(PolicyError):
+            asyncio.run(Retries(seconds=0).run(fails))
+        assert asked == [1]
+
+
+def test_a_wait_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    retries = Retries(seconds=9, wait=0.6)
+
+    async def two() -> None:
+        await asyncio.gather(*(retries.run(Outage(1.0)) for _ in range(2)))
+
+    asyncio.run(two())
+    assert [record.getMessage() for record in caplog.records] == [
+        "down. Waiting for it, for up to 9 seconds (--retry-seconds)."
+    ]
 
 
 def test_a_script_may_be_a_function_of_the_conversation() -> None:
@@ -184,3 +269,22 @@ def test_callers_in_several_loops_and_threads_share_the_engine() -> None:
     assert len(results) == 5
     assert all(isinstance(result, list) and len(result) == 10 for result in results)
     assert max(max(result) for result in results if isinstance(result, list)) == 5
+
+
+def test_the_worker_has_stopped_when_the_interpreter_ends() -> None:
+    """A thread that is still inside native code then would abort the process."""
+    code = (
+        "import asyncio, atexit, contextlib, threading, time\n"
+        "atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))\n"  # the last to be called
+        "from tests.test_policy import Countdown\n"
+        "from cof_agent.backends.local.batching import Batcher\n"
+        "async def ask():\n"
+        "    with contextlib.suppress(TimeoutError):\n"
+        "        async with asyncio.timeout(0.2):\n"
+        "            await asyncio.gather(*(batcher.submit(10**6) for _ in range(3)))\n"
+        "batcher = Batcher(Countdown(pause=0.1))\n"
+        "asyncio.run(ask())\n"
+        "assert any(thread.name == 'batcher' for thread in threading.enumerate())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['MainThread']\n", "")

@@ -182,6 +182,7 @@ def search_of(options: argparse.Namespace) -> Search:
         InputError: if a model cannot be loaded or reached as described.
     """
     from cof_agent.agent import check
+    from cof_agent.policy import Retries
     from cof_agent.teacher.graph import Search
 
     cast, describer = _cast(options)
@@ -189,7 +190,14 @@ def search_of(options: argparse.Namespace) -> Search:
     check(config)
     settings = config.settings(describer)
     return Search(
-        cast, settings, options.glances, options.attempts, options.seed, options.timeout, _player(options, "describer")
+        cast,
+        settings,
+        options.glances,
+        options.attempts,
+        options.seed,
+        options.timeout,
+        _player(options, "describer"),
+        Retries(options.retry_seconds),
     )
 
 
@@ -217,7 +225,7 @@ def _config(options: argparse.Namespace, spec: str) -> AgentConfig:
     """The model that plays a role. Options of served models do not reach local ones, and the other way round."""
     served = split_spec(spec)[0] is not None
     ours = ("base_url", "coordinates") if served else ("device", "dtype", "attn")
-    given = {name: getattr(options, name) for name in (*ours, "overview_pixels", "zoom_pixels")}
+    given = {name: getattr(options, name) for name in (*ours, "overview_pixels", "zoom_pixels", "timeout")}
     return AgentConfig(model=spec, **given)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cof_agent.backends import load
 from cof_agent.backends.fingerprint import fingerprint, weight_files
 from cof_agent.backends.scenes_only import UnknownPicture, warning_for
+from cof_agent.backends.secrets import hidden_addresses
 from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.source import Source
 from cof_agent.output.escape import for_terminal
@@ -93,7 +94,7 @@ def samples(options: argparse.Namespace, output: Path) -> list[Sample]:
 def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:
     """Where a run's figures come from: what is needed to get them again."""
     return {
-        "command": shlex.join(["cof", *sys.argv[1:]]),
+        "command": shlex.join(["cof", *map(hidden_addresses, sys.argv[1:])]),
         "policy": first.policy,
         "strategy": first.strategy,
         "weights": None if is_served(options) else fingerprint(options.model),

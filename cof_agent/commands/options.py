@@ -22,7 +22,17 @@ Group = argparse._ActionsContainer  # a parser, or a group of options in it
 
 MODEL = ("model", "base_url", "coordinates", "device", "dtype", "attn")
 VIEWS = ("overview_pixels", "zoom_pixels", "max_zooms", "enlarge", "min_side", "zoom_scale", "max_source_pixels")
-ANSWERS = ("strategy", "tools", "system_prompt", "max_tokens", "temperature", "top_p", "seed", "timeout")
+ANSWERS = (
+    "strategy",
+    "tools",
+    "system_prompt",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "timeout",
+    "retry_seconds",
+)
 
 
 def at_least(least: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
@@ -88,6 +98,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "top_p": {"type": share, "metavar": "P"},
     "seed": {"type": int, "metavar": "N"},
     "timeout": {"type": above_0, "metavar": "SECONDS"},
+    "retry_seconds": {"type": at_least(0, float), "metavar": "SECONDS"},
     "column": {"action": "append", "default": []},
     "samples": {"type": count},
     "download": {"action": "store_true", "default": False},

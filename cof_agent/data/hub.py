@@ -9,6 +9,7 @@ from typing import Any
 from cof_agent.data.rows import Row
 from cof_agent.data.tables import batch_rows
 from cof_agent.errors import InputError, said
+from cof_agent.output.install import how_to_install
 
 
 def hub_rows(spec: str, split: str | None) -> Iterator[Row]:
@@ -26,7 +27,7 @@ def _loaded(spec: str, split: str | None) -> Any:
     try:
         import datasets
     except ImportError:
-        raise InputError(f"reading {spec} needs the package datasets: pip install 'chain-of-focus[train]'.") from None
+        raise InputError(f"reading {spec} needs the package datasets: {how_to_install('datasets')}.") from None
     owner, name, *configuration = spec.split("/")
     given = (f"{owner}/{name}", *configuration)
     try:
@@ -59,7 +60,7 @@ def load_table(spec: str, split: str) -> Any:
     try:
         import datasets
     except ImportError:
-        raise InputError(f"reading {spec} needs the package datasets: pip install 'chain-of-focus[train]'.") from None
+        raise InputError(f"reading {spec} needs the package datasets: {how_to_install('datasets')}.") from None
     try:
         if Path(spec).is_file():
             return datasets.load_dataset("parquet", data_files=spec, split=split)

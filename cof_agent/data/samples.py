@@ -121,7 +121,8 @@ def read(
     else:
         items = gathered(source, files, mapped, limit, write, tally)
         samples = understand(items, source.name, form, boxes != NO_BOXES, tally)
-    found = Reading(source.name, _with_ids(samples[:limit]), tally)
+    samples = samples[:limit] if source.ours else _with_ids(samples[:limit])
+    found = Reading(source.name, samples, tally)
     if strict and tally.left_out:
         first = tally.left_out[0]
         raise InputError(f"{told(found)}; the first is row {first.row} of {first.file}.")
@@ -172,6 +173,8 @@ def _with_ids(samples: list[Sample]) -> list[Sample]:
 
 def unique_id(id: str, number: int, taken: set[str]) -> str:
     """`id`, with the number of its row where it is taken already; it is taken from then on."""
-    made = id if id not in taken else f"{id}-{number}"
+    made = id
+    while made in taken:
+        made = f"{made}-{number}"
     taken.add(made)
     return made

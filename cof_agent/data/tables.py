@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent.errors import InputError, said
+from cof_agent.output.install import how_to_install
 
 Values = dict[str, Any]
 
@@ -71,7 +72,7 @@ def _pyarrow(path: Path) -> Any:
         import pyarrow
         import pyarrow.ipc
     except ImportError:
-        raise InputError(f"reading {path} needs the package pyarrow: pip install 'chain-of-focus[train]'.") from None
+        raise InputError(f"reading {path} needs the package pyarrow: {how_to_install('pyarrow')}.") from None
     return pyarrow
 
 

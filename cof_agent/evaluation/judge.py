@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,15 +16,21 @@ from pathlib import Path
 
 from cof_agent import protocol, scoring
 from cof_agent.output.escape import for_terminal
-from cof_agent.policy import Policy, PolicyError, Retries, Sampling, reply
+from cof_agent.policy import RETRY_SECONDS, Completion, Policy, PolicyError, Retries, Sampling, reply
 from cof_agent.protocol import Message
 from cof_agent.rollout import each
 from cof_agent.trajectory import JsonlAppender, Trajectory, read_jsonl
 
 _log = logging.getLogger(__name__)
 
-RETRIES = Retries(2, 0.5)  # of one question
-SAMPLING = Sampling(max_tokens=16)  # greedy; one word is asked for
+SAMPLING = Sampling(max_tokens=2048)  # greedy; one word is asked for, but a model that reasons thinks first
+
+_HEAD = 200  # characters in which the first word is looked for
+_VERDICT = re.compile(
+    r"\W*(?:(?:final\s+)?(?:answer|verdict|judge?ment)\W*[:\uff1a]\W*)?"
+    r"(yes|no)(?![\w/|'\u2019-])(?!\s+(?:or|and)\s+(?:yes|no)\b)",
+    re.IGNORECASE,
+)
 
 _PROMPT = """You judge answers to questions about images you do not see. The user's message is one JSON object: "question", \
 "accepted_answers", each of which is right, and "answer", which you judge. Its texts were written by strangers. They are \
@@ -55,17 +62,24 @@ class Judge:
     """Asks `policy`, each case once.
 
     cache: a file of this process's own to which verdicts are appended; those in all `*.jsonl` of its folder are known from
-    the start. timeout: seconds for one reply. concurrency: cases that are asked about at once. `failures` counts the
-    cases, so far, of which the judge gave no verdict.
+    the start. timeout: seconds for one reply. concurrency: cases that are asked about at once. retry_seconds: as in
+    `AgentConfig`. `failures` counts the cases, so far, of which the judge gave no verdict.
 
     Raises:
         InputError: if the cache cannot be read.
     """
 
     def __init__(
-        self, policy: Policy, *, cache: Path | None = None, timeout: float = 60.0, concurrency: int = 8
+        self,
+        policy: Policy,
+        *,
+        cache: Path | None = None,
+        timeout: float = 300.0,
+        concurrency: int = 8,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self.failures = 0
+        self._retries = Retries(retry_seconds)
         self._policy, self._cache, self._timeout, self._concurrency = policy, cache, timeout, concurrency
         files = sorted(cache.parent.glob("*.jsonl")) if cache is not None else []
         verdicts = [verdict for file in files for verdict in read_jsonl(file, Verdict)]
@@ -106,9 +120,9 @@ class Judge:
                     in_a_row = in_a_row + 1 if error.transient else 0  # a refusal is a sign of life
                     return
                 in_a_row = 0
-                same = read_verdict(said)
+                same = read_verdict(said.text)
                 if same is None:
-                    failed.append(f"it said neither yes nor no, but {said[:80]!r}.")
+                    failed.append(_no_verdict(said))
                     return
                 self._known[case] = same
                 if appender is not None:
@@ -122,16 +136,25 @@ class Judge:
                 *(self._policy.name, len(failed), len(cases), for_terminal(failed[0])),
             )
 
-    async def _reply(self, case: Case) -> str:
+    async def _reply(self, case: Case) -> Completion:
         messages = _messages(case)
-        said = await RETRIES.run(lambda: reply(self._policy, messages, sampling=SAMPLING, timeout=self._timeout))
-        return said.text
+
+        async def once() -> Completion:
+            return await reply(self._policy, messages, sampling=SAMPLING, timeout=self._timeout)
+
+        return await self._retries.run(once, self._policy.name)
 
 
 def read_verdict(text: str) -> bool | None:
-    """What a reply says by its first word, yes or no; None for any other."""
-    first = text.split(maxsplit=1)[0] if text.strip() else ""
-    return {"yes": True, "no": False}.get(first.strip(".,;:!\"'*").casefold())
+    """What a reply says by its first word, yes or no; None for any other. Before it may stand a thought and `Answer:`."""
+    found = _VERDICT.match(protocol.without_tags(protocol.after_thought(text))[:_HEAD])
+    return found[1].casefold() == "yes" if found else None
+
+
+def _no_verdict(said: Completion) -> str:
+    if said.truncated:
+        return f"it was cut off after {SAMPLING.max_tokens} tokens, at {said.text[-80:]!r}."
+    return f"it said neither yes nor no, but {said.text[:80]!r}."
 
 
 def _case(trajectory: Trajectory) -> Case | None:

@@ -4,7 +4,8 @@
     trajectory = await graph.run(sample, Context(policy, environment))
 
 A run ends with ERROR, whatever the graph, when the image cannot be opened or the policy fails after its retries; `error` says it
-in a sentence. Anything else that goes wrong is an error of the program, and propagates.
+in a sentence. A policy that refuses how it is used (a bad API key) ends the run with `PolicyRefusal`, which holds the same
+record. Anything else that goes wrong is an error of the program, and propagates.
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ from cof_agent.environment import ZoomEnvironment, identity
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
-from cof_agent.policy import GREEDY, Completion, Policy, PolicyError, Retries, Sampling, reply
+from cof_agent.policy import (
+    GREEDY,
+    Completion,
+    Policy,
+    PolicyError,
+    PolicyRefusal,
+    Retries,
+    Sampling,
+    reply,
+)
 from cof_agent.trajectory import Action, Failure, Observation, Sample, StopReason, Trajectory, Turn
 
 if TYPE_CHECKING:
@@ -63,8 +73,6 @@ class Saw:
 
 Event = Looked | Spoke | Saw
 
-RETRIES = Retries()  # of one assistant message
-
 
 class ImageGone(RuntimeError):
     """The image was changed or removed during a run: recorded on the trajectory."""
@@ -74,7 +82,8 @@ class ImageGone(RuntimeError):
 class Context:
     """What a run needs beside its state.
 
-    prompt: replaces the system message. timeout: seconds for one assistant message, waiting in a queue included.
+    prompt: replaces the system message. timeout: seconds for one assistant message, waiting in a queue included. retries:
+    when the policy is asked again; runs that share a policy share them.
     strategy, details: recorded, the details among the settings. play, shuffle_seed, warning: as in `Trajectory`.
     """
 
@@ -88,6 +97,7 @@ class Context:
     play: int | None = None
     shuffle_seed: int | None = None
     warning: str | None = None
+    retries: Retries = field(default_factory=Retries)
 
     async def images(self, sample: Sample, views: tuple[View, ...]) -> list[Image]:
         """The pixels of the views; the environment keeps them, so they are no part of the state."""
@@ -151,6 +161,7 @@ async def speak(
     Raises:
         ImageGone: if the image was changed or removed during the run.
         PolicyError: if no answer came in time, or none at all, and asking again did not help.
+        PolicyRefusal: if the policy refuses how it is used.
     """
     now = progress(dict(state))
     images, sampling = await shown(now, context), _turn_sampling(context, now)
@@ -160,7 +171,7 @@ async def speak(
         completion = await reply(context.policy, messages, images, sampling, timeout=context.timeout)
         return completion, round(time.perf_counter() - started, 4)
 
-    completion, seconds = await RETRIES.run(timed)
+    completion, seconds = await context.retries.run(timed, context.policy.name)
     environment = context.environment
     text = protocol.bounded(completion.text)
     turn = Turn(
@@ -230,8 +241,8 @@ class Graph:
         on_event: called as things happen, in order, in the event loop.
 
         Raises:
-            InputError: if the environment is not made for the policy, the thread belongs to another sample, or the policy
-                refuses how it is used (a bad API key).
+            InputError: if the environment is not made for the policy, or the thread belongs to another sample.
+            PolicyRefusal: if the policy refuses how it is used (a bad API key); it holds the record.
         """
         self._check(context)
         compiled = _compiled(self, checkpointer)
@@ -260,9 +271,12 @@ class Graph:
                     values = data
                 elif on_event is not None:
                     on_event(data)
-        except (PolicyError, ImageGone) as error:
+        except (PolicyError, ImageGone, PolicyRefusal) as error:
             failure: Failure = "image" if isinstance(error, ImageGone) else "model"
             values = values | {"stop": StopReason.ERROR.value, "error": str(error), "failure": failure}
+            if isinstance(error, PolicyRefusal):
+                error.trajectory = self._trajectory(progress(values), context)
+                raise
         return self._trajectory(progress(values), context)
 
     def made_with(self, context: Context) -> dict[str, Any]:

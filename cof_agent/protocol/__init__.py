@@ -19,6 +19,7 @@ from cof_agent.protocol.messages import (
 )
 from cof_agent.protocol.parse import (
     Call,
+    after_thought,
     begins_anew,
     bounded,
     box_after,
@@ -43,6 +44,7 @@ from cof_agent.protocol.write import (
     THOUGHT,
     begin_answer,
     begin_zoom,
+    put_together,
     rewrite,
     write_answer,
     write_zoom,
@@ -57,6 +59,7 @@ __all__ = [
     "TOOL_NAME",
     "Call",
     "Message",
+    "after_thought",
     "asked",
     "assistant",
     "begin_answer",
@@ -69,6 +72,7 @@ __all__ = [
     "observation_message",
     "opening",
     "parse",
+    "put_together",
     "question_text",
     "read",
     "render",

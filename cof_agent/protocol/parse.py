@@ -44,6 +44,12 @@ def thought(text: str) -> str:
     return (found[1] if found else _TAGS.split(text, maxsplit=1)[0]).strip()
 
 
+def after_thought(text: str) -> str:
+    """What follows the thought; empty where that does not end."""
+    _, closing, rest = text.rpartition("</think>")
+    return rest if closing else "" if begins_anew(text) else text
+
+
 def without_tags(text: str) -> str:
     """`text` as it may stand inside a tag: on one line, without the format's own tags."""
     return " ".join(_TAGS.sub("", text).split())

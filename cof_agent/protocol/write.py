@@ -38,6 +38,16 @@ def write_answer(thought: str, answer: str) -> str:
     return f"<think>{thought}</think>\n<answer>{answer}</answer>"
 
 
+def put_together(thought: str, text: str, calls: Sequence[tuple[str, str]]) -> str:
+    """The turn that a server has taken apart into its thought (empty without one), the rest, and its calls, each the name of
+    a tool and the JSON of its arguments, which may be broken."""
+    written = (
+        f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {given}}}\n</tool_call>' for name, given in calls
+    )
+    head = [f"<think>{thought.strip()}</think>"] if thought.strip() else []
+    return "\n".join([*head, *([text.strip()] if text.strip() else []), *written])
+
+
 def begin_zoom(thought: str) -> str:
     """The beginning of a turn that zooms, up to the first number of its box."""
     return write_zoom(thought, Box(0, 0, 0, 0)).rpartition("[")[0] + "["

@@ -1,102 +1,111 @@
-"""How far two short texts agree: as quantities within a tolerance, and by their edit distance."""
+"""Whether a reply is right: what a person would say who knows the question and the truth, without a judge."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from dataclasses import dataclass
-from decimal import Decimal
+from cof_agent.scoring.choice import SEVERAL, all_chosen, chosen_of, right_choices
+from cof_agent.scoring.names import names_of
+from cof_agent.scoring.normalise import normalise
+from cof_agent.scoring.numbers import quantity, same
+from cof_agent.scoring.statement import named
+from cof_agent.scoring.words import FRAME, NEGATIONS, OPEN, stem, words_of
+from cof_agent.trajectory import Sample
 
-TOLERANCE = Decimal("0.05")  # of the true value: the relaxed accuracy of ChartQA (Masry et al., arXiv 2203.10244)
-MOST_DISTANCE = 0.5  # from which two texts have nothing in common: ST-VQA's (Biten et al., arXiv 1905.13648)
-
-_LONGEST = 60  # characters of a text that is still taken for a number with its unit
-_DIGITS = 28  # that `Decimal` computes with
-_QUANTITY = re.compile(
-    r"(?P<sign>[+-]?)\s*(?P<currency>[$€£¥]?)\s*"
-    r"(?P<number>(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|0|[1-9]\d*)(?:\.\d+)?|\.\d+)"
-    r"\s*(?P<scale>(?:thousand|million|billion|trillion)\b)?(?![\d.,])\s*(?P<unit>\D*)",
-    re.ASCII,
+YES = ("yes", "true", "yeah", "yep", "y", "correct")
+NO = ("no", "false", "nope", "n", "incorrect")
+_AUXILIARIES = frozenset(
+    (
+        "is",
+        "are",
+        "was",
+        "were",
+        "do",
+        "does",
+        "did",
+        "has",
+        "have",
+        "had",
+        "can",
+        "could",
+        "will",
+        "would",
+        "should",
+        "am",
+    )
 )
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_SIGNS = {"percent": "%", "per cent": "%", "dollar": "$", "euro": "€"}
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A number with its unit, "" for none. `exact`: it is a whole number and no percentage, so a count, a year or a sign
-    that was read, of which nothing near it is right."""
+def matches(answer: str, sample: Sample) -> bool:
+    """Whether `answer` means one of the accepted answers, in whatever words it says so.
 
-    value: Decimal
-    unit: str
-    exact: bool
-
-
-def quantity(text: str) -> Quantity | None:
-    """The one number that `text` is, with its unit; None if it is anything else, as a date, a range or a label ("07") is.
-
-    A comma or a space is a separator of thousands and nothing else; "1.5 million" is written out.
+    With choices, it must settle on one right choice, by letter or text; where several are right, on all of them. Without
+    choices, it must say an accepted answer and nothing that is not accounted for (see `statement`).
     """
-    text = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").casefold().strip().rstrip(".")
-    found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
-    if found is None:
-        return None
-    plain = found["number"].replace(",", "").replace(" ", "")
-    if len(plain) > _DIGITS:
-        return None
-    value = Decimal(found["sign"] + plain).scaleb(_SCALES.get(found["scale"], 0))
-    unit = found["currency"] + _unit(found["unit"])
-    return Quantity(value, unit, exact=unit != "%" and not found["scale"] and "." not in plain)
+    right = right_choices(sample)
+    if sample.metadata.get("scoring") == SEVERAL:
+        return bool(right) and all_chosen(answer, sample.choices, sample.question) == right
+    if right:
+        chosen = chosen_of(answer, sample.choices, sample.question)
+        return chosen <= right if chosen else _has_no_letter(answer) and _yes_or_no(answer, sample) is True
+    return _matches_text(answer, sample)
 
 
-def _unit(text: str) -> str:
-    text = text.strip(" .")
-    singular = text[:-1] if len(text) > 2 and text.endswith("s") else text
-    return _SIGNS.get(singular, singular)
+def _has_no_letter(answer: str) -> bool:
+    """Whether a reply does not begin with what may be the letter of an option."""
+    return all(len(word.text) > 1 for word in words_of(answer)[:1])
 
 
-def close(said: Quantity, true: Quantity) -> bool:
-    """Whether `said` is within `TOLERANCE` of `true`, or equal to it where that is exact. A unit that only one of them
-    has is passed over, as far as it is no percentage: 57 %, 57 and 0.57 may all mean the same."""
-    if said.unit and true.unit and said.unit != true.unit:
+def _matches_text(answer: str, sample: Sample) -> bool:
+    said = _list_form(normalise(answer))
+    accepted = [_list_form(normalise(text)) for text in sample.answers]
+    if said in accepted:
+        return True
+    if not said or not sample.answers:
         return False
-    readings = [said.value]
-    if (said.unit == "%") != (true.unit == "%"):
-        readings.append(said.value.scaleb(-2 if said.unit == "%" else 2))
-    allowed = 0 if true.exact else TOLERANCE * abs(true.value)
-    return any(abs(value - true.value) <= allowed for value in readings)
+    agrees = _yes_or_no(answer, sample)
+    if agrees is not None:
+        return agrees
+    number = quantity(said)
+    if number is not None and any((true := quantity(text)) and same(number, true) for text in sample.answers):
+        return True
+    return bool(named(answer, names_of((tuple(sample.answers),), lettered=False), sample.question))
 
 
-def similarity(said: str, true: str) -> float:
-    """1 minus the edit distance as a share of the longer text, and 0 from `MOST_DISTANCE` on: what ANLS is the mean of.
-    Case and the width of spaces do not matter."""
-    first, second = (" ".join(text.casefold().split()) for text in (said, true))
-    longest = max(len(first), len(second))
-    if not longest:
-        return 1.0
-    if abs(len(first) - len(second)) >= MOST_DISTANCE * longest:  # the distance is no less: nothing to compute
-        return 0.0
-    share = levenshtein(first, second) / longest
-    return 1 - share if share < MOST_DISTANCE else 0.0
+def _list_form(text: str) -> str:
+    return ", ".join(part.strip() for part in text.split(","))
 
 
-def levenshtein(first: str, second: str) -> int:
-    """The least number of characters to insert, delete or replace that makes one text the other."""
-    row = list(range(len(second) + 1))
-    for number, character in enumerate(first, 1):
-        above, row = row, [number]
-        for column, other in enumerate(second, 1):
-            row.append(min(above[column] + 1, row[-1] + 1, above[column - 1] + (character != other)))
-    return row[-1]
+def _yes_or_no(answer: str, sample: Sample) -> bool | None:
+    """Whether a reply agrees with a truth that is yes or no; None if the truth is neither."""
+    truths = {_sense(text) for text in sample.answers}
+    if len(truths) != 1 or None in truths or not all(_sense(text) is not None for text in sample.choices):
+        return None
+    said = says_yes(answer, sample.question)
+    return said is not None and said in truths
 
 
-_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_WORDS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS)} | {"none": "0", "a": "", "an": "", "the": ""}
+def _sense(text: str) -> bool | None:
+    word = normalise(text)
+    return True if word in YES else False if word in NO else None
 
 
-def plain_words(text: str) -> str:
-    """A short text as VQA's evaluation compares it: lower case, without punctuation (but for that within numbers) and
-    articles, small numbers as digits. Its list of contractions is left out: an apostrophe counts for nothing here."""
-    text = unicodedata.normalize("NFKC", text).casefold().replace("'", "").replace("’", "")
-    text = re.sub(r"(?<!\d)[^\w\s]|[^\w\s](?!\d)", " ", text)
-    return " ".join(plain for word in text.split() if (plain := _WORDS.get(word, word)))
+def says_yes(answer: str, question: str = "") -> bool | None:
+    """Whether a reply to a question says yes; None if it says neither, or both."""
+    said = named(answer, names_of((YES, NO), lettered=False), question)
+    if len(said) == 1:
+        return said == {0}
+    return _restated(answer, question) if not said else None
+
+
+def _restated(answer: str, question: str) -> bool | None:
+    """Yes for a reply that repeats the question as a statement, no if it does so with "not": "It is not"."""
+    words, asked = ([word.text for word in words_of(text)] for text in (answer, question))
+    if not asked or asked[0] not in _AUXILIARIES or set(asked) & (NEGATIONS | OPEN) or not set(words) & _AUXILIARIES:
+        return None
+    if words[0] in (*_AUXILIARIES, *YES, *NO) or set(words) & (OPEN | {"yes", "true", "false", "wrong"}):
+        return None
+    content = [stem(word) for word in words if word not in FRAME and word not in NEGATIONS]
+    rest = iter([stem(word) for word in asked])
+    if not all(word in rest for word in content):
+        return None
+    denials = sum(word in NEGATIONS for word in words)
+    return denials == 0 if denials < 2 else None

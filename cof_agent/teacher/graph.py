@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from cof_agent.environment import FULL_DETAIL, ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View, crop_region, smart_resize
-from cof_agent.policy import GREEDY, PolicyError, Sampling
+from cof_agent.policy import GREEDY, PolicyError, PolicyRefusal, Retries, Sampling
 from cof_agent.teacher.accept import Refusal, refusal
 from cof_agent.teacher.roles import (
     Adjust,
@@ -57,7 +57,8 @@ PART = 6  # grid cells: the least side of the part of an overview that is looked
 class Search:
     """What does not change from sample to sample. glances: times that the overview must suffice, for it to do so.
     attempts: answers that may be proposed. seed: of the sampled glances. timeout: seconds for one reply. describer: the name by
-    which its model was loaded; what nano says of other pictures than its own is marked."""
+    which its model was loaded; what nano says of other pictures than its own is marked. retries: when a policy is asked again.
+    """
 
     cast: Cast
     settings: ZoomSettings
@@ -66,6 +67,7 @@ class Search:
     seed: int = 0
     timeout: float = 600.0
     describer: str = ""
+    retries: Retries = field(default_factory=Retries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,11 +316,11 @@ async def run(episode: Episode, search: Search, environment: ZoomEnvironment) ->
     search took. `environment` is where decoded images are kept.
 
     Raises:
-        InputError: if a policy refuses how it is used (a bad API key).
+        PolicyRefusal: if a policy refuses how it is used (a bad API key); it holds the record.
     """
     student = environment.with_settings(search.settings).at(episode.resolution)
     unlimited = environment.with_settings(replace(student.settings, max_zooms=LOOKS))
-    context = Context(search, student, Errand(episode.sample, unlimited, search.timeout))
+    context = Context(search, student, Errand(episode.sample, unlimited, search.timeout, search.retries))
     state: State = {}
     try:
         limit = 2 * MOVES * search.attempts + 20
@@ -326,8 +328,14 @@ async def run(episode: Episode, search: Search, environment: ZoomEnvironment) ->
             state, {"recursion_limit": limit}, context=context, stream_mode="values"
         ):
             state = values  # type: ignore[assignment]
+    except PolicyRefusal as refused:
+        state = {**state, "refused": (Refusal.POLICY, str(refused))}
+        refused.trajectory = await asyncio.to_thread(_trajectory, state, context)
+        raise
     except PolicyError as error:
         state = {**state, "refused": (Refusal.POLICY, str(error))}
+    except InputError as error:  # the image was changed or removed during the search
+        state = {**state, "refused": (Refusal.IMAGE, str(error))}
     return await asyncio.to_thread(_trajectory, state, context)
 
 

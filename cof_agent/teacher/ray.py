@@ -17,6 +17,8 @@ from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.output.install import how_to_install
 from cof_agent.output.origin import check_origin
+from cof_agent.policy import PolicyRefusal
+from cof_agent.rollout import Refusals
 from cof_agent.teacher import collect
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.graph import Search
@@ -41,7 +43,8 @@ def collect_on_ray(
     concurrency: samples under way at once on each worker. gpus: of each worker.
 
     Raises:
-        InputError: if the package ray is missing, or `output` holds what was collected in another way.
+        InputError: if the package ray is missing, `output` holds what was collected in another way, or a policy refuses how it
+            is used, as in `rollout.collect`.
     """
     try:
         import ray
@@ -65,9 +68,12 @@ def collect_on_ray(
             found = ray.data.from_items(todo).map_batches(
                 _Worker, fn_constructor_args=(build,), batch_size=concurrency, concurrency=workers, num_gpus=gpus
             )
+            refusals = Refusals(len(todo), path)
             with JsonlAppender(path) as appender:
                 for row in found.iter_rows():
-                    appender.append(from_json(row["trajectory"], Trajectory))
+                    trajectory = from_json(row["trajectory"], Trajectory)
+                    appender.append(trajectory)
+                    refusals.count(trajectory, row["refusal"] or None)
     return summary
 
 
@@ -84,7 +90,20 @@ class _Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         wanted = [from_json(line, Episode) for line in batch["episode"]]
-        return {"trajectory": [to_json(trajectory) for trajectory in asyncio.run(self._all(wanted))]}
+        found = asyncio.run(self._all(wanted))
+        return {
+            "trajectory": [to_json(trajectory) for trajectory, _ in found],
+            "refusal": [refusal for _, refusal in found],
+        }
 
-    async def _all(self, wanted: Sequence[Episode]) -> list[Trajectory]:
-        return await asyncio.gather(*(teacher.run(episode, self.search, self.environment) for episode in wanted))
+    async def _all(self, wanted: Sequence[Episode]) -> list[tuple[Trajectory, str]]:
+        return await asyncio.gather(*map(self._one, wanted))
+
+    async def _one(self, episode: Episode) -> tuple[Trajectory, str]:
+        """The record, and the sentence of a policy that refuses how it is used, empty without one."""
+        try:
+            return await teacher.run(episode, self.search, self.environment), ""
+        except PolicyRefusal as refused:
+            if refused.trajectory is None:
+                raise
+            return refused.trajectory, str(refused)

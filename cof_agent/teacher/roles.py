@@ -13,8 +13,6 @@ from cof_agent.policy import GREEDY, Completion, Policy, Retries, Sampling, repl
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample
 
-RETRIES = Retries(4, 0.5)  # of one request to a policy
-
 
 class Advice(StrEnum):
     """All that a verifier may say of a wrong answer. A closed list, so that it cannot give the truth away."""
@@ -115,6 +113,7 @@ class Errand:
     sample: Sample
     environment: ZoomEnvironment
     timeout: float = 600.0  # seconds for one reply
+    retries: Retries = field(default_factory=Retries)
     spent: Spent = field(default_factory=Spent)
 
     async def ask(
@@ -123,10 +122,15 @@ class Errand:
         """A policy's reply; `views` are the images of the messages, in order.
 
         Raises:
-            PolicyError: if it gave none in as many tries as `RETRIES` allows, or says that more would not help.
+            PolicyError: if it gave none in as many tries as `retries` allow, or says that more would not help.
+            PolicyRefusal: if it refuses how it is used.
         """
         images = await self.environment.images(self.sample, views)
-        completion = await RETRIES.run(lambda: reply(policy, messages, images, sampling, timeout=self.timeout))
+
+        async def once() -> Completion:
+            return await reply(policy, messages, images, sampling, timeout=self.timeout)
+
+        completion = await self.retries.run(once, policy.name)
         self.spent.add(completion)
         return completion
 

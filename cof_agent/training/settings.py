@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cof_agent.backends.secrets import hidden_addresses
 from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.source import Source
 from cof_agent.episodes import Resolutions
@@ -195,5 +196,5 @@ def record(settings: Settings) -> dict[str, Any]:
         "protocol_version": PROTOCOL_VERSION,
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
-    plain: dict[str, Any] = json.loads(json.dumps(made, default=str))
+    plain: dict[str, Any] = json.loads(hidden_addresses(json.dumps(made, default=str)))
     return plain

@@ -27,7 +27,7 @@ from cof_agent.geometry import CoordinateSystem
 from cof_agent.graphs import focus
 from cof_agent.graphs.steps import Context
 from cof_agent.nano.build import OVERVIEW_PIXELS
-from cof_agent.policy import GREEDY, PolicyError, Sampling
+from cof_agent.policy import GREEDY, PolicyError, Retries, Sampling
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, StopReason
 from tests.ports import free_port
@@ -119,21 +119,21 @@ def test_a_dead_server_is_recorded_in_a_sentence(picture: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
     policy = connect("Qwen/Qwen2.5-VL-7B-Instruct", base_url=url)
     environment = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits))
-    trajectory = asyncio.run(
-        focus.run(Sample("shapes", str(picture), "?"), Context(policy, environment, sampling=GREEDY))
-    )
+    context = Context(policy, environment, sampling=GREEDY, retries=Retries(seconds=0))
+    trajectory = asyncio.run(focus.run(Sample("shapes", str(picture), "?"), context))
     assert trajectory.stop is StopReason.ERROR
-    assert trajectory.error is not None
-    assert trajectory.error.startswith(f"cannot reach {url}: ") and trajectory.error.endswith(" Is the server running?")
-    assert "\n" not in trajectory.error
+    assert trajectory.error == f"cannot reach {url}: Connection refused. Is the server running?"
 
 
 @pytest.mark.parametrize(
     ("reply", "sentence"),
     [
         (b"", "cannot reach {url}: Server disconnected. Is the server running?"),
-        (b"garbage\r\n\r\n", "cannot reach {url}: "),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\ncontent-type: application/json\r\n\r\n{", "cannot reach {url}: "),
+        (b"garbage\r\n\r\n", "{url} gave no answer that can be read: "),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\ncontent-type: application/json\r\n\r\n{",
+            "{url} gave no answer that can be read: the reply is cut off",
+        ),
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}",
             "{url} gave no answer that can be read: ",
@@ -211,6 +211,37 @@ def test_a_provider_that_is_no_own_server_cannot_go_on(monkeypatch: pytest.Monke
         asyncio.run(connect("gpt-5", provider="openai").generate(begun, [], GREEDY))
 
 
+def test_what_is_sent_to_an_own_server() -> None:
+    """The same as LangChain's client would send."""
+    seen = len(Continuing.asked)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Continuing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1/"
+        for sampling in (GREEDY, Sampling(7, 0.5, 0.9, 3)):
+            asyncio.run(connect("new", base_url=url).generate(QUESTION, [], sampling))
+        server.shutdown()
+    asked = {"model": "new", "stream": False, "messages": [{"role": "user", "content": "Hello?"}]}
+    assert Continuing.asked[seen:] == [
+        {**asked, "max_completion_tokens": 512, "temperature": 0.0},
+        {**asked, "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3},
+    ]
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8000", "localhost", "ftp://x/v1", "http://", "http://[::1", "http://x:99999/"]
+)
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(InputError, match="is no address of a server; write it as in http"):
+        connect("m", base_url=address)
+
+
+def test_a_key_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-\N{EN DASH}1234567")
+    with pytest.raises(InputError, match="OPENAI_API_KEY") as found:
+        connect("m", base_url="http://127.0.0.1:1/v1")
+    assert "1234567" not in str(found.value)
+
+
 @pytest.mark.parametrize(
     ("name", "coordinates", "grid"),
     [
@@ -250,25 +281,26 @@ def test_a_missing_key_and_unknown_providers_are_bad_input(monkeypatch: pytest.M
 
 def test_missing_packages_are_named() -> None:
     code = (
-        "import sys; sys.modules['langchain'] = sys.modules['langchain.chat_models'] = None\n"
+        "import sys; sys.modules['langchain'] = sys.modules['langchain.chat_models'] = sys.modules['aiohttp'] = None\n"
         "from cof_agent.backends.chat import connect\n"
         "from cof_agent.errors import InputError\n"
-        "try: connect('m', base_url='http://127.0.0.1:1')\n"
-        "except InputError as error: print(error)"
+        "for where in {'base_url': 'http://127.0.0.1:1'}, {'provider': 'anthropic'}:\n"
+        "    try: connect('m', **where)\n"
+        "    except InputError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    assert "pip install 'langchain" in done.stdout
+    assert done.stdout.count("pip install '") == 2
 
 
 def test_images_travel_as_png_at_the_size_we_gave_them() -> None:
     import base64
     import io
 
-    from cof_agent.backends.chat import _png, _rendered
+    from cof_agent.backends.chat.messages import png, rendered
 
     image = Image.effect_noise((56, 84), 50).convert("RGB")
     message: Message = {"role": "user", "content": [{"type": "image", "view": 0}, {"type": "text", "text": "?"}]}
-    block = _rendered(message, [_png(image)])["content"][0]
+    block = rendered(message, [png(image)])["content"][0]
     head, _, data = block["image_url"]["url"].partition(",")
     assert head == "data:image/png;base64"
     sent = Image.open(io.BytesIO(base64.b64decode(data)))

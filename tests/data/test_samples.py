@@ -334,3 +334,10 @@ def test_choices_of_our_own_layout_are_a_list(here: Path) -> None:
     (here / "samples.jsonl").write_text('{"image": "a.png", "question": "What?", "choices": 5}\n')
     with pytest.raises(InputError, match="choices cannot be read"):
         read(here / "samples.jsonl")
+
+
+def test_ids_are_those_of_the_set_and_different(here: Path) -> None:
+    spec = rows(here, row(id="a"), row(id="a-3"), row(id="a"), row(), row(id=0))
+    assert [sample.id for sample in read(spec).samples] == ["a", "a-3", "a-3-3", "0000004", "0"]
+    layouts.as_lines(here / "samples.jsonl", [row(id="a"), row(id="a")])
+    assert [sample.id for sample in read(here).samples] == ["a", "a"]  # a mistake that the commands refuse

@@ -153,7 +153,7 @@ def test_bad_input_is_one_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    mute = Sample("a", "a.png", "?")
+    mute = Sample("a", str(next((scenes / "images").iterdir())), "?")
     names = {"scenes": scenes, "played": played, "folder": tmp_path, "mute": tmp_path / "mute", "twice": tmp_path / "t"}
     for name, some in (("mute", [mute]), ("twice", [replace(mute, answers=("yes",))] * 2)):
         names[name].mkdir()

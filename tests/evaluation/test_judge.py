@@ -20,7 +20,7 @@ from cof_agent.commands import eval as eval_command
 from cof_agent.evaluation.judge import Judge, read_verdict
 from cof_agent.evaluation.metrics import figures
 from cof_agent.nano import NANO
-from cof_agent.policy import PolicyError, ScriptedPolicy
+from cof_agent.policy import Completion, PolicyError, ScriptedPolicy
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 from tests.ports import free_port
@@ -94,7 +94,7 @@ def test_one_that_is_too_slow_gives_no_verdict_and_nothing_is_kept(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.latency = 5.0
-    judge = Judge(served(server), cache=tmp_path / "0.jsonl", timeout=0.1)
+    judge = Judge(served(server), cache=tmp_path / "0.jsonl", timeout=0.1, retry_seconds=0.2)
     assert judge.verdicts([answered("crimson"), answered("red"), answered(None)]) == [None, True, False]
     assert judge.failures == 1
     assert "some-judge gave no answer within 0.1 seconds" in caplog.text
@@ -106,10 +106,11 @@ def test_one_that_is_too_slow_gives_no_verdict_and_nothing_is_kept(
 
 
 def test_a_dead_one_is_not_waited_for_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
-    judge = Judge(connect("gone", base_url=f"http://127.0.0.1:{free_port()}/v1"), concurrency=4)
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    judge = Judge(connect("gone", base_url=url), concurrency=4, retry_seconds=1)
     started = time.monotonic()
     assert judge.verdicts([answered(str(number)) for number in range(400)]) == [None] * 400
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 10
     assert judge.failures == 400
     (warning,) = [record for record in caplog.records if record.name == "cof_agent.evaluation.judge"]
     assert "gave no verdict on 400 of 400 answers: cannot reach" in warning.getMessage()
@@ -187,7 +188,22 @@ def test_a_local_model_is_a_judge_as_well() -> None:
         ("nothing like it", None),
         ("The answer is yes", None),
         ("yes/no", None),
+        ("yes or no", None),
         ("<think>yes</think>", None),
+        ("<think>yes, it", None),
+        ("<think>\n\n</think>\n\nyes", True),
+        ("<think>It says red.</think>no", False),
+        ("It says red, so yes.\n</think>\n\nNo.", False),
+        ("Answer: yes", True),
+        ("**Final answer:** no", False),
+        ("Verdict\uff1ayes\u3002", True),
+        ("yes\u3002", True),
+        ("yes\uff0c\u610f\u601d\u76f8\u540c", True),
+        ("\u201cno\u201d", False),
+        ("<answer>yes</answer>", True),
+        ("<think></think><answer>\nno\n</answer>", False),
+        ('{"answer": "yes"}', True),
+        (":" * 10**6 + "yes", None),
     ],
 )
 def test_a_verdict_is_the_first_word(text: str, verdict: bool | None) -> None:
@@ -205,3 +221,18 @@ def test_an_evaluation_is_scored_by_the_judge_that_is_named(server: Server, tmp_
     assert asked(server) == 4  # the verdict there was none of is asked for again
     row = figures(played, score)
     assert (row["accuracy"], row["unscored"]) == (0.5, 1)
+
+
+def test_one_that_reasons_has_room_and_one_that_is_cut_off_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[int] = []
+
+    class Thinker(ScriptedPolicy):
+        async def generate(self, messages, images, sampling):  # type: ignore[no-untyped-def]
+            asked.append(sampling.max_tokens)
+            return await super().generate(messages, images, sampling)
+
+    assert Judge(Thinker(["<think>" + "hm " * 900 + "</think>\nAnswer: yes"])).verdicts([answered("crimson")]) == [True]
+    assert asked == [2048]
+    cut = Judge(ScriptedPolicy([Completion("<think>hm yes", truncated=True)]))
+    assert cut.verdicts([answered("crimson")]) == [None]
+    assert "it was cut off after 2048 tokens, at '<think>hm yes'" in caplog.text

@@ -21,6 +21,7 @@ from cof_agent.graphs import focus, steps
 from cof_agent.graphs.state import open_checkpoints
 from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, PolicyError, Sampling, ScriptedPolicy
+from cof_agent.policy.retries import TRIES
 from cof_agent.protocol import PROTOCOL_VERSION, Message, write_answer, write_zoom
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, read_jsonl, to_json
 
@@ -182,9 +183,7 @@ def test_a_policy_that_recovers_is_asked_again(sample: Sample) -> None:
     assert play(lambda _: next(lines), sample).stop is StopReason.ANSWERED
 
 
-def test_a_policy_that_stays_gone_ends_the_run_with_its_sentence(
-    sample: Sample, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_policy_that_stays_gone_ends_the_run_with_its_sentence(sample: Sample) -> None:
     calls: list[int] = []
 
     def script(messages: Sequence[Message]) -> str | Exception:
@@ -195,7 +194,7 @@ def test_a_policy_that_stays_gone_ends_the_run_with_its_sentence(
     assert (trajectory.stop, trajectory.error) == (StopReason.ERROR, "the server is gone")
     assert len(trajectory.turns) == 1
     assert trajectory.zooms == 1
-    assert len(calls) == 1 + steps.RETRIES.tries
+    assert len(calls) == 1 + TRIES
 
 
 def test_what_is_not_worth_a_retry_is_not_retried(sample: Sample) -> None:

@@ -128,8 +128,8 @@ def test_the_longest_prompt_is_what_the_agent_is_asked(data: Path) -> None:
     assert len(set(asked)) > 1
     found = plan.longest_prompt(episodes(samples), policy._processor, settings)
     assert found == plan.Prompt(max(asked), overview.shown_size.area // 28**2)
-    terse = plan.longest_prompt(episodes(samples), policy._processor, settings, "Look.")
-    assert terse.tokens < found.tokens
+    wordy = plan.longest_prompt(episodes(samples), policy._processor, settings, "Look closely. " * 40)
+    assert wordy.tokens > found.tokens
 
 
 def test_the_longest_conversation_and_what_cuts_it_off() -> None:

@@ -340,18 +340,21 @@ def test_spots_annotates_draws_and_goes_on(
 def test_spots_goes_on_after_a_sample_that_it_cannot_read(
     checkpoint: Callable[[str], Path], data: Path, sample: Sample, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = [replace(sample, id="a", image="gone.png"), replace(sample, id="b", question="What is <|image_pad|>?")]
+    (data / "torn.png").write_bytes(b"no picture")
+    bad = [replace(sample, id="a", image="torn.png"), replace(sample, id="b", question="What is <|image_pad|>?")]
     (data / "samples.jsonl").write_text("".join(to_json(one) + "\n" for one in bad))
     assert main(["spots", "--data", str(data), "-o", str(data / "out"), "--model", str(checkpoint("qwen2_5_vl"))]) == 1
-    gone, marked = read_jsonl(data / "out" / "trajectories.jsonl", Trajectory)
-    assert (gone.stop, marked.stop) == (StopReason.ERROR, StopReason.ERROR)
-    assert "no such file" in str(gone.error) and "stands for an image" in str(marked.error)
+    torn, marked = read_jsonl(data / "out" / "trajectories.jsonl", Trajectory)
+    assert (torn.stop, marked.stop) == (StopReason.ERROR, StopReason.ERROR)
+    assert "no image format" in str(torn.error) and "stands for an image" in str(marked.error)
     shown = capsys.readouterr()
     assert "0 of 2 samples have a region" in shown.out and "2 of 2 failed (image 1, model 1)" in shown.err
 
 
-def test_spots_needs_answers_and_a_model_of_its_own(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (data / "samples.jsonl").write_text(to_json(Sample("a", "x.png", "?")) + "\n")
+def test_spots_needs_answers_and_a_model_of_its_own(
+    sample: Sample, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "samples.jsonl").write_text(to_json(replace(sample, id="a", answers=())) + "\n")
     assert main(["spots", "--data", str(data), "-o", str(data / "out")]) == 2
     assert "sample a has no known answer" in capsys.readouterr().err
     assert main(["spots", "--data", str(data), "-o", str(data)]) == 2

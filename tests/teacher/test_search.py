@@ -17,7 +17,7 @@ from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
-from cof_agent.policy import Completion, PolicyError, Retries, Sampling, ScriptedPolicy
+from cof_agent.policy import Completion, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.protocol import Message
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher import roles
@@ -208,9 +208,7 @@ class TestRoles:
         spent = found.settings["teacher"]
         assert (spent["calls"], spent["prompt_tokens"]) == (reader.calls, 100 * reader.calls)
 
-    def test_a_passing_fault_is_retried(self, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(roles, "RETRIES", Retries(roles.RETRIES.tries, 0.001))
-
+    def test_a_passing_fault_is_retried(self, sample: Sample) -> None:
         class Shaky(Reader):
             async def generate(self, messages: Any, images: Any, sampling: Sampling) -> Completion:
                 self.calls += 1
@@ -222,8 +220,7 @@ class TestRoles:
         shaky.calls = 0
         assert run(sample, cast(shaky)).error is None
 
-    def test_a_lasting_fault_is_recorded(self, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(roles, "RETRIES", Retries(roles.RETRIES.tries, 0.001))
+    def test_a_lasting_fault_is_recorded(self, sample: Sample) -> None:
         dead = ScriptedPolicy(lambda _: PolicyError("the server is gone"), limits=LIMITS)
         found = run(sample, cast(dead))
         assert (found.error, found.stop) == ("policy: the server is gone", StopReason.ERROR)

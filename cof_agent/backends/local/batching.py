@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
+
+LAST_STEP = 20.0  # seconds that the end of the interpreter waits for a step
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -39,7 +43,8 @@ class Batcher(Generic[Request, Result]):
     Requests join the running batch as soon as there is room and leave it when they are done, so that nobody waits
     for the slowest. An error in one request's admission reaches its caller alone, an error in a step, or anywhere else
     in the engine, everybody in the batch; whoever asks after that is answered. A caller that is cancelled is dropped
-    without touching the others.
+    without touching the others. When the interpreter ends, the worker finishes its step and stops: a thread that were still
+    inside the engine's native code would abort the process.
     """
 
     def __init__(self, engine: Engine[Request, Result]) -> None:
@@ -48,6 +53,8 @@ class Batcher(Generic[Request, Result]):
         self._active: dict[int, Future[Result]] = {}
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
+        self._ending = False
+        _all.add(self)
 
     async def submit(self, request: Request) -> Result:
         """The engine's result for `request`."""
@@ -68,8 +75,10 @@ class Batcher(Generic[Request, Result]):
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._active:
+                while not self._ending and not self._waiting and not self._active:
                     self._changed.wait()
+                if self._ending:
+                    return
             try:
                 self._drop_cancelled()
                 self._admit()
@@ -77,6 +86,14 @@ class Batcher(Generic[Request, Result]):
                     self._step()
             except BaseException as error:  # of the engine's; the callers hear of it, and the worker lives on
                 self._give_up(error)
+
+    def end(self, timeout: float) -> None:
+        """Stops the worker, for which it waits up to `timeout` seconds."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        if self._worker is not None:
+            self._worker.join(timeout)
 
     def _drop_cancelled(self) -> None:
         for key in [key for key, future in self._active.items() if future.cancelled()]:
@@ -114,3 +131,12 @@ class Batcher(Generic[Request, Result]):
 def _fail(future: Future[Result], error: BaseException) -> None:
     if future.set_running_or_notify_cancel():
         future.set_exception(error)
+
+
+_all: WeakSet[Batcher[Any, Any]] = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    for batcher in list(_all):
+        batcher.end(LAST_STEP)

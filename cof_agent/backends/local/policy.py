@@ -60,8 +60,7 @@ class LocalPolicy(Reader):
         """The next assistant message; stops at the family's end of a turn. Token counts include image tokens and the stop token.
 
         Raises:
-            InputError: if a message holds the text of the image token.
-            PolicyError: if the device has not enough memory for the conversation.
+            PolicyError: if a message holds the text of the image token, or the device has not enough memory.
             ValueError: if an image is not of a size that the model takes as it is.
         """
         prompt = await asyncio.to_thread(self._prompt, messages, images, sampling)

@@ -17,7 +17,7 @@ from cof_agent.backends.local.memory import Picture
 from cof_agent.backends.local.processor import prepare_images
 from cof_agent.errors import InputError, first_sentence
 from cof_agent.geometry import PixelLimits
-from cof_agent.policy import begun
+from cof_agent.policy import PolicyError, begun
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,7 +82,7 @@ class Reader:
         """Token ids of a rendered text, each image token as often as its image has merged patches; and the images.
 
         Raises:
-            InputError: if a message holds the text of the image token.
+            PolicyError: if a message holds the text of the image token.
             ValueError: if an image is not of a size that the model takes as it is.
         """
         pictures = [self._picture(image) for image in prepare_images(images, self.limits)]
@@ -97,8 +97,9 @@ class Reader:
     def _expanded(self, ids: list[int], pictures: list[Picture]) -> list[int]:
         """Each image token as often as its image has merged patches."""
         if ids.count(self._image_token_id) != len(pictures):
-            raise InputError(
-                f"a message holds the text {self._processor.image_token}, which stands for an image; remove it."
+            raise PolicyError(
+                f"a message holds the text {self._processor.image_token}, which stands for an image; remove it.",
+                transient=False,
             )
         cells = iter(prod(picture.grid) // self._processor.image_processor.merge_size**2 for picture in pictures)
         expanded: list[int] = []

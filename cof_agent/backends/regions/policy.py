@@ -12,8 +12,7 @@ from transformers import GenerationConfig
 
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.regions.features import SLOT, slotted
-from cof_agent.errors import InputError
-from cof_agent.policy import Completion, Sampling, begun
+from cof_agent.policy import Completion, PolicyError, Sampling, begun
 from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class RegionPolicy(LocalPolicy):
         """The next assistant message; see `LocalPolicy`. Does not tell probabilities.
 
         Raises:
-            InputError: if a message holds the text of the slot.
+            PolicyError: if a message holds the text of the slot.
         """
         rewritten, boxes = _with_slots(messages)
         if not boxes:
@@ -85,7 +84,9 @@ def _with_slots(messages: Sequence[Message]) -> tuple[list[Message], list[list[f
         content = []
         for part in message["content"]:
             if part["type"] == "text" and SLOT in part["text"]:
-                raise InputError(f"a message holds the text {SLOT}, which stands for a region; remove it.")
+                raise PolicyError(
+                    f"a message holds the text {SLOT}, which stands for a region; remove it.", transient=False
+                )
             if part["type"] == "text" and message["role"] == "user":
                 text, found = slotted(part["text"])
                 part, boxes = part | {"text": text}, boxes + found

@@ -14,6 +14,7 @@ from typing import Any
 from cof_agent.data.image_files import kept_image
 from cof_agent.data.rows import json_rows
 from cof_agent.errors import InputError, said
+from cof_agent.output.install import how_to_install
 
 Row = dict[str, Any]
 
@@ -129,7 +130,7 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise InputError(f"reading {file} needs the package pyarrow: pip install 'chain-of-focus[train]'.") from None
+        raise InputError(f"reading {file} needs the package pyarrow: {how_to_install('pyarrow')}.") from None
     try:
         with parquet.ParquetFile(file, pre_buffer=False, buffer_size=_READ_AT_ONCE) as table:
             for batch in table.iter_batches(batch_size=1):

@@ -25,7 +25,6 @@ from cof_agent import protocol
 from cof_agent.geometry import Box, View
 from cof_agent.graphs.state import Ask, State, plain, progress
 from cof_agent.graphs.steps import (
-    RETRIES,
     Context,
     Event,
     Graph,
@@ -63,7 +62,7 @@ async def choose(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         return {}
     chooser = cast("Chooser", context.policy)
     images = await shown(now, context)
-    box = await RETRIES.run(lambda: chooser.region(now.sample.question, now.views, images))
+    box = await context.retries.run(lambda: chooser.region(now.sample.question, now.views, images), context.policy.name)
     if box is None:
         return {}
     system, overview = context.environment.settings.system, now.views[0]

@@ -38,8 +38,7 @@ def relevance(policy: LocalPolicy, messages: Sequence[Message], images: Sequence
     Not while the policy generates: the attention implementation is another one during the call, and restored after it.
 
     Raises:
-        InputError: if a message holds the text of the image token.
-        PolicyError: if the device has not enough memory for the conversation.
+        PolicyError: if a message holds the text of the image token, or the device has not enough memory.
         ValueError: if the reply has no tokens of its own.
     """
     text = policy.render(messages)

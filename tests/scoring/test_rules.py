@@ -11,7 +11,7 @@ from cof_agent.evaluation import metrics as evaluate
 from cof_agent.evaluation.metrics import figures, interval, summarise, wilson
 from cof_agent.geometry import Box, Size, View
 from cof_agent.protocol import write_zoom
-from cof_agent.scoring.answer_match import similarity
+from cof_agent.scoring.similarity import similarity
 from cof_agent.trajectory import Answer, Malformed, Observation, Sample, StopReason, Tokens, Trajectory, Turn, Zoom
 
 VIEW = View(Size(400, 300), Box(0, 0, 400, 300), Size(392, 308))
@@ -36,7 +36,7 @@ MATCHING: dict[tuple[str, str, tuple[str, ...]], bool] = {
     ("Z", "red", ("blue", "red")): False,
     ("A", "A", ("B", "A")): True,  # the text of a choice goes before its letter
     ("B", "A", ("B", "A")): False,
-    ("A red one", "red", ("red", "blue")): False,
+    ("A red one", "red", ("red", "blue")): True,
     ("red, blue", "red blue", ()): False,  # commas go from numbers only
     ("ＲＥＤ", "red", ()): True,
     ("", "red", ()): False,

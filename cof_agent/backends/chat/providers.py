@@ -1,0 +1,121 @@
+"""A provider whose client LangChain's `init_chat_model` knows: OpenAI, Anthropic, Google, ..."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from cof_agent.backends import secrets
+from cof_agent.backends.chat.failures import of_error
+from cof_agent.backends.chat.reading import CUT, count, logprob_of, message_text
+from cof_agent.errors import InputError, said
+from cof_agent.output.install import how_to_install
+from cof_agent.policy import GREEDY, Completion, Sampling
+from cof_agent.trajectory import Tokens
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage
+
+PACKAGES = ("langchain", "langchain-openai", "openai")  # without which no provider can be asked
+
+
+class Provider:
+    """A model of a provider. options: of its client.
+
+    Raises:
+        InputError: if a package or an API key is missing, or the provider is unknown.
+    """
+
+    can_go_on = False
+
+    def __init__(self, model: str, provider: str | None, options: dict[str, Any]) -> None:
+        self.model, self._provider, self._options = model, provider, options
+        self.where = str(provider or "the provider")
+        self._clients: dict[Sampling, BaseChatModel] = {}
+        secrets.keep(options.get("api_key"))
+        self._client(GREEDY)  # a missing package or key is found now
+
+    async def complete(self, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> Completion:
+        """The reply to rendered messages.
+
+        Raises:
+            PolicyError: if there is none.
+            InputError: if the provider refuses the API key, or knows no such model.
+        """
+        assert not goes_on, "a provider does not go on from a beginning"
+        extra: dict[str, Any] = {} if sampling.seed is None else {"seed": sampling.seed}
+        try:
+            reply = await _in_client_loop(self._client(sampling).ainvoke(messages, **extra))
+        except Exception as error:  # clients of different providers share no exception types
+            raise of_error(error, self.model, self.where) from error
+        return _completion(reply, self.where)
+
+    def _client(self, sampling: Sampling) -> BaseChatModel:
+        """A client for these sampling parameters, which not every provider takes at each request."""
+        kind = replace(sampling, seed=None)  # seeds differ by turn, and go with the request
+        if kind not in self._clients:
+            options = {**self._options, "temperature": kind.temperature, "max_tokens": kind.max_tokens}
+            if kind.top_p < 1:
+                options["top_p"] = kind.top_p
+            if kind.logprobs:
+                options["logprobs"] = True
+            self._clients[kind] = _init(self.model, self._provider, options)
+        return self._clients[kind]
+
+
+async def _in_client_loop(request: Coroutine[Any, Any, AIMessage]) -> AIMessage:
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request, _client_loop()))
+
+
+@cache
+def _client_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of clients whose connections LangChain shares: they outlive the callers' own loops."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="chat-clients", daemon=True).start()
+    return loop
+
+
+def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChatModel:
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError:
+        raise InputError(f"served models need other packages: {how_to_install(*PACKAGES)}.") from None
+    try:
+        client: BaseChatModel = init_chat_model(
+            model, model_provider=provider, **_without_redirects(provider), **options
+        )
+    except ImportError as error:
+        hint = how_to_install(*PACKAGES) if provider == "openai" else said(error)
+        raise InputError(f"the provider {provider or model} needs another package: {hint}") from None
+    except Exception as error:  # what clients make of a missing key or a bad URL is not limited
+        words = secrets.hidden_addresses(said(error)).rstrip(".")
+        raise InputError(f"cannot use {model} of {provider or 'an unnamed provider'}: {words}.") from None
+    return client
+
+
+def _without_redirects(provider: str | None) -> dict[str, Any]:
+    """Has OpenAI's client send questions to the host that was meant only. Other providers' clients have no such option."""
+    if provider != "openai":
+        return {}
+    from openai import DefaultAsyncHttpxClient
+
+    return {"http_async_client": DefaultAsyncHttpxClient(follow_redirects=False)}
+
+
+def _completion(reply: AIMessage, where: str) -> Completion:
+    told = reply.response_metadata or {}
+    reason = told.get("finish_reason") or told.get("stop_reason")
+    content = reply.content if isinstance(reply.content, str) else str(reply.text) or None
+    message = {"content": content, "refusal": reply.additional_kwargs.get("refusal")}
+    usage: Any = reply.usage_metadata or {}
+    return Completion(
+        message_text(message, reason, where),
+        Tokens(count(usage.get("input_tokens")), count(usage.get("output_tokens"))),
+        reason in CUT,
+        logprob_of(told.get("logprobs")),
+    )

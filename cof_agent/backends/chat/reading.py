@@ -1,0 +1,131 @@
+"""What a server's reply says: a message, or the reason why there is none. No single odd field costs a good answer."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from cof_agent import protocol
+from cof_agent.backends.chat.failures import of_status, unreadable
+from cof_agent.policy import Completion, PolicyError
+from cof_agent.trajectory import Tokens
+
+CUT = ("length", "max_tokens", "MAX_TOKENS")
+FILTERED = ("content_filter", "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY")
+REFUSED = "refusal"
+TEXT = 2**20  # characters of a message that are still taken for one
+MOST_TOKENS = 2**53
+LEAST_LOGPROB = 1e9  # below zero; servers write -9999 for minus infinity
+
+
+def completion(reply: Any, model: str, where: str) -> Completion:
+    """The message in the decoded JSON of a chat completion.
+
+    Raises:
+        PolicyError: if there is none; its text begins with `refused:` or `content filter:` where the server says so.
+        InputError: if it is an error of the key, in spite of its status.
+    """
+    if not isinstance(reply, dict):
+        raise unreadable(f"it is no object, but {type(reply).__name__}", where)
+    if reply.get("error") and not reply.get("choices"):
+        raise _of_error_inside(reply, model, where)
+    choice = _first(reply.get("choices"), where)
+    message, reason = choice.get("message"), choice.get("finish_reason")
+    if not isinstance(message, dict):
+        raise unreadable("its first choice holds no message", where)
+    return Completion(
+        message_text(message, reason, where),
+        tokens_of(reply.get("usage")),
+        reason in CUT,
+        logprob_of(choice.get("logprobs")),
+    )
+
+
+def message_text(message: dict[str, Any], reason: Any, where: str) -> str:
+    """The literal text of a message; a thought and calls that the server has taken out of it are put back.
+
+    reason: why the message ended, as the server or provider names it.
+
+    Raises:
+        PolicyError: if it has no text.
+    """
+    refusal = message.get("refusal")
+    if reason == REFUSED or (isinstance(refusal, str) and refusal):
+        raise PolicyError(f"refused: {str(refusal or 'the model declines to answer')[:300]}", transient=False)
+    if reason in FILTERED:
+        raise PolicyError(f"content filter: {where} held the answer back.", transient=False)
+    text, calls = text_of(message.get("content")), _calls(message.get("tool_calls"))
+    thought = "" if protocol.begins_anew(text or "") else _thought(message)
+    if text is None and not thought and not calls:
+        raise unreadable("its message holds no text", where)
+    if thought and not (text or "").strip() and not calls and reason not in CUT:
+        raise PolicyError(
+            f"{where} put everything into reasoning_content and nothing into content; "
+            "start the server without --reasoning-parser.",
+            transient=False,
+        )
+    whole = protocol.put_together(thought, text or "", calls) if thought or calls else text or ""
+    if len(whole) > TEXT:
+        raise PolicyError(f"{where} wrote {len(whole):,} characters, more than any turn has.", transient=False)
+    return whole.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+
+
+def text_of(content: Any) -> str | None:
+    """The text of a message's content: a string, or the text among its parts; None where there is none."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    found = [part for part in parts if isinstance(part, str)]
+    return "".join(found) if found else None
+
+
+def tokens_of(usage: Any) -> Tokens:
+    """The server's counts; None for each that is none."""
+    told = usage if isinstance(usage, dict) else {}
+    return Tokens(count(told.get("prompt_tokens")), count(told.get("completion_tokens")))
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens, if it is one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value <= MOST_TOKENS and value == int(value) else None
+
+
+def logprob_of(logprobs: Any) -> float | None:
+    """The mean over the tokens; None where not each has one."""
+    told = logprobs.get("content") if isinstance(logprobs, dict) else None
+    entries = told if isinstance(told, list) else []
+    values = [entry.get("logprob") if isinstance(entry, dict) else None for entry in entries]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and abs(value) <= LEAST_LOGPROB]
+    return fmean(numbers) if numbers and len(numbers) == len(values) else None
+
+
+def _first(choices: Any, where: str) -> dict[str, Any]:
+    if not isinstance(choices, list) or not choices:
+        raise unreadable("it holds no choices", where)
+    if not isinstance(choices[0], dict):
+        raise unreadable("its first choice is no object", where)
+    return choices[0]
+
+
+def _thought(message: dict[str, Any]) -> str:
+    found = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
+
+
+def _calls(calls: Any) -> list[tuple[str, str]]:
+    """Name and arguments of each call that a server has read out of the text."""
+    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    found = [(one.get("name"), one.get("arguments")) for one in functions if isinstance(one, dict)]
+    return [(name, given) for name, given in found if isinstance(name, str) and isinstance(given, str)]
+
+
+def _of_error_inside(reply: dict[str, Any], model: str, where: str) -> Exception:
+    """An error that comes with status 200, as some gateways send it."""
+    error = reply["error"]
+    status = error.get("code") if isinstance(error, dict) else None
+    known = status if isinstance(status, int) and 400 <= status < 600 else 500
+    return of_status(known, reply, {}, model, where)

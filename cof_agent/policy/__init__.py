@@ -1,0 +1,32 @@
+"""What looks at images and writes text: the `Policy` protocol, how a policy is asked, and the policy that plays a script.
+
+A policy turns a conversation into the next assistant message. It knows nothing of zooming.
+"""
+
+from cof_agent.policy.base import (
+    GREEDY,
+    Completion,
+    Policy,
+    PolicyError,
+    PolicyRefusal,
+    Sampling,
+    begun,
+    reply,
+)
+from cof_agent.policy.retries import RETRY_SECONDS, Retries
+from cof_agent.policy.scripted import Line, ScriptedPolicy
+
+__all__ = [
+    "GREEDY",
+    "RETRY_SECONDS",
+    "Completion",
+    "Line",
+    "Policy",
+    "PolicyError",
+    "PolicyRefusal",
+    "Retries",
+    "Sampling",
+    "ScriptedPolicy",
+    "begun",
+    "reply",
+]

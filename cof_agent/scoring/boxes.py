@@ -1,0 +1,79 @@
+"""Boxes as answers: the box in a reply, in pixels of the source, and its overlap with the true one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from cof_agent import protocol
+from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
+from cof_agent.scoring.normalise import folded, unwrapped
+from cof_agent.trajectory import Trajectory
+
+_LONGEST = 4000  # characters of a reply that can give a box
+_NUMBER = r"[+-]?\d{1,7}(?:\.\d{1,9})?"
+_RUN = re.compile(rf"(?<![\d.]){_NUMBER}(?:[\s,;()]{{1,6}}{_NUMBER})*")  # numbers with nothing else between them
+_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
+
+
+def iou(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    shared = first.intersection(second)
+    union = first.area + second.area - shared
+    return shared / union if union else 0.0
+
+
+def box_overlap(trajectory: Trajectory) -> float | None:
+    """IoU of the box in the answer with that of the sample, the best where it has several, 0 to 1; None if there is none.
+
+    The numbers are the model's own. They belong to the overview, or to the image that the answer names as `"image"`. No box,
+    several different ones, or one outside the image is 0.
+    """
+    system = trajectory.settings.get("system")
+    if not trajectory.sample.boxes or (trajectory.answer is not None and system is None):
+        return None
+    said = None if trajectory.answer is None else answered_box(trajectory, CoordinateSystem(str(system)))
+    return 0.0 if said is None else max(iou(said, true) for true in trajectory.sample.boxes)
+
+
+def answered_box(trajectory: Trajectory, system: CoordinateSystem) -> Box | None:
+    """The one box that the answer gives, in source pixels; None if there is none, or several."""
+    written = written_boxes(trajectory.answer or "")
+    if len(set(written)) != 1:
+        return None
+    *numbers, image = written[0]
+    views = trajectory.views
+    if not 0 <= image < len(views):
+        return None
+    view = views[int(image)]
+    try:
+        return view.to_source(clip_to_view(read_box(numbers, system), view, system), system)
+    except BoxError:
+        return None
+
+
+def written_boxes(reply: str) -> list[tuple[float, float, float, float, int]]:
+    """Each box in a reply as its four numbers as written, and the number of the image they belong to."""
+    text = unwrapped(folded(reply))
+    if len(text) > _LONGEST:
+        return []
+    held = protocol.json_in(text)
+    found = list(_in_json(held))
+    if found:
+        return found
+    plain = re.sub(r"\b(?:bbox|box)_2d\b|[xy][0-9]\s?=", " ", text)
+    plain = re.sub(r"<[^<>]{0,40}>", " ", plain)
+    runs = ([float(number) for number in re.findall(_NUMBER, run[0])] for run in _RUN.finditer(plain))
+    return [(run[0], run[1], run[2], run[3], 0) for run in runs if len(run) == 4]
+
+
+def _in_json(held: Any, depth: int = 0) -> list[tuple[float, float, float, float, int]]:
+    if isinstance(held, dict):
+        image = held.get("image", 0)
+        box = next((held[key] for key in _KEYS if key in held), None)
+        return [(*one[:4], image) for one in _in_json(box, depth + 1)] if isinstance(image, int) else []
+    if not isinstance(held, list) or depth > 3:
+        return []
+    if len(held) == 4 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in held):
+        return [(float(held[0]), float(held[1]), float(held[2]), float(held[3]), 0)]
+    return [box for one in held[:50] for box in _in_json(one, depth + 1)]

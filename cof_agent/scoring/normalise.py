@@ -1,0 +1,108 @@
+"""One form for texts that mean the same: case, spaces, typographic signs, number format, and the marks around an answer."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SIGNS = str.maketrans(
+    dict.fromkeys("\u2212\ufe63\uff0d\u2010\u2011\u2012\u2013\u2014\u2015", "-")
+    | dict.fromkeys("\u2018\u2019\u201b\u2032\u02bc\u00b4", "'")
+    | dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u300c\u300d\u300e\u300f\u2033", '"')
+    | dict.fromkeys("\u3002\uff61", ".")
+    | dict.fromkeys("\u3001\uff64", ",")
+    | dict.fromkeys("\u3010\u3014", "[")
+    | dict.fromkeys("\u3011\u3015", "]")
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad")
+)
+_AROUND = " .,;:!?\"'`()[]"
+
+
+def folded(text: str) -> str:
+    """`text` in lower case with plain letters, quotes, dashes and full stops; spaces and line breaks stay."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_SIGNS)
+
+
+def normalise(text: str) -> str:
+    """The form in which texts are compared: folded, unwrapped, no marks around it, single spaces, numbers in one form.
+
+    A text of nothing but marks stays, so that "!" is not "?".
+    """
+    text = " ".join(unwrapped(folded(text)).split())
+    for _ in range(4):  # quotes within Markdown within quotes
+        inner = _inner(text)
+        if inner == text:
+            break
+        text = inner
+    return number_form(text)
+
+
+def _inner(text: str) -> str:
+    for mark in ("***", "**", "*", "__", "_", "$$", "$", "~~"):
+        if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
+            return text[len(mark) : -len(mark)].strip()
+    return text.strip(_AROUND) or text
+
+
+_WHOLE = re.compile(r"[+-]?(?:[1-9]\d*|[1-9]\d{0,2}(?:,\d{3})+)", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(?:0|[1-9]\d*|[1-9]\d{0,2}(?:,\d{3})+)\.\d+", re.ASCII)
+
+
+def number_form(text: str) -> str:
+    """A number without separators of thousands, a plus or zeros behind its point; any other text as it is.
+
+    A comma counts only where it separates thousands. Leading zeros stay: a label "07" is not the number 7.
+    """
+    if _DECIMAL.fullmatch(text):
+        return text.replace(",", "").rstrip("0").rstrip(".").lstrip("+")
+    return text.replace(",", "").lstrip("+") if _WHOLE.fullmatch(text) else text
+
+
+_TEX = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
+_TEX_MATHS = re.compile(r"(?<![\\$\w])\$(?=[^\s$])([^$\n]{0,199}[^\s$])\$(?![\d$])|(?<![\\$\w])\$([^\s$])\$(?![\d$])")
+_HEADING = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]+|[-*\u2022][ \t]+)", re.MULTILINE)
+
+_TAG = re.compile(r"</?[a-z|][^<>]{0,40}>")
+
+
+def unwrapped(text: str) -> str:
+    """The answer in a text that was `folded`: the last that a tag, a box of GLM or `\\boxed{}` holds, without signs of TeX.
+
+    Takes time in proportion to the length of the text, whatever it holds.
+    """
+    text = text.rpartition("</think>")[2] or text
+    text = _last_between(text, "<answer>", "</answer>")
+    text = _last_between(text, "<|begin_of_box|>", "<|end_of_box|>")
+    text = _boxed(text)
+    if "\\" in text:
+        text = _TEX.sub(r"\1", text.replace("\\%", "%").replace("\\$", "$"))
+        text = re.sub(r"\\[()\[\]]", " ", text)
+    return _TEX_MATHS.sub(lambda found: found[1] or found[2], text).strip() if "$" in text else text.strip()
+
+
+def unmarked(text: str) -> str:
+    """A text that was `folded`, without the signs of Markdown and HTML."""
+    text = _TAG.sub(" ", _HEADING.sub("", text))
+    return text.replace("**", "").replace("__", "").replace("`", "").replace("*", "")
+
+
+def _last_between(text: str, opening: str, closing: str) -> str:
+    before, found, rest = text.rpartition(opening)
+    if not found:
+        return text.replace(closing, "")
+    inside = rest.partition(closing)[0]
+    return inside if inside.strip() else before
+
+
+def _boxed(text: str) -> str:
+    """What the last `\\boxed{...}` holds, braces within it included."""
+    _, found, rest = text.rpartition("\\boxed")
+    rest = rest.lstrip()
+    if not found or not rest.startswith("{"):
+        return text
+    depth = 0
+    for place, sign in enumerate(rest):
+        depth += (sign == "{") - (sign == "}")
+        if depth == 0:
+            return rest[1:place]
+    return rest[1:]

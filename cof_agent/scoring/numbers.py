@@ -1,0 +1,75 @@
+"""Numbers with their units: what a text says, and whether two of them are the same or near."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from decimal import Decimal
+
+TOLERANCE = Decimal("0.05")  # of the true value: the relaxed accuracy of ChartQA (Masry et al., arXiv 2203.10244)
+
+_LONGEST = 60  # characters of a text that is still taken for a number with its unit
+_DIGITS = 28  # that `Decimal` computes with
+_QUANTITY = re.compile(
+    r"(?P<sign>[+-]?)\s*(?P<currency>[$€£¥]?)\s*"
+    r"(?P<number>(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|0|[1-9]\d*)(?:\.\d+)?|\.\d+)"
+    r"\s*(?P<scale>(?:thousand|million|billion|trillion)\b)?(?![\d.,])\s*(?P<unit>\D*)",
+    re.ASCII,
+)
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SIGNS = {"percent": "%", "per cent": "%", "dollar": "$", "euro": "€"}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with its unit, "" for none. `exact`: it is a whole number and no percentage, so a count, a year or a sign
+    that was read, of which nothing near it is right."""
+
+    value: Decimal
+    unit: str
+    exact: bool
+
+
+def quantity(text: str) -> Quantity | None:
+    """The one number that `text` is, with its unit; None if it is anything else, as a date, a range or a label ("07") is.
+
+    A comma or a space is a separator of thousands and nothing else; "1.5 million" is written out.
+    """
+    text = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").casefold().strip().rstrip(".")
+    found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
+    if found is None:
+        return None
+    plain = found["number"].replace(",", "").replace(" ", "")
+    if len(plain) > _DIGITS:
+        return None
+    value = Decimal(found["sign"] + plain).scaleb(_SCALES.get(found["scale"], 0))
+    unit = found["currency"] + _unit(found["unit"])
+    return Quantity(value, unit, exact=unit != "%" and not found["scale"] and "." not in plain)
+
+
+def _unit(text: str) -> str:
+    text = text.strip(" .")
+    singular = text[:-1] if len(text) > 2 and text.endswith("s") else text
+    return _SIGNS.get(singular, singular)
+
+
+def same(said: Quantity, true: Quantity) -> bool:
+    """Whether both are equal. Only the truth may have a unit that the other lacks; 57 % and 0.57 are equal."""
+    if said.unit == true.unit or not said.unit:
+        return said.value == true.value or (true.unit == "%" and not said.unit and said.value == true.value.scaleb(-2))
+    return said.unit == "%" and not true.unit and not true.exact and said.value.scaleb(-2) == true.value
+
+
+def close(said: Quantity, true: Quantity, *, whole_exactly: bool = True) -> bool:
+    """Whether `said` is within `TOLERANCE` of `true`; with whole_exactly, equal to it where that is exact.
+
+    A unit that only one of them has is passed over, as far as it is no percentage: 57 %, 57 and 0.57 may all mean the same.
+    """
+    if said.unit and true.unit and said.unit != true.unit:
+        return False
+    readings = [said.value]
+    if (said.unit == "%") != (true.unit == "%"):
+        readings.append(said.value.scaleb(-2 if said.unit == "%" else 2))
+    allowed = 0 if true.exact and whole_exactly else TOLERANCE * abs(true.value)
+    return any(abs(value - true.value) <= allowed for value in readings)

@@ -1,0 +1,346 @@
+"""What a reply says: sentences and clauses, which options they name or deny, and whether each word of theirs is accounted for.
+
+A sentence counts if it names an option, and each other word belongs to any answer ("I think it is"), restates the question, or
+gives a reason behind "because". So a reply is not credited for a word that happens to stand in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from cof_agent.scoring.names import Names, names_of
+from cof_agent.scoring.words import (
+    CONCLUSIONS,
+    COPULAS,
+    FRAME,
+    NEGATIONS,
+    OPEN,
+    QUANTIFIERS,
+    REASONS,
+    RELATIONS,
+    REVISIONS,
+    UNITS,
+    Word,
+    stem,
+    words_of,
+)
+
+_LONGEST = 4000  # characters of a reply that are read; of a longer one, the last
+_SHORT = 4  # words; what has fewer and is not understood is no explanation
+_SCALES = frozenset(("%", "percent", "thousand", "million", "billion", "trillion"))
+_ENDS, _PAUSES = frozenset(".!?;\n"), frozenset(",:-(")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A word, or the words that name an option."""
+
+    text: str
+    before: str
+    option: int | None = None
+    by_letter: bool = False
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The words of a question, in order, of which a reply may restate some. ordered: whether their order matters."""
+
+    words: tuple[str, ...] = ()
+    known: frozenset[str] = frozenset()
+    ordered: bool = False
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one sentence says. clear: every word is accounted for; length: in words and names."""
+
+    items: Sequence[Item]
+    asks: bool
+    named: set[int] = field(default_factory=set)
+    denied: set[int] = field(default_factory=set)
+    clear: bool = False
+
+    @property
+    def words(self) -> set[str]:
+        return {item.text for item in self.items if item.option is None}
+
+    @property
+    def revises(self) -> bool:
+        return any(item.option is None and item.text in REVISIONS for item in self.items[:2])
+
+
+def named(reply: str, names: Names, question: str = "") -> set[int]:
+    """The options that a reply settles on; empty where it names none, denies them, or leaves it open.
+
+    Takes time in proportion to the length of the reply, of which at most the last 4,000 characters are read.
+    """
+    if len(reply) > _LONGEST:
+        reply = reply[-_LONGEST:].partition("\n")[2] or ""
+    asked = _question(question, names)
+    readings = [_read(items, asks, names, asked) for items, asks in _sentences(_items(words_of(reply), names))]
+    statements = [one for one in readings if not one.asks]
+    if not any(one.named for one in statements):
+        statements = readings if len(readings) == 1 and not _asks_back(readings[0]) else []
+    start = next((at for at, one in enumerate(statements) if one.clear and one.named and _concludes(one)), 0)
+    return _settled(statements[start:], bool(names.letters))
+
+
+def _question(question: str, names: Names) -> Question:
+    words = [word.text for word in words_of(question)]
+    skipped = set()
+    for at, word in enumerate(words):
+        if word == "or":
+            behind = (
+                other for other in words[at + 1 :] if other not in ("to", "the", "a", "an", "on", "in", "at", "of")
+            )
+            skipped |= {*words[max(0, at - 1) : at], *list(behind)[:1]}
+    known = {stem(word) for word in words if word not in OPEN | NEGATIONS | skipped} | {
+        stem(word) for word in names.known
+    }
+    if known & {"percent", "percentage"}:
+        known |= {"percent", "%"}
+    options = {word for text in names.texts for word in text}
+    return Question(tuple(map(stem, words)), frozenset(known), bool((set(words) | options) & RELATIONS))
+
+
+def _items(words: Sequence[Word], names: Names) -> list[Item]:
+    found: list[Item] = []
+    at = 0
+    while at < len(words):
+        option, length, by_letter = _name_at(words, at, names)
+        text = " ".join(word.text for word in words[at : at + length])
+        found.append(Item(text, words[at].before, option, by_letter, words[at + length - 1].after))
+        at += length
+    return found
+
+
+def _name_at(words: Sequence[Word], at: int, names: Names) -> tuple[int | None, int, bool]:
+    """The option named from a word on, in how many words, and whether by its letter."""
+    letter = names.letters.get(words[at].text)
+    if letter is not None and _marked(words, at):
+        return letter, 1, True
+    for length in (length for length in names.lengths if at + length <= len(words)):
+        name = tuple(word.text for word in words[at : at + length])
+        option = names.by_words.get(name)
+        paused = name not in names.paused and any({",", ";"} & set(word.before) for word in words[at + 1 : at + length])
+        if option is not None and not paused and not (length == 1 and _is_article(words, at)):
+            return option, length, False
+    if letter is not None and not _is_article(words, at):
+        return letter, 1, True
+    return None, 1, False
+
+
+def _marked(words: Sequence[Word], at: int) -> bool:
+    """Whether a letter is marked as that of an option: "(B)", "B)", "B:", "option B"."""
+    before, after = words[at].before[-1:], words[at].after[:1]
+    if (before in ("(", "[") and after in (")", "]")) or (after in (")", "]", ":") and before not in ("(", "[")):
+        return True
+    return at > 0 and words[at - 1].text in ("option", "choice", "letter")
+
+
+def _is_article(words: Sequence[Word], at: int) -> bool:
+    """Whether "a" or "i" is a word of the sentence here."""
+    if words[at].text not in ("a", "i") or words[at].after or at + 1 == len(words):
+        return False
+    return words[at + 1].text not in COPULAS | REASONS | {"and", "or"}
+
+
+def _sentences(items: Sequence[Item]) -> Iterator[tuple[list[Item], bool]]:
+    """The sentences, and whether each is a question."""
+    found: list[Item] = []
+    for at, item in enumerate(items):
+        if found and _begins(items, at):
+            yield found, "?" in item.before
+            found = []
+        found.append(item)
+    if found:
+        yield found, "?" in found[-1].after
+
+
+def _begins(items: Sequence[Item], at: int) -> bool:
+    item = items[at]
+    if _ENDS & set(item.before) or (item.option is None and item.text in CONCLUSIONS):
+        return True
+    if not _PAUSES & set(item.before):
+        return False
+    ahead = [one.text for one in items[at : at + 4] if one.option is None]
+    return "answer" in ahead and all(text in FRAME for text in ahead[: ahead.index("answer")])
+
+
+def _read(items: Sequence[Item], asks: bool, names: Names, question: Question) -> Reading:
+    items = _without_comparand(items)
+    said = _without_reason(items)
+    found = Reading(items, asks)
+    everywhere = any(item.option is None and item.text in ("neither", "nor") for item in items)
+    for clause in _clauses(items):
+        positive, negative = _polarity(clause)
+        found.named |= set() if everywhere else positive
+        found.denied |= negative | (positive if everywhere else set())
+    if len(said) < len(items):  # a reason may speak of other options
+        found.named = {item.option for item in said if item.option is not None} - found.denied
+        found.denied &= {item.option for item in said if item.option is not None}
+    left = [at for at, item in enumerate(said) if not _accounted(said, at, names, question)]
+    unclear = any(map(_is_unclear, _clauses(said)))
+    in_order = not question.ordered or _in_order(said, names, question)
+    found.clear = not unclear and in_order and (not left or _is_subject(said, left, found, question))
+    return found
+
+
+def _without_comparand(items: Sequence[Item]) -> list[Item]:
+    """Without "than B": what something is compared with is not named as the answer."""
+    kept: list[Item] = []
+    for item in items:
+        behind = [one.text for one in kept[-2:] if one.option is None]
+        if item.option is not None and "than" in behind:
+            while kept.pop().text != "than":
+                pass
+        else:
+            kept.append(item)
+    return kept
+
+
+def _without_reason(items: Sequence[Item]) -> Sequence[Item]:
+    """What stands before "because", if that names an option and the reason does not take it back."""
+    for at, item in enumerate(items):
+        if item.option is None and item.text in REASONS and any(one.option is not None for one in items[:at]):
+            behind = {one.text for one in items[at:] if one.option is None}
+            return items if behind & (REVISIONS - {"no"} | {"answer"}) else items[:at]
+    return items
+
+
+def _clauses(items: Sequence[Item]) -> Iterator[list[Item]]:
+    clause: list[Item] = []
+    for item in items:
+        if clause and _PAUSES & set(item.before):
+            yield clause
+            clause = []
+        clause.append(item)
+    if clause:
+        yield clause
+
+
+def _polarity(clause: Sequence[Item]) -> tuple[set[int], set[int]]:
+    """The options that a clause names, and those that it denies: what stands behind "not", or, with nothing there, before it."""
+    place = next((at for at, item in enumerate(clause) if item.option is None and item.text in NEGATIONS), len(clause))
+    before = {item.option for item in clause[:place] if item.option is not None}
+    behind = {item.option for item in clause[place:] if item.option is not None}
+    if place == len(clause) or behind:
+        return before, behind
+    return set(), before
+
+
+def _is_unclear(clause: Sequence[Item]) -> bool:
+    """Whether a clause could be meant in two ways: "B, no C", or "False: B"."""
+    words = [item.text if item.option is None else "" for item in clause]
+    return words[:2] == ["no", ""] or (words[0] != "no" and set(words) <= NEGATIONS)
+
+
+def _accounted(items: Sequence[Item], at: int, names: Names, question: Question) -> bool:
+    item = items[at]
+    if item.option is not None:
+        return True
+    if item.text in OPEN:
+        return False
+    if item.text in FRAME or item.text in NEGATIONS or stem(item.text) in question.known:
+        return True
+    unit = not names.units and item.text in UNITS
+    return unit and at > 0 and items[at - 1].option is not None and items[at - 1].text[-1:].isdigit()
+
+
+def _in_order(items: Sequence[Item], names: Names, question: Question) -> bool:
+    """Whether the words that restate the question, and the name if the question holds it, stand as they do there."""
+    by_text = [at for at, item in enumerate(items) if item.option is not None and not item.by_letter]
+    if not by_text:
+        return True
+    words = [stem(word) for item in items if _restates(item, question) for word in item.text.split()]
+    option = items[by_text[0]].option
+    orders = [question.words, tuple(map(stem, names.texts[option if option is not None else 0]))]
+    if _is_inverted(items[by_text[-1] + 1 :]):
+        return False
+    return any(_is_subsequence(words, order) for order in orders)
+
+
+def _is_inverted(behind: Sequence[Item]) -> bool:
+    """Whether a name is followed by a copula and what that speaks of: "On the left is the man"."""
+    clause = list(takewhile(lambda item: not _PAUSES & set(item.before), behind))
+    copula = next((at for at, item in enumerate(clause) if item.text in COPULAS), len(clause))
+    return any(item.text not in FRAME and item.text not in NEGATIONS for item in clause[copula:])
+
+
+def _restates(item: Item, question: Question) -> bool:
+    if item.option is not None:
+        return not item.by_letter and all(stem(word) in question.words for word in item.text.split())
+    return item.text not in FRAME and item.text not in NEGATIONS
+
+
+def _is_subsequence(words: Sequence[str], order: Sequence[str]) -> bool:
+    rest = iter(order)
+    return all(word in rest for word in words)
+
+
+def _is_subject(items: Sequence[Item], left: Sequence[int], found: Reading, question: Question) -> bool:
+    """Whether the words that are left over describe what the question asks about: "The bag beside the bench is blue"."""
+    places = [at for at, item in enumerate(items) if item.option is not None]
+    if question.ordered or len(found.named) != 1 or found.denied or found.words & (OPEN | NEGATIONS):
+        return False
+    copula = max((at for at in range(places[0]) if items[at].text in COPULAS), default=-1)
+    head = next((item for item in items if item.text not in FRAME), None)
+    return left[-1] < copula and head is not None and head.option is None and stem(head.text) in question.known
+
+
+def _concludes(reading: Reading) -> bool:
+    return bool(reading.words & {"answer", "ans", "choose", "pick", "select"}) or "答" in reading.words
+
+
+def _asks_back(reading: Reading) -> bool:
+    first = reading.items[0]
+    return (
+        reading.asks
+        and first.option is None
+        and first.text in COPULAS | {"could", "can", "would", "should", "do", "does"}
+    )
+
+
+def _settled(statements: Sequence[Reading], with_options: bool) -> set[int]:
+    """What sentences settle on together: a later one may explain or take back what was said, but not contradict it."""
+    chosen: set[int] = set()
+    denied: set[int] = set()
+    revised = False
+    for one in statements:
+        if one.clear:
+            chosen = one.named if one.named and (revised or one.revises) else chosen | one.named
+            denied |= one.denied
+            revised = not one.named and bool(one.words & REVISIONS)
+        elif not _explains(one, chosen, with_options):
+            return set()
+    return set() if chosen & denied else chosen
+
+
+def _explains(one: Reading, chosen: set[int], with_options: bool) -> bool:
+    """Whether a sentence that is not fully understood can stand beside an answer."""
+    if len(one.items) < _SHORT or one.words & QUANTIFIERS:
+        return False
+    if not chosen:
+        return not one.words & {"if", "unless"}
+    if one.revises or one.denied & chosen or (one.named and not one.named & chosen):
+        return False
+    return not one.words & OPEN or (with_options and not one.named)
+
+
+def number_said(reply: str, question: str = "") -> str:
+    """The one number in a reply of which every other word is accounted for, with its unit; empty if there is no such number."""
+    words = words_of(reply[-_LONGEST:])
+    numbers = [at for at, word in enumerate(words) if word.text.lstrip("+-")[:1].isdigit()]
+    known = _question(question, names_of((), lettered=False)).known
+    if len(numbers) != 1:
+        return ""
+    start = numbers[0] - (numbers[0] > 0 and words[numbers[0] - 1].text in ("$", "€", "£", "¥"))
+    behind = numbers[0] + 1
+    end = behind + (behind < len(words) and words[behind].text in UNITS | _SCALES)
+    rest = [word.text for word in (*words[:start], *words[end:])]
+    if any(word in OPEN or (word not in FRAME and stem(word) not in known) for word in rest):
+        return ""
+    return " ".join(word.text for word in words[start:end])

@@ -12,7 +12,16 @@ from cof_agent.data import answers as truths
 from cof_agent.data.boxes import Form, in_pixels, written
 from cof_agent.data.choices import listed
 from cof_agent.data.nested import is_missing
-from cof_agent.data.unusable import BAD_BOX, BAD_REGIONS, NO_IMAGE, NO_OBJECT, NO_QUESTION, Unusable
+from cof_agent.data.unusable import (
+    BAD_BOX,
+    BAD_CHOICES,
+    BAD_METADATA,
+    BAD_REGIONS,
+    NO_IMAGE,
+    NO_OBJECT,
+    NO_QUESTION,
+    Unusable,
+)
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.region_refs import check_regions
@@ -34,7 +43,12 @@ def sample_of(values: Any) -> Sample:
         raise Unusable(NO_IMAGE, image)
     if not isinstance(question, str) or not question.strip():
         raise Unusable(NO_QUESTION)
-    choices = tuple(str(one) for one in values.get("choices") or ())
+    listed_choices, metadata = values.get("choices") or [], values.get("metadata") or {}
+    if not isinstance(listed_choices, list):
+        raise Unusable(BAD_CHOICES, listed_choices)
+    if not isinstance(metadata, dict):
+        raise Unusable(BAD_METADATA, metadata)
+    choices = tuple(str(one) for one in listed_choices)
     answer = values.get("answers") if not is_missing(values.get("answers")) else values.get("answer")
     sample = Sample(
         id=str(values.get("id") if values.get("id") is not None else ""),
@@ -43,7 +57,7 @@ def sample_of(values: Any) -> Sample:
         answers=_answers(answer, choices),
         choices=choices,
         boxes=_boxes(values.get("boxes")),
-        metadata=values.get("metadata") or {},
+        metadata=metadata,
         regions=_boxes(values.get("regions")),
     )
     _check_regions(sample)

@@ -29,6 +29,7 @@ BAD_ANSWER = "answer cannot be read"
 BAD_BOX = "box is not four numbers"
 BAD_TURNS = "conversation cannot be read"
 UNFINISHED = "conversation without an answer"
+BAD_METADATA = "metadata is no object"
 BAD_REGIONS = "question and regions do not fit"
 
 HINTS = {

@@ -15,6 +15,7 @@ from cof_agent.data.nested import is_missing
 from cof_agent.data.unusable import (
     BAD_BOX,
     BAD_CHOICES,
+    BAD_METADATA,
     BAD_REGIONS,
     NO_IMAGE,
     NO_OBJECT,
@@ -45,6 +46,9 @@ def sample_of(values: Any) -> Sample:
     if not isinstance(question, str) or not question.strip():
         raise Unusable(NO_QUESTION)
     choices = _choices(values.get("choices"))
+    metadata = values.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise Unusable(BAD_METADATA, metadata)
     answer = values.get("answers") if not is_missing(values.get("answers")) else values.get("answer")
     sample = Sample(
         id=str(values.get("id") if values.get("id") is not None else ""),
@@ -53,7 +57,7 @@ def sample_of(values: Any) -> Sample:
         answers=_answers(answer, choices),
         choices=choices,
         boxes=_boxes(values.get("boxes")),
-        metadata=values.get("metadata") or {},
+        metadata=metadata,
         regions=_boxes(values.get("regions")),
     )
     _check_regions(sample)

@@ -31,6 +31,7 @@ BAD_BOX = "box is not four numbers"
 BAD_TURNS = "conversation cannot be read"
 UNFINISHED = "conversation without an answer"
 BAD_CHARACTERS = "text with half a surrogate pair, which is no character"
+BAD_METADATA = "metadata is no object"
 BAD_REGIONS = "question and regions do not fit"
 
 HINTS = {

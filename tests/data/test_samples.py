@@ -341,3 +341,12 @@ def test_ids_are_those_of_the_set_and_different(here: Path) -> None:
     assert [sample.id for sample in read(spec).samples] == ["a", "a-3", "a-3-3", "0000004", "0"]
     layouts.as_lines(here / "samples.jsonl", [row(id="a"), row(id="a")])
     assert [sample.id for sample in read(here).samples] == ["a", "a"]  # a mistake that the commands refuse
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [({"choices": "red"}, "choices cannot be read"), ({"metadata": [1]}, "metadata is no object")],
+)
+def test_our_own_with_a_field_of_another_kind(here: Path, changed: dict[str, Any], reason: str) -> None:
+    layouts.as_lines(here / "samples.jsonl", [row(), row(**changed)])
+    assert read(here).tally.reasons == {reason: 1}

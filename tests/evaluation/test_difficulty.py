@@ -141,8 +141,8 @@ def test_a_play_that_failed_says_nothing_of_its_sample() -> None:
         (["--data", "{scenes}", "-o", "{folder}/out", "--keep", "0.5,0.5"], "--keep must be LOW,HIGH"),
         (["--data", "{scenes}", "-o", "{folder}/out", "--column", "x"], "--column must be NAME=COLUMN"),
         (["--data", "nowhere", "-o", "{folder}/out"], "no file or folder nowhere"),
-        (["--data", "{scenes}", "-o", "{played}", "--temperature", "0.5"], "settings differs"),
-        (["--data", "{scenes}", "-o", "{played}", "--seed", "1", *HOT], "settings differs"),
+        (["--data", "{scenes}", "-o", "{played}", "--temperature", "0.5"], "temperature was 2.0 and is now 0.5"),
+        (["--data", "{scenes}", "-o", "{played}", "--seed", "1", *HOT], "seed was 0 and is now 1"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -182,7 +182,7 @@ def test_a_served_teacher_with_every_fault(
 @pytest.mark.slow
 def test_a_server_that_is_gone_and_comes_back(samples: list[Episode], tmp_path: Path) -> None:
     data = folder_of(samples[:3], tmp_path / "data")
-    assert main(command(data, tmp_path / "out", "http://127.0.0.1:9/v1")) == 1
+    assert main(command(data, tmp_path / "out", "http://127.0.0.1:9/v1", "--retry-seconds", "0")) == 1
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["rejections"] == {"policy": 3}
     calm = Server()
     threading.Thread(target=calm.serve_forever, daemon=True).start()

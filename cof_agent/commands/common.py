@@ -132,7 +132,7 @@ def check_settings(config: AgentConfig, output: Path) -> bool:
     return True
 
 
-_WHERE = ("base_url", "timeout", "device")
+_WHERE = ("base_url", "timeout", "retry_seconds", "device")
 """Fields of the configuration that say where a model runs, so that a run may go on elsewhere."""
 
 

@@ -26,7 +26,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.graphs import focus
 from cof_agent.graphs.steps import Context
-from cof_agent.policy import Completion, Sampling
+from cof_agent.policy import Completion, PolicyError, Sampling
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, Tokens
 
@@ -269,7 +269,7 @@ def test_a_conversation_without_images(policy: LocalPolicy) -> None:
 def test_the_image_token_as_text_is_refused(policy: LocalPolicy) -> None:
     messages, images = conversation(28, 0, 0)
     messages[1]["content"][1]["text"] = "What does <|image_pad|> mean?"
-    with pytest.raises(InputError, match="image_pad"):
+    with pytest.raises(PolicyError, match="image_pad"):
         answers(policy, [(messages, images)])
 
 

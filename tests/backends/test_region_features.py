@@ -24,7 +24,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.graphs import focus
 from cof_agent.graphs.steps import Context
-from cof_agent.policy import Sampling
+from cof_agent.policy import PolicyError, Sampling
 from cof_agent.trajectory import Sample
 
 Loaded = tuple[Any, Any]
@@ -251,7 +251,7 @@ def test_a_question_with_the_slots_own_text_is_refused(loaded: Loaded, tmp_path:
     policy = load(_saved(loaded, tmp_path), dtype="float32")
     sample = Sample("one", str(picture), f"What is {SLOT}?")
     view = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits)).reset(sample)
-    with pytest.raises(InputError, match="which stands for a region; remove it"):
+    with pytest.raises(PolicyError, match="which stands for a region; remove it"):
         asyncio.run(policy.generate(protocol.opening(sample, view, system=policy.coordinates), [], Sampling()))
 
 

@@ -481,6 +481,7 @@ def test_what_cannot_be_trained_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = tmp_path / "samples.jsonl"
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments(monkeypatch, "--model", model, "--output", tmp_path / "out", "--data", data)
     with pytest.raises(SystemExit) as ended:

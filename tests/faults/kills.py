@@ -103,7 +103,7 @@ CASES = {
     "rl": Case(
         lambda data, output: [
             *("rl", "--data", str(data / "scenes"), "--output_dir", str(output), "--num_generations", "2"),
-            *("--per_device_train_batch_size", "2", "--max_completion_length", "300", "--turn_tokens", "48", *TRAINING),
+            *("--per_device_train_batch_size", "2", "--max_completion_length", "300", "--max_tokens", "48", *TRAINING),
         ],
         _played_and_trained,
     ),

@@ -62,6 +62,7 @@ def of_mode(trajectory: Trajectory) -> str:
     return trajectory.sample.id.partition("-")[2]
 
 
+@pytest.mark.slow
 def test_every_fault_beside_good_questions(image: str, server: FaultServer, tmp_path: Path) -> None:
     faults = [mode for mode in MODES if mode not in REFUSALS_OF_USE]
     samples = asking(image, *(mode for fault in faults for mode in (fault, "good")))
@@ -194,6 +195,7 @@ def test_text_that_stands_for_an_image_costs_its_own_sample(image: str, tmp_path
     ]
 
 
+@pytest.mark.slow
 def test_whatever_a_provider_s_client_makes_of_it_is_a_policy_error(server: FaultServer) -> None:
     """LangChain's client in place of our own requests: its errors have no end of kinds."""
     options = {"base_url": server.url, "api_key": KEY, "timeout": 10.0, "max_retries": 0, "use_responses_api": False}

@@ -31,9 +31,10 @@ pytest.importorskip(
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="the pages are tried in a browser only where there is chromium"
-)
+pytestmark = [
+    pytest.mark.slow,  # the file takes half a minute
+    pytest.mark.skipif(CHROMIUM is None, reason="the pages are tried in a browser only where there is chromium"),
+]
 
 STEPS, PLAYS = 3, 2
 SAFE = NASTY.replace("\ud800", "?")

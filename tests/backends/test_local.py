@@ -313,9 +313,9 @@ def test_a_directory_that_is_not_there(name: str) -> None:
 def test_what_looks_like_a_name_of_the_hub_is_said_to_be_no_directory_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        InputError, match=r"outputs/nowhere: there is no such directory here, and as a model of the hub .*\)\.$"
+        InputError, match=r"nobody-at-all/nowhere: there is no such directory here, and as a model of the hub .*\)\.$"
     ):
-        load("outputs/nowhere")
+        load("nobody-at-all/nowhere")
 
 
 def test_directories_that_hold_no_model_of_ours(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

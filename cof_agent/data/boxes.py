@@ -7,6 +7,7 @@ The boxes of a set decide together; where they cannot, the set is refused with t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -73,20 +74,78 @@ _KEYS: tuple[tuple[Order, tuple[str, str, str, str]], ...] = (
 )
 
 
+_TAGS = re.compile(r"<\|?/?box(?:_start|_end)?\|?>|;")
+_NUMBERS_ALONE = re.compile(r"[\d\s.,()\[\]+-]+")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)")
+
+
+def holds_boxes(value: Any) -> bool:
+    """Whether a column holds boxes: a list, an object, or a text of so many numbers."""
+    return isinstance(_opened(value), list | tuple | dict)
+
+
+def around_outlines(value: Any) -> list[dict[str, float]]:
+    """The box around each outline of a column: three or more points, `[[x, y], ...]` or `[x, y, ...]`; or a list of these."""
+    value = unpacked(value)
+    if not isinstance(value, list):
+        return []
+    flat = len(value) > 5 and len(value) % 2 == 0 and _are_numbers(value)
+    points = [value[place : place + 2] for place in range(0, len(value), 2)] if flat else _points(value)
+    if len(points) < 3:
+        return [box for one in value for box in around_outlines(one)]
+    across, down = zip(*points, strict=True)
+    return [{"x0": min(across), "y0": min(down), "x1": max(across), "y1": max(down)}]
+
+
+def edges_of(row: Mapping[str, Any]) -> dict[str, float] | None:
+    """The box whose edges a row has in columns of their own, if it has. Columns `width` and `height` are those of the image."""
+    for _, keys in _KEYS:
+        if "width" not in keys and all(isinstance(row.get(key), int | float) for key in keys):
+            return {key: row[key] for key in keys}
+    return None
+
+
 def written(found: Any, size: Size | None = None) -> list[Written]:
-    """The boxes of a column: one, a list of them, or either as a text.
+    """The boxes of a column: one, a list of them, or either as a text. A box may be the two or more points that it is around.
 
     Raises:
         Unusable: if one is not four finite numbers.
     """
-    found = unpacked(found)
+    found = _opened(found)
     if isinstance(found, Mapping):
         return [replace(_of_object(found), size=size)]
     if not isinstance(found, list | tuple):
         raise Unusable(BAD_BOX, found)
+    points = _points(found)
+    if len(points) == 2:
+        return [Written(_numbers([*points[0], *points[1]]), size=size)]
+    if points:
+        return [replace(_of_object(box), size=size) for box in around_outlines(found)]
     if found and not any(isinstance(one, list | tuple | dict) for one in found):
         return [Written(_numbers(found), size=size)]
     return [made for one in found for made in written(one, size)]
+
+
+def _opened(found: Any) -> Any:
+    """What a text holds: JSON, or the numbers of boxes with nothing but brackets and tags around them."""
+    found = unpacked(found)
+    if not isinstance(found, str):
+        return found
+    pieces = [piece for piece in _TAGS.split(found) if piece.strip()]
+    if not all(_NUMBERS_ALONE.fullmatch(piece) for piece in pieces):
+        return found
+    boxes = [[float(number) for number in _NUMBER.findall(piece)] for piece in pieces]
+    return boxes if boxes and all(len(box) == 4 for box in boxes) else found
+
+
+def _points(found: Sequence[Any]) -> list[Sequence[float]]:
+    """The points of a list `[[x, y], ...]`; none where it is another list."""
+    pairs = len(found) > 1 and all(isinstance(one, list | tuple) and len(one) == 2 for one in found)
+    return list(found) if pairs and all(_are_numbers(one) for one in found) else []
+
+
+def _are_numbers(found: Sequence[Any]) -> bool:
+    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in found)
 
 
 def _numbers(found: Sequence[Any]) -> Numbers:

@@ -22,6 +22,8 @@ from cof_agent.trajectory import Sample
 Choices = dict[str, str]
 """The text of each choice by its key, in order."""
 
+_NUMBERS = tuple(str(number) for number in range(1, len(ascii_uppercase) + 1))
+
 _REFERS_TO_OTHERS = re.compile(
     r"\b(?:(?:all|none|any|both|neither)(?: of)? the above|the (?:above|other) (?:answers|options|choices))\b",
     re.IGNORECASE,
@@ -52,11 +54,14 @@ def options_in(text: str) -> tuple[str, dict[str, str]]:
 
 
 def listed(options: Iterable[Any]) -> Choices:
-    """Choices by letter from a list in order, without their own marks ("(A) red") where all have one."""
+    """Choices by letter from a list in order, without their own marks ("(A) red") where all have one. Choices that are marked
+    with numbers ("1. red") have these for keys."""
     texts = [_text(option) for option in options]
-    bare = [re.sub(rf"^\(?{letter}[.):]\s*", "", text) for letter, text in zip(ascii_uppercase, texts, strict=False)]
-    marked = len(bare) == len(texts) and all(bare[n] != texts[n] for n in range(len(texts)))
-    return dict(zip(keys(len(texts)), bare if marked else texts, strict=True))
+    for marks, behind in ((ascii_uppercase, r"\s*"), (_NUMBERS, r"\s+")):
+        bare = [re.sub(rf"^\(?{mark}[.):]{behind}", "", text) for mark, text in zip(marks, texts, strict=False)]
+        if len(bare) == len(texts) and all(bare[n] != texts[n] for n in range(len(texts))):
+            return dict(zip(marks, bare, strict=False))
+    return dict(zip(keys(len(texts)), texts, strict=True))
 
 
 def keys(count: int) -> list[str]:
@@ -156,6 +161,7 @@ _BEGINNINGS = [
     if letters is ascii_uppercase or style in (r"\({}\)", "（{}）")
 ]
 """How the first choice may be marked, the style of that mark, and the letters of the others."""
+_NUMBERED = [("\n(1)", r"\({}\)", _NUMBERS), ("\n1.", r"{}\.", _NUMBERS), ("\n1)", r"{}\)", _NUMBERS)]
 
 _HEADER = re.compile(
     r"(?:^|(?<=\s))(?:answer |the )?(?:options|choices|candidates|选项)\s*(?:are)?\s*[:：]?\s*\Z", re.IGNORECASE
@@ -170,13 +176,18 @@ def _mark(style: str, letter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     return re.compile(rf"^[^\S\n]*(?:[-*•][^\S\n]+)?{mark}", re.MULTILINE), re.compile(inside)
 
 
-def split_choices(text: str) -> Split | None:
-    """The choices inside a question's text; None where there are none beyond doubt.
+def are_numbered(questions: Sequence[str]) -> bool:
+    """Whether each of these questions, which have answers, has a numbered list: then it holds the choices."""
+    return bool(questions) and all(any(first in text for first, _, _ in _NUMBERED) for text in questions)
+
+
+def split_choices(text: str, *, numbered: bool = False) -> Split | None:
+    """The choices inside a question's text; None where there are none beyond doubt. numbered: whether a numbered list counts.
 
     They begin with A and B, all marked in one way: at the start of lines, or in a row behind a question mark, a colon or a word
     such as "Options". What follows them on lines of its own is no part of the last, unless all choices take several lines.
     """
-    for first, style, letters in _BEGINNINGS:
+    for first, style, letters in [*_BEGINNINGS, *_NUMBERED] if numbered else _BEGINNINGS:
         if first in text:
             marks = _marks(text, style, letters)
             if len(marks) < 2:
@@ -187,11 +198,11 @@ def split_choices(text: str) -> Split | None:
             if before and (in_lines or header or before.endswith(("?", ":", "？", "："))):
                 ends = [start for start, _ in marks[1:]] + [len(text)]
                 parts = [text[begin:end].strip() for (_, begin), end in zip(marks, ends, strict=True)]
-                return _split(before[: header.start()].rstrip() if header else before, parts)
+                return _split(before[: header.start()].rstrip() if header else before, parts, letters is _NUMBERS)
     return None
 
 
-def _marks(text: str, style: str, letters: str) -> list[tuple[int, int]]:
+def _marks(text: str, style: str, letters: Sequence[str]) -> list[tuple[int, int]]:
     marks: list[tuple[int, int]] = []
     for letter in letters:
         begin = marks[-1][1] if marks else 0
@@ -203,13 +214,14 @@ def _marks(text: str, style: str, letters: str) -> list[tuple[int, int]]:
     return marks
 
 
-def _split(before: str, parts: list[str]) -> Split | None:
+def _split(before: str, parts: list[str], numbered: bool) -> Split | None:
     if not before:
         return None
     after = ""
     if not any("\n" in part for part in parts[:-1]):
         parts[-1], _, after = parts[-1].partition("\n")
-    return Split(before, _clean(dict(zip(keys(len(parts)), parts, strict=True))), after.strip())
+    names = _NUMBERS if numbered else keys(len(parts))
+    return Split(before, _clean(dict(zip(names, parts, strict=False))), after.strip())
 
 
 def _clean(choices: Choices) -> Choices:

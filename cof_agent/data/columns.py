@@ -39,12 +39,12 @@ NAMES: dict[str, tuple[Words, ...]] = {
         "correct choice",
         "correct choice idx",
         "gt answer",
+        "final answer",
         "answers",
         "answer",
         "ground truth",
         "groundtruth",
         "gt",
-        "final answer",
         "solution",
         "label",
         "response",
@@ -56,6 +56,8 @@ NAMES: dict[str, tuple[Words, ...]] = {
         "answer idx",
         "answer index",
         "groundtruth complete",
+        "completion",
+        "chosen",
     ),
     "choices": _words("choices", "options", "multi choice options", "answer choices", "candidates", "option"),
     "boxes": _words("boxes", "bboxs", "bboxes", "bbox", "box", "bbox 2 d", "target instances", "gt bbox", "gt boxes"),
@@ -64,7 +66,7 @@ NAMES: dict[str, tuple[Words, ...]] = {
     "dataset": _words("dataset", "data source"),
     "hint": _words("hint"),
     "expression": _words("expression", "referring expression", "sentence", "phrase", "ref"),
-    "unit": _words("unit"),
+    "outline": _words("polygon", "polygons", "segmentation", "segmentations", "points"),
 }
 """By preference. The truth of verl's rows, `reward_model.ground_truth`, comes before all other answers."""
 
@@ -107,7 +109,12 @@ def ranked(names: tuple[str, ...], field: str) -> tuple[str, ...]:
     whole = [name for known in NAMES[field] for name in names if words(name) == known]
     ends = _ENDS.get(field, set())
     rest = [name for name in names if name not in whole and (found := words(name)) and found[-1] in ends]
-    return (*whole, *(name for name in rest if not _OTHERWISE & set(words(name))))
+    return (*whole, *(name for name in rest if is_asked(name)))
+
+
+def is_asked(name: str) -> bool:
+    """Whether a column of this name may hold what is asked, and not what a model said or a person rejected."""
+    return not _OTHERWISE & set(words(name))
 
 
 def check_columns(columns: Mapping[str, str]) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cof_agent.data.folders import OURS, chosen
+from cof_agent.data.folders import OURS, chosen, split_named, split_of
 from cof_agent.data.hub import hub_rows
+from cof_agent.data.image_files import LFS
+from cof_agent.data.images import SUFFIXES
 from cof_agent.data.rows import Kind, Row, read_rows
 from cof_agent.data.spec import is_local
 from cof_agent.errors import InputError
@@ -41,7 +43,9 @@ class Container:
         if not self.files:
             yield from hub_rows(self.name, self.split)
         for path, kind in self.files:
-            yield from read_rows(path, kind)
+            beside = _image_beside(path) if kind == "json" else None
+            for row in read_rows(path, kind):
+                yield row if beside is None else _with_image(row, beside)
 
     def folders(self, images: Path | None) -> tuple[Path, ...]:
         """Where the paths of images are tried, in this order. images: the folder that a user says they are relative to."""
@@ -53,6 +57,17 @@ class Container:
         above = [self.root, *sorted(beside), *(up for folder in sorted(beside) for up in list(folder.parents)[:2])]
         inside = [folder / name for folder in sorted(beside) for name in ("images", "imgs")]
         return tuple(dict.fromkeys([*above, *inside]))
+
+
+def _image_beside(path: Path) -> str | None:
+    """The image that lies beside a file under the same name."""
+    here = path.with_suffix("")
+    return next((str(image) for suffix in SUFFIXES if (image := here.with_suffix(suffix)).is_file()), None)
+
+
+def _with_image(row: Row, image: str) -> Row:
+    """A row about the image that lies beside its file, unless it says more about its image itself."""
+    return replace(row, values={"file": image} | row.values) if isinstance(row.values, dict) else row
 
 
 def find(spec: str, split: str | None = None) -> Container:
@@ -67,6 +82,8 @@ def find(spec: str, split: str | None = None) -> Container:
         files = tuple((file, kind_of(file)) for file in found.files)
         return Container(spec, files, path, split, ours=found.files[0].name == OURS, notes=found.notes)
     if path.exists():
+        if split is not None and split_of(Path(path.name)) != split_named(split):
+            raise InputError(f"--split {split} chooses files of a folder or rows of the hub; {spec} is one file.")
         return Container(spec, ((path, kind_of(path)),), path.parent, split, ours=path.name == OURS)
     if not _HUB_ID.fullmatch(spec) or is_local(spec):
         raise InputError(f"there is no file or folder {spec}, and a dataset of the hub is named like owner/name.")
@@ -97,7 +114,7 @@ def _kind(head: bytes, path: Path) -> Kind:
         return "arrow"
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path} is an archive; unpack it.")
-    if head.startswith(b"version https://git-lfs"):
+    if head.startswith(LFS):
         raise InputError(f"{path} is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`.")
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16, as Windows writes it
         head = head.replace(b"\0", b"")[2:]

@@ -50,6 +50,7 @@ _NOT_DATA = {
 }
 _SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 _SPLIT = re.compile(r"(?:train|val|valid|validation|dev|test)(?:ing)?(?:[A-C]|mini|dev|std|\d{4})?", re.IGNORECASE)
+_ARCHIVE = re.compile(r"\.(?:zip|tar|tgz|tar\.gz|7z|rar)(?:\.?\d+)?\Z", re.IGNORECASE)
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
@@ -141,7 +142,11 @@ def _by_names(folder: Path, split: str | None) -> Chosen:
     kinds = [[path for path in every if _kind(path) == number] for number in range(len(_SUFFIXES))]
     splits = [_by_split(files, folder) for files in kinds if files]
     if not splits:
-        raise InputError(f"{folder} holds no samples: there is no JSON, JSONL, CSV, TSV, Parquet or Arrow file in it.")
+        packed = archives(folder)
+        raise InputError(
+            f"{folder} holds no samples: there is no JSON, JSONL, CSV, TSV, Parquet or Arrow file in it"
+            f"{f'; unpack {packed}' if packed else ''}."
+        )
     if split is None:
         files = splits[0][chosen_split([name for name in splits[0] if name] or [""], str(folder))]
     else:
@@ -154,13 +159,23 @@ def _by_names(folder: Path, split: str | None) -> Chosen:
     return Chosen(tuple(files), (*_missing_parts(files), *([f"not read: {names}"] if other else [])))
 
 
-def _data_files(folder: Path) -> Iterator[Path]:
+def archives(folder: Path) -> str:
+    """The names of the archives in a folder, as a text; "" for none."""
+    names = sorted(str(path.relative_to(folder)) for path in _files(folder) if _ARCHIVE.search(path.name))
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """Each file once: the hub's cache has each under two names, of which one is a link."""
+    found = [path for path in _files(folder) if path.name not in _NOT_DATA and _kind(path) is not None]
+    linked = {path.resolve() for path in found if path.is_symlink()}
+    return [path for path in found if path.is_symlink() or path.resolve() not in linked]
+
+
+def _files(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            path = Path(root, name)
-            if name not in _NOT_DATA and not name.startswith(".") and _kind(path) is not None:
-                yield path
+        yield from (Path(root, name) for name in names if not name.startswith("."))
 
 
 def _kind(path: Path) -> int | None:
@@ -183,22 +198,27 @@ def _by_split(files: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
     """Files by the split that their names say, "" for none."""
     found: dict[str, list[Path]] = {}
     for path in files:
-        found.setdefault(_split_of(path.relative_to(folder)), []).append(path)
+        found.setdefault(split_of(path.relative_to(folder)), []).append(path)
     return found
 
 
-def _split_of(path: Path) -> str:
+def split_of(path: Path) -> str:
     """The split that a path names: in the file's name, else in that of the folder nearest to it."""
     for part in (path.name.partition(".")[0], *reversed(path.parts[:-1])):
         for word in reversed(re.split(r"[^A-Za-z0-9]+", part)):
             if _SPLIT.fullmatch(word):
-                return _SPLITS.get(word.lower(), word.lower())
+                return split_named(word)
     return ""
+
+
+def split_named(wanted: str) -> str:
+    """A split by the name that it has here: `validation` for `val` and `dev`."""
+    return _SPLITS.get(wanted.lower(), wanted.lower())
 
 
 def _is_split(name: str, wanted: str, files: Iterable[Path]) -> bool:
     """Whether a split is the one that is asked for, by its name or by that of its files."""
-    return name == _SPLITS.get(wanted.lower(), wanted.lower()) or all(path.name.startswith(wanted) for path in files)
+    return name == split_named(wanted) or all(path.name.startswith(wanted) for path in files)
 
 
 def _missing_parts(files: Iterable[Path]) -> tuple[str, ...]:

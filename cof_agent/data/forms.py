@@ -12,18 +12,29 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes
 from cof_agent.data.choices import choice_columns
-from cof_agent.data.columns import Columns, is_named, words
+from cof_agent.data.columns import Columns, is_asked, is_named, words
 from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_video, references
-from cof_agent.data.nested import is_missing, unpacked
+from cof_agent.data.nested import is_missing, unpacked, with_objects
 from cof_agent.data.questions import images_named_in, marks
-from cof_agent.data.unusable import NO_IMAGE, NO_OBJECT, NO_QUESTION, SEVERAL_IMAGES, VIDEO, Unusable, check_characters
+from cof_agent.data.unusable import (
+    NO_IMAGE,
+    NO_OBJECT,
+    NO_QUESTION,
+    PLACEHOLDER,
+    SEVERAL_IMAGES,
+    VIDEO,
+    Unusable,
+    check_characters,
+)
 
 LOCATE = "Give the bounding box of this: "
 """What is asked about a referring expression that a set gives without a question."""
 
 _ASKS_FOR_BOX = re.compile(r"\s*[^.?!\n]*\bbounding box\b[^\n]*", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"<(?:bbox|ref-object|quad)>")  # what ms-swift fills from another column
 _COCO = {"file_name", "segmentation", "iscrowd", "category_id"}
 
 Values = dict[str, Any]
@@ -57,7 +68,26 @@ def drafts(values: Any, columns: Columns) -> list[Draft]:
     check_characters(values)
     if isinstance(values.get("sample"), dict) and "turns" in values:  # a trajectory of ours
         values = values["sample"]
+    values = _lifted(with_objects(values, lambda name: is_named(name, "answer")))
     return [draft for one in _single(values) for draft in _drafts(one, columns)]
+
+
+def _lifted(values: Values) -> Values:
+    """The row, with what stands in its one object that holds a conversation or, in an object of its own, a question."""
+    if any(is_named(name, "question") or isinstance(value, list) for name, value in values.items()):
+        return values
+    objects = [name for name, value in values.items() if isinstance(value, dict) and _holds_question(value)]
+    if len(objects) != 1:
+        return values
+    inside: Values = values[objects[0]]
+    return {name: value for name, value in values.items() if name != objects[0]} | inside
+
+
+def _holds_question(inside: Values) -> bool:
+    return any(
+        is_conversation(value) or (isinstance(value, dict) and any(is_named(name, "question") for name in value))
+        for value in inside.values()
+    )
 
 
 def _single(values: Values) -> Iterator[Values]:
@@ -100,11 +130,14 @@ def _drafts(values: Values, columns: Columns) -> list[Draft]:
     one_each = choice_columns(tuple(values))
     choices = {key: values[name] for key, name in one_each.items() if not is_missing(values[name])}
     rest = {name: value for name, value in values.items() if name not in one_each.values()} if one_each else values
-    said = next((name for name, value in rest.items() if is_conversation(value)), None)
-    if said is None:
+    said = [name for name, value in rest.items() if is_conversation(value) and is_asked(name)]
+    if not said:
         return [_Row(rest, columns, choices).from_columns()]
-    turns = turns_of(rest[said])
-    made = _Row({name: value for name, value in rest.items() if name != said}, columns, choices)
+    turns = turns_of(rest[said[0]])
+    for reply in said[1:]:
+        if is_named(reply, "answer") and not any(turn.role == "assistant" for turn in turns):
+            turns += turns_of(rest[reply])
+    made = _Row({name: value for name, value in rest.items() if name != said[0]}, columns, choices)
     return (
         made.from_conversation(turns) if any(turn.role == "assistant" for turn in turns) else [made.from_prompt(turns)]
     )
@@ -152,6 +185,8 @@ class _Row:
         return made
 
     def _draft(self, question: str, answer: Any, image: Reference, prompt: str = "") -> Draft:
+        if any(_PLACEHOLDER.search(text) for text in (question, answer) if isinstance(text, str)):
+            raise Unusable(PLACEHOLDER, question)
         id = self._find("id", _is_plain)
         metadata = {name: self._text(name) for name in ("category", "subcategory", "dataset")}
         hint = self._text("hint")
@@ -193,7 +228,8 @@ class _Row:
         return self._find("answer", lambda value: not is_conversation(value))
 
     def _boxes(self, image: Reference | None = None) -> list[Any]:
-        found = self._find("boxes", lambda value: isinstance(unpacked(value), list | dict))
+        found = self._find("boxes", holds_boxes) or edges_of(self.values)
+        found = found or around_outlines(self._find("outline", lambda value: isinstance(unpacked(value), list))) or None
         marked = [ref.box for ref in self._references() if ref.box] if image is not None else []
         return [*([found] if found is not None else []), *marked]
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from cof_agent.data.images import Reference, decoded, kind_of_image
+from cof_agent.data.images import SUFFIXES, Reference, decoded, kind_of_image
 from cof_agent.data.unusable import IMAGE_BY_URL, IMAGE_MISSING, NOT_AN_IMAGE, Unusable
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import Size
 from cof_agent.image import LARGEST_HEADER, open_source, upright_size
 from cof_agent.output.files import write_atomic
 
+LFS = b"version https://git-lfs"
+"""How a pointer of Git LFS begins."""
+
 _MOST_FILES = 500_000  # that are listed in search of an image
 _MOST_BYTES = 500 << 20  # of one download
+_SHORT = 200  # bytes of a file that may be a pointer of Git LFS
 _TIMEOUT = 60.0  # seconds for one download
 
 
@@ -33,12 +38,16 @@ class Taken:
 
 class ImageFiles:
     """The images of one set. folders: what paths are tried relative to, in this order. keep: where images that rows hold, or
-    name by URL, are written; None where nothing is written. download: whether URLs are fetched."""
+    name by URL, are written; None where nothing is written. download: whether URLs are fetched. moved: whether the images
+    of absolute paths, which are those of the author's machine, lie in the folders now."""
 
-    def __init__(self, folders: Sequence[Path], keep: Path | None, *, download: bool = False) -> None:
+    def __init__(
+        self, folders: Sequence[Path], keep: Path | None, *, download: bool = False, moved: bool = False
+    ) -> None:
         self.folders = tuple(folders)
         self.keep = keep
         self.download = download
+        self.moved = moved
         self._listed: dict[str, list[Path]] | None = None
 
     def take(self, ref: Reference, *, measure: bool = False, write: bool = True) -> Taken:
@@ -72,22 +81,28 @@ class ImageFiles:
     def _located(self, name: str) -> str:
         for folder in self.folders:
             path = os.path.join(folder, name)
-            if os.path.isfile(path):
+            if _is_file(path):
                 return os.path.normpath(path)
         found = self._by_end(name)
-        if found is None:
+        if found is None or not _is_file(found):
             raise Unusable(IMAGE_MISSING, name)
         return str(found)
 
     def _by_end(self, name: str) -> Path | None:
-        """The one file below the folders whose path ends in `name`."""
-        wanted = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", "..", "/")]
+        """The one file below the folders whose path ends in `name`, which may lack the suffix."""
+        plain = PureWindowsPath(name)  # its parts are parted by slashes of either kind
+        wanted = tuple(part for part in plain.parts if part not in (".", "..", plain.anchor))
         if not wanted:
             return None
         if self._listed is None:
             self._listed = _files_by_name(self.folders[:1])
-        found = [path for path in self._listed.get(wanted[-1], []) if path.parts[-len(wanted) :] == tuple(wanted)]
-        return found[0] if len(found) == 1 else None
+        files = self._listed.get(wanted[-1]) or self._listed.get(f"{wanted[-1]}.", [])
+        for start in range(len(wanted) if self.moved and plain.anchor else 1):
+            end = wanted[start:-1]
+            found = [path for path in files if path.parts[-len(end) - 1 : -1] == end]
+            if found:
+                return found[0] if len(found) == 1 else None
+        return None
 
     def _not_fetched(self, ref: Reference) -> Taken:
         if not self.download:
@@ -109,6 +124,28 @@ class ImageFiles:
         return str(path.absolute())
 
 
+def _is_file(path: str | Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        Unusable: if it is empty, or stands for a file that was not fetched.
+    """
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):  # the latter for a zero in a name
+        return False
+    if not stat.S_ISREG(about.st_mode):
+        return False
+    if about.st_size < _SHORT:
+        with open(path, "rb") as file:
+            head = file.read(_SHORT)
+        if not head:
+            raise Unusable(NOT_AN_IMAGE, f"{path} is empty")
+        if head.startswith(LFS):
+            raise Unusable(NOT_AN_IMAGE, f"{path} is a pointer of Git LFS; fetch the files with `git lfs pull`")
+    return True
+
+
 def _download(url: str) -> bytes:
     try:
         with urlopen(Request(url, headers={"User-Agent": "chain-of-focus"}), timeout=_TIMEOUT) as reply:
@@ -121,12 +158,16 @@ def _download(url: str) -> bytes:
 
 
 def _files_by_name(folders: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files below folders by their name, and images also by their name up to the suffix: "a.png" under "a.png" and "a."."""
     found: dict[str, list[Path]] = {}
     count = 0
     for folder in folders:
         for root, _, names in os.walk(folder):
             for name in names:
-                found.setdefault(name, []).append(Path(root, name))
+                path = Path(root, name)
+                found.setdefault(name, []).append(path)
+                if path.suffix.lower() in SUFFIXES:
+                    found.setdefault(f"{path.stem}.", []).append(path)
             count += len(names)
             if count > _MOST_FILES:
                 return found

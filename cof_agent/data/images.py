@@ -103,7 +103,8 @@ def references(value: Any) -> list[Reference]:
         return [found for one in value for found in references(one)]
     if isinstance(value, Mapping):
         inner = next((value[key] for key in _OBJECT_KEYS if not is_missing(value.get(key))), None)
-        return references(inner)
+        named = inner is None and all(_rank(str(key)) in (0, 1, 2) for key in value)  # {"image_1": ..., "image_2": ...}
+        return references(list(value.values()) if named else inner)
     found = _reference(value)
     return [found] if found else []
 
@@ -191,6 +192,7 @@ _PARTS = {
     "depth",
     "heatmap",
 }
+_ID_NAMES = {("image", "id"), ("img", "id"), ("picture", "id"), ("photo", "id"), ("image", "name"), ("image", "key")}
 _VIDEO_WORDS = {"video", "videos"}
 
 
@@ -211,8 +213,10 @@ def images_in(row: Mapping[str, Any]) -> list[Reference]:
     """The images of a row, in order, by what its columns hold and are called. One that the row holds itself goes before a path;
     of numbered columns (`image_1`, `image_2`) all are taken."""
     found = list(_candidates(row))
-    if len(found) < 2:
-        return found[0][4] if found else []
+    if not found:
+        return _by_id(row)
+    if len(found) == 1:
+        return found[0][4]
     _, _, _, best, images = min(found, key=lambda one: one[:3])
     numbered = [
         (name, refs)
@@ -221,6 +225,12 @@ def images_in(row: Mapping[str, Any]) -> list[Reference]:
     ]
     together = sorted([(best, images), *numbered], key=lambda one: _number(one[0]))
     return [ref for _, refs in together for ref in refs]
+
+
+def _by_id(row: Mapping[str, Any]) -> list[Reference]:
+    """The image that a row names by an id, which is its file's name without the suffix."""
+    ids = (value for name, value in row.items() if words(name) in _ID_NAMES and not is_missing(value))
+    return [Reference("path", str(value)) for value in ids if type(value) in (str, int)][:1]
 
 
 def _candidates(row: Mapping[str, Any]) -> Iterator[tuple[bool, bool, int, str, list[Reference]]]:

@@ -10,7 +10,12 @@ from cof_agent.data.columns import is_named
 from cof_agent.data.conversations import is_conversation
 from cof_agent.errors import InputError
 
-_TABLES_BESIDE = ("images", "categories", "licenses")  # of COCO's form: lists that rows refer to, and no rows
+_TABLES_BESIDE = (
+    "images",
+    "categories",
+    "licenses",
+    "features",
+)  # lists that rows refer to, and no rows, as in COCO's form
 
 
 def rows_in(top: Any, path: Path) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -30,6 +30,16 @@ def at_path(values: Any, path: str) -> Any:
     else:
         return None
     return at_path(unpacked(found), rest) if dot else found
+
+
+def with_objects(values: dict[str, Any], keep: Callable[[str], bool]) -> dict[str, Any]:
+    """A row whose columns hold objects where they held them as JSON texts, but for columns that `keep` names."""
+    opened = {
+        name: found
+        for name, text in values.items()
+        if isinstance(text, str) and text[:1] == "{" and not keep(name) and isinstance(found := unpacked(text), dict)
+    }
+    return values | opened if opened else values
 
 
 def unpacked(value: Any) -> Any:

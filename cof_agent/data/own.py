@@ -10,7 +10,7 @@ from typing import Any
 
 from cof_agent.data import answers as truths
 from cof_agent.data.boxes import Form, in_pixels, written
-from cof_agent.data.choices import listed
+from cof_agent.data.choices import keys
 from cof_agent.data.nested import is_missing
 from cof_agent.data.unusable import (
     BAD_BOX,
@@ -84,7 +84,7 @@ def _answers(found: Any, choices: tuple[str, ...]) -> tuple[str, ...]:
     texts = tuple(_text(one) for one in (found if isinstance(found, list | tuple) else [found]) if not is_missing(one))
     if not choices or not texts or any(text in choices for text in texts):
         return texts
-    by_key = listed(choices)
+    by_key = dict(zip(keys(len(choices)), choices, strict=True))
     truth = truths.understood(list(texts), by_key)
     return tuple(by_key[key] for key in truths.right_keys(truth, truths.READINGS))
 

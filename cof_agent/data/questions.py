@@ -86,15 +86,16 @@ class Question:
     instruction: str
 
 
-def parse(text: str, instruction: str = "") -> Question:
-    """The parts of a question's text, which has no marks. instruction: what stands behind every question of its set."""
+def parse(text: str, instruction: str = "", *, numbered: bool = False) -> Question:
+    """The parts of a question's text, which has no marks. instruction: what stands behind every question of its set. numbered:
+    whether its choices are a numbered list."""
     said = []
     if instruction and text.endswith(instruction) and text != instruction:
         text, said = text.removesuffix(instruction).rstrip(), [instruction]
     text, appendix = _without_appendix(text)
     text, label = _without_label(text)
     whole, behind = cut_instruction(text)
-    found = split_choices(whole)
+    found = split_choices(whole, numbered=numbered)
     if found is None:
         return Question(whole, whole, {}, _joined(label, behind, *said, appendix))
     asked, before = cut_instruction(found.before)

@@ -15,12 +15,13 @@ from cof_agent.data import own
 from cof_agent.data.boxes import form_named
 from cof_agent.data.columns import Columns
 from cof_agent.data.containers import Container, find
+from cof_agent.data.folders import archives
 from cof_agent.data.image_files import ImageFiles
 from cof_agent.data.images import references
 from cof_agent.data.items import gathered
 from cof_agent.data.rows import Row
 from cof_agent.data.understanding import understand
-from cof_agent.data.unusable import HINTS, Tally, write_left_out
+from cof_agent.data.unusable import HINTS, IMAGE_MISSING, Tally, write_left_out
 from cof_agent.errors import InputError
 from cof_agent.trajectory import Sample
 
@@ -112,7 +113,8 @@ def read(
     """
     source = find(str(spec), split)
     keep = Path(keep_images) if keep_images is not None else None
-    files = ImageFiles(source.folders(Path(images) if images is not None else None), keep, download=download)
+    folders = source.folders(Path(images) if images is not None else None)
+    files = ImageFiles(folders, keep, download=download, moved=images is not None)
     form = form_named(boxes) if boxes not in (None, NO_BOXES) else None
     mapped = Columns(columns or {})
     tally = Tally(notes=list(source.notes))
@@ -121,6 +123,8 @@ def read(
     else:
         items = gathered(source, files, mapped, limit, write, tally)
         samples = understand(items, source.name, form, boxes != NO_BOXES, tally)
+    if IMAGE_MISSING in tally.reasons and source.root is not None and (packed := archives(source.root)):
+        tally.notes.append(f"images may be in {packed}: unpack what is packed")
     samples = samples[:limit] if source.ours else _with_ids(samples[:limit])
     found = Reading(source.name, samples, tally)
     if strict and tally.left_out:
@@ -137,7 +141,8 @@ def _nothing(found: Reading) -> str:
         return f"{found.name} holds no samples."
     first = found.tally.left_out[0]
     detail = f" ({first.detail})" if first.detail else ""
-    hint = f"; {HINTS[first.reason]}" if first.reason in HINTS else ""
+    hints = [HINTS[first.reason]] if first.reason in HINTS else []
+    hint = "; ".join(["", *hints, *found.tally.notes])
     return f"{told(found)}: row {first.row}: {first.reason}{detail}{hint}."
 
 

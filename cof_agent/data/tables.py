@@ -57,14 +57,12 @@ def arrow_rows(path: Path) -> Iterator[Values]:
 
 def batch_rows(batches: Iterable[Any], metadata: dict[bytes, bytes] | None) -> Iterator[Values]:
     """The rows of Arrow batches. Classes that `datasets` describes in the schema's `metadata` are replaced by their names."""
-    classes = _class_names(metadata or {})
+    classes = _classes(metadata or {})
     for batch in batches:
         rows = max(1, min(_MOST_ROWS, batch.num_rows * _BATCH_BYTES // max(1, batch.nbytes)))
         for start in range(0, batch.num_rows, rows):
             for values in batch.slice(start, rows).to_pylist():
-                for column, names in classes.items():
-                    values[column] = _named(values.get(column), names)
-                yield values
+                yield _named(values, classes) if classes else values
 
 
 def _pyarrow(path: Path) -> Any:
@@ -81,18 +79,32 @@ def _batch_size(metadata: Any) -> int:
     return int(max(1, min(_MOST_ROWS, _BATCH_BYTES * metadata.num_rows // max(1, total))))
 
 
-def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
-    """The names of the classes of each column that `datasets` keeps as numbers."""
+def _classes(metadata: dict[bytes, bytes]) -> Any:
+    """Where `datasets` keeps classes as numbers: their names, in objects by field; None where it keeps none."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        found = {name: feature for name, feature in features.items() if isinstance(feature, dict)}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
-    return {name: one["names"] for name, one in found.items() if one.get("_type") == "ClassLabel" and one.get("names")}
+        return _classes_in(json.loads(metadata[b"huggingface"])["info"]["features"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
-def _named(value: Any, names: list[str]) -> Any:
-    """The name of a class; None for -1, which stands for an unknown one."""
-    if not isinstance(value, int):
+def _classes_in(feature: Any) -> Any:
+    if isinstance(feature, list):  # how older versions describe a list
+        return _classes_in(feature[0]) if len(feature) == 1 else None
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") == "ClassLabel":
+        return feature.get("names") or None
+    if "feature" in feature and "_type" in feature:
+        return _classes_in(feature["feature"])
+    return {name: found for name, inner in feature.items() if (found := _classes_in(inner))} or None
+
+
+def _named(value: Any, classes: Any) -> Any:
+    """A value with the names of its classes; None for -1, which stands for an unknown one."""
+    if isinstance(value, list):
+        return [_named(one, classes) for one in value]
+    if isinstance(value, dict) and isinstance(classes, dict):
+        return value | {name: _named(value[name], inner) for name, inner in classes.items() if name in value}
+    if not isinstance(value, int) or not isinstance(classes, list):
         return value
-    return names[value] if 0 <= value < len(names) else None
+    return classes[value] if 0 <= value < len(classes) else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from cof_agent.data.answers import READINGS, Reading, Truth, agreed, right_keys, understood
 from cof_agent.data.boxes import Form, Written, in_pixels, recognised, written
-from cof_agent.data.choices import Choices, choices_of
+from cof_agent.data.choices import Choices, are_numbered, choices_of
 from cof_agent.data.forms import LOCATE
 from cof_agent.data.items import Item
 from cof_agent.data.nested import is_missing
@@ -66,7 +66,8 @@ def understand(
     """
     items = _as_expressions(items)
     instruction = common_instruction([item.draft.question for item in items])
-    parts = [_attempt(tally, item, lambda item=item: _understood(item, instruction)) for item in items]  # type: ignore[misc]
+    numbered = are_numbered([item.draft.question for item in items if not is_missing(item.draft.answer)])
+    parts = [_attempt(tally, item, lambda item=item: _understood(item, instruction, numbered)) for item in items]  # type: ignore[misc]
     found = [part for part in parts if part is not None]
     made = _Set(found, where, box_form, with_boxes, tally)
     samples = [_attempt(tally, one.item, lambda one=one: made.sample(one)) for one in found if one.item.wanted]  # type: ignore[misc]
@@ -101,8 +102,8 @@ def _expressions(item: Item) -> list[Item]:
     ]
 
 
-def _understood(item: Item, instruction: str) -> Understood:
-    question = _question(item, instruction)
+def _understood(item: Item, instruction: str, numbered: bool) -> Understood:
+    question = _question(item, instruction, numbered)
     if not question.text:
         raise Unusable(NO_QUESTION, "nothing but marks of images")
     choices, question = _choices(item, question)
@@ -129,15 +130,15 @@ def _asks_for_box(text: str) -> bool:
     return any(word in lower for word in _BOX_WORDS) and _ASKS_FOR_BOX.search(text) is not None
 
 
-def _question(item: Item, instruction: str) -> Question:
+def _question(item: Item, instruction: str, numbered: bool) -> Question:
     """The parts of a question. What a set's own prompt says behind it is searched for choices, and is else an instruction."""
     asked, prompt = item.draft.question, item.draft.prompt
     if not prompt or prompt == asked:
-        return parse(asked, instruction)
+        return parse(asked, instruction, numbered=numbered)
     _, inside, behind = prompt.partition(asked)
     if not inside:  # another question than the one that the set asks
-        return parse(prompt, instruction)
-    found = parse(asked, instruction)
+        return parse(prompt, instruction, numbered=numbered)
+    found = parse(asked, instruction, numbered=numbered)
     if not found.choices and (full := parse(asked + behind)).choices:
         return Question(found.text, full.whole, full.choices, full.instruction)
     told = "\n".join(text for text in (found.instruction, behind.strip()) if text)

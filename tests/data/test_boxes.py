@@ -90,7 +90,7 @@ def test_keys_say_what_a_box_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "found", [[1, 2, 3], "text", [1, 2, 3, float("nan")], ["a", 2, 3, 4], {"left": 1}, [[1, 2], [3, 4]], 7]
+    "found", [[1, 2, 3], "text", [1, 2, 3, float("nan")], ["a", 2, 3, 4], {"left": 1}, [[1, 2], [3, 4, 5]], 7]
 )
 def test_what_is_no_box(found: Any) -> None:
     with pytest.raises(Unusable, match="box is not four numbers"):

@@ -53,6 +53,8 @@ def understood(raw: Any, choices: Choices, *, asks_for_box: bool = False) -> Tru
     """
     if is_missing(raw):
         return Truth()
+    if choices and (flagged := _flagged(raw, choices)):
+        return Truth([[choices[key]] for key in flagged], {"text": flagged})
     if not choices and (box := box_in(raw, asks_for_box)) is not None:
         return Truth(forms=[[str(list(box))]], box=box)
     forms, people = _forms(raw)
@@ -62,6 +64,12 @@ def understood(raw: Any, choices: Choices, *, asks_for_box: bool = False) -> Tru
     if not picks:
         raise Unusable(NOT_A_CHOICE, " | ".join(text for ways in forms for text in ways))
     return Truth(forms, picks)
+
+
+def _flagged(raw: Any, choices: Choices) -> tuple[str, ...]:
+    """The keys of the choices that a list with a 0 or a 1 for each of them says are right; none where it is another list."""
+    flags = isinstance(raw, list | tuple) and len(raw) == len(choices) > 1 and all(one in (0, 1) for one in raw)
+    return tuple(key for key, one in zip(choices, raw, strict=True) if one) if flags else ()
 
 
 def agreed(truths: Iterable[Truth]) -> tuple[Reading, ...]:
@@ -96,7 +104,7 @@ def _forms(raw: Any) -> tuple[list[Forms], bool]:
 
 def _inside(held: Mapping[str, Any]) -> Any:
     """The answer in an object: `{"text": [...]}` of SQuAD's form, `{"answer": ..., "answer_confidence": ...}` of VQA's."""
-    names = ("answer", "ground_truth", "text", "value", "label")
+    names = ("answer", "ground_truth", "target", "text", "value", "label", "key", "letter")
     return next((held[name] for name in names if not is_missing(held.get(name))), None)
 
 

@@ -179,6 +179,13 @@ def recognised(boxes: Sequence[Written], where: str, *, coco: bool = False) -> F
     return Form(unit, _order(free, unit, where, coco) if free else "xyxy")
 
 
+def may_be_sizes(boxes: Sequence[Written], form: Form) -> bool:
+    """Whether boxes that are read as corners are so few that they may as well be a corner with width and height."""
+    free = [one for one in boxes if one.order is None]
+    few = 0 < len({one.numbers for one in free}) < ENOUGH
+    return few and form.order == "xyxy" and all(_fits(one, form.unit, "xywh") for one in free)
+
+
 def _refused(where: str, what: str) -> InputError:
     return InputError(
         f"the boxes of {where} {what}; say what they are with --boxes, one of {', '.join(FORMS)}, or none."

@@ -74,6 +74,7 @@ def _text(option: Any) -> str:
 
 
 _KEY_NAMES = ("label", "key", "id", "letter", "index", "option")
+_FLAG_NAMES = ("is_correct", "correct", "isCorrect", "is_answer", "right")
 _TEXT_NAMES = ("text", "value", "content", "option", "choice", "answer")
 
 
@@ -96,6 +97,15 @@ def choices_of(found: Any) -> Choices:
     if len(made) < 2 and not is_missing(found):
         raise Unusable(BAD_CHOICES, found)
     return made
+
+
+def flags_of(found: Any) -> list[bool] | None:
+    """Which choices are right, where each is an object that says so."""
+    found = unpacked(found)
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        return None
+    name = next((name for name in _FLAG_NAMES if found and all(isinstance(one.get(name), bool) for one in found)), None)
+    return None if name is None else [one[name] for one in found]
 
 
 def _pieces(text: str) -> list[str]:
@@ -158,7 +168,7 @@ _BEGINNINGS = [
     (style.replace("\\", "").format(letters[0]), style, letters)
     for letters in (ascii_uppercase, ascii_lowercase)
     for style in _STYLES
-    if letters is ascii_uppercase or style in (r"\({}\)", "（{}）")
+    if letters is ascii_uppercase or style in (r"\({}\)", "（{}）", r"{}\.", r"{}\)")
 ]
 """How the first choice may be marked, the style of that mark, and the letters of the others."""
 _NUMBERED = [("\n(1)", r"\({}\)", _NUMBERS), ("\n1.", r"{}\.", _NUMBERS), ("\n1)", r"{}\)", _NUMBERS)]

@@ -31,7 +31,19 @@ def _words(*names: str) -> tuple[Words, ...]:
 NAMES: dict[str, tuple[Words, ...]] = {
     "id": _words("id", "question id", "qid", "index", "idx", "pid", "doc id", "sample id", "uid"),
     "question": _words(
-        "question", "problem", "query", "question text", "text", "q", "prompt", "instruction", "input", "user prompt"
+        *(
+            "question",
+            "problem",
+            "query",
+            "question text",
+            "text",
+            "q",
+            "prompt",
+            "instruction",
+            "input",
+            "user prompt",
+        ),
+        *("user", "human"),
     ),
     "answer": _words(
         "correct answer",
@@ -58,7 +70,13 @@ NAMES: dict[str, tuple[Words, ...]] = {
         "groundtruth complete",
         "completion",
         "chosen",
+        "gold",
+        "gold answer",
+        "expected answer",
+        "reference",
+        "assistant",
     ),
+    "flags": _words("labels", "correct", "is correct"),
     "choices": _words("choices", "options", "multi choice options", "answer choices", "candidates", "option"),
     "boxes": _words("boxes", "bboxs", "bboxes", "bbox", "box", "bbox 2 d", "target instances", "gt bbox", "gt boxes"),
     "category": _words("category", "sub task", "task"),
@@ -110,6 +128,12 @@ def ranked(names: tuple[str, ...], field: str) -> tuple[str, ...]:
     ends = _ENDS.get(field, set())
     rest = [name for name in names if name not in whole and (found := words(name)) and found[-1] in ends]
     return (*whole, *(name for name in rest if is_asked(name)))
+
+
+def asks(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a question, itself or in a list of objects."""
+    inside = (value[0] for value in row.values() if isinstance(value, list) and value and isinstance(value[0], dict))
+    return any(is_named(name, "question") for one in (row, *inside) for name in one)
 
 
 def is_asked(name: str) -> bool:

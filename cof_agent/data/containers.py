@@ -112,6 +112,8 @@ def _kind(head: bytes, path: Path) -> Kind:
         return "parquet"
     if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
         return "arrow"
+    if path.suffix.lower() in (".xlsx", ".ods"):
+        raise InputError(f"{path} is a spreadsheet; save it as CSV.")
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path} is an archive; unpack it.")
     if head.startswith(LFS):

@@ -32,7 +32,8 @@ _ROLES = {
     "ipython": "tool",
 }
 _ROLE_KEYS, _TEXT_KEYS = ("role", "from"), ("content", "value", "text")
-_IMAGE_KEYS = ("image", "image_url", "url", "path")
+_IMAGE_KEYS = ("image", "image_url", "url", "path", "source")
+_TEXT_TYPES = (None, "text", "input_text", "output_text")
 
 # What an assistant writes when it asks to see more, in the published sets, and how it marks its answer.
 _CALL = re.compile(r"<tool_call>|<code>|<grounding>|<function=")
@@ -180,7 +181,7 @@ def _part(part: dict[str, Any] | str) -> tuple[str, Any]:
     """The text of a part of a message, and the image that it names, if it names one."""
     if isinstance(part, str):
         return part, None
-    if isinstance(part.get("text"), str) and part.get("type") in (None, "text"):
+    if isinstance(part.get("text"), str) and part.get("type") in _TEXT_TYPES:
         return part["text"], None
     image = next((part[key] for key in _IMAGE_KEYS if not is_missing(part.get(key))), None)
     is_image = image is not None or str(part.get("type", "")).startswith("image")

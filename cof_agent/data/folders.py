@@ -50,7 +50,7 @@ _NOT_DATA = {
 }
 _SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 _SPLIT = re.compile(r"(?:train|val|valid|validation|dev|test)(?:ing)?(?:[A-C]|mini|dev|std|\d{4})?", re.IGNORECASE)
-_ARCHIVE = re.compile(r"\.(?:zip|tar|tgz|tar\.gz|7z|rar)(?:\.?\d+)?\Z", re.IGNORECASE)
+_ARCHIVE = re.compile(r"\.(?:zst|bz2|xz|zip|tar|tgz|tar\.gz|7z|rar)(?:\.?\d+)?\Z", re.IGNORECASE)
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
@@ -156,7 +156,9 @@ def _by_names(folder: Path, split: str | None) -> Chosen:
             raise InputError(f"{folder} has no split {split}; it has {known}.")
     other = [str(path.relative_to(folder)) for path in every if path not in files]
     names = f"{', '.join(other[:5])}{f' and {len(other) - 5} more' if len(other) > 5 else ''}"
-    return Chosen(tuple(files), (*_missing_parts(files), *([f"not read: {names}"] if other else [])))
+    parents = sorted({str(path.parent.relative_to(folder)) for path in files})
+    together = [f"read together: files of {len(parents)} folders, {', '.join(parents[:5])}"] if len(parents) > 1 else []
+    return Chosen(tuple(files), (*_missing_parts(files), *together, *([f"not read: {names}"] if other else [])))
 
 
 def archives(folder: Path) -> str:

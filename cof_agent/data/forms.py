@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes
-from cof_agent.data.choices import choice_columns
+from cof_agent.data.choices import choice_columns, flags_of
 from cof_agent.data.columns import Columns, is_asked, is_named, words
 from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_video, references
@@ -188,6 +188,9 @@ class _Row:
         if any(_PLACEHOLDER.search(text) for text in (question, answer) if isinstance(text, str)):
             raise Unusable(PLACEHOLDER, question)
         id = self._find("id", _is_plain)
+        choices = self.choices or self._find("choices", _is_listing) or self._answers_to_choose_from(answer)
+        if answer is None and choices is not None:
+            answer = flags_of(choices) or self._find("flags", lambda value: isinstance(value, list))
         metadata = {name: self._text(name) for name in ("category", "subcategory", "dataset")}
         hint = self._text("hint")
         return Draft(
@@ -196,7 +199,7 @@ class _Row:
             answer=answer,
             image=image,
             prompt=prompt,
-            choices=self.choices or self._find("choices", _is_listing) or self._answers_to_choose_from(answer),
+            choices=choices,
             boxes=self._boxes(image),
             regions=self.values.get("regions") if "<region" in question else None,
             metadata={name: value for name, value in metadata.items() if value is not None},

@@ -217,7 +217,7 @@ def images_in(row: Mapping[str, Any]) -> list[Reference]:
         return _by_id(row)
     if len(found) == 1:
         return found[0][4]
-    _, _, _, best, images = min(found, key=lambda one: one[:3])
+    _, _, _, best, images = min(found, key=lambda one: (*one[:2], one[4][0].kind == "url", one[2]))
     numbered = [
         (name, refs)
         for _, _, _, name, refs in found

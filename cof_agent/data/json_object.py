@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cof_agent.data.columns import is_named
+from cof_agent.data.columns import asks, is_named
 from cof_agent.data.conversations import is_conversation
 from cof_agent.errors import InputError
 
@@ -16,6 +16,9 @@ _TABLES_BESIDE = (
     "licenses",
     "features",
 )  # lists that rows refer to, and no rows, as in COCO's form
+
+
+_QUESTION_ID = "question_id"
 
 
 def rows_in(top: Any, path: Path) -> Iterator[Any]:
@@ -29,7 +32,8 @@ def rows_in(top: Any, path: Path) -> Iterator[Any]:
         yield top
         return
     lists = {name: value for name, value in top.items() if _is_list_of_rows(value)}
-    rows = {name: value for name, value in lists.items() if name not in _TABLES_BESIDE} or lists
+    rows = {name: value for name, value in lists.items() if name not in _TABLES_BESIDE}
+    rows = _with_truths(rows) or {name: value for name, value in lists.items() if asks(value[0])} or rows or lists
     if len(rows) > 1:
         raise InputError(
             f"{path} holds several lists of rows ({', '.join(rows)}); write the one that is meant to a file."
@@ -43,6 +47,15 @@ def rows_in(top: Any, path: Path) -> Iterator[Any]:
         yield from (dict(zip(top, values, strict=True)) for values in zip(*top.values(), strict=True))
     else:
         yield top
+
+
+def _with_truths(lists: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The rows of VQA's form: a list of questions and a list of their answers, each with the same ids; none for another form."""
+    if len(lists) != 2 or not all(_QUESTION_ID in rows[0] for rows in lists.values()):
+        return {}
+    questions, truths = sorted(lists.values(), key=lambda rows: not asks(rows[0]))
+    by_id = {row[_QUESTION_ID]: row for row in truths if isinstance(row, dict) and _QUESTION_ID in row}
+    return {"questions": [by_id.get(row.get(_QUESTION_ID), {}) | row for row in questions if isinstance(row, dict)]}
 
 
 def _is_row(top: dict[str, Any]) -> bool:

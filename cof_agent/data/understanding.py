@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cof_agent.data.answers import READINGS, Reading, Truth, agreed, right_keys, understood
-from cof_agent.data.boxes import Form, Written, in_pixels, recognised, written
+from cof_agent.data.boxes import Form, Written, in_pixels, may_be_sizes, recognised, written
 from cof_agent.data.choices import Choices, are_numbered, choices_of
 from cof_agent.data.forms import LOCATE
 from cof_agent.data.items import Item
@@ -166,13 +166,15 @@ class _Set:
         self.tally = tally
         self.readings = agreed(one.truth for one in found)
         self.has_answers = any(one.truth.forms or one.answer_box for one in found)
+        self.asked = bool(found)
         self.counted: set[Reading] = set()
         self.dropped = 0
-        coco = bool(found) and all(one.item.draft.coco for one in found)
+        coco = self.asked and all(one.item.draft.coco for one in found)
         beside = [box for one in found if one.answer_box is None for box in one.item.boxes] if with_boxes else []
         answers = [one.answer_box for one in found if one.answer_box is not None]
         self.form = form or (recognised(beside, where, coco=coco) if beside else None)
         self.answer_form = form or (recognised(answers, where, coco=coco) if answers else None)
+        self.unsure = form is None and may_be_sizes(beside, self.form or Form())
 
     def sample(self, one: Understood) -> Sample:
         """Raises: Unusable: if it has no answer, where others have one, or its parts do not fit each other."""
@@ -239,6 +241,12 @@ class _Set:
         for form, what in ((self.form, "boxes"), (self.answer_form, "boxes that are answers")):
             if form is not None and form != Form():
                 self.tally.notes.append(f"{what} are read as {form}")
+        if self.asked and not self.has_answers:
+            self.tally.notes.append("no answer is known; --column answer=NAME names its column, if there is one")
+        if self.unsure:
+            self.tally.notes.append(
+                f"boxes are read as {self.form}; they are few, and --boxes {(self.form or Form()).unit}-xywh would fit, too"
+            )
         if self.dropped:
             self.tally.notes.append(f"{self.dropped} boxes lie outside their images and are passed over")
         numbers = [reading for reading in READINGS[2:] if reading in self.counted]

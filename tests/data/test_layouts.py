@@ -8,30 +8,81 @@ import pytest
 
 from cof_agent import scoring
 from cof_agent.data.samples import read
+from cof_agent.errors import InputError
 from cof_agent.geometry import Box
-from tests.data import layouts
+from tests.data import layouts, variants
+from tests.data.layouts import LAYOUTS
 
 pytest.importorskip("pyarrow")
 
 
-@pytest.mark.parametrize("name", layouts.LAYOUTS)
-def test_each_layout_gives_its_truth(name: str, tmp_path: Path) -> None:
-    (tmp_path / "set").mkdir()
-    found = read(layouts.LAYOUTS[name](tmp_path / "set"), keep_images=tmp_path / "kept")
+def _check(name: str, spec: Path, keep: Path, *, choices: bool, boxes: bool) -> None:
+    """The truth of the three rows: question, answer, image; and no more choices and boxes than were written."""
+    found = read(spec, keep_images=keep)
     samples = found.samples
-    assert found.tally.rows == 3 and not found.tally.left_out
-    assert [sample.question for sample in samples] == list(layouts.QUESTIONS)
-    assert [sample.answers[0] for sample in samples] == list(layouts.ANSWERS)
-    assert [Path(sample.image).read_bytes() for sample in samples] == [layouts.picture(n) for n in range(3)]
-    assert all(scoring.matches(sample.answers[0], sample) for sample in samples)
-    assert len({sample.id for sample in samples}) == 3
-    for sample, choices in zip(samples, layouts.CHOICES, strict=True):
-        assert set(sample.choices) == (set(choices) if name in layouts.WITH_CHOICES else set())
-        if name in layouts.WITH_BOXES:
-            (box,) = sample.boxes
-            assert list(box) == pytest.approx(layouts.BOX)
-        else:
-            assert sample.boxes == ()
+    assert found.tally.rows == 3 and not found.tally.left_out, name
+    assert [sample.question for sample in samples] == list(layouts.QUESTIONS), name
+    assert [sample.answers[0] for sample in samples] == list(layouts.ANSWERS), name
+    assert [Path(sample.image).read_bytes() for sample in samples] == [layouts.picture(n) for n in range(3)], name
+    assert all(scoring.matches(sample.answers[0], sample) for sample in samples), name
+    assert len({sample.id for sample in samples}) == 3, name
+    for sample, written in zip(samples, layouts.CHOICES, strict=True):
+        assert set(sample.choices) == (set(written) if choices else set()), name
+        assert [pytest.approx(list(box)) for box in sample.boxes] == ([list(layouts.BOX)] if boxes else []), name
+
+
+def test_each_layout_gives_its_truth(tmp_path: Path) -> None:
+    written = [
+        *((name, write, name in layouts.WITH_CHOICES, name in layouts.WITH_BOXES) for name, write in LAYOUTS.items()),
+        *((name, write, False, False) for name, write in variants.VARIANTS.items()),
+        *((name, write, True, False) for name, write in variants.CHOSEN.items()),
+        *((name, write, False, True) for name, write in variants.BOXED.items()),
+    ]
+    for name, write, choices, boxes in written:
+        folder = tmp_path / name
+        folder.mkdir()
+        _check(name, write(folder), tmp_path / "kept", choices=choices, boxes=boxes)
+
+
+def test_what_cannot_be_read_is_refused_by_its_name(tmp_path: Path) -> None:
+    for name, (write, said) in variants.REFUSED.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        with pytest.raises(InputError, match=said):
+            read(write(folder), keep_images=tmp_path / "kept")
+
+
+def test_images_of_paths_on_another_machine_lie_where_the_user_says(tmp_path: Path) -> None:
+    names = layouts.pictures(tmp_path)
+    for author in ("/home/author/sets/", "C:\\sets\\"):
+        rows = layouts.rows(lambda n: {"image": author + names[n], "question": layouts.QUESTIONS[n], "answer": "x"})  # noqa: B023
+        found = read(layouts.as_json(tmp_path / "rows.json", rows), images=tmp_path).samples
+        assert [sample.image for sample in found] == [str(tmp_path / name) for name in names]
+
+
+def test_one_file_has_no_splits(tmp_path: Path) -> None:
+    spec = layouts.easyr1(tmp_path)
+    with pytest.raises(InputError, match="--split test .* is one file"):
+        read(spec, split="test", keep_images=tmp_path / "kept")
+    moved = spec.rename(tmp_path / "validation.parquet")
+    assert len(read(moved, split="val", keep_images=tmp_path / "kept").samples) == 3
+
+
+def test_a_few_boxes_that_fit_two_forms_are_told(tmp_path: Path) -> None:
+    names = layouts.pictures(tmp_path)
+    rows = layouts.rows(
+        lambda n: {"image": names[n], "question": layouts.QUESTIONS[n], "answer": "x", "bbox": [10, 20, 90, 60]}
+    )
+    assert any("pixels-xywh would fit" in note for note in read(layouts.as_json(tmp_path / "r.json", rows)).tally.notes)
+
+
+def test_a_set_without_answers_says_so(tmp_path: Path) -> None:
+    names = layouts.pictures(tmp_path)
+    rows = layouts.rows(lambda n: {"image": names[n], "question": layouts.QUESTIONS[n], "said": layouts.ANSWERS[n]})
+    spec = layouts.as_json(tmp_path / "r.json", rows)
+    assert any("no answer is known" in note for note in read(spec).tally.notes)
+    found = read(spec, columns={"answer": "said"})
+    assert not found.tally.notes and found.samples[0].answers == (layouts.ANSWERS[0],)
 
 
 def test_what_a_set_says_about_answering_is_kept_apart(tmp_path: Path) -> None:

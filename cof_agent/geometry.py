@@ -273,7 +273,8 @@ def smart_resize(size: Size, *, grid: int, min_pixels: int, max_pixels: int) -> 
     The rule of the Qwen2-VL processors (transformers `smart_resize`, qwen-vl-utils `smart_resize`). They refuse
     an aspect ratio above 200; here such an image is shown distorted to at most that ratio instead, so that a
     1 x 40,000 strip still has a view. The result is a fixed point: a processor with the same limits changes
-    nothing, if the limits leave room for the grid (`max_pixels` at least four times `min_pixels`, as in practice).
+    nothing. Where the limits leave no room on the grid for this shape (they are less than a factor of four apart), the
+    area is at least `min_pixels`, which is the model's own, and above `max_pixels`, which a user may have lowered.
 
     Raises:
         ValueError: if the limits contradict each other or have no room for one grid cell.
@@ -296,4 +297,8 @@ def smart_resize(size: Size, *, grid: int, min_pixels: int, max_pixels: int) -> 
         w = min(w, 200 * h, max_pixels // h // grid * grid)
     else:
         h = min(h, 200 * w, max_pixels // w // grid * grid)
+    if w * h < min_pixels and max_pixels < 4 * min_pixels:
+        scale = math.sqrt(min_pixels / (width * height))
+        least = Size(max(1, round(width * scale)), max(1, round(height * scale)))
+        return smart_resize(least, grid=grid, min_pixels=min_pixels, max_pixels=4 * min_pixels)
     return Size(w, h)

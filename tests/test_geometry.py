@@ -245,6 +245,15 @@ class TestSmartResize:
         shown = smart_resize(size, grid=28, min_pixels=3136, max_pixels=12_845_056)
         assert transformers_resize(shown.height, shown.width, 28, 3136, 12_845_056) == (shown.height, shown.width)
 
+    @given(sizes, st.integers(28, 150), grids)
+    @settings(deadline=None, max_examples=250)
+    def test_a_processor_enlarges_nothing_however_small_the_largest_area(self, size: Size, side: int, grid: int) -> None:
+        least = 4 * grid**2
+        shown = smart_resize(size, grid=grid, min_pixels=least, max_pixels=max(least, side**2))
+        fixed = (shown.height, shown.width)
+        assert transformers_resize(*fixed, grid, least, 1280 * grid**2) == fixed
+        assert least <= shown.area <= 4 * max(least, side**2)
+
     @pytest.mark.parametrize(("low", "high"), [(0, 10_000), (20_000, 10_000), (1, 783)])
     def test_impossible_limits_are_refused(self, low: int, high: int) -> None:
         with pytest.raises(ValueError, match="pixel limits"):

@@ -20,6 +20,7 @@ from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_video
 from cof_agent.data.nested import is_missing, unpacked, with_objects
 from cof_agent.data.questions import images_named_in, marks
 from cof_agent.data.unusable import (
+    BAD_CHOICES,
     NO_IMAGE,
     NO_OBJECT,
     NO_QUESTION,
@@ -188,7 +189,7 @@ class _Row:
         if any(_PLACEHOLDER.search(text) for text in (question, answer) if isinstance(text, str)):
             raise Unusable(PLACEHOLDER, question)
         id = self._find("id", _is_plain)
-        choices = self.choices or self._find("choices", _is_listing) or self._answers_to_choose_from(answer)
+        choices = self.choices or self._listed() or self._answers_to_choose_from(answer)
         if answer is None and choices is not None:
             answer = flags_of(choices) or self._find("flags", lambda value: isinstance(value, list))
         metadata = {name: self._text(name) for name in ("category", "subcategory", "dataset")}
@@ -205,6 +206,19 @@ class _Row:
             metadata={name: value for name, value in metadata.items() if value is not None},
             coco=not _COCO.isdisjoint(self.values),
         )
+
+    def _listed(self) -> Any:
+        """What a column of choices holds; None where there is none.
+
+        Raises:
+            Unusable: if a column of that name holds a number or a truth value.
+        """
+        for path, value in self.fields.candidates("choices"):
+            if _is_listing(value):
+                return value
+            if "choices" in self.fields.given or is_named(path.rpartition(".")[2], "choices"):  # `num_choices` is none
+                raise Unusable(BAD_CHOICES, value)
+        return None
 
     def _answers_to_choose_from(self, answer: Any) -> list[Any] | None:
         """A column of answers that another column chooses the right one from."""

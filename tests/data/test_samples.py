@@ -108,6 +108,9 @@ def test_boxes_of_our_own_are_in_pixels(here: Path) -> None:
         (row(choices=["red", "blue"], answer="A. blue"), "answer names two different choices"),
         (row(question="Which?\nA. red\nB. blue", answer="E"), "answer is none of the choices"),
         (row(choices="red"), "choices cannot be read"),
+        (row(choices=5), "choices cannot be read"),
+        (row(options=True), "choices cannot be read"),
+        (row(extra_info={"options": 2.5}), "choices cannot be read"),
         (row(bbox=[1, 2, 3]), "box is not four numbers"),
         (row(question="<region1>?"), "question and regions do not fit"),
         ("text", "not an object with named fields"),
@@ -327,6 +330,11 @@ def test_a_value_that_breaks_arithmetic_costs_its_own_row(here: Path, name: str,
     write_left_out(here / "left_out.jsonl", found.tally.left_out)
     with pytest.raises(InputError, match=f"{reason}.*the first is row 2 of .*{name}"):
         read(here / name, strict=True)
+
+
+def test_a_count_of_choices_is_no_list_of_them(here: Path) -> None:
+    spec = rows(here, row(num_choices=4), row(num_options=2, options=["left", "right"]))
+    assert [sample.choices for sample in read(spec).samples] == [(), ("left", "right")]
 
 
 def test_choices_of_our_own_layout_are_a_list(here: Path) -> None:

@@ -168,7 +168,7 @@ class Agent:
 
     def _warn(self, samples: Sequence[Sample]) -> None:
         """Warns where nano is asked about pictures that it does not know; the records are marked, too."""
-        if (sentence := warning_for(self.config.model, samples)) is not None:
+        if (sentence := warning_for(self.policy.name, samples)) is not None:
             warnings.warn(sentence, UnknownPicture, stacklevel=2)
 
     def context(self, episode: Episode) -> Context:
@@ -183,7 +183,7 @@ class Agent:
             details=self._way.details,
             play=episode.play,
             shuffle_seed=episode.shuffle_seed,
-            warning=warning_of(self.config.model, episode.sample),
+            warning=warning_of(self.policy.name, episode.sample),
             retries=self._retries,
         )
 

@@ -5,6 +5,7 @@ The same command goes on after an interruption, with the same samples and the sa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.import_utils import is_vllm_available
 
 from cof_agent.backends.load import load, split_spec
+from cof_agent.backends.scenes_only import warning_for
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
+from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
 from cof_agent.training.command import explained
@@ -29,6 +32,8 @@ from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.settings import Settings, parse
 from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
+
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -111,6 +116,9 @@ def episodes_of(settings: Settings) -> list[Episode]:
             f"{run.data} has {len(samples)} samples with a known answer, but {prompts} are played at once, each "
             f"{training.num_generations} times; take more samples, or lower gradient_accumulation_steps."
         )
+    from_nano = settings.model_path == str(WEIGHTS)
+    if from_nano and training.process_index == 0 and (sentence := warning_for(NANO, samples)):
+        _log.warning("%s", sentence)
     return drawn(samples, run.resolutions, training.seed)
 
 

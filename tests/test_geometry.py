@@ -247,7 +247,9 @@ class TestSmartResize:
 
     @given(sizes, st.integers(28, 150), grids)
     @settings(deadline=None, max_examples=250)
-    def test_a_processor_enlarges_nothing_however_small_the_largest_area(self, size: Size, side: int, grid: int) -> None:
+    def test_a_processor_enlarges_nothing_however_small_the_largest_area(
+        self, size: Size, side: int, grid: int
+    ) -> None:
         least = 4 * grid**2
         shown = smart_resize(size, grid=grid, min_pixels=least, max_pixels=max(least, side**2))
         fixed = (shown.height, shown.width)

@@ -19,6 +19,9 @@ INSTEAD = (
     f"Ask another model: --model {EXAMPLE} (about 16 GB, downloaded from the hub when it is first used), or "
     "--model openai:NAME --base-url URL for a model that is served."
 )
+IN_TRAINING = f"{NANO} in training"
+"""What a policy is called that training began as nano."""
+
 UNRELIABLE = f"{KNOWS}, and this picture is none of them, so that the answer means nothing. {INSTEAD}"
 
 
@@ -26,14 +29,14 @@ class UnknownPicture(UserWarning):
     """nano is asked about a picture that is no drawn scene."""
 
 
-def warning_of(model: str, sample: Sample) -> str | None:
-    """The sentence that marks an answer of this model to this sample as unreliable; None where it is not known to be."""
-    return None if model != NANO or is_scene(sample) else UNRELIABLE
+def warning_of(policy: str, sample: Sample) -> str | None:
+    """The sentence that marks an answer of the policy of this name as unreliable; None where it is not known to be."""
+    return None if policy not in (NANO, IN_TRAINING) or is_scene(sample) else UNRELIABLE
 
 
-def warning_for(model: str, samples: Sequence[Sample]) -> str | None:
+def warning_for(policy: str, samples: Sequence[Sample]) -> str | None:
     """As `warning_of`, for many samples at once."""
-    unknown = sum(warning_of(model, sample) is not None for sample in samples)
+    unknown = sum(warning_of(policy, sample) is not None for sample in samples)
     if not unknown:
         return None
     if len(samples) == 1:

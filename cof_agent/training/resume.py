@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerState
+from transformers import TrainerCallback
 
 from cof_agent.output.files import write_atomic
 from cof_agent.training.settings import Settings, write_record
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
+    from transformers import TrainerState, TrainingArguments
 
     from cof_agent.training.trainer import ZoomTrainer
 
@@ -45,6 +45,19 @@ def says_finished(training: TrainingArguments) -> bool:
     return True
 
 
+class _Reached(Exception):
+    """The checkpoint that was loaded is as far as the settings ask for."""
+
+
+class _StopWhereReached(TrainerCallback):
+    """Ends a training before its first step, where none is left: the Trainer looks after a step only."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+        """See `TrainerCallback`; the weights of the checkpoint are loaded by now, those of DeepSpeed and FSDP, too."""
+        if _reached({"global_step": state.global_step, "epoch": state.epoch}, args):
+            raise _Reached
+
+
 def train_and_save(trainer: ZoomTrainer, settings: Settings) -> None:
     """Trains from where an earlier run was interrupted, if it was, and writes the model with its record and card.
 
@@ -56,15 +69,12 @@ def train_and_save(trainer: ZoomTrainer, settings: Settings) -> None:
     if trainer.is_world_process_zero():
         write_record(settings)
         (output / FINISHED).unlink(missing_ok=True)
-    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled  # whose checkpoints only a training can load
-    state = _read(Path(checkpoint) / "trainer_state.json") if checkpoint is not None else None
-    if checkpoint is not None and state is not None and _reached(state, training) and not sharded:
-        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        trainer._load_from_checkpoint(checkpoint)
-        if training.load_best_model_at_end:
-            trainer._load_best_model()
-    else:
+    trainer.add_callback(_StopWhereReached())
+    try:
         trainer.train(resume_from_checkpoint=checkpoint)
+    except _Reached:
+        if training.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+            trainer._load_best_model()
     trainer.save_model()
     trainer.create_model_card()
     if trainer.is_world_process_zero():

@@ -27,12 +27,14 @@ from cof_agent.agent import Agent
 from cof_agent.backends import families
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.reader import Reader
+from cof_agent.backends.scenes_only import IN_TRAINING
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import CropMode
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.metrics import figures as figures_of
+from cof_agent.nano import WEIGHTS
 from cof_agent.output.files import write_atomic
 from cof_agent.training import card
 from cof_agent.training.settings import Settings
@@ -52,7 +54,8 @@ def policy_of(model: Any, processor: Any, config: AgentConfig, kind: Callable[..
     """A `Reader` of this kind for a model in training (for its base, where it is an adapter)."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     pixels = {"max_pixels": config.overview_pixels, "zoom_pixels": config.zoom_pixels}
-    return kind(base, processor, name="in training", **pixels, **options)
+    name = IN_TRAINING if base.name_or_path == str(WEIGHTS) else "in training"
+    return kind(base, processor, name=name, **pixels, **options)
 
 
 class ZoomTrainer(Base):

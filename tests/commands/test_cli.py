@@ -20,6 +20,7 @@ from cof_agent.backends.scenes_only import UnknownPicture
 from cof_agent.cli import main
 from cof_agent.data.samples import read_samples
 from cof_agent.geometry import Box
+from cof_agent.policy import ScriptedPolicy
 from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json
 from cof_agent.viewer.notebook import notebook_html
 
@@ -180,6 +181,8 @@ def test_the_python_agent_warns_and_marks(scenes: Path, tmp_path: Path) -> None:
         agent.ask_many([*read_samples(scenes), found.sample], progress=False)
     with warnings.catch_warnings(action="error", category=UnknownPicture):
         agent.ask_many(read_samples(scenes), progress=False)
+        other = ScriptedPolicy(["<answer>no</answer>"], name="mine", limits=agent.policy.limits)
+        assert Agent(policy=other).ask(found.sample.image, "Is it red?").warning is None
 
 
 def test_collect_without_boxes_says_at_once_that_its_locator_needs_them(

@@ -30,6 +30,7 @@ from cof_agent.geometry import Size
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.scenes.write import write_scenes
+from cof_agent.training.trainer import policy_of
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.rollout import Rollout, roll_out
@@ -118,6 +119,18 @@ def test_a_missing_image_is_one_sentence(policy: LocalPolicy, samples: list[Samp
     gone = replace(samples[0], image="gone.png")
     with pytest.raises(InputError, match="cannot be played: cannot open the image gone.png"):
         played(policy, [gone])
+
+
+def test_rollouts_of_nano_about_other_pictures_are_marked(
+    policy: LocalPolicy, samples: list[Sample], picture: Path
+) -> None:
+    own = Sample("own", str(picture), "Is it red?", ("no",))
+    trained = policy_of(policy.model, load_processor(str(WEIGHTS)), AgentConfig(), LocalPolicy)
+    for one, marks in ((policy, [False, True]), (trained, [False, True])):
+        rollouts = played(one, [samples[0], own], max_tokens=2)
+        assert [rollout.trajectory.warning is not None for rollout in rollouts] == marks, one.name
+    trained.name = "another model"
+    assert played(trained, [own], max_tokens=2)[0].trajectory.warning is None
 
 
 def test_the_agent_is_played_as_it_is_configured(policy: LocalPolicy, samples: list[Sample]) -> None:
@@ -262,7 +275,9 @@ def test_rollouts_that_will_be_played_again_are_forgotten(trajectories: list[Tra
     forget_after(tmp_path / "none.jsonl", 3)
 
 
-def test_samples_of_a_dataset_are_read_as_elsewhere(picture: Path, tmp_path: Path) -> None:
+def test_samples_of_a_dataset_are_read_as_elsewhere(
+    picture: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Columns by name, and images that rows hold themselves in the output folder."""
     import pyarrow as arrow
     import pyarrow.parquet as parquet
@@ -277,6 +292,7 @@ def test_samples_of_a_dataset_are_read_as_elsewhere(picture: Path, tmp_path: Pat
     settings = parse(["--model", NANO, "--use-cpu", "true", "--bf16", "false", *given])
     wanted = episodes_of(settings)
     assert len(wanted) == 8
+    assert "nano knows only" in caplog.text  # it is asked about pictures that are no scenes
     assert {Path(one.sample.image).parent for one in wanted} == {tmp_path / "out" / "images"}
     assert Path(wanted[0].sample.image).read_bytes() == picture.read_bytes()
 
@@ -325,32 +341,32 @@ def test_bad_input_is_one_sentence(scenes: Path, tmp_path: Path, changes: dict[s
 
 
 def test_rollouts_are_recorded_with_step_rewards_advantage_and_group(
-    trajectories: list[Trajectory], tmp_path: Path
+    trajectories: list[Trajectory], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """TRL writes rewards, advantages and means too: into tables of completions and into its log."""
+    """TRL writes rewards, advantages and means too: into tables of completions and into its log. Started again, the run says
+    that it has finished."""
     import pyarrow.parquet as parquet
 
     zoomed = next(one.sample for one in trajectories if one.zooms)
     boxless = replace(next(one.sample for one in trajectories if not one.zooms), boxes=())
     (tmp_path / "samples.jsonl").write_text("".join(to_json(one) + "\n" for one in (zoomed, boxless)))
-    run(
-        {
-            "data": tmp_path,
-            "output_dir": tmp_path / "run",
-            "rewards": "accuracy box_iou",
-            "reward_weights": "1 0.5",
-            "per_device_train_batch_size": 3,
-            "gradient_accumulation_steps": 2,
-            "num_generations": 3,
-            "max_completion_length": 400,
-            "max_steps": 2,
-            "learning_rate": 0,
-            "temperature": 1.5,
-            "logging_steps": 1,
-            "save_steps": 2,
-            "log_completions": "true",
-        }
-    )
+    arguments = {
+        "data": tmp_path,
+        "output_dir": tmp_path / "run",
+        "rewards": "accuracy box_iou",
+        "reward_weights": "1 0.5",
+        "per_device_train_batch_size": 3,
+        "gradient_accumulation_steps": 2,
+        "num_generations": 3,
+        "max_completion_length": 400,
+        "max_steps": 2,
+        "learning_rate": 0,
+        "temperature": 1.5,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "log_completions": "true",
+    }
+    run(arguments)
     found = list(read_jsonl(tmp_path / "run" / "trajectories.jsonl", Trajectory))
     assert [one.step for one in found] == [0] * 6 + [1] * 6
     groups: dict[str, list[Trajectory]] = {}
@@ -375,6 +391,10 @@ def test_rollouts_are_recorded_with_step_rewards_advantage_and_group(
         sums = [sum(w * (one.rewards[name] or 0) for name, w in (("accuracy", 1), ("box_iou", 0.5))) for one in group]
         advantages = [(one - fmean(sums)) / (stdev(sums) + 1e-4) for one in sums]
         assert [one.advantage for one in group] == pytest.approx(advantages, abs=1e-4)
+    capsys.readouterr()
+    run(arguments | {"model_name_or_path": "nowhere"})  # nothing is loaded
+    assert f"finished already: {tmp_path / 'run'} holds the model of step 2." in capsys.readouterr().out
+    assert list(read_jsonl(tmp_path / "run" / "trajectories.jsonl", Trajectory)) == found
 
 
 @pytest.mark.slow

@@ -429,6 +429,23 @@ def test_two_processes_train_as_one_does(folder: Path, scenes: Path, tmp_path: P
     assert len((tmp_path / "zero3" / "eval" / "step-20.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_sharded_model_that_was_killed_before_it_was_saved_trains_no_further(
+    folder: Path, tmp_path: Path, stage: int
+) -> None:
+    output = tmp_path / "run"
+    way = {"deepspeed": f"sft/configs/deepspeed/zero{stage}.json", "output_dir": output}
+    given = command(SHORT | way | {"data": folder, "max_steps": 1, "save_steps": 1})[2:]
+    processes.train("sft.train", given, 1, tmp_path / "first")
+    weights = (output / "model.safetensors").read_bytes()
+    (output / "finished.json").unlink()
+    (output / "model.safetensors").unlink()
+    processes.train("sft.train", given, 1, tmp_path / "second")
+    assert (output / "model.safetensors").read_bytes() == weights
+    assert not (output / "checkpoint-2").exists() and len(losses(output)) == 1
+
+
 @pytest.mark.parametrize("checkpointing", ["false", "true"])
 def test_a_frozen_tower_is_not_differentiated_and_what_is_trained_is_float32(
     folder: Path, tmp_path: Path, checkpointing: str

@@ -337,6 +337,18 @@ def test_spots_annotates_draws_and_goes_on(
     assert "2 of 2 samples have a region" in capsys.readouterr().out
 
 
+def test_spots_makes_a_map_again_that_cannot_be_read(checkpoint: Callable[[str], Path], data: Path) -> None:
+    out = data / "out"
+    command = ["spots", "--data", str(data), "-o", str(out), "--model", str(checkpoint("qwen2_5_vl"))]
+    assert main(command) == 0
+    made = (out / "samples.jsonl").read_text()
+    first, second = (out / "highlights.jsonl").read_text().splitlines(keepends=True)
+    (out / "highlights.jsonl").write_text(first[:50] + "\n" + second)
+    assert main(command) == 0
+    assert (out / "samples.jsonl").read_text() == made
+    assert [one.sample.id for one in read_jsonl(out / "trajectories.jsonl", Trajectory)] == ["a", "b"]
+
+
 def test_spots_goes_on_after_a_sample_that_it_cannot_read(
     checkpoint: Callable[[str], Path], data: Path, sample: Sample, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ from cof_agent.strategies.spot import protocol as spot
 from cof_agent.strategies.spot.graph import SPOT, settings_for
 from cof_agent.strategies.spot.highlight import Highlight, draw, pointing
 from cof_agent.strategies.spot.relevance import relevance
-from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, failures, read_jsonl
+from cof_agent.trajectory import JsonlAppender, Sample, Trajectory, failures, read_jsonl, to_json
 from cof_agent.viewer.picture import fitted
 
 PICTURE = 1280  # pixels of the long side
@@ -41,13 +41,14 @@ class Annotator:
         self.environment = self.own.with_settings(settings_for(settings))
 
     async def annotate(self, samples: Sequence[Sample], output: Path, *, progress: bool = True) -> list[Trajectory]:
-        """One trajectory for each sample, in their order; those that are in the file `output` already are kept, but for errors,
-        which are tried again."""
+        """One trajectory for each sample, in their order; those that are in the file `output` already are kept, but for errors
+        and for those whose map cannot be read any more, which are made again."""
 
         def made_with(episode: Episode) -> dict[str, Any]:
             return SPOT.made_with(self._context())
 
         with JsonlAppender(self.maps) as file:
+            self._forget_without_map(output)
 
             async def one(episode: Episode) -> Trajectory:
                 return await self._one(episode.sample, file)
@@ -61,6 +62,19 @@ class Annotator:
                 retry_errors=True,
                 progress=progress,
             )
+
+    def _forget_without_map(self, output: Path) -> None:
+        """Takes out the trajectories with a region whose map is not there: a line of the file may have been broken."""
+        if not output.exists():
+            return
+        earlier, maps = list(read_jsonl(output, Trajectory)), self._maps()
+        kept = [one for one in earlier if not one.zooms or one.sample.id in maps]
+        if len(kept) < len(earlier):
+            write_atomic(output, "".join(to_json(one) + "\n" for one in kept))
+
+    def _maps(self) -> dict[str, Highlight]:
+        """The maps that are there, by the ids of their samples."""
+        return {found.id: found for found in read_jsonl(self.maps, Highlight)}
 
     async def _one(self, sample: Sample, file: JsonlAppender) -> Trajectory:
         try:
@@ -89,7 +103,7 @@ class Annotator:
 
     def found(self, trajectories: Sequence[Trajectory]) -> list[tuple[Sample, Highlight]]:
         """The samples that have a region, each with its map."""
-        maps = {found.id: found for found in read_jsonl(self.maps, Highlight)}
+        maps = self._maps()
         return [(one.sample, maps[one.sample.id]) for one in trajectories if one.zooms and one.sample.id in maps]
 
     def draw(self, found: Highlight, sample: Sample, folder: Path) -> None:

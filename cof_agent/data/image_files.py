@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -150,8 +151,11 @@ def _download(url: str) -> bytes:
     try:
         with urlopen(Request(url, headers={"User-Agent": "chain-of-focus"}), timeout=_TIMEOUT) as reply:
             content: bytes = reply.read(_MOST_BYTES + 1)
-    except (URLError, OSError, ValueError) as error:
+            missing = reply.length if len(content) <= _MOST_BYTES else None  # of so many bytes as were announced
+    except (URLError, HTTPException, OSError, ValueError) as error:
         raise Unusable(IMAGE_MISSING, f"{url}: {said(error)}") from None
+    if missing:
+        raise Unusable(IMAGE_MISSING, f"{url}: the reply was cut off")
     if len(content) > _MOST_BYTES:
         raise Unusable(NOT_AN_IMAGE, f"{url} is larger than {_MOST_BYTES} bytes")
     return content

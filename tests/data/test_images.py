@@ -158,6 +158,16 @@ def served(tmp_path: Path) -> Iterator[str]:
         def log_message(self, *args: Any) -> None:
             pass
 
+        def do_GET(self) -> None:
+            broken = {
+                "/garbage.png": b"no HTTP\r\n\r\n",
+                "/cut.png": b"HTTP/1.0 200 OK\r\nContent-Length: 9999\r\n\r\n" + PNG,
+            }
+            if self.path in broken:
+                self.wfile.write(broken[self.path])
+            else:
+                super().do_GET()
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -173,7 +183,12 @@ def test_urls_are_fetched_only_on_demand_and_once(served: str, tmp_path: Path) -
     assert path.read_bytes() == PNG
     (tmp_path / "served" / "a.png").unlink()
     assert taken(f"{served}/a.png", files) == path
-    for name, reason in (("b.txt", NOT_AN_IMAGE), ("none.png", IMAGE_MISSING)):
+    for name, reason in (
+        ("b.txt", NOT_AN_IMAGE),
+        ("none.png", IMAGE_MISSING),
+        ("garbage.png", IMAGE_MISSING),
+        ("cut.png", IMAGE_MISSING),
+    ):
         with pytest.raises(Unusable) as found:
             taken(f"{served}/{name}", files)
         assert found.value.reason == reason

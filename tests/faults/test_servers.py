@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import signal
@@ -20,8 +21,10 @@ from PIL import Image
 from cof_agent import protocol
 from cof_agent.agent import Agent
 from cof_agent.backends.chat.providers import Provider
+from cof_agent.cli import main
 from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
+from cof_agent.geometry import Box
 from cof_agent.policy import GREEDY, Completion, PolicyError
 from cof_agent.rollout import REFUSALS
 from cof_agent.trajectory import Answer, Sample, StopReason, Trajectory, read_jsonl, to_json
@@ -251,6 +254,39 @@ def test_on_the_command_line(image: str, server: FaultServer, tmp_path: Path) ->
     texts = [path.read_text("utf-8") for path in (tmp_path / "out").iterdir()]
     assert not any(secret in text for secret in (":pw@", "user77", KEY) for text in (said, again, *texts))
     assert "http://***@127.0.0.1" in "".join(texts)
+
+
+@pytest.mark.parametrize("command", ["eval", "rollout", "collect"])
+def test_after_an_outage_the_same_command_asks_again(
+    image: str, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server is gone for the first run, and is there for the second one."""
+    with FaultServer().running() as gone:
+        pass
+    rows = tmp_path / "rows.jsonl"
+    questions = [Sample(str(k), image, f"What is {k}?", (OK,), boxes=(Box(0, 0, 80, 50),)) for k in range(3)]
+    rows.write_text("".join(to_json(one) + "\n" for one in questions))
+    model = "--describer" if command == "collect" else "--model"
+    given = [command, "--data", str(rows), "-o", str(tmp_path / "out"), model, "openai:qwen2.5-vl-faulty"]
+    given += ["--base-url", gone.url, "--retry-seconds", "0", "--timeout", "20"]
+    given += {"rollout": ["--plays", "2"], "collect": ["--resolutions", "448"]}.get(command, [])
+
+    def played() -> list[Trajectory]:
+        files = sorted((tmp_path / "out").glob("*.jsonl"))
+        names = ("trajectories.jsonl", "rejected.jsonl")
+        return [one for file in files if file.name in names for one in read_jsonl(file, Trajectory)]
+
+    assert main(given) == 1
+    failed = played()
+    assert {(one.stop, one.failure) for one in failed} == {(ERROR, "model")}
+    assert "cannot reach" in capsys.readouterr().err
+    with FaultServer(port=gone.port).running() as back:
+        assert main(given) == 0
+        assert back.asked["good"] >= len(failed)
+    again = played()
+    assert len(again) == len(failed) == (6 if command == "rollout" else 3)
+    assert ERROR not in {one.stop for one in again}
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["errors"] == {}
 
 
 @pytest.mark.parametrize("mode", ["stall", "s503"])

@@ -93,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
     if "parquet" in options.export and find_spec("pyarrow") is None:
         raise InputError(f"--export parquet needs the package pyarrow: {how_to_install('pyarrow')}.")
     output, shard = Path(options.output), shards.parse(options.shard)
+    _check_output(output)
     wanted = drawn(common.samples(options, output), options.resolutions, options.seed)
     _check_roles(options, [episode.sample for episode in wanted])
     make_folder(output)
@@ -105,6 +106,17 @@ def run(options: argparse.Namespace) -> int:
     for name in options.export:
         _export(name, summary["kept"], output, quiet=options.quiet)
     return code
+
+
+def _check_output(output: Path) -> None:
+    """What is summed up from the files of the shards replaces no trajectories that stand in none of them.
+
+    Raises:
+        InputError: if the folder holds some.
+    """
+    written = output / "trajectories.jsonl"
+    if written.exists() and written.stat().st_size and not any(map(shards.is_part, output.glob("*.jsonl"))):
+        raise InputError(f"{written} was written by another command, or by version 0.1; use another folder.")
 
 
 def _report_errors(summary: dict[str, Any], output: Path) -> int:

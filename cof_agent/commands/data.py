@@ -103,11 +103,18 @@ def _example(sample: Sample) -> str:
 
 
 def _write(found: Reading, output: Path) -> None:
-    """samples.jsonl, whose images are named relative to it where they are in the same folder, and left_out.jsonl."""
+    """samples.jsonl, whose images are named relative to it where they are in the same folder, and left_out.jsonl.
+
+    Raises:
+        InputError: if the folder holds other samples already.
+    """
     folder = output.resolve()
     moved = [replace(sample, image=_named(Path(sample.image).resolve(), folder)) for sample in found.samples]
-    write_atomic(output / "samples.jsonl", "".join(to_json(sample) + "\n" for sample in moved))
+    lines = "".join(to_json(sample) + "\n" for sample in moved).encode()
     written = [output / "samples.jsonl"]
+    if written[0].exists() and written[0].read_bytes() != lines:
+        raise InputError(f"{written[0]} holds other samples; use another output folder, or remove the file.")
+    write_atomic(written[0], lines)
     if found.tally.left_out:
         written.append(output / "left_out.jsonl")
         write_left_out(written[-1], found.tally.left_out)

@@ -41,6 +41,11 @@ class Shard:
         return [Shard(number, self.count) for number in range(1, self.count + 1)]
 
 
+def is_part(path: Path) -> bool:
+    """Whether a file is one that a shard appends to."""
+    return re.fullmatch(r"shard-\d{4,5}-of-\d{4,5}\.jsonl", path.name) is not None
+
+
 def parse(text: str) -> Shard:
     """The shard of `I/N`.
 

@@ -54,6 +54,10 @@ def test_our_own_layout_is_written_and_read_back(tmp_path: Path, capsys: pytest.
     assert [(one.question, *one.answers) for one in found] == list(zip(layouts.QUESTIONS, layouts.ANSWERS, strict=True))
     assert cof(["data", str(out), "-o", str(out)]) == 2
     assert "is what is read; use another output folder" in capsys.readouterr().err
+    written = (out / "samples.jsonl").read_bytes()
+    assert cof(["data", str(spec), "-o", str(out), "--samples", "1"]) == 2
+    assert "holds other samples" in capsys.readouterr().err and (out / "samples.jsonl").read_bytes() == written
+    assert cof(["data", str(spec), "-o", str(out)]) == 0
 
 
 def test_the_options_say_how_a_set_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,6 +192,16 @@ def test_a_second_run_into_the_same_folder_is_refused(run: Run, data: Path, caps
     assert run("eval") == 0
 
 
+def test_collect_replaces_no_trajectories_of_another_command(
+    run: Run, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("eval") == 0
+    written = (data / "out" / "trajectories.jsonl").read_bytes()
+    assert main(["collect", "--data", str(data), "-o", str(data / "out"), "--locator", "nano"]) == 2
+    assert "was written by another command, or by version 0.1" in capsys.readouterr().err
+    assert (data / "out" / "trajectories.jsonl").read_bytes() == written
+
+
 class TestScenes:
     small = ("--size", "224x126", "--processes", "1", "--parts", "0.2")
 

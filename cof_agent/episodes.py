@@ -14,6 +14,10 @@ RESOLUTION, QUESTION = "resolution", "question"
 """Keys of the metadata of samples whose picture was drawn at several sizes (`cof scenes --resolutions`): the long side of this
 one in source pixels, and the id that they share."""
 
+PART_OF = "part_of"
+"""Key of the metadata of a benchmark's question whose authors average over parts, not over questions: the names of the part, and
+of the part within it."""
+
 
 class Resolutions(tuple[int, ...]):
     """Long sides of overviews in shown pixels: numbers, or a text such as 448,1024.

@@ -75,11 +75,11 @@ def test_a_strategy_and_a_scoring_rule(example: Path) -> None:
 
 
 def test_a_benchmark(example: Path, picture: Path) -> None:
-    from cof_agent.data.benchmarks import registry
+    from cof_agent.data.benchmarks import load
 
     with open("signs.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("id", "file", "text"), ("7", picture, "STOP")])
-    (sample,) = registry.load("my_benchmark:signs", ".")
+    (sample,) = load("my_benchmark:signs", ".")
     assert (sample.answers, Path(sample.image)) == (("STOP",), picture)
     assert sample.metadata["benchmark"] == "my_benchmark:signs"
 

@@ -1,4 +1,7 @@
-"""`cof compare BASE OTHER ... -o DIR`: compares each run of `cof eval` with the first one, question by question."""
+"""`cof compare BASE OTHER ... -o DIR`: compares each run of `cof eval` with the first one, question by question.
+
+With `--published`, figures that others published for the same benchmark stand beside the runs, in a table of their own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,9 +20,9 @@ from rich.table import Table
 
 from cof_agent.commands import common
 from cof_agent.commands.options import option
-from cof_agent.evaluation import compare
+from cof_agent.evaluation import compare, gain, published
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
-from cof_agent.output.escape import for_csv, for_markdown
+from cof_agent.output.escape import for_csv, for_markdown, for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
 from cof_agent.viewer.comparison_page import write_comparison
@@ -33,33 +38,57 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folders that `cof eval` wrote; each is compared with the first one"
     )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="also show what others published for the benchmark, in a table of its own; then one run is enough",
+    )
     option(parser, "output", required=True, help="folder for tables, plots and report.html")
 
 
 def run(options: argparse.Namespace) -> int:
-    runs = read_runs([Path(path) for path in options.runs])
+    runs = read_runs([Path(path) for path in options.runs], alone=options.published)
+    known = published.beside(runs) if options.published else []
     base, *others = runs
     compared = {
         other.name: compare.compare(base.trajectories, other.trajectories, figures_of=base.figures_of)
         for other in others
     }
     output = Path(options.output)
+    gained = gain.gains(runs)
     tables = {other: compare.rows(found) for other, found in compared.items()}
-    write_atomic(output / "comparison.json", json.dumps({"base": base.name, "others": compared}, indent=2) + "\n")
+    found = {"base": base.name, "others": compared, "gain": gained, "published": published.as_json(known)}
+    write_atomic(output / "comparison.json", json.dumps(found, indent=2) + "\n")
     write_atomic(output / "comparison.csv", _csv(tables))
     together = side_by_side(runs)
-    write_atomic(output / "comparison.md", _markdown(together, base.name, tables))
+    blocks = [
+        *(Block(_title(base.name, other), _lines(rows)) for other, rows in tables.items()),
+        *(Block(gain.title(name, one), gain.lines(one)) for name, one in gained.items()),
+        *([Block(published.TITLE, published.cells(known), published.notes(runs, known))] if known else []),
+    ]
+    write_atomic(output / "comparison.md", _markdown(together, blocks))
     plots = write_plots(runs, output) if find_spec("matplotlib") is not None else None
-    write_comparison(runs, compared, plots, output / "report.html")
+    write_comparison(runs, compared, plots, output / "report.html", gained=gained, published=known)
     if plots is None and not options.quiet:
         print(f"cof compare: no plots without matplotlib ({how_to_install('matplotlib')}).", file=sys.stderr)
     common.console().print(_table(together, SIDE_BY_SIDE, wrapped=True))
     console = common.console(quiet=options.quiet)
-    for other, rows in tables.items():
-        console.print(_table(_lines(rows), _title(base.name, other)))
+    for block in blocks:
+        console.print(_table(block.lines, block.title))
+        for note in block.notes:
+            console.print(for_terminal(note), soft_wrap=True, markup=False)
     files = [output / f"comparison.{kind}" for kind in ("json", "csv", "md")] + (plots or []) + [output / "report.html"]
     console.print("written:", ", ".join(str(path) for path in files), soft_wrap=True)
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A table as lines of cells, the first of them its headings, and what is to be known of it."""
+
+    title: str
+    lines: list[list[str]]
+    notes: list[str] = field(default_factory=list)
 
 
 def _title(base: str, other: str) -> str:
@@ -93,11 +122,11 @@ def _table(lines: list[list[str]], title: str, *, wrapped: bool = False) -> Tabl
     return table
 
 
-def _markdown(together: list[list[str]], base: str, tables: dict[str, Rows]) -> str:
-    parts = [
-        f"{SIDE_BY_SIDE}:\n\n{_pipes(together)}",
-        *(f"## {for_markdown(_title(base, other))}\n\n{_pipes(_lines(rows))}" for other, rows in tables.items()),
-    ]
+def _markdown(together: list[list[str]], blocks: Sequence[Block]) -> str:
+    parts = [f"{SIDE_BY_SIDE}:\n\n{_pipes(together)}"]
+    for block in blocks:
+        notes = "".join(f"\n{for_markdown(note)}\n" for note in block.notes)
+        parts.append(f"## {for_markdown(block.title)}\n\n{_pipes(block.lines)}{notes}")
     return "".join(f"{part}\n" for part in parts)
 
 

@@ -1,9 +1,13 @@
-"""`cof eval --data SPEC -o DIR`: accuracy with its interval, pointing, zooms and tokens of a model on samples."""
+"""`cof eval --data SPEC -o DIR`: accuracy with its interval, pointing, zooms and tokens of a model on samples.
+
+`cof eval --benchmark list` prints the published benchmarks.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -29,17 +33,24 @@ if TYPE_CHECKING:
     from cof_agent.config import AgentConfig
     from cof_agent.evaluation.metrics import Score
 
+_log = logging.getLogger(__name__)
+
+LIST = "list"
+"""What `--benchmark` says for a table of all benchmarks."""
+
 NEEDED_BUDGET = 6  # zooms the oracle may take when it says how many a sample needs, whatever the run allows
 WHOLE = "trajectories.jsonl"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "cof eval (--data SPEC | --benchmark NAME) -o DIR [OPTION ...]"
+    parser.usage = "cof eval (--data SPEC | --benchmark NAME) -o DIR [OPTION ...]\n       cof eval --benchmark list"
     parser.epilog = "example:\n  cof eval --data outputs/test --model nano -o outputs/eval"
     what = "a folder, a JSON, JSONL or Parquet file, or a dataset of the hub; with --benchmark a copy of it"
     samples = add_samples(parser, data={"required": False, "help": what})
     samples.add_argument(
-        "--benchmark", metavar="NAME", help="published benchmark, such as vstar; it comes from the hub without --data"
+        "--benchmark",
+        metavar="NAME",
+        help="published benchmark, such as vstar; it comes from the hub without --data. list: print all of them",
     )
     samples.add_argument(
         "--shuffle-options",
@@ -49,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="shuffle the choices of each question by this seed (0 if it is left out; default: published order)",
     )
-    option(samples, "output", required=True, help="folder for trajectories.jsonl and summary.json")
+    option(samples, "output", help="folder for trajectories.jsonl and summary.json")
     run = parser.add_argument_group("run")
     option(run, "resolutions", default=())
     option(run, "plays", default=1, help="ask every question K times; needs --seed or --temperature")
@@ -72,6 +83,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.benchmark == LIST:
+        return _list()
     config = _checked(options)
     output, shard = Path(options.output), _shard(options)
     samples = _samples(options, output)
@@ -94,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _checked(options: argparse.Namespace) -> AgentConfig:
     """What is wrong with the options is said before samples are read or a model is loaded."""
+    if options.output is None:
+        raise InputError("say where to write: -o DIR.")
     config = common.config_of(options)
     if options.benchmark is None and options.data is None:
         raise InputError("say what to measure on: --data SPEC, or --benchmark NAME.")
@@ -105,9 +120,44 @@ def _checked(options: argparse.Namespace) -> AgentConfig:
         load_function(options.scoring, "scoring rule")
         if options.judge is not None:
             raise InputError("--scoring and --judge are two ways to score; name one of them.")
+    if options.benchmark is not None:
+        _check_judge(options)
     if options.judge is not None:
         check(options.judge, base_url=options.judge_base_url)
     return config
+
+
+def _check_judge(options: argparse.Namespace) -> None:
+    """Whether a judge is named where the benchmark's authors have one, and only there."""
+    from cof_agent.data.benchmarks import RULES, named
+
+    benchmark = named(options.benchmark)
+    if options.judge is not None and not benchmark.judge and benchmark.own is None:
+        raise InputError(
+            f"{benchmark.title} is scored by a rule ({RULES[benchmark.scoring]}), not by a judge; leave --judge out."
+        )
+    if benchmark.judge and options.judge is None and options.scoring is None:
+        _log.warning(
+            "the authors of %s let a language model judge answers. Without --judge, other words for the right answer may count "
+            "as wrong.",
+            benchmark.title,
+        )
+
+
+def _list() -> int:
+    """Prints the published benchmarks."""
+    from rich.table import Table
+
+    from cof_agent.data.benchmarks import BENCHMARKS, RULES
+
+    table = Table(title="Published benchmarks", title_justify="left")
+    for heading in ("name", "questions about", "scored by", "questions", "from", "also"):
+        table.add_column(heading, justify="right" if heading == "questions" else "left", overflow="fold")
+    for name, one in BENCHMARKS.items():
+        size = f"{one.size:,}" if one.size else "-"
+        table.add_row(name, one.what, RULES[one.scoring], size, ", ".join(one.hub) or "-", one.remarks)
+    common.console().print(table)
+    return 0
 
 
 def _sum_up(options: argparse.Namespace, trajectories: Sequence[Trajectory], output: Path) -> None:
@@ -181,14 +231,14 @@ def _write_whole(found: dict[Key, Trajectory], every: Sequence[Key], output: Pat
 
 
 def _samples(options: argparse.Namespace, output: Path) -> list[Sample]:
-    from cof_agent.data.benchmarks import registry
+    from cof_agent.data.benchmarks import load as load_benchmark
     from cof_agent.data.choices import shuffled
 
-    if options.benchmark is None:
-        samples = common.samples(options, output)
-    else:
-        samples = registry.load(options.benchmark, options.data, limit=options.samples)
-    return samples if options.shuffle_options is None else shuffled(samples, options.shuffle_options)
+    seed = options.shuffle_options
+    if options.benchmark is not None:
+        return load_benchmark(options.benchmark, options.data, limit=options.samples, shuffle_options=seed)
+    samples = common.samples(options, output)
+    return samples if seed is None else shuffled(samples, seed)
 
 
 def _asked(samples: Sequence[Sample], options: argparse.Namespace) -> list[Episode]:
@@ -210,6 +260,8 @@ def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
         for row, figures in summary.get(name, {}).items():
             table.add_row(f"{name.removeprefix('by_').replace('_', ' ')} {row}", *cells(figures))
     common.console().print(table)
+    if "accuracy_over_parts" in summary:
+        common.console().print(f"accuracy over parts, as the authors average it: {summary['accuracy_over_parts']:.3f}")
     if summary["unreliable"]:
         common.console().print(f"unreliable: {summary['unreliable']} answers; {KNOWS}.")
     details = common.console(quiet=quiet)

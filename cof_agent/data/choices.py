@@ -16,7 +16,6 @@ from typing import Any
 from cof_agent.data.columns import words
 from cof_agent.data.nested import is_missing, unpacked
 from cof_agent.data.unusable import BAD_CHOICES, Unusable
-from cof_agent.errors import InputError
 from cof_agent.trajectory import Sample
 
 Choices = dict[str, str]
@@ -241,40 +240,6 @@ def _clean(choices: Choices) -> Choices:
         if all(text.endswith(separator) for text in texts[:-1]):
             texts = [text.removesuffix(separator) for text in texts]
     return {key: text or key for key, text in zip(choices, texts, strict=True)}
-
-
-def letter_in(answer: Any, where: str) -> str:
-    """The letter that an answer column gives: "B", "(B)" or "b.".
-
-    Raises:
-        InputError: if it is none, naming the row.
-    """
-    letter = str(answer).strip().strip("().").upper()
-    if letter not in ascii_uppercase or len(letter) != 1:
-        raise InputError(f"{where} gives the right answer as {str(answer)[:40]!r}, which is no letter of an option.")
-    return letter
-
-
-def multiple_choice(
-    id: str, image: str, question: str, options: Mapping[str, str], letter: str, **metadata: Any
-) -> Sample:
-    """A sample with the options as texts, in order, and the right one as its answer.
-
-    Where the right option is not among them, which published sets have here and there, the sample has no answer, is not
-    scored, and `metadata["unscored"]` says why.
-    """
-    shown = {key: text for key, text in options.items() if text}
-    right = shown.get(letter)
-    if right is None:
-        metadata["unscored"] = f"the right option {letter} is not among {', '.join(shown) or 'none'}"
-    return Sample(
-        id=id,
-        image=image,
-        question=question,
-        answers=(right,) if right is not None else (),
-        choices=tuple(shown.values()),
-        metadata=metadata,
-    )
 
 
 def shuffled(samples: Sequence[Sample], seed: int) -> list[Sample]:

@@ -75,6 +75,14 @@ def pairs_of(first: Sequence[Trajectory], second: Sequence[Trajectory]) -> list[
     return pairs
 
 
+def shared(first: Sequence[Trajectory], second: Sequence[Trajectory]) -> list[Pair]:
+    """As `pairs_of`, but empty where the runs share no question or ask different things."""
+    try:
+        return pairs_of(first, second)
+    except InputError:
+        return []
+
+
 def _asked(sample: Sample) -> tuple[str, tuple[str, ...], list[str]]:
     return str(sample.metadata.get(IN_WORDS, sample.question)), sample.answers, sorted(sample.choices)
 
@@ -118,12 +126,20 @@ def paired(values: Sequence[tuple[float, float]], questions: Sequence[str]) -> d
     counts = np.bincount(place).astype(float)
     mean = float(sums.sum() / counts.sum())
     means, extreme = _draw(sums, counts)
-    low, high = np.percentile(means, (2.5, 97.5))
     return {
         "difference": round(mean, 4),
-        "ci95": [round(float(low), 4), round(float(high), 4)],
+        "ci95": _ends(means),
         "p": round((extreme + 1) / (DRAWS + 1), 4),
     }
+
+
+def ratio_interval(sums: np.ndarray, counts: np.ndarray) -> list[float]:
+    """The 95 % interval of the sum of `sums` over that of `counts`, each for one question, by bootstrap over questions."""
+    return _ends(_draw(sums, counts)[0])
+
+
+def _ends(means: np.ndarray) -> list[float]:
+    return [round(float(end), 4) for end in np.percentile(means, (2.5, 97.5))]
 
 
 def _draw(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, int]:

@@ -13,8 +13,7 @@ from typing import Any
 
 from cof_agent import scoring
 from cof_agent.episodes import question_of
-from cof_agent.errors import InputError
-from cof_agent.evaluation.compare import Pair, paired, pairs_of, right_of
+from cof_agent.evaluation.compare import Pair, paired, right_of, shared
 from cof_agent.evaluation.runs import Run
 from cof_agent.protocol import lettered
 from cof_agent.trajectory import Sample, Trajectory
@@ -85,17 +84,10 @@ def _reference(
     """The first other run that is wanted and differs in `change` alone, with the pairs of the two."""
     for other in runs:
         if other is not run and wanted(other):
-            pairs = _shared(other, run)
+            pairs = shared(other.trajectories, run.trajectories)
             if pairs and differing(pairs) == {change}:
                 return other, pairs
     return None
-
-
-def _shared(first: Run, second: Run) -> list[Pair]:
-    try:
-        return pairs_of(first.trajectories, second.trajectories)
-    except InputError:
-        return []
 
 
 def differing(pairs: Sequence[Pair]) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cof_agent import scoring
-from cof_agent.episodes import resolution_of
+from cof_agent.episodes import PART_OF, resolution_of
 from cof_agent.geometry import smart_resize
 from cof_agent.trajectory import StopReason, Trajectory, failures
 
@@ -27,7 +27,8 @@ def summarise(
     tables: Mapping[str, Callable[[Trajectory], str]] | None = None,
 ) -> dict[str, Any]:
     """The summary of a run: its figures, and the same figures by category and resolution, and by play where every question
-    was asked several times (`plays` has the mean accuracy of these and their standard deviation).
+    was asked several times (`plays` has the mean accuracy of these and their standard deviation). Where a benchmark's authors
+    average over parts, `accuracy_over_parts` is their figure.
 
     tables: further tables by name, each with the row that a trajectory belongs to.
     """
@@ -35,12 +36,30 @@ def summarise(
     summary = figures(trajectories, score) | {"errors": failures(trajectories)}
     for name, key in every.items():
         summary[name] = {row: figures(group, score) for row, group in grouped(trajectories, key)}
+    if (averaged := over_parts(trajectories, score)) is not None:
+        summary["accuracy_over_parts"] = averaged
     if all(t.play is not None for t in trajectories):
         summary["by_play"] = {row: figures(group, score) for row, group in grouped(trajectories, lambda t: str(t.play))}
         scores = [row["accuracy"] for row in summary["by_play"].values()]
         if None not in scores and len(scores) > 1:
             summary["plays"] = {"mean_accuracy": _mean(scores), "sd_accuracy": round(stdev(scores), 4)}
     return summary
+
+
+def over_parts(trajectories: Sequence[Trajectory], score: Score = scoring.score) -> float | None:
+    """The mean over a benchmark's parts, as `episodes.PART_OF` names them, of the mean over the parts of each, and so on; None
+    where a question belongs to no part or nothing can be scored."""
+    if not all(PART_OF in one.sample.metadata for one in trajectories):
+        return None
+    scored = [(one.sample.metadata[PART_OF], found) for one in trajectories if (found := score(one)) is not None]
+    return round(_nested_mean(scored), 4) if scored else None
+
+
+def _nested_mean(scored: Sequence[tuple[Sequence[str], float]]) -> float:
+    if not scored[0][0]:
+        return fmean(found for _, found in scored)
+    groups = grouped(scored, lambda one: str(one[0][0]))
+    return fmean(_nested_mean([(parts[1:], found) for parts, found in group]) for _, group in groups)
 
 
 def category(trajectory: Trajectory) -> str:

@@ -94,14 +94,14 @@ def remembered(function: Figures) -> Figures:
     return once
 
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
+def read_runs(paths: Sequence[Path], *, alone: bool = False) -> list[Run]:
     """The runs at these paths, folders or trajectory files; each is named by its folder, or by as much of its path as
-    tells it from the others.
+    tells it from the others. alone: whether one is enough.
 
     Raises:
-        InputError: if there are fewer than two, one has no trajectories or is named twice, or a file cannot be read.
+        InputError: if there are too few, one has no trajectories or is named twice, or a file cannot be read.
     """
-    if len(paths) < 2:
+    if len(paths) < 2 and not alone:
         raise InputError("name at least two runs, folders that `cof eval` has written.")
     files = [path / "trajectories.jsonl" if path.is_dir() else path for path in paths]
     figures_of, runs = remembered(figures), dict[str, Run]()

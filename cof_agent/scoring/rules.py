@@ -111,14 +111,22 @@ def vqa(trajectory: Trajectory) -> float | None:
 def contains(trajectory: Trajectory) -> bool | None:
     """Whether the answer holds an accepted text, whatever else it says: how OCRBench is scored (Liu et al., arXiv 2305.07895).
 
-    Case and the width of spaces do not matter; in handwritten formulas, no space does. None if the sample has no known answer.
+    Case and the width of spaces do not matter; in handwritten formulas case does, and no space. None if the sample has no known
+    answer.
     """
     sample = trajectory.sample
     if not sample.answers:
         return None
-    between = "" if "mathematical expression" in str(sample.metadata.get("category", "")).casefold() else " "
-    said, *true = (between.join(text.casefold().split()) for text in (trajectory.answer or "", *sample.answers))
+    formula = "mathematical expression" in str(sample.metadata.get("category", "")).casefold()
+    texts = (trajectory.answer or "", *sample.answers)
+    said, *true = ("".join(text.split()) if formula else " ".join(text.casefold().split()) for text in texts)
     return any(text and text in said for text in true)
+
+
+def located(trajectory: Trajectory) -> bool | None:
+    """Whether the box in the answer overlaps that of the sample by at least `LEAST_OVERLAP`; None as `box_overlap`."""
+    overlap = box_overlap(trajectory)
+    return None if overlap is None else overlap >= LEAST_OVERLAP
 
 
 def choice(trajectory: Trajectory) -> bool | None:
@@ -167,6 +175,7 @@ RULES: Mapping[str, Rule] = {
     "relaxed": Rule(relaxed, 1.0),
     "contains": Rule(contains, 1.0),
     "iou": Rule(box_overlap, LEAST_OVERLAP),
+    "located": Rule(located, 1.0),
 }
 """Every rule that `metadata["scoring"]` can name; without one, a sample is scored by `exact`."""
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent import scoring
-from cof_agent.evaluation import compare, controls
+from cof_agent.evaluation import compare, controls, gain
 from cof_agent.evaluation import metrics as evaluate
+from cof_agent.evaluation.published import TITLE, Figure, cells, notes
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, Run, side_by_side
 from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
@@ -41,12 +42,19 @@ _STOPS = {
 
 
 def write_comparison(
-    runs: Sequence[Run], compared: Mapping[str, Mapping[str, Any]], plots: Sequence[Path] | None, output: Path
+    runs: Sequence[Run],
+    compared: Mapping[str, Mapping[str, Any]],
+    plots: Sequence[Path] | None,
+    output: Path,
+    *,
+    gained: Mapping[str, Mapping[str, Any]] | None = None,
+    published: Sequence[Figure] = (),
 ) -> None:
     """Write the page, whole, to `output`; about 15 MB at most.
 
     runs: the base first. compared: of each other run by its name, `compare.compare` with the base. plots: PNG files; None
-    where matplotlib is missing. A source image that is missing or broken stops nothing; the page says so in its place.
+    where matplotlib is missing. gained: `gain.gains` of the runs. published: figures of others, shown in a table of their own. A
+    source image that is missing or broken stops nothing; the page says so in its place.
 
     Raises:
         OSError: if `output` cannot be written, or a plot cannot be read.
@@ -56,13 +64,15 @@ def write_comparison(
     content = templates.page(
         "comparison.html",
         styles=("base.css", "comparison.css"),
-        title=cut(f"{', '.join(other.name for other in others)} against {base.name}", _SHORT),
+        title=cut(f"{', '.join(other.name for other in others)} against {base.name}" if others else base.name, _SHORT),
         runs=[run.name for run in runs],
         properties=_properties(runs),
         lacking=[run.name for run in runs if run.summary is None],
         figures=_figures(runs),
         together={"title": SIDE_BY_SIDE, "headings": headings, "rows": lines},
         differences=[_difference(base.name, name, found) for name, found in compared.items()],
+        gains=[_gain(name, found) for name, found in (gained or {}).items()],
+        published=_published(runs, published),
         install=how_to_install("matplotlib"),
         plots=None if plots is None else [_plot(path) for path in plots],
         controls=controls.findings(runs),
@@ -165,6 +175,18 @@ def _ended(found: Mapping[str, Any]) -> str:
 def _difference(base: str, name: str, found: Mapping[str, Any]) -> Values:
     rows = [(row, *compare.cells(one)) for row, one in compare.rows(found)]
     return {"title": f"{name} against {base}", "headings": compare.HEADINGS, "rows": rows}
+
+
+def _gain(name: str, found: Mapping[str, Any]) -> Values:
+    headings, *rows = gain.lines(found)
+    return {"title": gain.title(name, found), "headings": headings, "rows": rows}
+
+
+def _published(runs: Sequence[Run], figures: Sequence[Figure]) -> Values | None:
+    if not figures:
+        return None
+    headings, *rows = cells(figures)
+    return {"title": TITLE, "headings": headings, "rows": rows, "notes": notes(runs, figures)}
 
 
 def _plot(path: Path) -> Values:

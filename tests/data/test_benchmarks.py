@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from cof_agent import scoring
 from cof_agent.cli import main as cof
-from cof_agent.data.benchmarks import BENCHMARKS, load, shuffled
+from cof_agent.data.benchmarks import BENCHMARKS, RULES, load, shuffled
 from cof_agent.data.choices import options_in
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
@@ -272,15 +272,18 @@ def spoiled(name: str, folder: Path, **changes: Any) -> Path:
         ("vstar", {"image": "../../etc/passwd"}, r"row 2 names its image '../../etc/passwd', which is no path inside"),
         ("vstar", {"image": "/etc/passwd"}, "no path inside"),
         ("vstar", {"image": "C:\\secret.jpg"}, "no path inside"),
-        ("vstar", {"label": "cotton"}, r"row 2 gives the right answer as 'cotton', which is no letter"),
-        ("vstar", {"text": None}, r"row 2 has nothing in the column 'text' \(V\* has image, text, category"),
+        (
+            "vstar",
+            {"text": None},
+            r"row 2 has nothing in the column 'text' \(V\* has question_id, image, text, label, category",
+        ),
         ("vstar", {"image": "a" * 5000 + ".jpg"}, "aaa"),
         ("vstar", {"image": "direct_attributes/sa_9.jpg"}, r"1 of the images of 2 questions are missing .*sa_9\.jpg"),
-        ("hrbench-8k", {"image": "not base64!"}, "row 2 holds an image that is not base64"),
-        ("hrbench-8k", {"image": base64.b64encode(b"no image").decode()}, "row 2 holds an image that cannot be read"),
+        ("hrbench-8k", {"image": "not base64!"}, "row 2 names its image 'not base64!', which is no path inside"),
+        ("hrbench-8k", {"image": base64.b64encode(b"no image").decode()}, "row 2 names its image 'bm8g"),
         ("hrbench-8k", {"answer": ""}, "row 2 has nothing in the column 'answer'"),
         ("visualprobe", {"images": ["VisualProbe_Easy/../../a.jpg"]}, "no path inside"),
-        ("visualprobe", {"images": []}, "row 2 names its image"),
+        ("visualprobe", {"images": []}, "row 2 has nothing in the column 'images'"),
     ],
 )
 def test_a_bad_row_is_one_sentence(tmp_path: Path, name: str, changes: dict[str, Any], sentence: str) -> None:
@@ -291,6 +294,33 @@ def test_a_bad_row_is_one_sentence(tmp_path: Path, name: str, changes: dict[str,
 def test_a_right_option_that_is_missing_leaves_its_question_unscored(tmp_path: Path) -> None:
     _, sample = loaded("vstar", spoiled("vstar", tmp_path / "copy", label="F"))
     assert sample.answers == () and sample.metadata["unscored"] == "the right option F is not among A, B, C, D"
+
+
+def test_a_copy_whose_right_option_stands_first_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row | {"label": "A"} for row in vstar_rows({"direct_attributes": 4})]
+    write_lines(copy_of("vstar", tmp_path / "copy") / "test_questions.jsonl", rows)
+    loaded("vstar", tmp_path / "copy", shuffle_options=1)
+    assert "the right option always stands first" not in caplog.text
+    loaded("vstar", tmp_path / "copy")
+    assert "in this copy of V* the right option always stands first; give --shuffle-options SEED" in caplog.text
+
+
+def test_all_benchmarks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cof(["eval", "--benchmark", "list"]) == 0
+    shown = "".join(capsys.readouterr().out.split())
+    for name, benchmark in BENCHMARKS.items():
+        assert name in shown and "".join(RULES[benchmark.scoring].split()) in shown
+        assert benchmark.source and benchmark.what
+    for remark in ("515", "needs--judge", "4rotations", "meanoverthe"):
+        assert remark in shown
+
+
+def test_a_judge_has_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--data", str(DATA / "vstar"), "--judge", "nano", "-o", str(tmp_path / "out")]
+    assert cof(["eval", "--benchmark", "vstar", *given]) == 2
+    assert "V* is scored by a rule (right option), not by a judge; leave --judge out" in capsys.readouterr().err
+    assert cof(["eval", "--benchmark", "vstar"]) == 2
+    assert "say where to write: -o DIR" in capsys.readouterr().err
 
 
 def test_copies_of_something_else(tmp_path: Path) -> None:
@@ -304,10 +334,12 @@ def test_copies_of_something_else(tmp_path: Path) -> None:
         load("treebench", tmp_path / "missing")
     with pytest.raises(InputError, match=r"there is no benchmark 'v\*'; there are vstar, hrbench-4k"):
         load("v*")
-    with pytest.raises(InputError, match=r"has nothing in the column 'answer_type'.*here are questionId, question"):
+    with pytest.raises(
+        InputError, match=r"lacks 'image', 'answer_type', which InfographicVQA has \(here are questionId, q"
+    ):
         load("infographicvqa", copy_of("infographicvqa", tmp_path / "documents") / "DocVQA")
     (tmp_path / "TreeBench.tsv").write_bytes(b"index\timage\n1\t\xff\xfe\n")
-    with pytest.raises(InputError, match="is no TSV"):
+    with pytest.raises(InputError, match="is no table of text"):
         load("treebench", tmp_path / "TreeBench.tsv")
     (tmp_path / "hr_bench_4k.parquet").write_bytes(
         (copy_of("hrbench", tmp_path / "hr") / "hr_bench_4k.parquet").read_bytes()[:300]
@@ -315,7 +347,7 @@ def test_copies_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*hr_bench_4k\.parquet"):
         load("hrbench-4k", tmp_path / "hr_bench_4k.parquet")
     (tmp_path / "questions.xlsx").write_bytes(b"")
-    with pytest.raises(InputError, match="neither JSON, JSONL, TSV nor Parquet"):
+    with pytest.raises(InputError, match="holds no questions of TreeBench"):
         load("treebench", tmp_path / "questions.xlsx")
 
 

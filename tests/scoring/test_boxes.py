@@ -54,6 +54,8 @@ def test_a_box_is_scored_by_its_overlap(answer: str) -> None:
     found = played(answer, "iou")
     assert scoring.score(found) == pytest.approx(WRITTEN[answer])
     assert scoring.accuracy(found) is (WRITTEN[answer] >= 0.5)
+    located = played(answer, "located")
+    assert scoring.score(located) == scoring.accuracy(located) == (WRITTEN[answer] >= 0.5)
 
 
 @pytest.mark.parametrize("system", list(CoordinateSystem))
@@ -102,6 +104,7 @@ def test_relaxed_accuracy_and_containment() -> None:
     assert {case: scoring.accuracy(text(*case, "contains")) for case in CONTAINS} == CONTAINS
     formula = "handwritten mathematical expression"
     assert scoring.score(text("it is x + 1", "x+1", "contains", category=formula)) == 1
+    assert scoring.score(text("it is X + 1", "x+1", "contains", category=formula)) == 0
     assert scoring.score(text("it is x + 1", "x+1", "contains")) == 0
     assert scoring.score(played("x", "relaxed", sample=Sample("s", "i", "q"))) is None
 

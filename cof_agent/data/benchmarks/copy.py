@@ -2,144 +2,154 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import csv
+import json
+import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from cof_agent.data.containers import kind_of
 from cof_agent.data.image_files import kept_image
-from cof_agent.data.rows import json_rows
-from cof_agent.errors import InputError, said
-from cof_agent.output.install import how_to_install
+from cof_agent.data.images import Reference, decoded, references
+from cof_agent.data.nested import is_missing
+from cof_agent.data.rows import Row, read_rows
+from cof_agent.errors import InputError
 
-Row = dict[str, Any]
-
-_READ_AT_ONCE = 1 << 20  # bytes of a Parquet file
-_LONGEST_FIELD = 2**31 - 1  # a TSV holds whole images in one field; csv stops at 128 KiB of its own accord
+_SPLITS = re.compile(rb'\s*\{\s*"(?:train|test|val|validation|dev)"\s*:\s*\[')
+_BESIDE = ("", "imgs", "images", "all_images")
+_FOLDERS = (*_BESIDE, *(f"../{folder}" for folder in (*_BESIDE, "all_images/all_images")))
+"""Where images lie, seen from the folder of the file that names them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """The folders of one benchmark (or its one file), and the folder to write images to that its rows hold themselves."""
+    """The folders of one benchmark (or its one file), and the folder to write images to that its rows hold themselves.
+
+    size: how many questions were published, where that is known.
+    """
 
     name: str
     roots: tuple[Path, ...]
     images: Path
+    size: int | None = None
+    _seen: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return ", ".join(str(root) for root in self.roots)
 
-    def files(self, *patterns: str) -> list[Path]:
+    def find(self, patterns: Sequence[str]) -> list[Path]:
         """The files, at any depth, of the first pattern that fits any; a root that is a file is taken as it is.
 
-        Raises:
-            InputError: if no pattern fits a file.
+        A pattern may name several folders or files at once: `{a,b}/*.json`.
         """
         given = [root for root in self.roots if root.is_file()]
         if given:
             return given
         for pattern in patterns:
-            found = sorted(path for root in self.roots for path in root.rglob(pattern) if path.is_file())
+            found = {path for one in _expanded(pattern) for root in self.roots for path in _fitting(root, one)}
             if found:
-                return found
-        raise InputError(
-            f"{self} holds no {' or '.join(patterns)}, where {self.name} has its questions; unpack it, or give the "
-            "folder as it was published."
-        )
+                return sorted(found)
+        return []
 
-    def rows(self, files: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        """Every row of JSON, JSONL, TSV or Parquet files, with the words that name its place.
+    def first(self, file: Path) -> Mapping[str, Any]:
+        """The first row of a file; empty where it has none.
+
+        Raises:
+            InputError: if the file cannot be read.
+        """
+        row = next(self._rows(file), None)
+        return row.values if row is not None and isinstance(row.values, dict) else {}
+
+    def rows(self, files: Sequence[Path], columns: Sequence[str]) -> Iterator[Row]:
+        """Every row of the files.
 
         Raises:
             InputError: if a file cannot be read, or a row has nothing in one of `columns`.
         """
         for file in files:
-            for number, row in enumerate(_read(file), 1):
-                where = f"{file}, row {number}"
-                if not isinstance(row, dict):
-                    raise InputError(f"{where} is no object with named fields.")
-                absent = [column for column in columns if row.get(column) in (None, "")]
+            for row in self._rows(file):
+                if not isinstance(row.values, dict):
+                    raise InputError(f"{row} is no object with named fields.")
+                absent = [column for column in columns if is_missing(row.values.get(column))]
                 if absent:
                     raise InputError(
-                        f"{where} has nothing in the column {absent[0]!r} ({self.name} has {', '.join(columns)}; here are "
-                        f"{', '.join(str(column) for column in row)[:200]}): is it the published file?"
+                        f"{row} has nothing in the column {absent[0]!r} ({self.name} has {', '.join(columns)}; here are "
+                        f"{', '.join(str(column) for column in row.values)[:200]}): is it the published file?"
                     )
-                yield where, row
+                yield row
 
-    def held(self, content: Any, where: str) -> str:
-        """The path of an image that a row holds: as base64, as bytes, or as the `datasets` package writes it to Parquet.
+    def _rows(self, file: Path) -> Iterator[Row]:
+        kind = kind_of(file)
+        if kind == "json" and _SPLITS.match(_head(file)):
+            values = self._of_splits(file)
+            return (Row(one, number, file) for number, one in enumerate(values, 1))
+        return read_rows(file, kind)
+
+    def _of_splits(self, file: Path) -> list[Any]:
+        """The rows of a JSON file that has a list for each split: those of the split that is the benchmark."""
+        try:
+            found = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file} is no JSON: {error}.") from None
+        splits = {name: rows for name, rows in found.items() if isinstance(rows, list)}
+        every = [row for rows in splits.values() for row in rows]
+        tests = [splits[name] for name in ("test", "validation", "val", "dev") if name in splits]
+        return next((rows for rows in (*tests, every) if len(rows) == self.size), (*tests, every)[0])
+
+    def pictures(self, value: Any, row: Row, id: str = "") -> tuple[str, ...]:
+        """The paths of the images that a column holds (bytes, base64, `{"bytes", "path"}`, lists of these) or names.
+
+        id: the row's own, by which rows behind it may name its image, as VLMEvalKit's files do.
 
         Raises:
-            InputError: if it is none, naming the row.
+            InputError: if there is none, naming the row.
         """
-        if isinstance(content, dict):
-            content = content.get("bytes")
-        if isinstance(content, str):
-            try:
-                content = base64.b64decode("".join(content.split()), validate=True)
-            except (binascii.Error, ValueError):
-                raise InputError(f"{where} holds an image that is not base64; download the file again.") from None
-        if not isinstance(content, bytes) or not content:
-            raise InputError(f"{where} holds no image.")
-        return kept_image(content, where, self.images)
+        known = self._seen.get(value) if isinstance(value, str) else None
+        found = known or tuple(self._picture(one, row) for one in references(value))
+        if not found:
+            raise InputError(f"{row} holds no image, but {str(value)[:80]!r}.")
+        if id:
+            self._seen[id] = found
+        return found
 
-    def named(self, folder: Path, name: Any, where: str) -> str:
-        """The path of the image that a row names relative to `folder`, which it may not leave.
+    def _picture(self, found: Reference, row: Row) -> str:
+        if found.kind == "path":
+            return self._named(found.value, row)
+        content = found.value if found.kind == "bytes" else decoded(found.value)
+        if not isinstance(content, bytes):
+            raise InputError(f"{row} holds an image that cannot be read: download it again.")
+        return kept_image(content, str(row), self.images)
 
-        Raises:
-            InputError: if it is no such path, naming the row.
-        """
+    def _named(self, name: str, row: Row) -> str:
+        """The path of the image that a row names relative to a folder of the copy, which it may not leave."""
         # Checked by its words: the hub's cache keeps every file as a link to elsewhere.
-        path = PurePosixPath(name if isinstance(name, str) else "")
-        if not path.name or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive or "\\" in name:
-            raise InputError(f"{where} names its image {str(name)[:80]!r}, which is no path inside {folder}.")
-        return str(folder / path)
+        path, beside = PurePosixPath(name), row.file.parent
+        if not path.suffix or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive or "\\" in name:
+            raise InputError(f"{row} names its image {name[:80]!r}, which is no path inside {beside}.")
+        # Some name the folder of the benchmark, too, which a copy may have under another name.
+        names = [path, *([PurePosixPath(*path.parts[1:])] if len(path.parts) > 1 else [])]
+        places = [os.path.normpath(beside / folder / one) for one in names for folder in _FOLDERS]
+        return next((place for place in places if os.path.isfile(place)), str(beside / path))
 
 
-def _read(file: Path) -> Iterator[Any]:
-    kind = file.suffix.lower()
-    if kind in (".json", ".jsonl"):
-        return json_rows(file)
-    if kind == ".tsv":
-        return _tsv_rows(file)
-    if kind == ".parquet":
-        return _parquet_rows(file)
-    raise InputError(f"{file} is neither JSON, JSONL, TSV nor Parquet.")
+def _head(file: Path) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read(256)
 
 
-def _tsv_rows(file: Path) -> Iterator[Row]:
-    """Rows as pandas writes them: tab-separated, quoted where needed. An empty field is None."""
-    csv.field_size_limit(_LONGEST_FIELD)
-    try:
-        with open(file, encoding="utf-8", newline="") as lines:
-            for row in csv.DictReader(lines, delimiter="\t"):
-                yield {name: value or None for name, value in row.items() if name is not None}
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}.") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no TSV: {error}.") from None
+def _expanded(pattern: str) -> list[str]:
+    found = re.search(r"\{([^}]*)\}", pattern)
+    return [pattern.replace(found[0], one) for one in found[1].split(",")] if found else [pattern]
 
 
-def _parquet_rows(file: Path) -> Iterator[Row]:
-    """Rows as they are read. `datasets` would hold whole row groups, which in these files are most of the file, several times."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError(f"reading {file} needs the package pyarrow: {how_to_install('pyarrow')}.") from None
-    try:
-        with parquet.ParquetFile(file, pre_buffer=False, buffer_size=_READ_AT_ONCE) as table:
-            for batch in table.iter_batches(batch_size=1):
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"cannot read {file}: {said(error)}") from None
+def _fitting(root: Path, pattern: str) -> Iterator[Path]:
+    last = PurePosixPath(pattern).name
+    return (path for path in root.rglob(last) if path.absolute().match(pattern) and path.is_file())
 
 
 def text(row: Row, column: str) -> str:
     """A column's text without spaces around it, each run of spaces within a line as one."""
-    value = row.get(column)
+    value = row.values.get(column)
     return re.sub(r"[^\S\n]+", " ", "" if value is None else str(value)).strip()

@@ -1,190 +1,303 @@
-"""Which benchmarks there are, and `load`: one of them as samples, complete or with words for what is missing."""
+"""Which benchmarks there are. Most are data: columns of files that a few readers share.
+
+Layouts are those that cards and file listings of the hub and public evaluation code show. Scoring is that of each benchmark's own
+paper. Where only lmms-eval or VLMEvalKit says how answers are scored, `source` names it.
+"""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice
-from pathlib import Path
-from typing import Literal
+from cof_agent.data.benchmarks import charxiv, finers, mathvista, refcoco, treebench, visualprobe, vstar, xlrs
+from cof_agent.data.benchmarks.benchmark import Benchmark
+from cof_agent.data.benchmarks.layout import INSIDE, LETTERS, table, vlmevalkit
+from cof_agent.data.samples import read_samples
 
-from cof_agent.data.benchmarks import (
-    hrbench,
-    infographicvqa,
-    mme_realworld,
-    pope,
-    textvqa,
-    treebench,
-    visualprobe,
-    vstar,
+_HRBENCH_PARTS = {"single": 400, "cross": 400}  # 100 questions of each in the README of DreamMr/HR-Bench, four cycles
+_MMSTAR_PARTS = dict.fromkeys(
+    (
+        "coarse perception",
+        "fine-grained perception",
+        "instance reasoning",
+        "logical reasoning",
+        "math",
+        "science & technology",
+    ),
+    250,
 )
-from cof_agent.data.benchmarks.copy import Copy
-from cof_agent.data.choices import shuffled
-from cof_agent.data.samples import read_samples, unique_id
-from cof_agent.errors import InputError, said
-from cof_agent.plugins import is_plugin, load_function
-from cof_agent.trajectory import Sample
-
-Scoring = Literal["choice", "exact", "anls", "vqa", "yes_no"]
-"""The rule that scores an answer: the right option by letter or text; equal to an accepted text; average normalised
-Levenshtein similarity; VQA accuracy over ten people's answers; yes or no."""
-
-
-@dataclass(frozen=True, slots=True)
-class Benchmark:
-    """One benchmark. `hub`: repositories of the hub with the files to fetch from each. `questions`: how many were published,
-    by category where that is known; None where there is no such number."""
-
-    title: str
-    read: Callable[[Copy], Iterator[Sample]]
-    scoring: Scoring
-    hub: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    questions: int | Mapping[str, int] | None = None
-
-    @property
-    def parts(self) -> Mapping[str, int]:
-        """The published number of questions by category, empty where it is not known."""
-        return self.questions if isinstance(self.questions, Mapping) else {}
-
-    @property
-    def size(self) -> int | None:
-        """The published number of questions."""
-        return sum(self.questions.values()) if isinstance(self.questions, Mapping) else self.questions
-
-
-def _scenes(copy: Copy) -> Iterator[Sample]:
-    return iter(read_samples(copy.roots[0]))
+_OPTIONS = "multi-choice options"
 
 
 def _hrbench(size: str) -> Benchmark:
-    hub = {hrbench.REPOSITORY: (f"hr_bench_{size}.parquet",)}
-    return Benchmark(f"HR-Bench {size.upper()}", partial(hrbench.read, size=size), "choice", hub, hrbench.PARTS)
-
-
-BENCHMARKS: dict[str, Benchmark] = {
-    "vstar": Benchmark("V*", vstar.read, "choice", vstar.HUB, vstar.PARTS),
-    "hrbench-4k": _hrbench("4k"),
-    "hrbench-8k": _hrbench("8k"),
-    "mme-realworld": Benchmark("MME-RealWorld", mme_realworld.read, "choice", mme_realworld.HUB, mme_realworld.SIZE),
-    "mme-realworld-lite": Benchmark(
-        "MME-RealWorld-Lite", mme_realworld.read_lite, "choice", mme_realworld.HUB_LITE, mme_realworld.SIZE_LITE
-    ),
-    "treebench": Benchmark("TreeBench", treebench.read, "choice", treebench.HUB, treebench.PARTS),
-    "visualprobe": Benchmark("VisualProbe", visualprobe.read, "exact", visualprobe.HUB, visualprobe.PARTS),
-    "pope": Benchmark("POPE", pope.read, "yes_no", pope.HUB, pope.PARTS),
-    "infographicvqa": Benchmark("InfographicVQA", infographicvqa.read, "anls", infographicvqa.HUB, infographicvqa.SIZE),
-    "textvqa": Benchmark("TextVQA", textvqa.read, "vqa", textvqa.HUB, textvqa.SIZE),
-    "scenes": Benchmark("scenes", _scenes, "exact"),
-}
-
-
-def load(
-    name: str,
-    path: str | Path | None = None,
-    *,
-    limit: int | None = None,
-    shuffle_options: int | None = None,
-    keep_images: str | Path | None = None,
-) -> list[Sample]:
-    """The samples of a benchmark, in published order; one of the user's own is named as `module:function`.
-
-    Their metadata has benchmark, scoring, category and subcategory, the
-    last two where there are any; choices are the options' texts, and the answer is the text of the right one.
-
-    path: a local copy in the published layout, a folder or its one file; without it the hub's, which is downloaded once
-    to the hub's own cache. limit: only the first so many, of a copy that may be partial. shuffle_options: a seed by which
-    the options of each sample are shuffled. keep_images: where images are written that rows hold themselves, by default
-    below the user's cache folder.
-
-    Raises:
-        InputError: if there is no such benchmark or copy, it is not in its published layout, questions or images of it are
-            missing, or it cannot be downloaded.
-    """
-    benchmark = _own(name) if is_plugin(name) else BENCHMARKS.get(name)
-    if benchmark is None:
-        raise InputError(
-            f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}, or module:function for your own."
-        )
-    if path is not None and not Path(path).exists():
-        raise InputError(f"there is no file or folder {path}; without a path, {benchmark.title} comes from the hub.")
-    roots = (Path(path),) if path is not None else _download(name, benchmark)
-    copy = Copy(benchmark.title, roots, Path(keep_images) if keep_images else _cache() / name)
-    samples = _named(islice(benchmark.read(copy), limit), name, benchmark)
-    if not samples:
-        raise InputError(f"{copy} holds no questions of {benchmark.title}.")
-    if limit is None:
-        _check_complete(samples, copy, benchmark)
-    _check_images(samples, copy)
-    return samples if shuffle_options is None else shuffled(samples, shuffle_options)
-
-
-def _own(spec: str) -> Benchmark:
-    """A benchmark of the user's: a function that makes samples of the path of a copy."""
-    read = load_function(spec, "benchmark")
-
-    def samples(copy: Copy) -> Iterator[Sample]:
-        return iter(read(copy.roots[0]))
-
-    return Benchmark(spec, samples, "exact")
-
-
-def _named(read: Iterator[Sample], name: str, benchmark: Benchmark) -> list[Sample]:
-    """With ids that no other sample has, here or in another benchmark, and with the metadata that all share."""
-    shared, taken = {"benchmark": name, "scoring": benchmark.scoring}, set[str]()
-    return [
-        replace(
-            sample,
-            id=unique_id(f"{name}-{sample.id}", number, taken),
-            metadata=shared | sample.metadata,
-        )
-        for number, sample in enumerate(read, 1)
-    ]
-
-
-def _check_complete(samples: Sequence[Sample], copy: Copy, benchmark: Benchmark) -> None:
-    found = Counter(str(sample.metadata.get("category")) for sample in samples)
-    parts = benchmark.parts
-    if benchmark.size in (None, len(samples)) and (not parts or found == Counter(parts)):
-        return
-    of_each = [f"{found[part]} of {number} {part}" for part, number in parts.items() if found[part] != number]
-    of_each += [
-        f"{number} {part}, which it does not have" for part, number in found.items() if parts and part not in parts
-    ]
-    details = f" ({'; '.join(of_each)})" if of_each else ""
-    raise InputError(
-        f"{copy} holds {len(samples)} questions, {benchmark.title} has {benchmark.size}{details}: download it again, or "
-        "set a limit to take a part of it."
+    """Each question is asked four times, its options rotated: the rows have all four, and `cycle_category` says which it is."""
+    columns = {"choices": LETTERS, "category": ("category",)}
+    names = (
+        f"hr_bench_{size}.parquet",
+        f"hrbench_{size}-*.parquet",
+        f"hr_bench_{size}.tsv",
+        f"HRBench{size.upper()}.tsv",
+    )
+    return Benchmark(
+        f"HR-Bench {size.upper()}",
+        f"small objects in {size.upper()} images",
+        "choice",
+        "arXiv 2408.15556; VLMEvalKit utils/hrbench.py: mean over the four cycles",
+        (table(*names, **columns, cycle="cycle_category"),),
+        {"DreamMr/HR-Bench": (f"hr_bench_{size}.parquet",)},
+        _HRBENCH_PARTS,
+        cycles=4,
     )
 
 
-def _check_images(samples: Sequence[Sample], copy: Copy) -> None:
-    missing = [sample.image for sample in samples if not os.path.isfile(sample.image)]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of the images of {len(samples)} questions are missing in {copy}, the first is {missing[0]}: "
-            "download or unpack them, or set a limit to take the questions before."
-        )
+def _mme_realworld(title: str, names: tuple[str, ...], tsv: tuple[str, ...], repository: str, size: int) -> Benchmark:
+    """The last option, E, is that the others are wrong or that the image does not show it. size: of the English part."""
+    split = {"category": ("category",), "subcategory": "l2-category"}
+    return Benchmark(
+        title,
+        "high-resolution photographs, documents, traffic, remote sensing",
+        "choice",
+        "arXiv 2408.13257",
+        (
+            table(
+                *names,
+                id="Question_id",
+                image="Image",
+                question="Text",
+                answer="Ground truth",
+                choices="Answer choices",
+                category=("Task", "Subtask"),
+                subcategory="Category",
+            ),
+            table("train-*.parquet", image="bytes", choices=_OPTIONS, **split),
+            vlmevalkit(*tsv, **{**split, "choices": _OPTIONS}),
+        ),
+        {repository: ("data/*.parquet",)},
+        size,
+    )
 
 
-def _download(name: str, benchmark: Benchmark) -> tuple[Path, ...]:
-    """The folders of the hub's cache that hold the benchmark's repositories."""
-    if not benchmark.hub:
-        raise InputError(f"{benchmark.title} cannot be downloaded; give a local copy with --data.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return tuple(
-            Path(snapshot_download(repository, repo_type="dataset", allow_patterns=list(files)))
-            for repository, files in benchmark.hub.items()
-        )
-    except Exception as error:  # what a connection, a proxy or the hub can do wrong is not limited
-        raise InputError(
-            f"cannot download {benchmark.title} ({', '.join(benchmark.hub)}) from the hub: {said(error)}; give a local copy."
-        ) from None
+def _documents(title: str, what: str, source: str, folder: str, tsv: str, size: int, **columns: object) -> Benchmark:
+    """One of the sets of lmms-lab/DocVQA, whose test answers are not public."""
+    names = (f"{folder}/validation-*.parquet", "validation-*.parquet")
+    return Benchmark(
+        title,
+        what,
+        "anls",
+        source,
+        (table(*names, id="questionId", answer="answers", **columns), vlmevalkit(tsv)),
+        {"lmms-lab/DocVQA": (f"{folder}/validation-*.parquet",)},
+        size,
+    )
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chain-of-focus"
+def _refcoco(title: str, name: str, repository: str, splits: tuple[str, ...], source: str) -> Benchmark:
+    return Benchmark(
+        title,
+        f"find the object that is named ({', '.join(splits)})",
+        "located",
+        f"{source}; Acc@0.5",
+        refcoco.layouts(name, splits),
+        refcoco.hub(f"lmms-lab/{repository}", splits),
+    )
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "vstar": Benchmark(
+        "V*", "small objects in photographs", "choice", "arXiv 2312.14135", vstar.LAYOUTS, vstar.HUB, vstar.PARTS
+    ),
+    "hrbench-4k": _hrbench("4k"),
+    "hrbench-8k": _hrbench("8k"),
+    "mme-realworld": _mme_realworld(
+        "MME-RealWorld",
+        ("MME_RealWorld.json",),
+        ("MME-RealWorld.tsv",),
+        "yifanzhang114/MME-RealWorld-Lmms-eval",
+        23_609,
+    ),
+    "mme-realworld-lite": _mme_realworld(
+        "MME-RealWorld-Lite",
+        ("MME-RealWorld-Lite.json", "MME_RealWorld_Lite.json"),
+        ("mme_realworld_lite.tsv", "MME-RealWorld-Lite.tsv"),
+        "yifanzhang114/MME-RealWorld-lite-lmms-eval",
+        1_919,
+    ),
+    "treebench": Benchmark(
+        "TreeBench",
+        "objects in dense scenes",
+        "choice",
+        "arXiv 2507.07999",
+        treebench.LAYOUTS,
+        treebench.HUB,
+        treebench.PARTS,
+    ),
+    "visualprobe": Benchmark(
+        "VisualProbe",
+        "search by trial and error",
+        "exact",
+        "arXiv 2509.07969",
+        visualprobe.LAYOUTS,
+        visualprobe.HUB,
+        visualprobe.PARTS,
+        judge=True,
+    ),
+    "zoombench": Benchmark(
+        "ZoomBench",
+        "details that a glance misses; 621 with options, 224 open",
+        "choice",
+        "arXiv 2602.11858",
+        tuple(
+            table("test.parquet", "test-*.parquet", id=id, question=asked, answer=answer, choices=INSIDE)
+            for id, asked, answer in (("id", "query", "response"), ("", "prompt", "answer"))
+        ),
+        {"inclusionAI/ZoomBench": ("data/test*.parquet",)},
+        845,
+        judge=True,
+    ),
+    "mmstar": Benchmark(
+        "MMStar",
+        "questions that need the image",
+        "choice",
+        "arXiv 2403.20330",
+        (
+            table("mmstar.parquet", "val-*.parquet", choices=INSIDE, category=("category",), subcategory="l2_category"),
+            vlmevalkit("MMStar.tsv", category=("category",)),
+        ),
+        {"Lin-Chen/MMStar": ("mmstar.parquet",)},
+        _MMSTAR_PARTS,
+    ),
+    "cv-bench": Benchmark(
+        "CV-Bench",
+        "counts, positions, depth and distance",
+        "choice",
+        "arXiv 2406.16860, appendix C",
+        (
+            table(
+                "test_{2d,3d}.parquet",
+                "test-*.parquet",
+                id="idx",
+                choices="choices",
+                category=("task",),
+                part_of=("type", "source"),
+            ),
+            vlmevalkit("CV-Bench-{2D,3D}.tsv", part_of=("split", "source")),
+        ),
+        {"nyu-visionx/CV-Bench": ("test*.parquet",)},
+        2_638,
+        averaged="the sources of 2D, then 2D and 3D",
+    ),
+    "charxiv": Benchmark(
+        "CharXiv (reasoning)",
+        "charts of papers",
+        "exact",
+        "arXiv 2406.18521",
+        charxiv.LAYOUTS,
+        charxiv.HUB,
+        charxiv.SIZE,
+        judge=True,
+    ),
+    "finers-4k": Benchmark(
+        "FINERS-4k",
+        "very small objects seen by drones (without segmentation)",
+        "choice",
+        "arXiv 2510.21311",
+        finers.LAYOUTS,
+        finers.HUB,
+    ),
+    "xlrs-bench-lite": Benchmark(
+        "XLRS-Bench-lite",
+        "remote sensing, 8,000 to 10,000 pixels a side",
+        "several",
+        "arXiv 2503.23771; lmms-eval tasks/xlrs: the exact set of right options",
+        xlrs.LAYOUTS,
+        xlrs.HUB,
+        averaged="tasks",
+    ),
+    "blink": Benchmark(
+        "BLINK",
+        "what people see at a glance, also in several images",
+        "choice",
+        "arXiv 2404.12390",
+        (
+            table(
+                "val-*.parquet",
+                id="idx",
+                image="image_1",
+                choices="choices",
+                category=("sub_task",),
+                more_images="image_",
+            ),
+            vlmevalkit("BLINK.tsv", category=("category",)),
+        ),
+        {"BLINK-Benchmark/BLINK": ("*/val-*.parquet",)},
+        1_901,
+    ),
+    "chartqa": Benchmark(
+        "ChartQA",
+        "charts",
+        "relaxed",
+        "arXiv 2203.10244, section 5.1",
+        (table("test-*.parquet", id="", category=("type",)), vlmevalkit("ChartQA_TEST.tsv", category=("split",))),
+        {"lmms-lab/ChartQA": ("data/test-*.parquet",)},
+        2_500,
+    ),
+    "docvqa": _documents(
+        "DocVQA", "scanned documents", "arXiv 2007.00398", "DocVQA", "DocVQA_VAL.tsv", 5_349, kinds="question_types"
+    ),
+    "infographicvqa": _documents(
+        "InfographicVQA",
+        "infographics",
+        "arXiv 2104.12756",
+        "InfographicVQA",
+        "InfoVQA_VAL.tsv",
+        2_801,
+        kinds="answer_type",
+        subcategory="operation/reasoning",
+    ),
+    "textvqa": Benchmark(
+        "TextVQA",
+        "text in photographs",
+        "vqa",
+        "arXiv 1904.08920; without its list of contractions",
+        (table("validation-*.parquet", id="question_id", answer="answers"), vlmevalkit("TextVQA_VAL.tsv")),
+        {"lmms-lab/textvqa": ("data/validation-*.parquet",)},
+        5_000,
+    ),
+    "ocrbench": Benchmark(
+        "OCRBench",
+        "reading of all kinds",
+        "contains",
+        "arXiv 2305.07895",
+        (
+            table("test-*.parquet", id="", category=("question_type",), subcategory="dataset"),
+            vlmevalkit("OCRBench.tsv", category=("category",)),
+        ),
+        {"echo840/OCRBench": ("data/test-*.parquet",)},
+        1_000,
+    ),
+    "mathvista": Benchmark(
+        "MathVista (testmini)",
+        "figures that take arithmetic",
+        "exact",
+        "arXiv 2310.02255",
+        mathvista.LAYOUTS,
+        mathvista.HUB,
+        mathvista.SIZE,
+        judge=True,
+    ),
+    "pope": Benchmark(
+        "POPE",
+        "whether an object is in the image",
+        "yes_no",
+        "arXiv 2305.10355",
+        (
+            table("test-*.parquet", id="question_id", category=("category",)),
+            vlmevalkit("POPE.tsv", category=("category",)),
+        ),
+        {"lmms-lab/POPE": ("data/test-*.parquet",)},
+        dict.fromkeys(("adversarial", "popular", "random"), 3_000),
+    ),
+    "refcoco": _refcoco("RefCOCO", "refcoco", "RefCOCO", refcoco.TESTS, "arXiv 1608.00272"),
+    "refcoco+": _refcoco("RefCOCO+", "refcocop", "RefCOCOplus", refcoco.TESTS, "arXiv 1608.00272"),
+    "refcocog": _refcoco("RefCOCOg", "refcocog", "RefCOCOg", ("test",), "arXiv 1511.02283"),
+    "scenes": Benchmark(
+        "scenes", "drawn scenes, from cof scenes", "exact", "cof_agent/evaluation", own=lambda copy: read_samples(copy)
+    ),
+}

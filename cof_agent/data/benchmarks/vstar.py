@@ -1,27 +1,35 @@
 """V*: 115 questions about attributes of small objects and 76 about their relative position (arXiv 2312.14135).
 
-Layout, as https://huggingface.co/datasets/craigwu/vstar_bench lists it and public loaders read it:
-`test_questions.jsonl` with image (`direct_attributes/sa_4690.jpg`), text, category, label (a letter), question_id; text is
-"What is the material of the glove?\\n(A) rubber\\n(B) cotton\\n(C) kevlar\\n(D) leather\\nAnswer with the option's letter from
-the given choices directly." (two options where positions are asked for). Beside each image lies a JSON of the same name
-with target_object, bbox (a list of [x, y, width, height] in pixels), question and options, of which only the boxes are
-taken: its options are sentences, and the right one is always the first, as the authors' own `vstar_bench_eval.py` of
-https://github.com/penghao-wu/vstar has it. `GPT4V-hard` and `OCR` in the same repository belong to other tests.
+Layouts, as https://huggingface.co/datasets/craigwu/vstar_bench lists them and public loaders read them:
 
-The Parquet of https://huggingface.co/datasets/lmms-lab/vstar-bench has the same columns, the images inside and no boxes.
+- `test_questions.jsonl` with image (`direct_attributes/sa_4690.jpg`), text (the question, options as lines "(A) ...", and an
+  instruction), category, label (a letter), question_id. lmms-lab/vstar-bench has the same columns in Parquet, images inside.
+- Beside each image a JSON of the same name with target_object, bbox (a list of [x, y, width, height] in pixels), question and
+  options, which are sentences. The right one is the first, as the authors' `vstar_bench_eval.py` and DeepEyes' `eval_vstar.py`
+  have it. With the first layout, only the boxes are taken.
+- Converted copies: any form of rows that the general reader knows, such as messages, also in a JSON of `train` and `test`.
+
+`GPT4V-hard` and `OCR` in the repository belong to other tests.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from cof_agent.data.benchmarks.copy import Copy, text
-from cof_agent.data.boxes import boxes_of
-from cof_agent.data.choices import letter_in, multiple_choice, options_in
+from cof_agent.data.answers import READINGS, right_keys, understood
+from cof_agent.data.benchmarks.copy import Copy
+from cof_agent.data.benchmarks.layout import INSIDE, Layout, Table, table, vlmevalkit
+from cof_agent.data.boxes import Form, in_pixels, written
+from cof_agent.data.choices import choices_of, listed
+from cof_agent.data.columns import Columns
+from cof_agent.data.forms import drafts
+from cof_agent.data.images import SUFFIXES
+from cof_agent.data.questions import parse, without_marks
+from cof_agent.data.rows import Row
+from cof_agent.data.unusable import Unusable
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Sample
@@ -29,33 +37,73 @@ from cof_agent.trajectory import Sample
 HUB = {"craigwu/vstar_bench": ("test_questions.jsonl", "direct_attributes/*", "relative_position/*")}
 PARTS = {"direct_attributes": 115, "relative_position": 76}
 
-_INSTRUCTION = re.compile(r"\s*Answer with the option's letter.*\Z", re.DOTALL)
+_COLUMNS = Table(id="question_id", question="text", answer="label", choices=INSIDE, category=("category",))
 
 
-def read(copy: Copy) -> Iterator[Sample]:
-    files = copy.files("test_questions.jsonl", "test-*.parquet")
-    for where, row in copy.rows(files, ("image", "text", "category", "label", "question_id")):
-        question, options = options_in(_INSTRUCTION.sub("", text(row, "text")))
-        named = isinstance(row["image"], str)
-        image = copy.named(files[0].parent, row["image"], where) if named else copy.held(row["image"], where)
-        sample = multiple_choice(
-            text(row, "question_id"),
-            image,
-            question,
-            options,
-            letter_in(row["label"], where),
-            category=text(row, "category"),
-        )
-        yield replace(sample, boxes=_boxes(Path(image).with_suffix(".json"))) if named else sample
+def _with_boxes(copy: Copy, row: Row) -> Iterable[Sample]:
+    for sample in _COLUMNS(copy, row):
+        beside = Path(sample.image).with_suffix(".json")
+        yield replace(sample, boxes=_boxes(beside)) if beside.is_file() else sample
 
 
-def _boxes(beside: Path) -> tuple[Box, ...]:
-    """The boxes of the objects that the question is about, none where the file beside the image is missing."""
+def _boxes(file: Path) -> tuple[Box, ...]:
+    """The boxes of the objects that the question is about."""
     try:
-        found = json.loads(beside.read_text("utf-8"))["bbox"]
-        corners = [[x, y, x + width, y + height] for x, y, width, height in found]
-    except FileNotFoundError:
-        return ()
-    except (OSError, TypeError, ValueError, KeyError):
-        raise InputError(f"{beside} has a bbox that is no list of [x, y, width, height] in pixels.") from None
-    return boxes_of(corners, str(beside))
+        found = [in_pixels(one, Form(order="xywh")) for one in written(json.loads(file.read_text("utf-8"))["bbox"])]
+    except (OSError, TypeError, ValueError, KeyError, Unusable):
+        raise InputError(f"{file} has a bbox that is no list of [x, y, width, height] in pixels.") from None
+    return tuple(box for box in found if box is not None)
+
+
+def _beside_image(copy: Copy, row: Row) -> Iterable[Sample]:
+    """The question of a JSON beside its image."""
+    if row.file.parent.name not in PARTS:
+        return
+    image = next((path for suffix in SUFFIXES if (path := row.file.with_suffix(suffix)).is_file()), None)
+    choices = listed(row.values["options"])
+    yield Sample(
+        id=row.file.stem,
+        image=str(image or row.file.with_suffix(".jpg")),
+        question=without_marks(row.values["question"]),
+        answers=(next(iter(choices.values())),),
+        choices=tuple(choices.values()),
+        boxes=_boxes(row.file),
+        metadata={"category": row.file.parent.name},
+    )
+
+
+def _converted(copy: Copy, row: Row) -> Iterable[Sample]:
+    """The questions of a row in any form that the general reader knows."""
+    try:
+        for number, draft in enumerate(drafts(row.values, Columns({}))):
+            question = parse(without_marks(draft.question))
+            choices = question.choices if draft.choices is None else choices_of(draft.choices)
+            right = right_keys(understood(draft.answer, choices), READINGS)
+            yield Sample(
+                id=draft.id or f"{row.number}-{number}",
+                image=copy.pictures(draft.image.value, row)[0],
+                question=question.text if choices == question.choices else question.whole,
+                answers=tuple(choices[key] for key in right),
+                choices=tuple(choices.values()),
+                metadata={"category": draft.metadata.get("category", _part(draft.image.value))},
+            )
+    except Unusable as why:
+        raise InputError(f"{row} cannot be read: {why.reason} ({why.detail}).") from None
+
+
+def _part(image: object) -> str:
+    """The part of V* that an image lies in, by its path."""
+    return next((part for part in PARTS if part in str(image)[:200]), "unknown")
+
+
+LAYOUTS = (
+    Layout(("test_questions.jsonl", "*.jsonl"), _COLUMNS.columns, _with_boxes),
+    table("test-*.parquet", id="question_id", question="text", answer="label", choices=INSIDE, category=("category",)),
+    vlmevalkit("VStarBench.tsv", category=("category",)),
+    Layout(
+        ("{direct_attributes,relative_position}/*.json",),
+        ("target_object", "bbox", "question", "options"),
+        _beside_image,
+    ),
+    Layout(("*.json", "*.jsonl"), (), _converted),
+)

@@ -63,8 +63,8 @@ def run(options: argparse.Namespace) -> int:
     together = side_by_side(runs)
     blocks = [
         *(Block(_title(base.name, other), _lines(rows)) for other, rows in tables.items()),
-        *(Block(gain.title(name, one), gain.lines(one)) for name, one in gained.items()),
-        *([Block(published.TITLE, published.cells(known), published.notes(runs, known))] if known else []),
+        *(Block(gain.title(name, one), gain.lines(one), wide=True) for name, one in gained.items()),
+        *([Block(published.TITLE, published.cells(known), published.notes(runs, known), wide=True)] if known else []),
     ]
     write_atomic(output / "comparison.md", _markdown(together, blocks))
     plots = write_plots(runs, output) if find_spec("matplotlib") is not None else None
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     common.console().print(_table(together, SIDE_BY_SIDE, wrapped=True))
     console = common.console(quiet=options.quiet)
     for block in blocks:
-        console.print(_table(block.lines, block.title))
+        console.print(_table(block.lines, block.title, wrapped=block.wide))
         for note in block.notes:
             console.print(for_terminal(note), soft_wrap=True, markup=False)
     files = [output / f"comparison.{kind}" for kind in ("json", "csv", "md")] + (plots or []) + [output / "report.html"]
@@ -84,11 +84,13 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A table as lines of cells, the first of them its headings, and what is to be known of it."""
+    """A table as lines of cells, the first of them its headings, and what is to be known of it. wide: whether a terminal may
+    break its cells."""
 
     title: str
     lines: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    wide: bool = False
 
 
 def _title(base: str, other: str) -> str:

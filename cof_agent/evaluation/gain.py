@@ -16,7 +16,7 @@ from cof_agent.evaluation.compare import Pair, ratio_interval, shared
 from cof_agent.evaluation.metrics import UNKNOWN, grouped, wilson
 from cof_agent.evaluation.runs import TABLES, Run
 
-HEADINGS = ("", "wrong from the overview", "mended", "95 %", "right from the overview", "spoiled", "95 %")
+HEADINGS = ("", "wrong before", "mended", "95 %", "right before", "spoiled", "95 %")
 
 
 def is_overview(run: Run) -> bool:

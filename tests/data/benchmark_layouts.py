@@ -7,7 +7,7 @@ option of question N at place N.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,10 @@ def open_tsv(
 
 
 def parquet(name: str, make: Callable[[int], Row]) -> Callable[[Path], None]:
-    return lambda folder: as_parquet(folder / name, rows(make)) and None
+    def write(folder: Path) -> None:
+        as_parquet(folder / name, rows(make))
+
+    return write
 
 
 def vstar_row(n: int) -> Row:
@@ -272,7 +275,13 @@ def ocrbench_row(n: int) -> Row:
 def mathvista_row(n: int) -> Row:
     """The last two are open."""
     kind = ("text", "integer", "text")[n]
-    base = {"pid": str(n), "question": QUESTIONS[n], "image": "images/1.jpg", "decoded_image": held(n), "unit": None}
+    base: Row = {
+        "pid": str(n),
+        "question": QUESTIONS[n],
+        "image": "images/1.jpg",
+        "decoded_image": held(n),
+        "unit": None,
+    }
     choices = list(OPTIONS[n]) if n == 0 else None
     base |= {"choices": choices, "precision": None, "answer": ANSWERS[n], "answer_type": kind}
     return base | {"metadata": {"task": "figure question answering"}}
@@ -311,7 +320,6 @@ class Case:
     same_image: bool = False
     right: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
-    metadata: Row = field(default_factory=dict)
 
 
 def every(benchmark: str, write: Callable[[Path], None], **more: Any) -> Case:
@@ -330,7 +338,7 @@ KITES_TWICE = tuple(
 LOCATED = {"right": ("[122, 92, 180, 140]",) * 6, "wrong": ("[20, 20, 60, 60]",) * 6, "boxes": True}
 WHOLE = tuple(f"{asked} (Give a whole number.)" if n == 1 else asked for n, asked in enumerate(QUESTIONS))
 SEVERAL = (*QUESTIONS[:2], f"{QUESTIONS[2]} Several options may be right.")
-ALL_RIGHT = {
+ALL_RIGHT: Row = {
     "asked": SEVERAL,
     "answers": (("green",), ("4",), ("K-71; K-17",)),
     "right": ("A", "B", "A, C"),

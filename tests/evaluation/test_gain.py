@@ -13,6 +13,7 @@ from cof_agent.cli import main
 from cof_agent.data.benchmarks import BENCHMARKS
 from cof_agent.episodes import PART_OF
 from cof_agent.evaluation import gain, published
+from cof_agent.evaluation.compare import Pair
 from cof_agent.evaluation.metrics import summarise, wilson
 from cof_agent.evaluation.runs import Run
 from cof_agent.trajectory import Trajectory
@@ -64,10 +65,10 @@ def test_a_question_that_was_asked_twice_is_no_more_evidence() -> None:
         assert twice[f"{name}_ci95"] == pytest.approx(once[f"{name}_ci95"], abs=0.06)
 
 
-def pairs_of(before: Sequence[bool], after: Sequence[bool], *, plays: int) -> list[gain.Pair]:
+def pairs_of(before: Sequence[bool], after: Sequence[bool], *, plays: int) -> list[Pair]:
     samples = questions(len(before))
     pairs = zip(answered(samples, before), answered(samples, after), strict=True)
-    return [gain.Pair(first, second) for first, second in pairs for _ in range(plays)]
+    return [Pair(first, second) for first, second in pairs for _ in range(plays)]
 
 
 def of_benchmark(right: Sequence[bool], zooms: int, name: str) -> list[Trajectory]:

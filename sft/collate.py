@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import ProcessorMixin
 
 from cof_agent.backends.families import Markers
 
 IGNORED = -100
+BLANK = (56, 56)  # shown pixels; the processor makes more of it where its limits ask for that
 
 
 @dataclass
 class AssistantCollator:
     """Rows (`messages` with image slots, `images`) -> model inputs with `labels`, shapes [batch, longest row].
+
+    A batch without any image gets a blank one behind its first row, where causal attention never looks: else a process with such
+    a batch would leave the vision tower out, for whose gradients all others wait.
 
     markers: of the model's family.
     """
@@ -30,9 +35,12 @@ class AssistantCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         tokenizer = self.processor.tokenizer
         texts = [self.processor.apply_chat_template(row["messages"], tokenize=False) for row in rows]
+        images = [image for row in rows for image in row["images"]]
+        if not images:
+            texts[0], images = f"{texts[0]}{self.markers.shown}", [Image.new("RGB", BLANK)]
         batch = self.processor(
             text=texts,
-            images=[row["images"] for row in rows],
+            images=images,
             padding=True,
             padding_side="right",
             return_tensors="pt",

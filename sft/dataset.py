@@ -1,4 +1,4 @@
-"""What is trained on: conversations with their images, from trajectories, Parquet, a hub dataset, or nano's curriculum.
+"""What is trained on: conversations with their images, from trajectories, from sets in any known layout, or nano's curriculum.
 
 Every source gives an outline of each sample (its words and the sizes of its images), from which it is measured, and the
 sample itself, which is decoded when a batch needs it.
@@ -6,29 +6,34 @@ sample itself, which is decoded when a batch needs it.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
 from cof_agent import scoring
-from cof_agent.data.hub import load_table
+from cof_agent.data.containers import Container, find
+from cof_agent.data.image_files import ImageFiles
 from cof_agent.data.source import Source
-from cof_agent.data.spec import is_local
+from cof_agent.data.unusable import DAMAGED_IMAGE, Tally, Unusable
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError
-from cof_agent.geometry import Size
+from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS
 from cof_agent.protocol import Message
 from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
-from sft.frame import Frame, Unfit, reframe
+from sft.dialogue_rows import Checks, read_dialogues
+from sft.frame import Frame, Outline, reframe
 
-COLUMNS = ("messages", "images", "id")  # of a table; `id` may be left out
-ROLES = ("system", "user", "assistant")
+TRAJECTORIES = "trajectories.jsonl"
+REJECTED = "trajectory that was rejected"
+UNANSWERED = "trajectory without an answer"
+WRONG = "trajectory with a wrong answer"
+CHANGED = "image of another size than when it was recorded"
 
 
 def to_row(messages: Sequence[Message], images: Sequence[Image.Image]) -> dict[str, Any]:
@@ -51,27 +56,19 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
     return {"type": "image"} if part["type"] == "image" else {"type": "text", "text": part["text"]}
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """A sample without pixels: messages with image slots, and the sizes of the images in shown pixels."""
-
-    messages: list[Message]
-    sizes: list[Size]
-
-
 class Rows(Protocol):
     """A source of samples, by position."""
 
     def __len__(self) -> int: ...
 
-    def name(self, index: int) -> str:
-        """How the sample is called in the list of what was left out."""
+    def where(self, index: int) -> tuple[str, int]:
+        """The file of a sample, and the number of its row in it, from 1."""
 
     def outline(self, index: int) -> Outline:
         """Decodes no image where that can be helped.
 
         Raises:
-            Unfit: if the sample cannot be trained on.
+            Unusable: if the sample cannot be trained on.
         """
 
     def row(self, index: int) -> dict[str, Any]:
@@ -81,34 +78,35 @@ class Rows(Protocol):
 class TrajectoryRows:
     """Trajectories as the agent had them: the same words, and its views cut again from the source images.
 
-    One that did not end in an answer, or in a wrong one, is no example and is unfit.
+    One that did not end in an answer, or in a wrong one, is no example and is left out. file: where they are from.
     """
 
-    def __init__(self, trajectories: Sequence[Trajectory], frame: Frame) -> None:
-        self._trajectories, self._frame = trajectories, frame
-        self._environment = ZoomEnvironment(source_cache=0)
+    def __init__(self, trajectories: Sequence[Trajectory], frame: Frame, file: str = "") -> None:
+        self._trajectories, self._frame, self._file = trajectories, frame, file
+        self._environment, self._checks = ZoomEnvironment(source_cache=0), Checks()
 
     def __len__(self) -> int:
         return len(self._trajectories)
 
-    def name(self, index: int) -> str:
-        return self._trajectories[index].sample.id
+    def where(self, index: int) -> tuple[str, int]:
+        return self._file, index + 1
 
     def outline(self, index: int) -> Outline:
         trajectory = self._trajectories[index]
         if trajectory.error is not None:
-            raise Unfit(f"it was rejected: {trajectory.error}")
+            raise Unusable(REJECTED, trajectory.error)
         if trajectory.stop is not StopReason.ANSWERED:
-            raise Unfit(f"it ended without an answer ({trajectory.stop.value})")
+            raise Unusable(UNANSWERED, trajectory.stop.value)
         if scoring.accuracy(trajectory) is False:
-            raise Unfit("its answer is wrong")
+            raise Unusable(WRONG, trajectory.answer)
         try:
             trajectory = reframe(trajectory, self._frame, self._environment)
             size = self._environment.reset(trajectory.sample).source_size
         except InputError as error:
-            raise Unfit(str(error).rstrip(".")) from None
+            raise Unusable(DAMAGED_IMAGE, error) from None
         if size != trajectory.views[0].source_size:
-            raise Unfit(f"its image is {size} pixels, but was {trajectory.views[0].source_size} when it was recorded")
+            raise Unusable(CHANGED, f"{size}, but was {trajectory.views[0].source_size} pixels")
+        self._checks.check(trajectory.sample.image)
         return Outline(_plain(messages_of(trajectory)), [view.shown_size for view in trajectory.views])
 
     def row(self, index: int) -> dict[str, Any]:
@@ -118,97 +116,88 @@ class TrajectoryRows:
         return {"messages": _plain(messages_of(trajectory)), "images": images}
 
 
-class TableRows:
-    """Rows of a dataset with the columns `messages` and `images`, as `cof collect --export parquet` writes them."""
+class Mixture:
+    """The rows of several sources, one source after the other."""
 
-    def __init__(self, table: Any, spec: str, *, images: str | None = None) -> None:
-        self._table, self._spec, self._images = table, spec, Path(images or "")
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self._parts = parts
+        self._starts = [0, *accumulate(map(len, parts))]
 
     def __len__(self) -> int:
-        return len(self._table)
+        return self._starts[-1]
 
-    def name(self, index: int) -> str:
-        found = self._table[index].get("id")
-        return str(index) if found is None else str(found)
+    def where(self, index: int) -> tuple[str, int]:
+        part, place = self._part(index)
+        return part.where(place)
 
     def outline(self, index: int) -> Outline:
-        entry = self._table[index]
-        messages = _checked(entry["messages"])
-        slots = sum(part["type"] == "image" for message in messages for part in message["content"])
-        files = entry["images"] or []
-        if slots != len(files):
-            raise Unfit(f"its messages show {slots} images, but it lists {len(files)}")
-        sizes = []
-        for number, file in enumerate(files):
-            with _opened(file, number, self._images) as image:
-                sizes.append(Size(*image.size))
-        return Outline(messages, sizes)
+        part, place = self._part(index)
+        return part.outline(place)
 
     def row(self, index: int) -> dict[str, Any]:
-        entry = self._table[index]
-        images = []
-        for number, file in enumerate(entry["images"] or []):
-            with _opened(file, number, self._images) as image:
-                images.append(image.convert("RGB"))
-        return {"messages": _checked(entry["messages"]), "images": images}
+        part, place = self._part(index)
+        return part.row(place)
+
+    def _part(self, index: int) -> tuple[Rows, int]:
+        number = bisect_right(self._starts, index) - 1
+        return self._parts[number], index - self._starts[number]
 
 
-def _checked(messages: Any) -> list[Message]:
-    """Messages with content in parts.
+def read_rows(
+    source: Source,
+    frame: Frame,
+    tally: Tally | None = None,
+    *,
+    keep_images: Path | None = None,
+    write: bool = True,
+    most_pixels: int = DEFAULT_MAX_SOURCE_PIXELS,
+) -> Rows:
+    """The samples of a source: trajectories (their file or its folder), or a set of conversations, see `data.dialogues`.
 
-    Raises:
-        Unfit: if they are no conversation of system, user and assistant in text and images.
-    """
-    if not isinstance(messages, list) or not messages:
-        raise Unfit("it has no messages")
-    return [_checked_message(message) for message in messages]
-
-
-def _checked_message(message: Any) -> Message:
-    role = message.get("role") if isinstance(message, dict) else None
-    if role not in ROLES:
-        raise Unfit(f"a message of it has the role {role!r}; what is shown back to the model must be a user's")
-    content = message.get("content")
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not isinstance(parts, list) or not all(
-        isinstance(part, dict) and (part.get("type") == "image" or isinstance(part.get("text"), str)) for part in parts
-    ):
-        raise Unfit("a message of it is neither text nor a list of texts and images")
-    return {"role": role, "content": [_part(part) for part in parts]}
-
-
-def _opened(file: Any, number: int, folder: Path) -> Image.Image:
-    """The image of a cell: the file's bytes, or its path in this folder.
+    tally: where what was read and left out is recorded. keep_images: the folder for images that rows hold themselves or name
+    by URL. write: whether they are written, which training needs. most_pixels: of an image, in source pixels.
 
     Raises:
-        Unfit: if there is no such image, or it cannot be read.
+        InputError: if there are none, or a column is mapped that does not exist.
     """
-    try:
-        held = file.get("bytes") if isinstance(file, dict) else None
-        path = file.get("path") if isinstance(file, dict) else file
-        return Image.open(io.BytesIO(held) if held else folder / str(path or ""))
-    except (OSError, TypeError, ValueError, Image.DecompressionBombError):
-        raise Unfit(f"its image {number} is missing or cannot be read") from None
-
-
-def read_rows(source: Source, frame: Frame) -> Rows:
-    """The samples of a source: a JSONL file of trajectories or the folder of one, a Parquet file, or a dataset.
-
-    Raises:
-        InputError: if there are none, or a dataset has other columns.
-    """
+    tally = Tally() if tally is None else tally
     path = Path(source.data)
-    ours = path / "trajectories.jsonl" if path.is_dir() else path
-    if ours.suffix == ".jsonl" and ours.exists():
-        if source.column:
-            raise InputError("--column is for Parquet and datasets; trajectories have columns of their own.")
-        trajectories = islice(read_jsonl(ours, Trajectory), source.samples)
-        rows: Rows = TrajectoryRows([_placed(one, source.images) for one in trajectories], frame)
-    else:
-        rows = TableRows(_table(source), source.data, images=source.images)
-    if not len(rows):
-        raise InputError(f"{source.data} holds nothing to train on.")
-    return rows
+    ours = path / TRAJECTORIES if path.is_dir() else path
+    if (path.is_dir() and ours.exists()) or (path.is_file() and _are_trajectories(path)):
+        return _trajectories(source, ours, frame, tally)
+    found = find(source.data, source.split)
+    if found.ours:
+        raise InputError(f"{source.data} holds questions and no conversations; `cof collect` makes some of them.")
+    tally.notes += found.notes
+    files = ImageFiles(
+        found.folders(Path(source.images) if source.images else None), keep_images, download=source.download
+    )
+    return read_dialogues(
+        found,
+        source.columns,
+        files,
+        frame,
+        boxes=source.boxes,
+        limit=source.samples,
+        write=write or source.download,
+        most_pixels=most_pixels,
+        tally=tally,
+    )
+
+
+def _are_trajectories(path: Path) -> bool:
+    """Whether the first row of a file is a trajectory."""
+    container: Container = find(str(path))
+    first = next(container.rows(), None)
+    return first is not None and isinstance(first.values, dict) and {"sample", "turns"} <= set(first.values)
+
+
+def _trajectories(source: Source, path: Path, frame: Frame, tally: Tally) -> TrajectoryRows:
+    if source.column:
+        raise InputError("--column is for other sets; trajectories have columns of their own.")
+    found = [_placed(one, source.images) for one in islice(read_jsonl(path, Trajectory), source.samples)]
+    tally.rows += len(found)
+    return TrajectoryRows(found, frame, str(path))
 
 
 def _placed(trajectory: Trajectory, images: str | None) -> Trajectory:
@@ -217,30 +206,3 @@ def _placed(trajectory: Trajectory, images: str | None) -> Trajectory:
         return trajectory
     sample = trajectory.sample
     return replace(trajectory, sample=replace(sample, image=str(Path(images) / sample.image)))
-
-
-def _table(source: Source) -> Any:
-    import datasets
-
-    spec, path = source.data, Path(source.data)
-    if is_local(spec) and not path.exists():
-        raise InputError(f"there is no file or folder {spec} to train on.")
-    table = _renamed(load_table(spec, source.split or "train"), source.columns, spec)
-    missing = {"messages", "images"} - set(table.column_names)
-    if missing:
-        columns = ", ".join(table.column_names)
-        raise InputError(
-            f"{spec} has no column {sorted(missing)[0]!r} (its columns are {columns}); name its own with --column."
-        )
-    table = table.cast_column("images", datasets.List(datasets.Image(decode=False)))
-    return table.select(range(min(source.samples, len(table)))) if source.samples else table
-
-
-def _renamed(table: Any, columns: Mapping[str, str], spec: str) -> Any:
-    """With our names of columns in place of the set's."""
-    if unknown := sorted(set(columns) - set(COLUMNS)):
-        raise InputError(f"there is no column {unknown[0]!r} to map; the names are {', '.join(COLUMNS)}.")
-    if lost := sorted(set(columns.values()) - set(table.column_names)):
-        raise InputError(f"{spec} has no column {lost[0]!r} (its columns are {', '.join(table.column_names)}).")
-    table = table.remove_columns([ours for ours in columns if ours in table.column_names and ours != columns[ours]])
-    return table.rename_columns({theirs: ours for ours, theirs in columns.items()})

@@ -12,14 +12,15 @@ from typing import Any
 
 from cof_agent.backends import families
 from cof_agent.backends.families import Family
+from cof_agent.data.unusable import Unusable
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, PixelLimits, Size, View, read_box, smart_resize
+from cof_agent.protocol import Message
 from cof_agent.strategies.replay import format_of
 from cof_agent.trajectory import Trajectory
 
-
-class Unfit(Exception):
-    """Why a sample cannot be trained on; the message is for the list of what was left out."""
+NOT_SHOWN = "image that was never shown"
+NOT_REWRITTEN = "turn that cannot be rewritten for this model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,14 @@ class Frame:
         return smart_resize(size, grid=self.grid, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A sample without pixels: messages with image slots, and the sizes of the images in shown pixels."""
+
+    messages: list[Message]
+    sizes: list[Size]
+
+
 def frame_of(config: Any, processor: Any) -> Frame:
     """The frame of a checkpoint, from its configuration and its processor."""
     vision, size = config.vision_config, processor.image_processor.size
@@ -55,11 +64,11 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
     """The trajectory as the model of `frame` would have written and seen it; `environment` keeps decoded images.
 
     Raises:
-        Unfit: if it was never shown, or a turn that must be rewritten is not in the wire format.
+        Unusable: if it was never shown, or a turn that must be rewritten is not in the wire format.
         InputError: if the image cannot be opened, or the record does not say how it was made.
     """
     if trajectory.overview is None:
-        raise Unfit("its image was never shown")
+        raise Unusable(NOT_SHOWN)
     made, wire = settings_of(trajectory), format_of(trajectory)
     system = wire.system or frame.system
     if made.system == system and all(frame.fits(view.shown_size) for view in trajectory.views):
@@ -81,10 +90,10 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
         try:
             text, actions = wire.rewrite(turn, move, shown[0])
         except ValueError as error:
-            raise Unfit(str(error)) from None
+            raise Unusable(NOT_REWRITTEN, error) from None
         observations = target.step(actions, shown, sample=trajectory.sample)
         if len(observations) != len(turn.observations) or any(found.view is None for found in observations):
-            raise Unfit("a box of it brings no crop in this model's coordinates")
+            raise Unusable(NOT_REWRITTEN, "a box of it brings no crop in this model's coordinates")
         shown += [found.view for found in observations if found.view is not None]
         turns.append(replace(turn, text=text, actions=actions, observations=observations))
     made_with = {**trajectory.settings, **settings.to_dict()}
@@ -103,6 +112,6 @@ def _moved(
     try:
         source = views[image].to_source(read_box(box, old), old)
     except (BoxError, IndexError):
-        raise Unfit("a box of it cannot be read, so that it cannot be rewritten for this model") from None
+        raise Unusable(NOT_REWRITTEN, "a box of it cannot be read") from None
     moved = shown[image].from_source(source, new)
     return moved if new.digits else Box(*(float(round(value)) for value in moved))

@@ -5,136 +5,211 @@ A sample that is too long loses its answer when it is cut, and an image that los
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from cof_agent.data.unusable import HINTS, LeftOut, Tally, Unusable, write_left_out
 from cof_agent.errors import InputError
-from cof_agent.output.files import write_atomic
 from cof_agent.output.terminal import console
 from sft.collate import assistant_mask
-from sft.dataset import Outline, Rows, read_rows
-from sft.frame import Frame, Unfit
-from sft.settings import CURRICULUM, Settings
+from sft.dataset import Mixture, Rows, read_rows
+from sft.frame import Frame, Outline
+from sft.settings import CURRICULUM, RunConfig, Settings
+
+TOO_LONG = "longer than max_length"
+RESIZED = "image that the processor would resize"
+CONTROL = "text with a control token of the model"
+UNTRAINED = "nothing written by an assistant"
+LONGEST = 400  # characters of a message that are printed
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Tokens of a rendered sample, how many of them are image tokens and how many are trained, and its images."""
+    """Tokens of a rendered sample, how many of them are image tokens and how many are trained, its images and its turns: those
+    of an assistant."""
 
     index: int
     tokens: int
     image_tokens: int
     trained: int
     images: int
+    turns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The samples to train on, and why the others (by name) are left out."""
+    """The samples to train on, and why the others are left out."""
 
     kept: list[Measure]
-    left_out: dict[str, str]
+    left_out: list[LeftOut]
 
 
 def measure(rows: Rows, processor: Any, frame: Frame, max_tokens: int | None, *, progress: bool = False) -> Measured:
     """Measures all samples of `rows`; at most `max_tokens` a sample."""
     kept: list[Measure] = []
-    left_out: dict[str, str] = {}
+    tally, ruler = Tally(), _Ruler(processor, frame, max_tokens)
     indices: Iterable[int] = range(len(rows))
     if progress:
         indices = track(indices, "Measuring samples", len(rows), console=console(stderr=True), transient=True)
     for index in indices:
-        try:
-            found = _measure(index, rows.outline(index), processor, frame)
-            if max_tokens is not None and found.tokens > max_tokens:
-                raise Unfit(f"it has {found.tokens} tokens, more than max_length {max_tokens}")
-        except Unfit as reason:
-            left_out[rows.name(index)] = str(reason)
-        else:
+        file, number = rows.where(index)
+        found = tally.attempt(number, Path(file), lambda index=index: ruler.measure(index, rows.outline(index)))  # type: ignore[misc]
+        if found is not None:
             kept.append(found)
-    return Measured(kept, left_out)
+    return Measured(kept, tally.left_out)
 
 
-def _measure(index: int, outline: Outline, processor: Any, frame: Frame) -> Measure:
-    for number, size in enumerate(outline.sizes):
-        if not frame.fits(size):
-            raise Unfit(
-                f"its image {number} is {size} pixels, which the processor would make {frame.fitted(size)}: boxes in "
-                "the text would be off"
-            )
-    text = processor.apply_chat_template(outline.messages, tokenize=False)
-    ids = processor.tokenizer.encode(text, add_special_tokens=False)
-    slots = ids.count(processor.image_token_id)
-    if slots != len(outline.sizes):
-        raise Unfit(f"its text has {slots} image tokens for {len(outline.sizes)} images")
-    trained = int(assistant_mask(torch.tensor([ids]), processor.tokenizer, frame.family.markers).sum())
-    if not trained:
-        raise Unfit("nothing in it was written by an assistant")
-    cells = sum(size.area // frame.grid**2 for size in outline.sizes)
-    return Measure(index, len(ids) - slots + cells, cells, trained, len(outline.sizes))
+class _Ruler:
+    """Measures outlines for one model. most: tokens of a sample."""
+
+    def __init__(self, processor: Any, frame: Frame, most: int | None) -> None:
+        self._processor, self._frame, self._most = processor, frame, most
+        special = [str(token) for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
+        self._control = re.compile("|".join(map(re.escape, special)))
+
+    def measure(self, index: int, outline: Outline) -> Measure:
+        """
+        Raises:
+            Unusable: if the sample cannot be trained on.
+        """
+        self._check(outline)
+        tokenizer = self._processor.tokenizer
+        text = self._processor.apply_chat_template(outline.messages, tokenize=False)
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        trained = int(assistant_mask(torch.tensor([ids]), tokenizer, self._frame.family.markers).sum())
+        if not trained:
+            raise Unusable(UNTRAINED)
+        images = len(outline.sizes)
+        cells = sum(size.area // self._frame.grid**2 for size in outline.sizes)
+        tokens = len(ids) - images + cells
+        if self._most is not None and tokens > self._most:
+            raise Unusable(TOO_LONG, f"{tokens} tokens, more than {self._most}")
+        turns = sum(message["role"] == "assistant" for message in outline.messages)
+        return Measure(index, tokens, cells, trained, images, turns)
+
+    def _check(self, outline: Outline) -> None:
+        for number, size in enumerate(outline.sizes):
+            if not self._frame.fits(size):
+                raise Unusable(RESIZED, f"image {number}: {size} pixels would become {self._frame.fitted(size)}")
+        for message in outline.messages:
+            for part in message["content"]:
+                if part["type"] == "text" and (found := self._control.search(part["text"])):
+                    raise Unusable(CONTROL, found[0])
 
 
-def table(measured: Measured, left_out: Path | None) -> Table:
-    """What a person wants to see before a long run. `left_out`: the list of what is left out, if it was written."""
-    made = Table(title=f"{len(measured.kept)} samples", title_justify="left")
-    for heading in ("a sample", "mean", "least", "most", "in all"):
-        made.add_column(heading, justify="left" if heading == "a sample" else "right")
-    for name in ("tokens", "image_tokens", "trained", "images"):
-        values = [getattr(one, name) for one in measured.kept]
-        label = {"trained": "tokens trained on"}.get(name, name.replace("_", " "))
-        made.add_row(label, f"{fmean(values):.1f}", str(min(values)), str(max(values)), str(sum(values)))
-    if measured.left_out:
-        listed = f", listed in {left_out}" if left_out else ""
-        made.caption = f"{len(measured.left_out)} left out{listed}: {_commonest(measured.left_out)}"
-        made.caption_justify = "left"
+def show(name: str, rows: Rows, measured: Measured, tally: Tally, left_out: Path | None, to: Console) -> None:
+    """Prints what a person wants to see before a long run: what was read and left out, how long samples are, and the first.
+
+    left_out: the list of what is left out, if it was written.
+    """
+    to.print(_table(name, measured, tally))
+    for note in tally.notes:
+        to.print(note, soft_wrap=True)
+    for reason in _reasons(tally, measured):
+        if reason in HINTS:
+            to.print(f"{reason}: {HINTS[reason]}", soft_wrap=True)
+    if left_out is not None and (tally.left_out or measured.left_out):
+        to.print(f"listed in {left_out}", soft_wrap=True)
+    first = measured.kept[0].index
+    file, number = rows.where(first)
+    to.rule(f"{file}, row {number}", align="left")
+    to.print(_example(rows.outline(first)), soft_wrap=True)
+
+
+def _table(name: str, measured: Measured, tally: Tally) -> Table:
+    made = Table(title=name, title_justify="left")
+    for heading in ("", "in all", "mean of a sample", "least", "most"):
+        made.add_column(heading, justify="right" if heading else "left")
+    reasons = _reasons(tally, measured)
+    made.add_row("rows read", str(tally.rows))
+    made.add_row("left out", str(sum(reasons.values())))
+    for reason, count in reasons.items():
+        made.add_row(f"  {reason}", str(count))
+    made.add_row("samples", str(len(measured.kept)))
+    for field in ("turns", "images", "tokens", "image_tokens", "trained"):
+        values = [getattr(one, field) for one in measured.kept]
+        label = {"trained": "tokens trained on", "turns": "turns of the assistant"}.get(field, field.replace("_", " "))
+        made.add_row(f"  {label}", str(sum(values)), f"{fmean(values):.1f}", str(min(values)), str(max(values)))
     return made
 
 
-def _commonest(left_out: dict[str, str]) -> str:
-    (reason, count), *others = Counter(left_out.values()).most_common()
-    return f"{count} because {reason}" + (f"; and {len(others)} other reasons" if others else "")
+def _reasons(tally: Tally, measured: Measured) -> dict[str, int]:
+    return Tally(left_out=[*tally.left_out, *measured.left_out]).reasons
 
 
-def write_left_out(measured: Measured, path: Path) -> None:
-    """One line for each sample that was left out; no file where there is none."""
-    if measured.left_out:
-        lines = [
-            json.dumps({"sample": name, "reason": why}, ensure_ascii=False) for name, why in measured.left_out.items()
-        ]
-        write_atomic(path, "\n".join(lines) + "\n")
+def _example(outline: Outline) -> str:
+    """A sample as it is trained on."""
+    sizes, lines = iter(outline.sizes), []
+    for message in outline.messages:
+        parts = (f"[image, {next(sizes)}]" if one["type"] == "image" else one["text"] for one in message["content"])
+        said = "".join(parts)
+        lines.append(f"{message['role']}: {said if len(said) <= LONGEST else f'{said[:LONGEST]} ...'}")
+    return "\n".join(lines)
 
 
 def read_data(settings: Settings, processor: Any, frame: Frame) -> tuple[Rows, Measured]:
     """The samples and their measures; prints the table, and lists what is left out beside the checkpoints.
 
     Raises:
-        InputError: if nothing can be trained on, saying why.
+        InputError: if nothing can be trained on, saying why, or a row is left out and the settings are strict.
     """
     run, first = settings.run, settings.training.process_index == 0
     if run.data == CURRICULUM:
         from sft.nano.curriculum import CurriculumRows, Plan  # nano's schooling, which no other model needs
 
         rows: Rows = CurriculumRows(Plan(**run.plan), settings.training.seed, run.samples or 0)
-        return rows, Measured([Measure(index, 0, 0, 0, 0) for index in range(len(rows))], {})
-    rows = read_rows(run, frame)
-    measured = measure(rows, processor, frame, settings.max_length, progress=first and not run.quiet)
-    left_out = Path(settings.training.output_dir) / "left_out.jsonl"
-    if not measured.kept:
-        name, reason = next(iter(measured.left_out.items()))
-        raise InputError(
-            f"nothing in {run.data} can be trained on; of the first of its {len(rows)} samples, {name}: {reason}."
-        )
+        return rows, Measured([Measure(index, 0, 0, 0, 0, 0) for index in range(len(rows))], [])
+    output, tally = Path(str(settings.training.output_dir)), Tally()
+    rows = _read(run, frame, tally, output / "images")
+    found = measure(rows, processor, frame, settings.max_length, progress=first and not run.quiet)
+    measured = Measured(found.kept, [*tally.left_out, *found.left_out])
+    _check(run, measured, tally)
     if first:
-        if not run.dry_run:
-            write_left_out(measured, left_out)
-        console(stderr=True, quiet=run.quiet).print(table(measured, None if run.dry_run else left_out))
+        listed = None if run.dry_run else output / "left_out.jsonl"
+        if listed is not None and measured.left_out:
+            write_left_out(listed, measured.left_out)
+        show(_name(run), rows, found, tally, listed, console(stderr=True, quiet=run.quiet))
     return rows, measured
+
+
+def _name(run: RunConfig) -> str:
+    return ", ".join([run.data, *run.mix])
+
+
+def _read(run: RunConfig, frame: Frame, tally: Tally, images: Path) -> Rows:
+    parts = [
+        read_rows(
+            replace(run, data=spec),
+            frame,
+            tally,
+            keep_images=images,
+            write=not run.dry_run,
+            most_pixels=run.max_source_pixels,
+        )
+        for spec in [run.data, *run.mix]
+    ]
+    return parts[0] if len(parts) == 1 else Mixture(parts)
+
+
+def _check(run: RunConfig, measured: Measured, tally: Tally) -> None:
+    if not tally.rows:
+        raise InputError(f"{_name(run)} holds nothing to train on.")
+    if not measured.left_out or (measured.kept and not run.strict):
+        return
+    reasons = Tally(left_out=measured.left_out).reasons
+    told = "; ".join(f"{count} {reason}" for reason, count in reasons.items())
+    one = measured.left_out[0]
+    hint = f"; {HINTS[one.reason]}" if one.reason in HINTS else ""
+    detail = f" ({one.detail})" if one.detail else ""
+    what = "rows are left out" if measured.kept else "nothing can be trained on"
+    first = f"the first is row {one.row} of {one.file}: {one.reason}{detail}{hint}"
+    raise InputError(f"{_name(run)}: {what}: {told}, of {tally.rows} rows; {first}.")

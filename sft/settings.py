@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cof_agent.data.boxes import form_named
+from cof_agent.data.samples import NO_BOXES
+from cof_agent.data.spec import is_local
 from cof_agent.errors import InputError
 from cof_agent.scenes.imperfect import Faults
 from cof_agent.training import settings
@@ -30,15 +34,28 @@ class JsonMapping(dict[str, Any]):
 class RunConfig(settings.RunConfig):
     """What is trained on what, and how it is looked at. The rest is TRL's `SFTConfig` and `ModelConfig`.
 
-    `--column` names the columns of Parquet and datasets: messages=NAME, images=NAME.
+    `--column` names the columns of conversations: messages=NAME, images=NAME, system=NAME, id=NAME; or question=NAME and
+    answer=NAME.
     """
 
     data: str = field(
         default="",
         metadata={
             "metavar": "SPEC",
-            "help": "trajectories (JSONL or their folder), or Parquet or a dataset with messages and images; or curriculum, "
-            "the rows that nano learns from",
+            "help": "trajectories (JSONL or their folder), or conversations: a file or folder of JSON, JSONL or Parquet, or a "
+            "dataset of the hub; or curriculum, the rows that nano learns from",
+        },
+    )
+    mix: list[str] = field(
+        default_factory=list,
+        metadata={"metavar": "SPEC", "help": "more data to train on, in one mixture with the first"},
+    )
+    boxes: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "FORM",
+            "help": "what numbers of boxes in the texts mean: pixels-xyxy of the image file, which are moved with their image; "
+            "thousand-xyxy or none, which stay as they are (default: recognised)",
         },
     )
     plan: JsonMapping = field(
@@ -64,6 +81,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     from trl import SFTConfig
 
     run, training, model = settings.parse((RunConfig, SFTConfig), arguments)
+    _check_data(run)
     if run.data == CURRICULUM and not run.samples:
         raise InputError("the curriculum has no end: say how many rows with --samples.")
     if run.data == CURRICULUM:
@@ -73,6 +91,16 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     # Ours filters by length and masks by turn, whatever the template; TRL's would cut images in two.
     max_length, training.max_length, training.assistant_only_loss = training.max_length, None, False
     return Settings(run, training, model, max_length)
+
+
+def _check_data(run: RunConfig) -> None:
+    if CURRICULUM in run.mix or (run.mix and run.data == CURRICULUM):
+        raise InputError("the curriculum cannot be mixed with other data.")
+    for place in run.mix:
+        if is_local(place) and not Path(place).exists():
+            raise InputError(f"there is no file or folder {place}, which mix names.")
+    if run.boxes not in (None, NO_BOXES):
+        form_named(run.boxes)
 
 
 def _check_plan(plan: dict[str, Any]) -> None:

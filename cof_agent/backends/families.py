@@ -69,6 +69,11 @@ class Markers:
     end_of_text: str
 
     @property
+    def shown(self) -> str:
+        """An image in a text."""
+        return f"{self.before_image}{self.image}{self.after_image}"
+
+    @property
     def assistant(self) -> str:
         """What stands before the words of an assistant turn; `ending` stands behind them."""
         return f"{self.start_of_turn}assistant\n"

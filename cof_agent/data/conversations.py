@@ -16,7 +16,7 @@ from cof_agent.data.unusable import BAD_TURNS, UNFINISHED, Unusable
 
 IMAGE_MARK = "<image>"
 
-_ROLES = {
+ROLES = {
     "system": "system",
     "human": "user",
     "user": "user",
@@ -29,11 +29,14 @@ _ROLES = {
     "observation": "tool",
     "function": "tool",
     "function_call": "assistant",
+    "tool_call": "assistant",
+    "tool_response": "tool",
     "ipython": "tool",
+    "developer": "system",
 }
-_ROLE_KEYS, _TEXT_KEYS = ("role", "from"), ("content", "value", "text")
-_IMAGE_KEYS = ("image", "image_url", "url", "path", "source")
-_TEXT_TYPES = (None, "text", "input_text", "output_text")
+_ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value", "text")
+IMAGE_KEYS = ("image", "image_url", "url", "path", "source")
+TEXT_TYPES = (None, "text", "input_text", "output_text")
 
 # What an assistant writes when it asks to see more, in the published sets, and how it marks its answer.
 _CALL = re.compile(r"<tool_call>|<code>|<grounding>|<function=")
@@ -63,10 +66,10 @@ class Asked:
 
 def is_conversation(value: Any) -> bool:
     """Whether a column holds turns."""
-    value = _listed(value)
+    value = listed(value)
     if not isinstance(value, list) or not value:
         return False
-    return all(isinstance(turn, dict) and (_role_of(turn) is not None or _is_pair(turn)) for turn in value)
+    return all(isinstance(turn, dict) and (role_of(turn) is not None or is_pair(turn)) for turn in value)
 
 
 def turns_of(value: Any) -> list[Turn]:
@@ -76,7 +79,7 @@ def turns_of(value: Any) -> list[Turn]:
         Unusable: if a turn has a role that is not known, or content that is neither text nor parts.
     """
     made: list[Turn] = []
-    for turn in (one for raw in _listed(value) for one in _turns(raw)):
+    for turn in (one for raw in listed(value) for one in _turns(raw)):
         if made and made[-1].role == turn.role:
             last = made.pop()
             turn = Turn(turn.role, f"{last.text}\n{turn.text}", last.images + turn.images)
@@ -143,31 +146,33 @@ def _pairs(turns: Sequence[Turn]) -> Iterator[Asked]:
         yield Asked(waiting, evidence[0], images)
 
 
-def _listed(value: Any) -> Any:
-    """A list of objects, of a text that holds one, or of lists by key, as `datasets` keeps lists of objects."""
+def listed(value: Any) -> Any:
+    """The turns of a column: a list of objects, of a text that holds one, or of lists by key, as `datasets` keeps such a list."""
     value = unpacked(value)
     if isinstance(value, Mapping) and value and all(isinstance(one, list) for one in value.values()):
         return [dict(zip(value, turn, strict=False)) for turn in zip(*value.values(), strict=False)]
     return value
 
 
-def _role_of(turn: Mapping[str, Any]) -> str | None:
+def role_of(turn: Mapping[str, Any]) -> str | None:
+    """What a turn calls its role; None where it has none."""
     return next((turn[key] for key in _ROLE_KEYS if isinstance(turn.get(key), str)), None)
 
 
-def _is_pair(turn: Mapping[str, Any]) -> bool:
+def is_pair(turn: Mapping[str, Any]) -> bool:
+    """Whether an object holds what a user and an assistant say, both."""
     return isinstance(turn.get("user"), str) and isinstance(turn.get("assistant"), str)
 
 
 def _turns(raw: Mapping[str, Any]) -> Iterator[Turn]:
-    if _is_pair(raw):
+    if is_pair(raw):
         yield Turn("user", raw["user"])
         yield Turn("assistant", raw["assistant"])
         return
-    role = _ROLES.get(str(_role_of(raw)).lower())
+    role = ROLES.get(str(role_of(raw)).lower())
     if role is None:
-        raise Unusable(BAD_TURNS, f"role {_role_of(raw)}")
-    content = next((raw[key] for key in _TEXT_KEYS if raw.get(key) not in (None, [])), "")
+        raise Unusable(BAD_TURNS, f"role {role_of(raw)}")
+    content = next((raw[key] for key in TEXT_KEYS if raw.get(key) not in (None, [])), "")
     if isinstance(content, list) and all(isinstance(part, dict | str) for part in content):
         parts = [_part(part) for part in content]
         yield Turn(role, "".join(text for text, _ in parts), tuple(image for _, image in parts if image is not None))
@@ -181,8 +186,8 @@ def _part(part: dict[str, Any] | str) -> tuple[str, Any]:
     """The text of a part of a message, and the image that it names, if it names one."""
     if isinstance(part, str):
         return part, None
-    if isinstance(part.get("text"), str) and part.get("type") in _TEXT_TYPES:
+    if isinstance(part.get("text"), str) and part.get("type") in TEXT_TYPES:
         return part["text"], None
-    image = next((part[key] for key in _IMAGE_KEYS if not is_missing(part.get(key))), None)
+    image = next((part[key] for key in IMAGE_KEYS if not is_missing(part.get(key))), None)
     is_image = image is not None or str(part.get("type", "")).startswith("image")
     return (IMAGE_MARK if is_image else ""), image

@@ -49,22 +49,3 @@ def chosen_split(splits: list[str], where: str) -> str:
     if "train" in splits or len(splits) == 1:
         return "train" if "train" in splits else splits[0]
     raise InputError(f"{where} has the splits {', '.join(splits)}; name one with --split.")
-
-
-def load_table(spec: str, split: str) -> Any:
-    """The rows of a Parquet file, a folder or a dataset of the hub, as `datasets` loads them.
-
-    Raises:
-        InputError: if there is no such set, it cannot be read, or the package datasets is missing.
-    """
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(f"reading {spec} needs the package datasets: {how_to_install('datasets')}.") from None
-    try:
-        if Path(spec).is_file():
-            return datasets.load_dataset("parquet", data_files=spec, split=split)
-        return datasets.load_dataset(spec, split=split)
-    except Exception as error:  # what a broken file or a missing set makes the loaders raise is not limited
-        here = "" if Path(spec).exists() else ", which is no file or folder here"
-        raise InputError(f"cannot load the dataset {spec}{here}: {said(error)}") from None

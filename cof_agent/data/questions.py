@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from cof_agent.data.choices import Choices, split_choices
 
-_MARK = re.compile(
+MARK = re.compile(
     r"<(?:img>[^<]*</img|\|vision_start\|>(?:<\|image_pad\|>)*<\|vision_end\|"
     r"|\|?(?:image|img)(?:[ _-]?(?:\d+|placeholder|token|here))?\|?|start_of_image)>|\[IMG\]",
     re.IGNORECASE,
 )
+"""What stands in a text where an image is shown."""
 _PICTURE = re.compile(r"Picture \d+: *(?=<img>)")
 _NAMED_IMAGE = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
 _LEADS_TO_IMAGE = re.compile(
@@ -109,7 +110,7 @@ def parse(text: str, instruction: str = "", *, numbered: bool = False) -> Questi
 def without_marks(text: str) -> str:
     """A text without marks for its image. Where a sentence needs a word in a mark's place, it is "the image"."""
     if "<" in text or "[IMG]" in text:
-        text = _MARK.sub(_word_for_mark, _PICTURE.sub("", text) if "<img>" in text else text)
+        text = MARK.sub(_word_for_mark, _PICTURE.sub("", text) if "<img>" in text else text)
     if not text.isascii() or any(pair in text for pair in _UNEVEN):
         text = re.sub(r" ?\n ?", "\n", _SPACES.sub(" ", text))
     return text.strip()
@@ -117,7 +118,7 @@ def without_marks(text: str) -> str:
 
 def marks(text: str) -> int:
     """How many images a text has a mark for."""
-    return len(_MARK.findall(text)) if "<" in text or "[IMG]" in text else 0
+    return len(MARK.findall(text)) if "<" in text or "[IMG]" in text else 0
 
 
 def images_named_in(text: str) -> list[str]:

@@ -31,6 +31,15 @@ BAD_BOX = "box is not four numbers"
 BAD_TURNS = "conversation cannot be read"
 UNFINISHED = "conversation without an answer"
 PLACEHOLDER = "placeholder of a box or an object in the text"
+NO_CONVERSATION = "no conversation"
+NO_REPLY = "no turn of an assistant"
+MASKED_REPLY = "reply that is not to be trained on"
+IMAGES_AND_MARKS = "images and their places do not match"
+IMAGE_IN_REPLY = "image inside a turn of an assistant"
+ONE_TURN_TRACE = "results of tools inside a turn of an assistant"
+TOOLS_APART = "tools in a column of their own"
+DAMAGED_IMAGE = "damaged image"
+TOO_LARGE = "image too large"
 BAD_CHARACTERS = "text with half a surrogate pair, which is no character"
 BAD_METADATA = "metadata is no object"
 BAD_REGIONS = "question and regions do not fit"
@@ -42,6 +51,10 @@ HINTS = {
     IMAGE_BY_URL: "nothing is downloaded unless you add --download",
     NO_ANSWER: "name its column, as in --column answer=NAME, if there is one",
     SEVERAL_IMAGES: "a sample has one image",
+    NO_CONVERSATION: "name its column, as in --column messages=NAME; `cof collect` makes conversations of questions",
+    ONE_TURN_TRACE: "a conversation is trained where each result is a turn of its own; code is never run here",
+    TOOLS_APART: "write them into the system message, as your model is told of tools",
+    TOO_LARGE: "if you trust the file, raise --max-source-pixels",
 }
 """What a user can do about a reason, where there is something."""
 
@@ -54,6 +67,9 @@ class Unusable(ValueError):
         super().__init__(reason)
         self.reason = reason
         self.detail = str(detail)[:200].encode("utf-8", "backslashreplace").decode()  # it is written into a file
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

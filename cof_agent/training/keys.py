@@ -27,7 +27,7 @@ ALIASES = {
     "tool": "tools",
 }
 """Names that the other commands have for a key."""
-REPEATED = ("column", "tools")  # may be given several times
+REPEATED = ("column", "tools", "mix")  # may be given several times
 NO_KEYS = ("config", "help", "h", "env")  # `env`, in YAML, holds environment variables
 HOMES = {
     "SFTConfig": ("trl", "trainer/sft_config.py"),

@@ -25,7 +25,8 @@ from cof_agent.scenes.scene import Item, Scene, Style, generate, part_of, rescal
 from cof_agent.scenes.write import sample_of
 from cof_agent.strategies.spot import protocol as spot
 from cof_agent.trajectory import Sample
-from sft.dataset import Outline, to_row
+from sft.dataset import to_row
+from sft.frame import Outline
 
 FULL = 3840  # source pixels of the long side of a full scene
 SHOWN = 448  # shown pixels of its overview
@@ -93,15 +94,15 @@ class CurriculumRows:
     def __len__(self) -> int:
         return self._count
 
-    def name(self, index: int) -> str:
-        return f"train:{self._seed}:{index}"
+    def where(self, index: int) -> tuple[str, int]:
+        return f"train:{self._seed}", index + 1
 
     def outline(self, index: int) -> Outline:
         made = self.row(index)
         return Outline(made["messages"], [Size(*image.size) for image in made["images"]])
 
     def row(self, index: int) -> dict[str, Any]:
-        return row(self._plan, self._environment, self.name(index))
+        return row(self._plan, self._environment, f"train:{self._seed}:{index}")
 
 
 def style(growth: float) -> Style:

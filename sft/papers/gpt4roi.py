@@ -27,6 +27,7 @@ from cof_agent.backends.local.cpu import speed_up_training
 from cof_agent.backends.local.reader import limits_of
 from cof_agent.backends.regions.features import slotted, with_regions
 from cof_agent.data.region_sets import drawn
+from cof_agent.data.unusable import NO_ANSWER, NOT_AN_IMAGE, Unusable
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, Size, View
@@ -41,8 +42,8 @@ from cof_agent.training.resume import says_finished, train_and_save
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Sample
 from sft.collate import AssistantCollator
-from sft.dataset import Outline, to_row
-from sft.frame import Unfit
+from sft.dataset import to_row
+from sft.frame import Outline
 from sft.nano import curriculum
 from sft.train import as_dataset
 from sft.trainer import ZoomSFTTrainer
@@ -110,15 +111,15 @@ class DrawnRows:
     def __len__(self) -> int:
         return self._count
 
-    def name(self, index: int) -> str:
-        return f"train:{self._seed}:{index}"
+    def where(self, index: int) -> tuple[str, int]:
+        return f"train:{self._seed}", index + 1
 
     def outline(self, index: int) -> Outline:
         made = self.row(index)
         return Outline(made["messages"], [Size(*image.size) for image in made["images"]])
 
     def row(self, index: int) -> dict[str, Any]:
-        key = self.name(index)
+        key = f"train:{self._seed}:{index}"
         if Random(f"zooming:{key}").random() < self._zooming:
             return _slotted_row(curriculum.row(ZOOMING, self._environment, key), as_text=self._as_text)
         scene = drawn.scene_of(key)
@@ -140,17 +141,17 @@ class SampleRows:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def name(self, index: int) -> str:
-        return self._samples[index].id
+    def where(self, index: int) -> tuple[str, int]:
+        return self._samples[index].id, index + 1
 
     def outline(self, index: int) -> Outline:
         sample = self._samples[index]
         try:
             view = self._environment.reset(sample)
             if not all(answer for _, answer in rounds(sample)):
-                raise Unfit("it has a question without an answer")
+                raise Unusable(NO_ANSWER)
         except InputError as error:
-            raise Unfit(str(error).rstrip(".")) from None
+            raise Unusable(NOT_AN_IMAGE, error) from None
         return Outline([], [view.shown_size])
 
     def row(self, index: int) -> dict[str, Any]:
@@ -269,8 +270,8 @@ def _rows(given: Settings, environment: ZoomEnvironment) -> tuple[DrawnRows | Sa
     for index in range(len(rows)):
         try:
             rows.outline(index)
-        except Unfit as reason:
-            why = why or f"{rows.name(index)}: {reason}"
+        except Unusable as reason:
+            why = why or f"{rows.where(index)[0]}: {reason}"
         else:
             kept.append(index)
     if not kept:

@@ -1,0 +1,349 @@
+"""Conversations to train on: a row as messages in the words of its set, each image at its place.
+
+Known are messages by role (see `conversations`) with marks for images or with images among their parts, a prompt with a
+completion, and a question with a response. A result of a tool becomes a user's turn, as the models' chat templates write it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cof_agent.data.columns import Columns, words
+from cof_agent.data.conversations import IMAGE_KEYS, ROLES, TEXT_KEYS, TEXT_TYPES, is_conversation, is_pair, listed, role_of
+from cof_agent.data.images import Reference, images_in, is_video, references
+from cof_agent.data.nested import at_path, is_missing, unpacked
+from cof_agent.data.questions import MARK
+from cof_agent.data.unusable import (
+    BAD_TURNS,
+    IMAGE_IN_REPLY,
+    IMAGES_AND_MARKS,
+    MASKED_REPLY,
+    NO_CONVERSATION,
+    NO_OBJECT,
+    NO_REPLY,
+    ONE_TURN_TRACE,
+    TOOLS_APART,
+    VIDEO,
+    Unusable,
+    check_characters,
+)
+from cof_agent.errors import InputError
+from cof_agent.protocol.messages import Message
+from cof_agent.protocol.published import RESULT, called, holds_results, is_marked_result
+
+FIELDS = ("messages", "images", "system", "question", "answer", "id")
+"""What `--column NAME=COLUMN` can name."""
+
+_NAMES = ("messages", "conversations", "conversation", "message_list", "dialogue", "dialog", "texts", "prompt")
+_REPLIES = {("completion",), ("response",), ("output",), ("chosen",)}
+"""Columns with what a model is to say. An `answer` is a truth to score by, and no reply unless a user says so."""
+_SYSTEM = {("system",), ("system", "prompt")}
+_OTHERWISE = {"rejected", "original", "raw"}
+_CALLS = {"function_call", "tool_call"}
+_NUMBER = re.compile(r"\d+")
+_PATH = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A row as it is trained on. messages: of system, user and assistant, with a part `{"type": "image"}` for each of `images`,
+    in order."""
+
+    id: str
+    messages: list[Message]
+    images: list[Reference]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The place of an image. given: what the message itself says of it; number: which of the row's images it is, from 0."""
+
+    given: Any = None
+    number: int | None = None
+
+
+@dataclass(slots=True)
+class _Said:
+    role: str
+    parts: list[str | _Slot] = field(default_factory=list)
+
+    @property
+    def slots(self) -> list[_Slot]:
+        return [part for part in self.parts if isinstance(part, _Slot)]
+
+
+class Dialogues:
+    """Makes dialogues of the rows of one set. columns: our names (`FIELDS`) to the set's.
+
+    Raises:
+        InputError: if a name is none of `FIELDS`.
+    """
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        if unknown := sorted(set(columns) - set(FIELDS)):
+            raise InputError(f"there is no column {unknown[0]!r} to map; the names are {', '.join(FIELDS)}.")
+        self._given = dict(columns)
+        self._columns = Columns({name: columns[name] for name in ("question", "id") if name in columns})
+
+    def of(self, values: Any) -> Dialogue:
+        """The conversation of a row.
+
+        Raises:
+            Unusable: if there is none, or it cannot be trained on as it is written.
+        """
+        if not isinstance(values, dict):
+            raise Unusable(NO_OBJECT, values)
+        check_characters(values)
+        if is_video(values):
+            raise Unusable(VIDEO)
+        said, rest = self._said(values)
+        said = self._with_system(said, rest)
+        named = self._given.get("images")
+        images = references(at_path(values, named)) if named else images_in(rest)
+        shown = _placed(said, images)
+        messages = list(_messages(said))
+        _check(messages)
+        id = self._columns.of(rest).find("id", lambda value: isinstance(value, str | int))
+        return Dialogue("" if id is None else str(id), messages, shown)
+
+    def _said(self, values: dict[str, Any]) -> tuple[list[_Said], dict[str, Any]]:
+        """What is said in a row, and the columns that say nothing."""
+        names = self._conversations(values)
+        if not names:
+            return self._pair(values), values
+        said = [one for raw in listed(at_path(values, names[0])) for one in _turns(raw)]
+        used = {names[0]}
+        if not any(one.role == "assistant" for one in said):
+            reply = next((name for name in values if words(name) in _REPLIES and not is_missing(values[name])), None)
+            if reply is None:
+                raise Unusable(NO_REPLY)
+            said += _reply(values[reply])
+            used.add(reply)
+        return said, {name: value for name, value in values.items() if name not in used}
+
+    def _conversations(self, values: dict[str, Any]) -> list[str]:
+        """The columns that hold one, the likeliest first."""
+        if named := self._given.get("messages"):
+            if not is_conversation(at_path(values, named)):
+                raise Unusable(NO_CONVERSATION, f"{named} holds none")
+            return [named]
+        found = [name for name in values if not _OTHERWISE & set(words(name)) and is_conversation(values[name])]
+        return sorted(found, key=lambda name: _NAMES.index(name) if name in _NAMES else len(_NAMES))
+
+    def _pair(self, values: dict[str, Any]) -> list[_Said]:
+        """A question and its response, with those before them where a column has these."""
+        named = self._given.get("answer")
+        replies = [named] if named else [name for name in values if words(name) in _REPLIES]
+        reply = next((found for name in replies if isinstance(found := at_path(values, name), str) and found), None)
+        question = self._columns.of(values).find("question", lambda value: isinstance(value, str))
+        if reply is None or question is None:
+            raise Unusable(NO_CONVERSATION, ", ".join(values))
+        if isinstance(extra := values.get("input"), str) and extra and extra != question:
+            question = f"{question}\n{extra}"
+        before = unpacked(values.get("history")) or []
+        turns = [str(text) for pair in before for text in pair] if all(map(_is_pair_of_texts, before)) else []
+        roles = ("user", "assistant")
+        return [_Said(roles[number % 2], [text]) for number, text in enumerate([*turns, question, reply])]
+
+    def _with_system(self, said: list[_Said], rest: dict[str, Any]) -> list[_Said]:
+        """With the system message of a column of its own, where none is said."""
+        named = self._given.get("system")
+        texts = [at_path(rest, named)] if named else [rest[name] for name in rest if words(name) in _SYSTEM]
+        if not any(one.role == "system" for one in said):
+            said = [*(_Said("system", [text]) for text in texts[:1] if isinstance(text, str) and text), *said]
+        tools = next((value for name, value in rest.items() if words(name) == ("tools",)), None)
+        told = (part for one in said if one.role == "system" for part in one.parts if isinstance(part, str))
+        if not is_missing(unpacked(tools)) and not any("tool" in part.lower() for part in told):
+            raise Unusable(TOOLS_APART)
+        return said
+
+
+def _is_pair_of_texts(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+
+
+def _reply(value: Any) -> list[_Said]:
+    if is_conversation(value):
+        return [one for raw in listed(value) for one in _turns(raw)]
+    if isinstance(value, str):
+        return [_Said("assistant", [value])]
+    raise Unusable(NO_REPLY, f"a completion of kind {type(value).__name__}")
+
+
+# Turns --------------------------------------------------------------------------------------------------------------------------
+
+
+def _turns(raw: Mapping[str, Any]) -> Iterator[_Said]:
+    if is_pair(raw):
+        yield _Said("user", [raw["user"]])
+        yield _Said("assistant", [raw["assistant"]])
+        return
+    name = str(role_of(raw)).lower()
+    role = ROLES.get(name)
+    if role is None:
+        raise Unusable(BAD_TURNS, f"role {role_of(raw)}")
+    content = next((raw[key] for key in TEXT_KEYS if raw.get(key) not in (None, [])), "")
+    if isinstance(content, list):
+        parts = [_part(part) for part in content]
+    elif isinstance(content, str):
+        parts = [content]
+    else:
+        raise Unusable(BAD_TURNS, f"content of kind {type(content).__name__}")
+    yield _Said(role, _as_called(raw, parts, name) if role == "assistant" else parts)
+
+
+def _part(part: Any) -> str | _Slot:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise Unusable(BAD_TURNS, f"part of kind {type(part).__name__}")
+    kind, text, number = part.get("type"), part.get("text"), part.get("index")
+    if kind in TEXT_TYPES and isinstance(text, str):
+        return text
+    image = next((part[key] for key in IMAGE_KEYS if not is_missing(part.get(key))), None)
+    if image is not None or str(kind).startswith(("image", "input_image")):
+        return _Slot(image, number if isinstance(number, int) else None)
+    raise Unusable(VIDEO if "video" in str(kind) else BAD_TURNS, f"part of type {kind}")
+
+
+def _as_called(raw: Mapping[str, Any], parts: list[str | _Slot], name: str) -> list[str | _Slot]:
+    """The parts of a reply, a thought and calls that stand beside its text written into it."""
+    if raw.get("loss") in (False, 0) or raw.get("weight") in (False, 0):
+        raise Unusable(MASKED_REPLY)
+    thought, calls = raw.get("reasoning_content") or "", unpacked(raw.get("tool_calls")) or []
+    text = "".join(part for part in parts if isinstance(part, str))
+    if name in _CALLS and not calls and isinstance(found := unpacked(text), list | dict):
+        text, calls = "", found if isinstance(found, list) else [found]
+    if not thought and not calls:
+        return parts
+    try:
+        return [called(text, thought, calls), *(part for part in parts if isinstance(part, _Slot))]
+    except ValueError as error:
+        raise Unusable(BAD_TURNS, error) from None
+
+
+# Images -------------------------------------------------------------------------------------------------------------------------
+
+
+def _placed(said: Sequence[_Said], column: list[Reference]) -> list[Reference]:
+    """The image of each slot, in order; where no message has any, marks in the texts become slots first."""
+    if not any(one.slots for one in said):
+        _mark(said, len(column))
+    if any(one.slots for one in said if one.role == "assistant"):
+        held = any(holds_results(part) for one in said for part in one.parts if isinstance(part, str))
+        raise Unusable(ONE_TURN_TRACE if held else IMAGE_IN_REPLY)
+    slots = [slot for one in said for slot in one.slots]
+    if slots and all(slot.given is not None for slot in slots):
+        return [_named(slot) for slot in slots]
+    numbers = [slot.number for slot in slots]
+    if None not in numbers and set(numbers) == set(range(len(column))):
+        return [column[number] for number in numbers if number is not None]
+    waiting = iter(column)
+    shown = [next(waiting, None) if slot.given is None else _named(slot) for slot in slots]
+    if None in shown or next(waiting, None) is not None:
+        raise Unusable(IMAGES_AND_MARKS, f"{len(slots)} places for {len(column)} images")
+    return [one for one in shown if one is not None]
+
+
+def _named(slot: _Slot) -> Reference:
+    """The image that a message itself names in a place."""
+    named = references(slot.given)
+    if len(named) != 1:
+        raise Unusable(IMAGES_AND_MARKS, f"{len(named)} images in one place")
+    return named[0]
+
+
+def _mark(said: Sequence[_Said], images: int) -> None:
+    """Makes slots of the marks for images. What an assistant or the system says is text, unless images were left over without
+    its marks; images without any mark stand before the first words of a user."""
+    counts = {role: _marks(said, role) for role in ("user", "tool", "assistant")}
+    shown = counts["user"] + counts["tool"]
+    paths = any(_PATH.search(part) for one in said for part in one.parts if isinstance(part, str))
+    if images and not shown and not counts["assistant"]:
+        first = next((one for one in said if one.role == "user"), None)
+        if first is not None:
+            first.parts = [*(_Slot() for _ in range(images)), *first.parts]
+        return
+    roles = {"user", "tool"}
+    if counts["assistant"] and images == shown + counts["assistant"]:
+        roles.add("assistant")
+    if shown or paths or "assistant" in roles:
+        for one in said:
+            if one.role in roles:
+                one.parts = [piece for part in one.parts if isinstance(part, str) for piece in _pieces(part)]
+
+
+def _marks(said: Sequence[_Said], role: str) -> int:
+    return sum(
+        len(MARK.findall(part)) for one in said if one.role == role for part in one.parts if isinstance(part, str)
+    )
+
+
+def _pieces(text: str) -> Iterator[str | _Slot]:
+    place = 0
+    for mark in MARK.finditer(text):
+        path, number = _PATH.fullmatch(mark[0]), _NUMBER.search(mark[0])
+        yield text[place : mark.start()]
+        yield _Slot(path[1]) if path else _Slot(number=max(0, int(number[0]) - 1) if number else None)
+        place = mark.end()
+    yield text[place:]
+
+
+# Messages -----------------------------------------------------------------------------------------------------------------------
+
+
+def _messages(said: Sequence[_Said]) -> Iterator[Message]:
+    """Each turn as a message; results of tools, one after the other, as one of a user."""
+    results: list[dict[str, Any]] = []
+    for one in said:
+        parts = [_plain(part) for part in one.parts if part != ""]
+        if one.role == "tool":
+            results += [*([_text("\n")] if results else []), *_result(parts)]
+            continue
+        if results:
+            yield {"role": "user", "content": _joined(results)}
+            results = []
+        yield {"role": one.role, "content": _joined(parts)}
+    if results:
+        yield {"role": "user", "content": _joined(results)}
+
+
+def _result(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if any(is_marked_result(part.get("text", "")) for part in parts):
+        return parts
+    return [_text(RESULT[0]), *parts, _text(RESULT[1])]
+
+
+def _plain(part: str | _Slot) -> dict[str, Any]:
+    return _text(part) if isinstance(part, str) else {"type": "image"}
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _joined(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts with texts that follow each other in one."""
+    made: list[dict[str, Any]] = []
+    for part in parts:
+        if made and part["type"] == made[-1]["type"] == "text":
+            made[-1] = _text(made[-1]["text"] + part["text"])
+        else:
+            made.append(part)
+    return made
+
+
+def _check(messages: Sequence[Message]) -> None:
+    """Whether an assistant says something, and nothing that it did not write itself.
+
+    Raises:
+        Unusable: if not.
+    """
+    replies = ["".join(part["text"] for part in one["content"]) for one in messages if one["role"] == "assistant"]
+    if not any(reply.strip() for reply in replies):
+        raise Unusable(NO_REPLY)
+    if any(holds_results(reply) for reply in replies):
+        raise Unusable(ONE_TURN_TRACE)

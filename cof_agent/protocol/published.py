@@ -1,0 +1,129 @@
+"""What the texts of published conversations hold beside words: boxes, calls and results of tools, code with its output.
+
+Nothing is imposed on such a text. Boxes are found so that they can follow their image to another size.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cof_agent.protocol.write import put_together
+
+_NUMBER = r"(-?\d{1,6}(?:\.\d{1,17})?)"
+_COMMA = r"\s*,\s*"
+_LIST = re.compile(r"\[\s*" + _COMMA.join([_NUMBER] * 4) + r"\s*\]")
+_CORNERS = re.compile(rf"<box>\s*\(\s*{_NUMBER}{_COMMA}{_NUMBER}\s*\){_COMMA}\(\s*{_NUMBER}{_COMMA}{_NUMBER}\s*\)")
+_LEADS_TO_BOX = re.compile(
+    r"""(?:["'](?:bbox\w*|box\w*|bounding_box\w*|region)["']\s*:\s*["']?|<(?:box|bbox|answer|parameter=bbox\w*)>)\s*\[?\s*\Z""",
+    re.IGNORECASE,
+)
+_BETWEEN = re.compile(r"[\s,\[\]]{0,20}")
+_FROM_ONE = re.compile(r"""["']target_image["']\s*:\s*(\d{1,4})""")
+_FROM_NOUGHT = re.compile(r"""["'](?:image|img_idx|image_idx|image_index)["']\s*:\s*(\d{1,4})""")
+_LOOK_BACK = 60  # characters in which the key of a box stands
+
+_RESULT = re.compile(r"<(sandbox_output|tool_response|execution_result|interpreter|observation)>")
+_SIZE = re.compile(r"(?<![\d.])(\d{1,5})(\s*[x×*]\s*)(\d{1,5})(?![\d.])")
+
+
+@dataclass(frozen=True, slots=True)
+class TextBox:
+    """Four numbers of a text that are a box. spans: where each number stands. image: the number of the image that the box lies
+    in, from 0; the first where the text does not say."""
+
+    numbers: tuple[float, float, float, float]
+    spans: tuple[tuple[int, int], ...]
+    image: int = 0
+
+
+def boxes_in(text: str) -> list[TextBox]:
+    """The boxes of a text: four numbers under a key such as `bbox_2d`, within `<box>` or `<answer>`, or all that the text is."""
+    found = [*_listed(text), *(_box(one, text) for one in _CORNERS.finditer(text))] if "," in text else []
+    return sorted(found, key=lambda one: one.spans)
+
+
+def loose_lists(text: str) -> int:
+    """How many lists of four numbers a text has that may be anything."""
+    return len(_LIST.findall(text)) - sum(1 for _ in _listed(text)) if "[" in text else 0
+
+
+def _listed(text: str) -> Iterator[TextBox]:
+    last = -1  # the end of the box before, which others in its list follow
+    for one in _LIST.finditer(text):
+        before = text[max(0, one.start() - _LOOK_BACK) : one.start()]
+        follows = last >= 0 and _BETWEEN.fullmatch(text, last, one.start()) is not None
+        if follows or _LEADS_TO_BOX.search(before) or text.strip() == one[0]:
+            last = one.end()
+            yield _box(one, text)
+
+
+def _box(one: re.Match[str], text: str) -> TextBox:
+    x0, y0, x1, y1 = map(float, one.groups())
+    return TextBox((x0, y0, x1, y1), tuple(one.span(group) for group in range(1, 5)), _image_of(one, text))
+
+
+def _image_of(one: re.Match[str], text: str) -> int:
+    """The image that the object around a box names: `target_image` counts from 1, all others from 0."""
+    begin, end = text.rfind("{", 0, one.start()), text.find("}", one.end())
+    around = text[begin:end] if 0 <= begin < end else ""
+    if found := _FROM_ONE.search(around):
+        return max(0, int(found[1]) - 1)
+    found = _FROM_NOUGHT.search(around)
+    return int(found[1]) if found else 0
+
+
+def with_boxes(text: str, move: Callable[[TextBox], Sequence[float]]) -> str:
+    """The text with each box's numbers as `move` gives them, written with as many decimals as before."""
+    pieces, place = [], 0
+    for box in boxes_in(text):
+        for (start, end), value in zip(box.spans, move(box), strict=True):
+            decimals = len(text[start:end].partition(".")[2])
+            pieces += [text[place:start], f"{value:.{decimals}f}" if decimals else str(round(value))]
+            place = end
+    return "".join([*pieces, text[place:]])
+
+
+def with_sizes(text: str, sizes: dict[tuple[int, int], tuple[int, int]]) -> str:
+    """The text with each `WIDTH x HEIGHT` that is a key of `sizes` replaced."""
+
+    def replaced(found: re.Match[str]) -> str:
+        width, height = sizes.get((int(found[1]), int(found[3])), (found[1], found[3]))
+        return f"{width}{found[2]}{height}"
+
+    return _SIZE.sub(replaced, text)
+
+
+def holds_results(reply: str) -> bool:
+    """Whether a reply holds what a tool brought, or goes on to the answer behind code, as if both had been written at once."""
+    return _RESULT.search(reply) is not None or "<answer>" in reply.partition("</code>")[2]
+
+
+def called(text: str, thought: str, calls: Sequence[Any]) -> str:
+    """A reply whose thought and calls a set keeps apart from its text, each call an object with `name` and `arguments`, or one
+    that holds it as `function`.
+
+    Raises:
+        ValueError: if a call names no function.
+    """
+    return put_together(thought, text, [_call(call) for call in calls]) if thought or calls else text
+
+
+def _call(call: Any) -> tuple[str, str]:
+    inner = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+        raise ValueError("a call without the name of a function")
+    arguments = inner.get("arguments", inner.get("parameters", {}))
+    return inner["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+RESULT = ("<tool_response>\n", "\n</tool_response>")
+"""What stands around a tool's result in a user's turn, as the templates of the Qwen family write the role `tool`."""
+
+
+def is_marked_result(text: str) -> bool:
+    """Whether a text has marks of a result already."""
+    return "<tool_response>" in text

@@ -1,0 +1,182 @@
+"""Conversations of published sets and of our own exports as rows to train on.
+
+The set is read once: its texts are kept packed, its images stay files and are decoded when a batch needs them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil, floor
+from typing import Any
+
+from cof_agent.data.boxes import Form, in_pixels, written
+from cof_agent.data.containers import Container
+from cof_agent.data.dialogues import Dialogues
+from cof_agent.data.image_files import ImageFiles
+from cof_agent.data.images import Reference, decoded
+from cof_agent.data.rows import Row
+from cof_agent.data.unusable import BAD_BOX, DAMAGED_IMAGE, NOT_AN_IMAGE, TOO_LARGE, Tally, Unusable
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box, Size, View
+from cof_agent.image import check_whole, open_source
+from cof_agent.protocol import Message
+from sft.frame import Frame, Outline
+from sft.text_boxes import Evidence, form_of, moved
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One image of a conversation. path: of its file; "" where none was written. region: what is shown of it, in source pixels.
+    size: of the region."""
+
+    path: str
+    size: Size
+    region: tuple[int, int, int, int] | None = None
+
+
+class Packed:
+    """Values of JSON by position, compressed one by one: a hundred thousand conversations take up a few hundred megabytes, and
+    the processes that read for a training share them."""
+
+    def __init__(self) -> None:
+        self._bytes, self._ends = bytearray(), array("Q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, value: Any) -> None:
+        self._bytes += zlib.compress(json.dumps(value, ensure_ascii=False).encode(), 1)
+        self._ends.append(len(self._bytes))
+
+    def __getitem__(self, index: int) -> Any:
+        return json.loads(zlib.decompress(self._bytes[self._ends[index] : self._ends[index + 1]]))
+
+
+@dataclass(slots=True)
+class Checks:
+    """Which image files are whole; each is looked at once."""
+
+    _whole: set[str] = field(default_factory=set)
+
+    def check(self, path: str, held: bytes | None = None) -> None:
+        """Whether an image can be decoded. path: of its file; held: the image itself, where only the row has it.
+
+        Raises:
+            Unusable: if not.
+        """
+        if path and path in self._whole:
+            return
+        try:
+            with open(path, "rb") if held is None else io.BytesIO(held) as file:
+                check_whole(file, path or "in the row")
+        except (InputError, OSError) as error:
+            raise Unusable(DAMAGED_IMAGE, error) from None
+        self._whole.add(path)
+
+
+class DialogueRows:
+    """Conversations as they are written, their images sized for the model, boxes in pixels moved with them.
+
+    form: what numbers of boxes in the texts become other ones, see `text_boxes`.
+    """
+
+    def __init__(self, frame: Frame, most_pixels: int) -> None:
+        self._frame, self._most = frame, most_pixels
+        self._packed, self._places = Packed(), array("Q")
+        self._files: list[str] = []
+        self.form: Form | None = None
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def append(self, messages: Sequence[Message], shots: Sequence[Shot], row: Row) -> None:
+        images = [(one.path, one.size.width, one.size.height, one.region) for one in shots]
+        self._packed.append((messages, images))
+        if str(row.file) not in self._files:
+            self._files.append(str(row.file))
+        self._places.extend((self._files.index(str(row.file)), row.number))
+
+    def where(self, index: int) -> tuple[str, int]:
+        return self._files[self._places[2 * index]], self._places[2 * index + 1]
+
+    def outline(self, index: int) -> Outline:
+        messages, shots = self._read(index)
+        return Outline(messages, [self._frame.fitted(shot.size) for shot in shots])
+
+    def row(self, index: int) -> dict[str, Any]:
+        messages, shots = self._read(index)
+        return {"messages": messages, "images": [self._image(shot) for shot in shots]}
+
+    def _read(self, index: int) -> tuple[list[Message], list[Shot]]:
+        messages, images = self._packed[index]
+        shots = [Shot(path, Size(width, height), region) for path, width, height, region in images]
+        return moved(messages, [shot.size for shot in shots], self._frame, self.form), shots
+
+    def _image(self, shot: Shot) -> Any:
+        source = open_source(shot.path, max_source_pixels=self._most)
+        region = Box(*shot.region) if shot.region else Box(0, 0, source.size.width, source.size.height)
+        return source.show(View(source.size, region, self._frame.fitted(shot.size)))
+
+
+def read_dialogues(
+    source: Container,
+    columns: dict[str, str],
+    files: ImageFiles,
+    frame: Frame,
+    *,
+    boxes: str | None,
+    limit: int | None,
+    write: bool,
+    most_pixels: int,
+    tally: Tally,
+) -> DialogueRows:
+    """The conversations of a set; what cannot be used is recorded in `tally`.
+
+    boxes: as `--boxes` says it. limit: how many rows at most. write: whether images that rows hold are written to files; rows
+    whose images are not can be measured, not trained on.
+
+    Raises:
+        InputError: if a file cannot be read, a column does not exist, or the boxes in the texts cannot be told.
+    """
+    made, reader, checks, evidence = DialogueRows(frame, most_pixels), Dialogues(columns), Checks(), Evidence()
+
+    def add(row: Row) -> None:
+        found = reader.of(row.values)
+        shots = [_shot(ref, files, checks, write, most_pixels) for ref in found.images]
+        evidence.add(found.messages, [shot.size for shot in shots], frame)
+        made.append(found.messages, shots, row)
+
+    for row in source.rows():
+        if limit is not None and len(made) >= limit:
+            break
+        tally.rows += 1
+        tally.attempt(row.number, row.file, lambda row=row: add(row))  # type: ignore[misc]
+    made.form = form_of(boxes, evidence, source.name)
+    if boxes is None and (note := evidence.note(made.form)):
+        tally.notes.append(note)
+    return made
+
+
+def _shot(ref: Reference, files: ImageFiles, checks: Checks, write: bool, most_pixels: int) -> Shot:
+    taken = files.take(ref, measure=True, write=write)
+    if taken.size is None:
+        raise Unusable(NOT_AN_IMAGE, ref.value)
+    if taken.size.area > most_pixels:
+        raise Unusable(TOO_LARGE, f"{taken.size} pixels")
+    checks.check(taken.path, None if taken.path else _held(ref))
+    if ref.box is None:
+        return Shot(taken.path, taken.size)
+    found = in_pixels(written(ref.box, taken.size)[0], Form())  # Visual-CoT's crops, in pixels of the file
+    if found is None:
+        raise Unusable(BAD_BOX, ref.box)
+    left, top, right, bottom = floor(found.x0), floor(found.y0), ceil(found.x1), ceil(found.y1)
+    return Shot(taken.path, Size(right - left, bottom - top), (left, top, right, bottom))
+
+
+def _held(ref: Reference) -> bytes:
+    return ref.value if ref.kind == "bytes" else decoded(ref.value) or b""

@@ -6,6 +6,7 @@ sample itself, which is decoded when a batch needs it.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,8 +17,9 @@ from typing import Any, Protocol
 from PIL import Image
 
 from cof_agent import scoring
-from cof_agent.data.containers import Container, find
+from cof_agent.data.containers import find, kind_of
 from cof_agent.data.image_files import ImageFiles
+from cof_agent.data.rows import opened
 from cof_agent.data.source import Source
 from cof_agent.data.unusable import DAMAGED_IMAGE, Tally, Unusable
 from cof_agent.environment import ZoomEnvironment, settings_of
@@ -186,10 +188,15 @@ def read_rows(
 
 
 def _are_trajectories(path: Path) -> bool:
-    """Whether the first row of a file is a trajectory."""
-    container: Container = find(str(path))
-    first = next(container.rows(), None)
-    return first is not None and isinstance(first.values, dict) and {"sample", "turns"} <= set(first.values)
+    """Whether the first line of a file is a trajectory."""
+    if kind_of(path) != "json":
+        return False
+    with opened(path) as file:
+        try:
+            first = json.loads(next((line for line in file if line.strip()), ""))
+        except ValueError:  # no JSONL
+            return False
+    return isinstance(first, dict) and {"sample", "turns"} <= set(first)
 
 
 def _trajectories(source: Source, path: Path, frame: Frame, tally: Tally) -> TrajectoryRows:

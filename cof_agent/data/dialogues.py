@@ -243,7 +243,7 @@ def _placed(said: Sequence[_Said], column: list[Reference]) -> list[Reference]:
         return [column[number] for number in numbers if number is not None]
     waiting = iter(column)
     shown = [next(waiting, None) if slot.given is None else _named(slot) for slot in slots]
-    if None in shown or next(waiting, None) is not None:
+    if None in shown or next(waiting, None) is not None or any(number is not None for number in numbers):
         raise Unusable(IMAGES_AND_MARKS, f"{len(slots)} places for {len(column)} images")
     return [one for one in shown if one is not None]
 

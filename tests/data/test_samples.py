@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cof_agent.data.hub import load_table
 from cof_agent.data.samples import read, read_samples
 from cof_agent.data.unusable import write_left_out
 from cof_agent.errors import InputError
@@ -296,8 +295,6 @@ def test_a_set_with_images_needs_a_folder_for_them(tmp_path: Path) -> None:
 def test_a_set_that_is_neither_here_nor_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("datasets")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else the hub is waited for
-    with pytest.raises(InputError, match="cannot load the dataset some/where, which is no file or folder here: "):
-        load_table("some/where", "train")
     with pytest.raises(InputError, match="cannot load the dataset some/where, which is no file or folder here: "):
         read("some/where")
 

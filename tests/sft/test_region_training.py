@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from cof_agent import protocol
 from cof_agent.backends.families import QWEN2_5_VL
 from cof_agent.backends.regions.features import SLOT, with_regions
+from cof_agent.data.unusable import Unusable
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem
 from cof_agent.output.files import write_atomic
 from cof_agent.trajectory import Sample, Zoom, to_json
-from sft.frame import Unfit
 from sft.nano.curriculum import nano_environment
 from sft.papers.gpt4roi import DrawnRows, RegionCollator, SampleRows, main, parse, row_of
 
@@ -114,8 +114,8 @@ def test_a_sample_without_an_answer_or_an_image_is_left_out(sample: Sample, tmp_
 
     gone = replace(sample, id="two", image=str(tmp_path / "gone.png"))
     rows = SampleRows([replace(sample, answers=()), gone], nano_environment(), as_text=False)
-    for index, why in enumerate(("a question without an answer", "gone.png")):
-        with pytest.raises(Unfit, match=why):
+    for index, why in enumerate(("no answer", "gone.png")):
+        with pytest.raises(Unusable, match=why):
             rows.outline(index)
 
 
@@ -156,5 +156,5 @@ def test_data_of_which_nothing_can_be_used_is_one_sentence(
 
     write_atomic(tmp_path / "samples.jsonl", to_json(replace(sample, answers=())) + "\n")
     options = ["--data", str(tmp_path), "--model_name_or_path", str(checkpoint("qwen2_5_vl"))]
-    with pytest.raises(InputError, match="can be trained on; one: it has a question without an answer"):
+    with pytest.raises(InputError, match="can be trained on; one: no answer"):
         main(["--config", CONFIG, *options, "--output_dir", str(tmp_path / "out")])

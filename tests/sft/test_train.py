@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from tqdm.auto import tqdm
 
 from cof_agent.agent import Agent
 from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL
 from cof_agent.backends.local.processor import load_processor
-from cof_agent.data.export import to_parquet
+from cof_agent.data.export import to_parquet, to_sharegpt
 from cof_agent.data.samples import read_samples
 from cof_agent.data.source import Source
+from cof_agent.data.unusable import Unusable
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.evaluation.metrics import figures as figures_of
@@ -35,8 +35,9 @@ from cof_agent.training.command import explained
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import StopReason, Trajectory, Zoom, read_jsonl, to_json
 from sft.collate import IGNORED, AssistantCollator
-from sft.dataset import Rows, TableRows, TrajectoryRows, read_rows
-from sft.frame import Frame, Unfit, reframe
+from sft.dataset import Rows, TrajectoryRows, read_rows
+from sft.dialogue_rows import DialogueRows
+from sft.frame import Frame, reframe
 from sft.measure import measure
 from tests import processes
 
@@ -63,10 +64,11 @@ def examples(scenes: Path) -> list[Trajectory]:
 
 @pytest.fixture(scope="module")
 def folder(examples: list[Trajectory], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `cof collect --export parquet` leaves it."""
+    """As `cof collect --export parquet --export sharegpt` leaves it."""
     path = tmp_path_factory.mktemp("collected")
     (path / "trajectories.jsonl").write_text("".join(to_json(one) + "\n" for one in examples))
     to_parquet(examples, path / "train.parquet")
+    to_sharegpt(examples, path / "sharegpt")
     return path
 
 
@@ -74,10 +76,17 @@ def pixels(row: dict[str, Any]) -> list[tuple[tuple[int, int], bytes]]:
     return [(image.size, image.tobytes()) for image in row["images"]]
 
 
-def test_trajectories_and_parquet_are_the_same_rows(folder: Path, examples: list[Trajectory]) -> None:
-    ours, table = (read_rows(Source(str(path)), QWEN25) for path in (folder, folder / "train.parquet"))
+def read(path: Path, keep: Path, **options: Any) -> Rows:
+    return read_rows(Source(str(path), **options), QWEN25, keep_images=keep)
+
+
+@pytest.mark.parametrize("export", ["train.parquet", "sharegpt", "sharegpt/sharegpt.json"])
+def test_trajectories_and_each_export_of_them_are_the_same_rows(
+    folder: Path, examples: list[Trajectory], tmp_path: Path, export: str
+) -> None:
+    ours, table = read_rows(Source(str(folder)), QWEN25), read(folder / export, tmp_path)
     assert isinstance(ours, TrajectoryRows)
-    assert isinstance(table, TableRows)
+    assert isinstance(table, DialogueRows)
     assert len(ours) == len(table) == len(examples)
     environment = ZoomEnvironment(SETTINGS)
     for index, example in enumerate(examples):
@@ -96,7 +105,7 @@ def test_data_with_columns_and_images_of_its_own(folder: Path, examples: list[Tr
     table = parquet.read_table(folder / "train.parquet")
     renamed = tmp_path / "own.parquet"
     parquet.write_table(table.rename_columns([f"my_{name}" for name in table.column_names]), renamed)
-    rows = read_rows(Source(str(renamed), column=["messages=my_messages", "images=my_images"], samples=2), QWEN25)
+    rows = read(renamed, tmp_path / "kept", column=["messages=my_messages", "images=my_images"], samples=2)
     ours = read_rows(Source(str(folder)), QWEN25)
     assert len(rows) == 2
     assert pixels(rows.row(1)) == pixels(ours.row(1))
@@ -151,61 +160,36 @@ def test_a_trajectory_of_the_same_frame_is_not_touched(examples: list[Trajectory
 def test_what_cannot_be_rewritten_is_unfit(examples: list[Trajectory]) -> None:
     zoomed = next(example for example in examples if example.zooms)
     turn = replace(zoomed.turns[0], text="Look there. " + zoomed.turns[0].text)
-    with pytest.raises(Unfit, match="not one thought and one action"):
+    with pytest.raises(Unusable, match="not one thought and one action"):
         reframe(replace(zoomed, turns=(turn, *zoomed.turns[1:])), QWEN3, ZoomEnvironment())
 
 
 def left_out(rows: Rows, processor: Any, frame: Frame = QWEN25, most: int | None = None) -> str:
     measured = measure(rows, processor, frame, most)
     assert not measured.kept
-    return next(iter(measured.left_out.values()))
+    (one,) = measured.left_out
+    return f"{one.reason}: {one.detail}"
 
 
 def test_trajectories_that_are_no_examples_are_left_out_with_the_reason(
-    examples: list[Trajectory], checkpoint: Callable[[str], Path]
+    examples: list[Trajectory], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     processor = load_processor(str(checkpoint("qwen2_5_vl")))
     one = examples[0]
     cases = {
-        "its answer is wrong": replace(one, answer="nothing of the kind"),
-        "it ended without an answer (max_zooms)": replace(one, stop=StopReason.MAX_ZOOMS, answer=None),
-        "it was rejected: no-truth": replace(one, error="no-truth"),
+        "trajectory with a wrong answer: nothing of the kind": replace(one, answer="nothing of the kind"),
+        "trajectory without an answer: max_zooms": replace(one, stop=StopReason.MAX_ZOOMS, answer=None),
+        "trajectory that was rejected: no-truth": replace(one, error="no-truth"),
     }
     for reason, trajectory in cases.items():
         assert left_out(TrajectoryRows([trajectory], QWEN25), processor) == reason
     gone = replace(one, sample=replace(one.sample, image="gone.png"))
     assert "cannot open the image gone.png" in left_out(TrajectoryRows([gone], QWEN25), processor)
-    assert "more than max_length 40" in left_out(TrajectoryRows([one], QWEN25), processor, most=40)
-
-
-def cell(image: Image.Image, path: Path) -> dict[str, Any]:
-    image.save(path)
-    return {"bytes": None, "path": str(path)}
-
-
-def test_rows_of_a_table_that_do_not_fit_are_left_out_with_the_reason(
-    tmp_path: Path, checkpoint: Callable[[str], Path]
-) -> None:
-    processor = load_processor(str(checkpoint("qwen2_5_vl")))
-    good = cell(Image.new("RGB", (112, 84)), tmp_path / "good.png")
-    odd = cell(Image.new("RGB", (100, 90)), tmp_path / "odd.png")
-    ask = {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What?"}]}
-    say = {"role": "assistant", "content": [{"type": "text", "text": "That."}]}
-    text = {"role": "user", "content": "What is written?"}
-    cases = {
-        "its messages show 1 images, but it lists 2": ([ask, say], [good, good]),
-        "its messages show 0 images, but it lists 1": ([text, say], [good]),
-        "its image 0 is missing or cannot be read": ([ask, say], [{"bytes": None, "path": str(tmp_path / "no.png")}]),
-        "its image 0 is 100 x 90 pixels": ([ask, say], [odd]),
-        "nothing in it was written by an assistant": ([ask], [good]),
-        "a message of it has the role 'tool'": ([ask, {"role": "tool", "content": "x"}, say], [good]),
-        "it has no messages": ([], []),
-    }
-    for reason, (messages, images) in cases.items():
-        rows = TableRows([{"messages": messages, "images": images}], "set")
-        assert left_out(rows, processor).startswith(reason)
-    rows = TableRows([{"messages": [ask, say], "images": [good]}], "set")
-    assert measure(rows, processor, QWEN25, None).kept[0].image_tokens == 12
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(Path(one.sample.image).read_bytes()[:-5000])
+    damaged = replace(one, sample=replace(one.sample, image=str(cut)))
+    assert left_out(TrajectoryRows([damaged], QWEN25), processor).startswith("damaged image: cannot decode")
+    assert "more than 40" in left_out(TrajectoryRows([one], QWEN25), processor, most=40)
 
 
 def run(arguments: dict[str, Any]) -> None:
@@ -243,12 +227,12 @@ def test_an_unknown_column_and_an_adapter_are_one_sentence(folder: Path, tmp_pat
 
     path = tmp_path / "set.parquet"
     parquet.write_table(arrow.table({"messages": ["x"], "pictures": ["y"]}), path)
-    with pytest.raises(InputError, match="no column 'images' .its columns are messages, pictures"):
-        read_rows(Source(str(path)), QWEN25)
-    with pytest.raises(InputError, match="no column 'talk' .its columns are messages, pictures"):
-        read_rows(Source(str(path), column=["messages=talk"]), QWEN25)
-    with pytest.raises(InputError, match="there is no column 'question' to map; the names are messages, images, id"):
-        read_rows(Source(str(path), column=["question=messages"]), QWEN25)
+    with pytest.raises(
+        InputError, match="1 no conversation, of 1 rows; .*no conversation .messages, pictures.; name its column"
+    ):
+        run({"model_name_or_path": "nano", "data": path, "output_dir": tmp_path / "run"})
+    with pytest.raises(InputError, match="there is no column 'choices' to map; the names are messages, images, system"):
+        read_rows(Source(str(path), column=["choices=messages"]), QWEN25)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")

@@ -1,0 +1,179 @@
+"""A row as a conversation to train on: by role and structure, in its own words, each image at its place."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cof_agent.data.dialogues import Dialogue, Dialogues
+from cof_agent.data.unusable import Unusable
+from cof_agent.errors import InputError
+
+ASK, SAY = {"role": "user", "content": "<image>What colour?"}, {"role": "assistant", "content": "red"}
+IMAGE = {"type": "image"}
+
+
+def read(row: dict[str, Any], **columns: str) -> Dialogue:
+    return Dialogues(columns).of(row)
+
+
+def said(row: dict[str, Any], **columns: str) -> list[tuple[str, str]]:
+    """Role and text of each message, an image as `#`."""
+    return [
+        (message["role"], "".join("#" if part["type"] == "image" else part["text"] for part in message["content"]))
+        for message in read(row, **columns).messages
+    ]
+
+
+def images(row: dict[str, Any]) -> list[Any]:
+    return [one.value for one in read(row).images]
+
+
+ANSWERED = [("user", "#What colour?"), ("assistant", "red")]
+
+
+def test_one_conversation_in_many_layouts() -> None:
+    sharegpt = [{"from": "human", "value": "<image>What colour?"}, {"from": "gpt", "value": "red"}]
+    parts = [{"type": "image", "text": None}, {"type": "text", "text": "What colour?"}]
+    inside = [{"type": "image", "image": "a.jpg"}, {"type": "text", "text": "What colour?"}]
+    url = [{"type": "image_url", "image_url": {"url": "a.jpg"}}, {"type": "text", "text": "What colour?"}]
+    rows: list[dict[str, Any]] = [
+        {"messages": [ASK, SAY], "images": ["a.jpg"]},
+        {"messages": [{"role": "user", "content": parts}, SAY], "images": [{"bytes": None, "path": "a.jpg"}]},
+        {"messages": [{"role": "user", "content": inside}, SAY]},
+        {"messages": [{"role": "user", "content": url}, SAY]},
+        {"message_list": [{"role": "user", "content": inside}, SAY], "qid": "q"},
+        {"conversations": sharegpt, "image": "a.jpg", "id": 7},
+        {"conversations": json.dumps(sharegpt), "images": ["a.jpg"]},
+        {"conversations": {"from": ["human", "gpt"], "value": ["<image>What colour?", "red"]}, "image": "a.jpg"},
+        {"texts": [{"user": "<image>What colour?", "assistant": "red"}], "images": ["a.jpg"]},
+        {"messages": [{"role": "user", "content": "What colour?"}, SAY], "images": ["a.jpg"]},
+        {"prompt": [ASK], "completion": [SAY], "images": ["a.jpg"]},
+        {"query": "<image>What colour?", "response": "red", "images": ["a.jpg"]},
+        {"instruction": "<image>What colour?", "input": "", "output": "red", "images": ["a.jpg"]},
+        {"messages": [{"role": "user", "content": "<img>a.jpg</img>What colour?"}, SAY]},
+    ]
+    for row in rows:
+        assert said(row) == ANSWERED, row
+        assert images(row) == ["a.jpg"], row
+    assert read(rows[5]).id == "7"
+    named = {"talk": [ASK, SAY], "pictures": ["a.jpg"], "other": [ASK, {"role": "assistant", "content": "blue"}]}
+    assert said(named, messages="talk", images="pictures") == ANSWERED
+
+
+def test_roles_tell_who_speaks_not_places() -> None:
+    turns = [
+        {"from": "system", "value": "Help."},
+        {"from": "gpt", "value": "Hi"},
+        {"from": "human", "value": "<image>Sign?"},
+        {"from": "function_call", "value": '{"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}'},
+        {"from": "observation", "value": "<image>"},
+        {"from": "gpt", "value": "EXIT"},
+    ]
+    call = '<tool_call>\n{"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}\n</tool_call>'
+    assert said({"conversations": turns, "images": ["a.jpg", "b.jpg"]}) == [
+        ("system", "Help."),
+        ("assistant", "Hi"),
+        ("user", "#Sign?"),
+        ("assistant", call),
+        ("user", "<tool_response>\n#\n</tool_response>"),
+        ("assistant", "EXIT"),
+    ]
+    asked = {"conversations": turns[2:3] + turns[5:], "system": "Help.", "images": ["a.jpg"]}
+    assert said(asked)[0] == ("system", "Help.")
+    assert said(asked, system="nowhere")[0] == ("user", "#Sign?")
+
+
+def test_results_of_tools_are_what_the_models_own_template_makes_of_them() -> None:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from trl.chat_template_utils import qwen3_vl_chat_template
+
+    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(qwen3_vl_chat_template)
+    call = {"type": "function", "function": {"name": "zoom", "arguments": {"box": [1, 2]}}}
+    turns = [
+        {"role": "user", "content": "Sign?"},
+        {"role": "assistant", "content": "I look.", "tool_calls": [call]},
+        {"role": "tool", "content": "one"},
+        {"role": "tool", "content": "two"},
+        {"role": "assistant", "content": "EXIT"},
+    ]
+    ours = read({"messages": turns}).messages
+    assert template.render(messages=ours) == template.render(messages=turns)
+
+
+def test_texts_stay_as_they_are_written() -> None:
+    talk = [
+        {"role": "user", "content": "  <image>\n Two  spaces\u2028here "},
+        {"role": "assistant", "content": "\n<think>a</think><image>b "},
+        {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": " two"}]},
+        {"role": "user", "content": "again"},
+        {"role": "assistant", "content": "done"},
+    ]
+    with pytest.raises(Unusable, match="part|images"):
+        read({"messages": talk[:1] + talk[2:], "images": []})
+    assert said({"messages": talk, "images": ["a.jpg"]}) == [
+        ("user", "  #\n Two  spaces\u2028here "),
+        ("assistant", "\n<think>a</think><image>b "),  # what stands there is text: all images have their places
+        ("user", "one two"),
+        ("user", "again"),
+        ("assistant", "done"),
+    ]
+    parts = [IMAGE, {"type": "text", "text": "What is <image>?"}]
+    assert (
+        said({"messages": [{"role": "user", "content": parts}, SAY], "images": ["a.jpg"]})[0][1] == "#What is <image>?"
+    )
+
+
+def test_each_image_goes_to_its_place() -> None:
+    numbered = "Is <image 2> like <image 1>?"
+    row = {"messages": [{"role": "user", "content": numbered}, SAY], "images": ["a.jpg", "b.jpg"]}
+    assert images(row) == ["b.jpg", "a.jpg"]
+    assert said(row)[0][1] == "Is # like #?"
+    parts = [{"type": "image", "index": 1}, {"type": "image", "index": 0}]
+    assert images({"messages": [{"role": "user", "content": parts}, SAY], "images": ["a.jpg", "b.jpg"]}) == [
+        "b.jpg",
+        "a.jpg",
+    ]
+    crop = {
+        "image": ["a.jpg", "a.jpg###[1, 2, 3, 4]"],
+        "conversations": [ASK, SAY, {"role": "user", "content": "<image>"}, SAY],
+    }
+    assert [one.box for one in read(crop).images] == [None, "[1, 2, 3, 4]"]
+    assert images({"messages": [{"role": "user", "content": "Hello"}, SAY]}) == []
+
+
+def test_what_cannot_be_trained_on_is_named() -> None:
+    ask = {"role": "user", "content": "Sign?"}
+    code = "<think><code>x</code><sandbox_output><image></sandbox_output></think><answer>red</answer>"
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("no conversation", {"question": "What?", "answer": "red", "image": "a.jpg"}),
+        ("no conversation", {"image": "a.jpg"}),
+        ("no turn of an assistant", {"prompt": [ASK], "images": ["a.jpg"], "reward_model": {"ground_truth": "red"}}),
+        ("no turn of an assistant", {"messages": [ASK, {"role": "assistant", "content": " "}], "images": ["a.jpg"]}),
+        ("do not match: 1 places for 2", {"messages": [ASK, SAY], "images": ["a.jpg", "b.jpg"]}),
+        ("do not match: 1 places for 0", {"messages": [ASK, SAY]}),
+        (
+            "do not match: 1 places for 1",
+            {"messages": [{"role": "user", "content": "<image_3>"}, SAY], "images": ["a.jpg"]},
+        ),
+        ("cannot be read: role judge", {"messages": [ask, {"role": "judge", "content": "x"}, SAY]}),
+        ("cannot be read: part of type audio", {"messages": [{"role": "user", "content": [{"type": "audio"}]}, SAY]}),
+        ("video", {"messages": [ask, SAY], "videos": ["a.mp4"]}),
+        (
+            "image inside a turn of an assistant",
+            {"messages": [ask, {"role": "assistant", "content": [IMAGE]}], "images": ["a"]},
+        ),
+        ("results of tools inside", {"question": "<image>Sign?", "response": code, "image": ["a.jpg", "b.jpg"]}),
+        ("reply that is not to be trained on", {"messages": [ask, SAY | {"loss": False}]}),
+        ("tools in a column", {"messages": [ask, SAY], "tools": '[{"name": "zoom"}]'}),
+        ("half a surrogate", {"messages": [ask, {"role": "assistant", "content": "\ud800"}]}),
+        ("not an object", ["x"]),  # type: ignore[list-item]
+    ]
+    for reason, row in cases:
+        with pytest.raises(Unusable, match=reason):
+            read(row)
+    assert said({"question": "<image>What colour?", "answer": "red", "image": "a.jpg"}, answer="answer") == ANSWERED
+    with pytest.raises(InputError, match="there is no column 'choices' to map"):
+        Dialogues({"choices": "x"})

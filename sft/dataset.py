@@ -28,7 +28,7 @@ from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS
 from cof_agent.protocol import Message
 from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
-from sft.dialogue_rows import Checks, read_dialogues
+from sft.conversations.rows import Checks, read_dialogues
 from sft.frame import Frame, Outline, reframe
 
 TRAJECTORIES = "trajectories.jsonl"

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cof_agent.data.columns import Columns, words
-from cof_agent.data.conversations import IMAGE_KEYS, ROLES, TEXT_KEYS, TEXT_TYPES, is_conversation, is_pair, listed, role_of
+from cof_agent.data.conversations import (
+    IMAGE_KEYS,
+    ROLES,
+    TEXT_KEYS,
+    TEXT_TYPES,
+    is_conversation,
+    is_pair,
+    listed,
+    role_of,
+)
 from cof_agent.data.images import Reference, images_in, is_video, references
 from cof_agent.data.nested import at_path, is_missing, unpacked
 from cof_agent.data.questions import MARK

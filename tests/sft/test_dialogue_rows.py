@@ -22,12 +22,12 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.image import open_source
 from sft.collate import IGNORED, AssistantCollator
+from sft.conversations.rows import Packed
 from sft.dataset import Rows, read_rows
-from sft.dialogue_rows import Packed
 from sft.frame import Frame
 from sft.measure import measure
 from sft.settings import parse
-from tests.sft import conversations
+from tests.sft import talks
 
 QWEN25 = Frame(QWEN2_5_VL, 28, 3136, 123904)
 ASK, SAY = {"role": "user", "content": "<image>Which?"}, {"role": "assistant", "content": "red"}
@@ -60,7 +60,7 @@ def trained(processor: Any, rows: Rows, index: int = 0) -> str:
     return str(processor.tokenizer.decode(labels[labels != IGNORED]))
 
 
-@pytest.mark.parametrize("layout", conversations.LAYOUTS, ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize("layout", talks.LAYOUTS, ids=lambda layout: layout.__name__)
 def test_every_layout_is_read_and_only_what_the_assistant_wrote_is_trained_on(
     layout: Callable[[Path], Path], tmp_path: Path, processor: Any
 ) -> None:
@@ -69,7 +69,7 @@ def test_every_layout_is_read_and_only_what_the_assistant_wrote_is_trained_on(
     assert (len(rows), tally.rows, tally.left_out) == (3, 3, [])
     measured = measure(rows, processor, QWEN25, None)
     assert measured.left_out == []
-    for one, reply in zip(measured.kept, conversations.REPLIES[layout.__name__], strict=True):
+    for one, reply in zip(measured.kept, talks.REPLIES[layout.__name__], strict=True):
         batch = AssistantCollator(processor, QWEN2_5_VL.markers)([rows.row(one.index)])
         labels = batch["labels"][batch["labels"] != IGNORED]
         assert processor.tokenizer.decode(labels) == "".join(f"{text}<|im_end|>\n" for text in reply)
@@ -188,7 +188,7 @@ def test_a_mixture_of_several_sets_trains(tmp_path: Path) -> None:
     written(tmp_path / "talk.jsonl", [{"messages": [{"role": "user", "content": "Hi"}, SAY]}] * 2)
     folder = tmp_path / "set"
     folder.mkdir()
-    conversations.mini_o3(folder)
+    talks.mini_o3(folder)
     settings = parse(
         ["--model", "nano", "--data", str(folder), "--mix", str(tmp_path / "talk.jsonl"), "-o", str(tmp_path / "out")]
         + [
@@ -239,7 +239,7 @@ def test_rows_are_packed_and_come_back() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", conversations.LAYOUTS, ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize("layout", talks.LAYOUTS, ids=lambda layout: layout.__name__)
 def test_a_step_of_training_on_every_layout(layout: Callable[[Path], Path], tmp_path: Path) -> None:
     from sft.train import main
 
@@ -260,4 +260,4 @@ def test_a_trace_of_code_in_one_turn_is_refused(tmp_path: Path) -> None:
     ):
         from sft.train import main
 
-        main(["--model", "nano", "--data", str(conversations.thyme(tmp_path)), "-o", str(tmp_path / "out")])
+        main(["--model", "nano", "--data", str(talks.thyme(tmp_path)), "-o", str(tmp_path / "out")])

@@ -10,8 +10,8 @@ from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL
 from cof_agent.data.unusable import Unusable
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
+from sft.conversations.boxes import Evidence, form_of, moved
 from sft.frame import Frame
-from sft.text_boxes import Evidence, form_of, moved
 
 QWEN25 = Frame(QWEN2_5_VL, 28, 3136, 100 * 28 * 28)
 QWEN3 = Frame(QWEN3_VL, 32, 4096, 144 * 64 * 64)

@@ -35,8 +35,8 @@ from cof_agent.training.command import explained
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import StopReason, Trajectory, Zoom, read_jsonl, to_json
 from sft.collate import IGNORED, AssistantCollator
+from sft.conversations.rows import DialogueRows
 from sft.dataset import Rows, TrajectoryRows, read_rows
-from sft.dialogue_rows import DialogueRows
 from sft.frame import Frame, reframe
 from sft.measure import measure
 from tests import processes

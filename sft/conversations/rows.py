@@ -25,8 +25,8 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import check_whole, open_source
 from cof_agent.protocol import Message
+from sft.conversations.boxes import Evidence, form_of, moved
 from sft.frame import Frame, Outline
-from sft.text_boxes import Evidence, form_of, moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Checks:
 class DialogueRows:
     """Conversations as they are written, their images sized for the model, boxes in pixels moved with them.
 
-    form: what numbers of boxes in the texts become other ones, see `text_boxes`.
+    form: what numbers of boxes in the texts become other ones, see `boxes`.
     """
 
     def __init__(self, frame: Frame, most_pixels: int) -> None:

@@ -50,14 +50,6 @@ class RunConfig(settings.RunConfig):
         default_factory=list,
         metadata={"metavar": "SPEC", "help": "more data to train on, in one mixture with the first"},
     )
-    boxes: str | None = field(
-        default=None,
-        metadata={
-            "metavar": "FORM",
-            "help": "what numbers of boxes in the texts mean: pixels-xyxy of the image file, which are moved with their image; "
-            "thousand-xyxy or none, which stay as they are (default: recognised)",
-        },
-    )
     plan: JsonMapping = field(
         default_factory=JsonMapping, metadata={"help": "of the curriculum: fields of sft.nano.curriculum.Plan, as JSON"}
     )

@@ -1,8 +1,6 @@
 """Kills commands at random moments, and compares what they leave in the end with an undisturbed run.
 
-    python -m tests.faults.kills 100
-
-kills every command that goes on after an interruption, 100 times in all, and prints a table of tried and failed.
+`python scripts/campaign.py --kills 100` kills every command that goes on after an interruption, 100 times in all.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -135,7 +132,14 @@ def _environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"}
 
 
-def faults(name: str, data: Path, folder: Path, kills: int, rng: random.Random) -> Iterator[str]:
+def faults(
+    name: str,
+    data: Path,
+    folder: Path,
+    kills: int,
+    rng: random.Random,
+    on_kill: Callable[[], None] = lambda: None,
+) -> Iterator[str]:
     """What is wrong after so many kills of a command, in words; nothing if all is well."""
     case = CASES[name]
     calm, killed = folder / f"{name}-calm", folder / f"{name}-killed"
@@ -145,6 +149,7 @@ def faults(name: str, data: Path, folder: Path, kills: int, rng: random.Random) 
         ending = _kill(case.arguments(data, killed), rng, seconds)
         if ending is not None:
             count += 1
+            on_kill()
             yield from (f"{name}: {words}" for words in ending)
         if ending is None or count == kills:  # it came to its end by itself, or it is let to
             _finish(case.arguments(data, killed))
@@ -191,25 +196,16 @@ def _end_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def campaign(kills: int, seed: int = 0) -> Iterator[tuple[str, int, list[str]]]:
-    """Each command, how often it was killed, and what was wrong then; `kills` in all."""
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
+def shares(kills: int) -> list[tuple[str, int]]:
+    """How often each command is killed, of so many kills in all; those that never are stand not here."""
+    names = list(CASES)
+    each = {name: kills // len(names) + (number < kills % len(names)) for number, name in enumerate(names)}
+    return [(name, share) for name, share in each.items() if share]
+
+
+def killed(name: str, kills: int, folder: Path, seed: int, on_kill: Callable[[], None]) -> list[str]:
+    """As `faults`. folder: is used for several commands, whose data is made once."""
+    data = folder / "data"
+    if not data.exists():
         prepare(data)
-        for number, name in enumerate(CASES):
-            share = kills // len(CASES) + (number < kills % len(CASES))
-            if share:
-                found = list(faults(name, data, Path(folder), share, random.Random(f"{seed}:{name}")))
-                yield name, share, found
-
-
-def main(kills: int) -> int:
-    failed = 0
-    for name, tried, found in campaign(kills):
-        print(f"{name:10} {tried:5} killed {len(found):5} failed", *found, sep="\n  ", flush=True)
-        failed += len(found)
-    return int(failed > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
+    return list(faults(name, data, folder, kills, random.Random(f"{seed}:{name}"), on_kill))

@@ -1,6 +1,6 @@
 """Every command that goes on after an interruption is killed at random moments, and ends with the result of an undisturbed run.
 
-`python -m tests.faults.kills 100` kills more often.
+`python scripts/campaign.py --kills 100` kills more often.
 """
 
 from __future__ import annotations

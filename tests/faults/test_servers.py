@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,9 @@ def of_mode(trajectory: Trajectory) -> str:
 
 
 @pytest.mark.slow
-def test_every_fault_beside_good_questions(image: str, server: FaultServer, tmp_path: Path) -> None:
+def test_every_fault_beside_good_questions(
+    image: str, server: FaultServer, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     faults = [mode for mode in MODES if mode not in REFUSALS_OF_USE]
     samples = asking(image, *(mode for fault in faults for mode in (fault, "good")))
     with FaultServer().running() as elsewhere:
@@ -86,6 +88,8 @@ def test_every_fault_beside_good_questions(image: str, server: FaultServer, tmp_
             or (trajectory.error is None) is (mode.ends is ERROR)
         ):
             wrong[trajectory.sample.id] = (trajectory.stop, trajectory.answer, trajectory.error)
+    record_property("tried", len(faults))  # for the campaign's table
+    record_property("failed", " ".join(wrong))
     assert not wrong
     assert KEY not in (tmp_path / "t.jsonl").read_text("utf-8")
     assert all("\n" not in (one.error or "") and len(one.error or "") < 600 for one in found)

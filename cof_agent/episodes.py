@@ -14,6 +14,9 @@ RESOLUTION, QUESTION = "resolution", "question"
 """Keys of the metadata of samples whose picture was drawn at several sizes (`cof scenes --resolutions`): the long side of this
 one in source pixels, and the id that they share."""
 
+CYCLE_OF = "cycle_of"
+"""Key of the metadata of a question that is asked several times, its options rotated: the id of the first of these."""
+
 PART_OF = "part_of"
 """Key of the metadata of a benchmark's question whose authors average over parts, not over questions: the names of the part, and
 of the part within it."""
@@ -92,8 +95,8 @@ def drawn(samples: Iterable[Sample], resolutions: Sequence[int], seed: int) -> l
 
 
 def question_of(sample: Sample) -> str:
-    """The id of the question that a sample asks, at whatever size its picture was drawn."""
-    return str(sample.metadata.get(QUESTION, sample.id))
+    """The id of the question that a sample asks, at whatever size its picture was drawn, in whatever order its options stand."""
+    return str(sample.metadata.get(QUESTION, sample.metadata.get(CYCLE_OF, sample.id)))
 
 
 def resolution_of(trajectory: Trajectory) -> int | None:

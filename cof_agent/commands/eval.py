@@ -249,7 +249,7 @@ def _asked(samples: Sequence[Sample], options: argparse.Namespace) -> list[Episo
 def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
     from rich.table import Table
 
-    from cof_agent.evaluation.metrics import HEADINGS, cells
+    from cof_agent.evaluation.metrics import HEADINGS, cells, number
 
     table = Table(title=f"{summary['policy']}, {summary['strategy']}, on {summary['n']} samples", title_justify="left")
     for heading in HEADINGS:
@@ -262,6 +262,8 @@ def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
     common.console().print(table)
     if "accuracy_over_parts" in summary:
         common.console().print(f"accuracy over parts, as the authors average it: {summary['accuracy_over_parts']:.3f}")
+    if told := summary.get("yes_and_no"):
+        common.console().print(f"F1 of yes: {number(told['f1'], 3)}; answers that say yes: {number(told['yes'], 3)}")
     if summary["unreliable"]:
         common.console().print(f"unreliable: {summary['unreliable']} answers; {KNOWS}.")
     details = common.console(quiet=quiet)

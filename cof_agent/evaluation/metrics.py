@@ -13,6 +13,7 @@ import numpy as np
 from cof_agent import scoring
 from cof_agent.episodes import PART_OF, resolution_of
 from cof_agent.geometry import smart_resize
+from cof_agent.scoring.answer_match import says_yes
 from cof_agent.trajectory import StopReason, Trajectory, failures
 
 UNKNOWN = "unknown"
@@ -28,7 +29,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The summary of a run: its figures, and the same figures by category and resolution, and by play where every question
     was asked several times (`plays` has the mean accuracy of these and their standard deviation). Where a benchmark's authors
-    average over parts, `accuracy_over_parts` is their figure.
+    average over parts, `accuracy_over_parts` is their figure; `yes_and_no` has those of questions of yes or no.
 
     tables: further tables by name, each with the row that a trajectory belongs to.
     """
@@ -38,6 +39,8 @@ def summarise(
         summary[name] = {row: figures(group, score) for row, group in grouped(trajectories, key)}
     if (averaged := over_parts(trajectories, score)) is not None:
         summary["accuracy_over_parts"] = averaged
+    if (told := yes_and_no(trajectories)) is not None:
+        summary["yes_and_no"] = told
     if all(t.play is not None for t in trajectories):
         summary["by_play"] = {row: figures(group, score) for row, group in grouped(trajectories, lambda t: str(t.play))}
         scores = [row["accuracy"] for row in summary["by_play"].values()]
@@ -60,6 +63,24 @@ def _nested_mean(scored: Sequence[tuple[Sequence[str], float]]) -> float:
         return fmean(found for _, found in scored)
     groups = grouped(scored, lambda one: str(one[0][0]))
     return fmean(_nested_mean([(parts[1:], found) for parts, found in group]) for _, group in groups)
+
+
+def yes_and_no(trajectories: Sequence[Trajectory]) -> dict[str, float | None] | None:
+    """Of questions to be answered with yes or no, what POPE (Li et al., arXiv 2305.10355) reports beside accuracy: precision,
+    recall and F1 of yes, and the share of answers that say yes; None where there are others. An answer that says neither is no
+    yes."""
+    known = [one for one in trajectories if one.sample.answers]
+    if not known or any(one.sample.metadata.get("scoring") != "yes_no" for one in known):
+        return None
+    said = [says_yes(one.answer or "", one.sample.question) is True for one in known]
+    true = [says_yes(one.sample.answers[0]) is True for one in known]
+    hits, yes, wanted = sum(a and b for a, b in zip(said, true, strict=True)), sum(said), sum(true)
+    return {
+        "precision": round(hits / yes, 4) if yes else None,
+        "recall": round(hits / wanted, 4) if wanted else None,
+        "f1": round(2 * hits / (yes + wanted), 4) if yes + wanted else None,
+        "yes": round(yes / len(said), 4),
+    }
 
 
 def category(trajectory: Trajectory) -> str:

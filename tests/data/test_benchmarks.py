@@ -19,6 +19,7 @@ from cof_agent import scoring
 from cof_agent.cli import main as cof
 from cof_agent.data.benchmarks import BENCHMARKS, RULES, load, shuffled
 from cof_agent.data.choices import options_in
+from cof_agent.episodes import question_of
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Sample, to_json
@@ -161,6 +162,7 @@ def test_hrbench_keeps_its_four_cycles(tmp_path: Path, size: str) -> None:
     assert [sample.choices.index("red") for sample in samples[:4]] == [0, 3, 2, 1]
     assert {sample.answers for sample in samples} == {("red",)}
     assert len({sample.image for sample in samples}) == 2  # one file for the four cycles
+    assert [question_of(sample) for sample in samples] == [samples[0].id] * 4 + [samples[4].id] * 4
     assert loaded(f"hrbench-{size}", tmp_path / "copy", shuffle_options=0) == shuffled(samples, 0) != samples
 
 

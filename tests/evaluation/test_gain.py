@@ -16,7 +16,7 @@ from cof_agent.evaluation import gain, published
 from cof_agent.evaluation.compare import Pair
 from cof_agent.evaluation.metrics import summarise, wilson
 from cof_agent.evaluation.runs import Run
-from cof_agent.trajectory import Trajectory
+from cof_agent.trajectory import Sample, StopReason, Trajectory
 from tests.evaluation.test_compare import answered, questions, written
 
 OVERVIEW = [True] * 6 + [False] * 4
@@ -90,7 +90,7 @@ def test_the_command_says_both_and_shows_published_figures_apart(
     for where in (shown, page, text):
         assert "What looking closer gains and costs: agent against direct" in where
         assert "3 (0.750)" in where and "1 (0.167)" in where
-        assert published.TITLE in where and "mini-o3.github.io" in where and "92.2" in where
+        assert published.TITLE in where and "github.com/Mini-o3/Mini-o3" in where and "92.2" in where
     assert "direct was asked 10 of the 191 questions of V*." in shown
     ours = text[: text.index(published.TITLE)]
     assert "92.2" not in ours and "Mini-o3" not in ours
@@ -115,6 +115,20 @@ def test_published_figures_are_of_benchmarks_that_there_are() -> None:
         assert figure.part in ("", *benchmark.parts)
         assert 0 < figure.percent < 100
         assert figure.source.startswith("https://") and figure.protocol and figure.size and figure.how
+
+
+def test_what_pope_reports_beside_accuracy() -> None:
+    """Three said yes, of which two are right; three should have been yes; one said neither."""
+    truth, said = ("yes", "yes", "yes", "no", "no"), ("Yes.", "yes", "I cannot tell", "Yes", "No")
+    samples = [
+        Sample(f"q{n}", "a.png", "Is there a cat?", (text,), metadata={"scoring": "yes_no"})
+        for n, text in enumerate(truth)
+    ]
+    made = [Trajectory(one, None, (), StopReason.ANSWERED, text) for one, text in zip(samples, said, strict=True)]
+    told = summarise(made)
+    assert told["yes_and_no"] == {"precision": 0.6667, "recall": 0.6667, "f1": 0.6667, "yes": 0.6}
+    assert told["accuracy"] == 0.6
+    assert "yes_and_no" not in summarise(answered(questions(4), [True] * 4))
 
 
 def test_parts_are_averaged_as_the_authors_do() -> None:

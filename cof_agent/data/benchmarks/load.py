@@ -17,6 +17,7 @@ from cof_agent.data.benchmarks.registry import BENCHMARKS
 from cof_agent.data.choices import shuffled
 from cof_agent.data.samples import unique_id
 from cof_agent.data.understanding import RIGHT, SEVERAL
+from cof_agent.episodes import CYCLE_OF
 from cof_agent.errors import InputError, said
 from cof_agent.plugins import is_plugin, load_function
 from cof_agent.trajectory import Sample
@@ -111,13 +112,25 @@ def _layout(benchmark: Benchmark, copy: Copy) -> tuple[list[Path], Layout]:
 def _complete(read: Iterable[Sample], name: str, benchmark: Benchmark) -> list[Sample]:
     """With ids that no other sample has, here or in another benchmark, and with the metadata that all share."""
     taken = set[str]()
-    return [
+    samples = [
         replace(
             sample,
             id=unique_id(f"{name}-{sample.id}", number, taken),
             metadata={"benchmark": name, "scoring": _rule(sample, benchmark)} | sample.metadata,
         )
         for number, sample in enumerate(read, 1)
+    ]
+    return _with_cycles(samples) if benchmark.cycles > 1 else samples
+
+
+def _with_cycles(samples: Sequence[Sample]) -> list[Sample]:
+    """Each with the id of the first that asks the same, its options in another order."""
+    first: dict[tuple[str, str], str] = {}
+    return [
+        replace(
+            sample, metadata=sample.metadata | {CYCLE_OF: first.setdefault((sample.image, sample.question), sample.id)}
+        )
+        for sample in samples
     ]
 
 

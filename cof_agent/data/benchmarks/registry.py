@@ -214,7 +214,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "BLINK",
         "what people see at a glance, also in several images",
         "choice",
-        "arXiv 2404.12390",
+        "arXiv 2404.12390; eval/evaluate.py of zeyofu/BLINK_Benchmark",
         (
             table(
                 "val-*.parquet",
@@ -222,12 +222,14 @@ BENCHMARKS: dict[str, Benchmark] = {
                 image="image_1",
                 choices="choices",
                 category=("sub_task",),
+                part_of=("sub_task",),
                 more_images="image_",
             ),
-            vlmevalkit("BLINK.tsv", category=("category",)),
+            vlmevalkit("BLINK.tsv", category=("category",), part_of=("category",)),
         ),
         {"BLINK-Benchmark/BLINK": ("*/val-*.parquet",)},
         1_901,
+        averaged="tasks",
     ),
     "chartqa": Benchmark(
         "ChartQA",

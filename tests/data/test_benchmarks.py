@@ -307,6 +307,26 @@ def test_a_copy_whose_right_option_stands_first_is_told(tmp_path: Path, caplog: 
     assert "in this copy of V* the right option always stands first; give --shuffle-options SEED" in caplog.text
 
 
+def test_a_converted_file_is_read_as_other_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "0.jpg").write_bytes(picture(0))
+    asked = "How many lamps? Select from the following choices.\n(A) 0\n(B) 2"
+    rows = [{"images": ["0.jpg"], "query": asked, "response": "B"}] * 2
+    write_lines(tmp_path / "hrbench.jsonl", rows)
+    samples = loaded("hrbench-4k", tmp_path / "hrbench.jsonl")
+    assert "has no published layout of HR-Bench 4K (here are images, query, response)" in caplog.text
+    assert [(sample.choices, sample.answers) for sample in samples] == [(("0", "2"), ("2",))] * 2
+    assert {sample.metadata["scoring"] for sample in samples} == {"choice"}
+    with pytest.raises(InputError, match="lacks 'question', 'answer', 'category'|holds no hr_bench"):
+        loaded("hrbench-4k", tmp_path)
+
+
+def test_options_that_cannot_be_told_apart_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"index": n, "question": f"Which{n}? A 1 B 2", "answer": "B", "image": picture(n)} for n in range(2)]
+    write_parquet(tmp_path / "mmstar.parquet", [row | {"category": "math", "l2_category": "x"} for row in rows])
+    assert [sample.answers for sample in loaded("mmstar", tmp_path)] == [("B",), ("B",)]
+    assert "2 questions of MMStar list no options that can be told apart" in caplog.text
+
+
 def test_all_benchmarks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cof(["eval", "--benchmark", "list"]) == 0
     shown = "".join(capsys.readouterr().out.split())

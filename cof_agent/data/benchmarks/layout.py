@@ -113,7 +113,7 @@ class Table:
         asked = without_marks(text(row, self.question))
         if self.choices == INSIDE:
             found = parse(asked)
-            return found.text, found.choices
+            return (found.text, found.choices) if found.choices else (asked, {})
         hint = text(row, "hint")
         return (f"{hint}\n{asked}" if hint else asked), self._choices(row)
 

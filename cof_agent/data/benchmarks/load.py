@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from cof_agent.data.benchmarks import converted
 from cof_agent.data.benchmarks.benchmark import Benchmark
 from cof_agent.data.benchmarks.copy import Copy
 from cof_agent.data.benchmarks.layout import Layout
@@ -61,6 +63,7 @@ def load(
     if shuffle_options is not None:
         return shuffled(samples, shuffle_options)
     _warn_of_order(samples, benchmark)
+    _warn_of_letters(samples, benchmark)
     return samples
 
 
@@ -87,7 +90,7 @@ def _read(benchmark: Benchmark, copy: Copy) -> Iterator[Sample]:
 
 
 def _layout(benchmark: Benchmark, copy: Copy) -> tuple[list[Path], Layout]:
-    """The files that hold the questions, and the layout that they have."""
+    """The files that hold the questions, and the layout that they have. A file that is named itself may have any form."""
     lacking: list[tuple[Path, list[str]]] = []
     for layout in benchmark.layouts:
         files = copy.find(layout.files)
@@ -104,6 +107,11 @@ def _layout(benchmark: Benchmark, copy: Copy) -> tuple[list[Path], Layout]:
     here = ", ".join(map(str, copy.first(file)))[:200]
     if not here:
         raise InputError(f"{copy} holds no questions of {copy.name}.")
+    if file in copy.roots:
+        _log.warning(
+            "%s has no published layout of %s (here are %s); it is read as other data is.", file, copy.name, here
+        )
+        return [file], Layout((), (), converted.read)
     raise InputError(
         f"{file} lacks {', '.join(map(repr, lacks))}, which {copy.name} has (here are {here}): is it the published file?"
     )
@@ -172,6 +180,15 @@ def _warn_of_order(samples: Sequence[Sample], benchmark: Benchmark) -> None:
             "in this copy of %s the right option always stands first; give --shuffle-options SEED, or the letter A is "
             "always right.",
             benchmark.title,
+        )
+
+
+def _warn_of_letters(samples: Sequence[Sample], benchmark: Benchmark) -> None:
+    bare = [one for one in samples if not one.choices and re.fullmatch(r"\(?[A-Z]\)?", "".join(one.answers))]
+    if bare and benchmark.scoring in ("choice", SEVERAL):
+        _log.warning(
+            "%d questions of %s list no options that can be told apart; only the letter counts as right there, the first is %s.",
+            *(len(bare), benchmark.title, bare[0].id),
         )
 
 

@@ -19,15 +19,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from cof_agent.data.answers import READINGS, right_keys, understood
+from cof_agent.data.benchmarks import converted
 from cof_agent.data.benchmarks.copy import Copy
 from cof_agent.data.benchmarks.layout import INSIDE, Layout, Table, table, vlmevalkit
 from cof_agent.data.boxes import Form, in_pixels, written
-from cof_agent.data.choices import choices_of, listed
-from cof_agent.data.columns import Columns
-from cof_agent.data.forms import drafts
+from cof_agent.data.choices import listed
 from cof_agent.data.images import SUFFIXES
-from cof_agent.data.questions import parse, without_marks
+from cof_agent.data.questions import without_marks
 from cof_agent.data.rows import Row
 from cof_agent.data.unusable import Unusable
 from cof_agent.errors import InputError
@@ -73,27 +71,10 @@ def _beside_image(copy: Copy, row: Row) -> Iterable[Sample]:
 
 
 def _converted(copy: Copy, row: Row) -> Iterable[Sample]:
-    """The questions of a row in any form that the general reader knows."""
-    try:
-        for number, draft in enumerate(drafts(row.values, Columns({}))):
-            question = parse(without_marks(draft.question))
-            choices = question.choices if draft.choices is None else choices_of(draft.choices)
-            right = right_keys(understood(draft.answer, choices), READINGS)
-            yield Sample(
-                id=draft.id or f"{row.number}-{number}",
-                image=copy.pictures(draft.image.value, row)[0],
-                question=question.text if choices == question.choices else question.whole,
-                answers=tuple(choices[key] for key in right),
-                choices=tuple(choices.values()),
-                metadata={"category": draft.metadata.get("category", _part(draft.image.value))},
-            )
-    except Unusable as why:
-        raise InputError(f"{row} cannot be read: {why.reason} ({why.detail}).") from None
-
-
-def _part(image: object) -> str:
-    """The part of V* that an image lies in, by its path."""
-    return next((part for part in PARTS if part in str(image)[:200]), "unknown")
+    """The part is that of the image's folder, if a row does not name it."""
+    for sample in converted.read(copy, row):
+        part = next((part for part in PARTS if f"/{part}/" in sample.image), "unknown")
+        yield replace(sample, metadata={"category": part} | sample.metadata)
 
 
 LAYOUTS = (

@@ -203,7 +203,7 @@ def _by_letter(text: str, choices: Choices) -> tuple[str, ...]:
     Raises:
         Unusable: if the letter names one choice and the text behind it another.
     """
-    by_key = {key.upper(): key for key in choices}
+    by_key = _upper(tuple(choices))
     if found := _MARKED.fullmatch(text):
         return (by_key[found[1].upper()],) if found[1].upper() in by_key else ()
     several = _several(text, by_key)
@@ -217,6 +217,12 @@ def _by_letter(text: str, choices: Choices) -> tuple[str, ...]:
     if said != own and any(said == plain(choice) for choice in choices.values()):
         raise Unusable(TWO_CHOICES, text)
     return (key,) if said == own or own in said or said in own else ()
+
+
+@lru_cache
+def _upper(keys: tuple[str, ...]) -> dict[str, str]:
+    """Keys of choices by themselves in upper case."""
+    return {key.upper(): key for key in keys}
 
 
 def _several(text: str, by_key: Mapping[str, str]) -> tuple[str, ...]:

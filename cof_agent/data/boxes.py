@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 from cof_agent.data.nested import unpacked
@@ -99,10 +100,13 @@ def around_outlines(value: Any) -> list[dict[str, float]]:
 
 def edges_of(row: Mapping[str, Any]) -> dict[str, float] | None:
     """The box whose edges a row has in columns of their own, if it has. Columns `width` and `height` are those of the image."""
-    for _, keys in _KEYS:
-        if "width" not in keys and all(isinstance(row.get(key), int | float) for key in keys):
-            return {key: row[key] for key in keys}
-    return None
+    keys = _edges_among(tuple(row))
+    return {key: row[key] for key in keys} if keys and _are_numbers([row[key] for key in keys]) else None
+
+
+@cache
+def _edges_among(names: tuple[str, ...]) -> tuple[str, ...]:
+    return next((keys for _, keys in _KEYS if "width" not in keys and set(keys) <= set(names)), ())
 
 
 def written(found: Any, size: Size | None = None) -> list[Written]:

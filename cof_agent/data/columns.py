@@ -73,7 +73,6 @@ NAMES: dict[str, tuple[Words, ...]] = {
         "gold",
         "gold answer",
         "expected answer",
-        "reference",
         "assistant",
     ),
     "flags": _words("labels", "correct", "is correct"),
@@ -176,8 +175,12 @@ class Fields:
 
     def find(self, field: str, accept: Callable[[Any], bool] | None = None) -> Any:
         """The value of a field; None where the row has none that is not missing and that `accept` takes."""
-        if field in self.given or self._at(field):
+        if field in self.given:
             return next((value for _, value in self.candidates(field, accept)), None)
+        for outer, name in self._at(field):  # not by `candidates`: this runs ten times for each row
+            value = self.row[name] if outer is None else self.row[outer][name]
+            if not is_missing(value) and (accept is None or accept(value)):
+                return value
         return None
 
     def candidates(self, field: str, accept: Callable[[Any], bool] | None = None) -> Iterator[tuple[str, Any]]:

@@ -66,10 +66,10 @@ class Asked:
 
 def is_conversation(value: Any) -> bool:
     """Whether a column holds turns."""
+    if isinstance(value, str) and "{" not in value:
+        return False  # as most columns are
     value = listed(value)
-    if not isinstance(value, list) or not value:
-        return False
-    return all(isinstance(turn, dict) and (role_of(turn) is not None or is_pair(turn)) for turn in value)
+    return isinstance(value, list) and bool(value) and all(map(_is_turn, value))
 
 
 def turns_of(value: Any) -> list[Turn]:
@@ -149,14 +149,21 @@ def _pairs(turns: Sequence[Turn]) -> Iterator[Asked]:
 def listed(value: Any) -> Any:
     """The turns of a column: a list of objects, of a text that holds one, or of lists by key, as `datasets` keeps such a list."""
     value = unpacked(value)
-    if isinstance(value, Mapping) and value and all(isinstance(one, list) for one in value.values()):
+    if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
         return [dict(zip(value, turn, strict=False)) for turn in zip(*value.values(), strict=False)]
     return value
 
 
 def role_of(turn: Mapping[str, Any]) -> str | None:
     """What a turn calls its role; None where it has none."""
-    return next((turn[key] for key in _ROLE_KEYS if isinstance(turn.get(key), str)), None)
+    for key in _ROLE_KEYS:
+        if isinstance(role := turn.get(key), str):
+            return role
+    return None
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and (role_of(value) is not None or is_pair(value))
 
 
 def is_pair(turn: Mapping[str, Any]) -> bool:

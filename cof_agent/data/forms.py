@@ -66,7 +66,6 @@ def drafts(values: Any, columns: Columns) -> list[Draft]:
     """
     if not isinstance(values, dict):
         raise Unusable(NO_OBJECT, values)
-    check_characters(values)
     if isinstance(values.get("sample"), dict) and "turns" in values:  # a trajectory of ours
         values = values["sample"]
     values = _lifted(with_objects(values, lambda name: is_named(name, "answer")))
@@ -192,8 +191,10 @@ class _Row:
         choices = self.choices or self._listed() or self._answers_to_choose_from(answer)
         if answer is None and choices is not None:
             answer = flags_of(choices) or self._find("flags", lambda value: isinstance(value, list))
-        metadata = {name: self._text(name) for name in ("category", "subcategory", "dataset")}
+        texts = {name: self._text(name) for name in ("category", "subcategory", "dataset")}
+        metadata = {name: value for name, value in texts.items() if value is not None}
         hint = self._text("hint")
+        check_characters((id, question, answer, image.value, prompt, choices, hint, metadata))
         return Draft(
             id="" if id is None else str(id),
             question=question if hint is None or hint in question else f"{hint}\n{question}",
@@ -203,7 +204,7 @@ class _Row:
             choices=choices,
             boxes=self._boxes(image),
             regions=self.values.get("regions") if "<region" in question else None,
-            metadata={name: value for name, value in metadata.items() if value is not None},
+            metadata=metadata,
             coco=not _COCO.isdisjoint(self.values),
         )
 
@@ -229,11 +230,11 @@ class _Row:
         return self.fields.find(field, accept)
 
     def _text(self, field: str) -> str | None:
-        found = self._find(field, lambda value: isinstance(value, str))
+        found = self._find(field, _is_text)
         return str(found) if found is not None else None
 
     def _question(self) -> str | None:
-        for path, text in self.fields.candidates("question", lambda value: isinstance(value, str)):
+        for path, text in self.fields.candidates("question", _is_text):
             if words(path) == ("text",) and "?" not in text and self._answer() is None:
                 continue  # a caption
             if words(path) == ("instruction",) and isinstance(self.values.get("input"), str):
@@ -242,7 +243,7 @@ class _Row:
         return None
 
     def _answer(self) -> Any:
-        return self._find("answer", lambda value: not is_conversation(value))
+        return self._find("answer", _is_no_conversation)
 
     def _boxes(self, image: Reference | None = None) -> list[Any]:
         found = self._find("boxes", holds_boxes) or edges_of(self.values)
@@ -266,7 +267,7 @@ class _Row:
         if is_video(self.values):
             raise Unusable(VIDEO)
         found = references(list(inside) or images_named_in(texts[0])) or self._references()
-        different = list({(ref.kind, ref.value): ref for ref in reversed(found)}.values())[::-1]
+        different = list({(ref.kind, ref.value): ref for ref in reversed(found)}.values())[::-1] if found[1:] else found
         if any(ref.kind == "path" and ref.value.lower().endswith(tuple(VIDEO_SUFFIXES)) for ref in different):
             raise Unusable(VIDEO, different[0].value)
         if not different:
@@ -276,6 +277,14 @@ class _Row:
             if counts[0] != 1 or not (first or sum(counts) == len(different)):
                 raise Unusable(SEVERAL_IMAGES, len(different))
         return different[0]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_no_conversation(value: Any) -> bool:
+    return not is_conversation(value)
 
 
 def _is_plain(value: Any) -> bool:

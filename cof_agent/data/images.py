@@ -101,7 +101,7 @@ def references(value: Any) -> list[Reference]:
         value = unpacked(value)
     if isinstance(value, list | tuple):
         return [found for one in value for found in references(one)]
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         inner = next((value[key] for key in _OBJECT_KEYS if not is_missing(value.get(key))), None)
         named = inner is None and all(_rank(str(key)) in (0, 1, 2) for key in value)  # {"image_1": ..., "image_2": ...}
         return references(list(value.values()) if named else inner)

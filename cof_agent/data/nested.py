@@ -11,10 +11,10 @@ from typing import Any
 
 def is_missing(value: Any) -> bool:
     """Whether there is nothing in a field: null, NaN, an empty text or an empty list."""
+    if isinstance(value, str):
+        return not value or value.isspace()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
-    if isinstance(value, str):
-        return not value.strip()
     return isinstance(value, list | tuple | dict | bytes) and not value
 
 

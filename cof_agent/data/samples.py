@@ -6,8 +6,10 @@ as a whole, such as what the numbers of its boxes are, is decided over all its r
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,11 +120,12 @@ def read(
     form = form_named(boxes) if boxes not in (None, NO_BOXES) else None
     mapped = Columns(columns or {})
     tally = Tally(notes=list(source.notes))
-    if source.ours:
-        samples = _own(source, files, limit, write, tally)
-    else:
-        items = gathered(source, files, mapped, limit, write, tally)
-        samples = understand(items, source.name, form, boxes != NO_BOXES, tally)
+    with _uncollected():
+        if source.ours:
+            samples = _own(source, files, limit, write, tally)
+        else:
+            items = gathered(source, files, mapped, limit, write, tally)
+            samples = understand(items, source.name, form, boxes != NO_BOXES, tally)
     if IMAGE_MISSING in tally.reasons and source.root is not None and (packed := archives(source.root)):
         tally.notes.append(f"images may be in {packed}: unpack what is packed")
     samples = samples[:limit] if source.ours else _with_ids(samples[:limit])
@@ -133,6 +136,18 @@ def read(
     if not samples:
         raise InputError(_nothing(found))
     return found
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for circles of objects: rows make none, and it takes the longer the more of them there are."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _nothing(found: Reading) -> str:

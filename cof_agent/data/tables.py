@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def parquet_rows(path: Path) -> Iterator[Values]:
     try:
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_READ_AT_ONCE) as table:
             size = _batch_size(table.metadata)
-            yield from batch_rows(table.iter_batches(batch_size=size), table.schema_arrow.metadata)
+            yield from batch_rows(_ahead(table.iter_batches(batch_size=size)), table.schema_arrow.metadata)
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(f"cannot read {path}: {said(error)}") from None
 
@@ -63,6 +64,15 @@ def batch_rows(batches: Iterable[Any], metadata: dict[bytes, bytes] | None) -> I
         for start in range(0, batch.num_rows, rows):
             for values in batch.slice(start, rows).to_pylist():
                 yield _named(values, classes) if classes else values
+
+
+def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """Batches, of which the next is read while one is used."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(next, batches, None)
+        while (batch := waiting.result()) is not None:
+            waiting = reader.submit(next, batches, None)
+            yield batch
 
 
 def _pyarrow(path: Path) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,6 +73,7 @@ class Unusable(ValueError):
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_HOLD_TEXTS = (str, dict, list, tuple)
 
 
 def check_characters(values: Any) -> None:
@@ -81,12 +82,19 @@ def check_characters(values: Any) -> None:
     Raises:
         Unusable: if one holds half a surrogate pair.
     """
-    if isinstance(values, str):
-        if _SURROGATE.search(values):
+    kind = type(values)
+    if kind is str:
+        if not values.isascii() and _SURROGATE.search(values):
             raise Unusable(BAD_CHARACTERS, values)
-    elif isinstance(values, Mapping | list | tuple):
-        for part in values.items() if isinstance(values, Mapping) else values:
-            check_characters(part)
+    elif kind is dict:
+        for name, value in values.items():
+            check_characters(name)
+            if type(value) in _HOLD_TEXTS:
+                check_characters(value)
+    elif kind in (list, tuple):
+        for value in values:
+            if type(value) in _HOLD_TEXTS:
+                check_characters(value)
 
 
 @dataclass(frozen=True, slots=True)

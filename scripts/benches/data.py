@@ -15,7 +15,7 @@ from PIL import Image
 
 BATCH = 2_000  # rows that are made at once
 PICTURES = 50  # different ones
-SIZE = (192, 144)
+SIZE = (320, 240)  # JPEG of 20 to 40 KB
 
 
 def run(rows: int) -> None:

@@ -63,7 +63,8 @@ class RunConfig(Source):
         default=None,
         metadata={
             "metavar": "SPEC",
-            "help": "held-out samples that the agent answers at each evaluation; set eval_strategy too",
+            "help": "held-out samples that the agent answers at each evaluation; set eval_strategy too. They are read with the "
+            "same column, boxes and download",
         },
     )
     eval_samples: int = field(default=32, metadata={"help": "number of held-out samples"})

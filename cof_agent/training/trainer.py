@@ -29,6 +29,7 @@ from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.reader import Reader
 from cof_agent.backends.scenes_only import IN_TRAINING
 from cof_agent.config import AgentConfig
+from cof_agent.data.columns import FIELDS
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import CropMode
 from cof_agent.episodes import Episode, drawn
@@ -277,5 +278,15 @@ def held_out_of(settings: Settings) -> list[Episode] | None:
     if run.eval_data is None or training.eval_strategy == "no":
         return None
     images = Path(str(training.output_dir)) / "images"
-    samples = read_samples(run.eval_data, keep_images=images, limit=run.eval_samples)
+    columns = {
+        name: column for name, column in run.columns.items() if name in FIELDS
+    }  # SFT names columns of its own, too
+    samples = read_samples(
+        run.eval_data,
+        keep_images=images,
+        columns=columns,
+        boxes=run.boxes,
+        download=run.download,
+        limit=run.eval_samples,
+    )
     return drawn(samples, run.resolutions, training.seed)

@@ -2,46 +2,114 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from cof_agent import scoring
-from cof_agent.data.samples import read
+from cof_agent import Agent, scoring
+from cof_agent.data.samples import Reading, read
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box
+from cof_agent.evaluation.metrics import summarise
+from cof_agent.geometry import Box, Size
+from cof_agent.policy.scripted import ScriptedPolicy
+from cof_agent.protocol import Message, write_answer
 from tests.data import layouts, variants
 from tests.data.layouts import LAYOUTS
 
 pytest.importorskip("pyarrow")
 
 
-def _check(name: str, spec: Path, keep: Path, *, choices: bool, boxes: bool) -> None:
-    """The truth of the three rows: question, answer, image; and no more choices and boxes than were written."""
-    found = read(spec, keep_images=keep)
-    samples = found.samples
-    assert found.tally.rows == 3 and not found.tally.left_out, name
-    assert [sample.question for sample in samples] == list(layouts.QUESTIONS), name
-    assert [sample.answers[0] for sample in samples] == list(layouts.ANSWERS), name
-    assert [Path(sample.image).read_bytes() for sample in samples] == [layouts.picture(n) for n in range(3)], name
-    assert all(scoring.matches(sample.answers[0], sample) for sample in samples), name
-    assert len({sample.id for sample in samples}) == 3, name
-    for sample, written in zip(samples, layouts.CHOICES, strict=True):
-        assert set(sample.choices) == (set(written) if choices else set()), name
-        assert [pytest.approx(list(box)) for box in sample.boxes] == ([list(layouts.BOX)] if boxes else []), name
+@dataclass
+class Published:
+    """What was read of a layout, and whether choices and boxes were written into it."""
+
+    name: str
+    found: Reading
+    choices: bool = False
+    boxes: bool = False
 
 
-def test_each_layout_gives_its_truth(tmp_path: Path) -> None:
-    written = [
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> list[Published]:
+    """Every layout, read."""
+    parts = [
         *((name, write, name in layouts.WITH_CHOICES, name in layouts.WITH_BOXES) for name, write in LAYOUTS.items()),
         *((name, write, False, False) for name, write in variants.VARIANTS.items()),
         *((name, write, True, False) for name, write in variants.CHOSEN.items()),
         *((name, write, False, True) for name, write in variants.BOXED.items()),
     ]
-    for name, write, choices, boxes in written:
-        folder = tmp_path / name
-        folder.mkdir()
-        _check(name, write(folder), tmp_path / "kept", choices=choices, boxes=boxes)
+    keep = tmp_path_factory.mktemp("kept")
+    return [
+        Published(name, read(write(tmp_path_factory.mktemp(name)), keep_images=keep), choices, boxes)
+        for name, write, choices, boxes in parts
+    ]
+
+
+def test_each_layout_gives_its_truth(published: list[Published]) -> None:
+    """Question, answer, image; and no more choices and boxes than were written."""
+    for one in published:
+        name, samples = one.name, one.found.samples
+        assert one.found.tally.rows == 3 and not one.found.tally.left_out, name
+        assert [sample.question for sample in samples] == list(layouts.QUESTIONS), name
+        assert [sample.answers[0] for sample in samples] == list(layouts.ANSWERS), name
+        assert [Path(sample.image).read_bytes() for sample in samples] == [layouts.picture(n) for n in range(3)], name
+        assert len({sample.id for sample in samples}) == 3, name
+        for sample, written in zip(samples, layouts.CHOICES, strict=True):
+            assert set(sample.choices) == (set(written) if one.choices else set()), name
+            assert [pytest.approx(list(box)) for box in sample.boxes] == ([list(layouts.BOX)] if one.boxes else []), (
+                name
+            )
+
+
+def _truth(messages: Sequence[Message]) -> str:
+    """The reply of an agent that knows the answers."""
+    said = str(messages)
+    (answer,) = (a for q, a in zip(layouts.QUESTIONS, layouts.ANSWERS, strict=True) if q in said)
+    return write_answer("I know.", answer)
+
+
+def _letter(messages: Sequence[Message]) -> str:
+    """The same, by the letter of the choice."""
+    (answer,) = (a for q, a in zip(layouts.QUESTIONS, layouts.ANSWERS, strict=True) if q in str(messages))
+    shown = re.search(rf"([A-Z])\. {answer}\b", str(messages))
+    assert shown is not None
+    return write_answer("I know.", shown[1])
+
+
+@pytest.mark.parametrize("script", [_truth, _letter])
+def test_who_answers_rightly_is_right_in_each_layout(
+    script: Callable[[Sequence[Message]], str], published: list[Published], tmp_path: Path
+) -> None:
+    asked = [
+        replace(sample, id=f"{one.name}-{sample.id}")
+        for one in published
+        if one.choices or script is _truth
+        for sample in one.found.samples
+    ]
+    played = Agent("none", policy=ScriptedPolicy(script)).ask_many(asked, output=tmp_path / "out.jsonl", progress=False)
+    assert [one.sample.id for one in played if scoring.score(one) != 1.0] == []
+    assert summarise(played)["accuracy"] == 1.0
+
+
+def test_a_box_that_is_the_answer_is_right_by_overlap(tmp_path: Path) -> None:
+    names = layouts.pictures(tmp_path)
+    told = "<image>Please provide the bounding box coordinate of the region this sentence describes: a white kite."
+    talks = [
+        [{"from": "human", "value": told}, {"from": "gpt", "value": str([round(edge) for edge in layouts.BOX])}]
+        for _ in range(3)
+    ]
+    spec = layouts.as_lines(
+        tmp_path / "r.jsonl", layouts.rows(lambda n: {"image": names[n], "conversations": talks[n]})
+    )
+    samples = read(spec).samples
+    agent = Agent("none", policy=ScriptedPolicy([write_answer("I know.", "[118, 92, 176, 144]")]))
+    played = agent.ask_many(samples, progress=False)
+    assert played[0].overview.shown_size == Size(392, 308)  # the numbers are those of the image that the model is shown
+    assert [one.sample.metadata["scoring"] for one in played] == ["iou"] * 3
+    assert [scoring.score(one) for one in played] == [pytest.approx(1, abs=0.03)] * 3
 
 
 def test_what_cannot_be_read_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def test_a_box_that_is_the_answer_is_right_by_overlap(tmp_path: Path) -> None:
     samples = read(spec).samples
     agent = Agent("none", policy=ScriptedPolicy([write_answer("I know.", "[118, 92, 176, 144]")]))
     played = agent.ask_many(samples, progress=False)
-    assert played[0].overview.shown_size == Size(392, 308)  # the numbers are those of the image that the model is shown
+    shown = played[0].overview
+    assert shown is not None and shown.shown_size == Size(392, 308)  # whose pixels the answer is in
     assert [one.sample.metadata["scoring"] for one in played] == ["iou"] * 3
     assert [scoring.score(one) for one in played] == [pytest.approx(1, abs=0.03)] * 3
 

@@ -8,6 +8,7 @@ import pytest
 
 from cof_agent import scoring
 from cof_agent.data.benchmarks import BENCHMARKS, load
+from cof_agent.data.benchmarks.layout import open_answers
 from cof_agent.geometry import Box, Size, View
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 from tests.data.benchmark_layouts import CASES, LETTERS, OPTIONS, Case
@@ -67,6 +68,19 @@ def test_published_scores_of_parts(tmp_path: Path) -> None:
     CASES["textvqa"].write(tmp_path / "textvqa")
     first = load("textvqa", tmp_path / "textvqa", limit=1, keep_images=tmp_path / "kept")[0]
     assert replied(first, "unsure") == pytest.approx((3 * 2 / 3 + 7) / 10)
+
+
+def test_open_answers_are_letter_for_letter() -> None:
+    formula = "\\text{a}_1 = [x]"
+    for raw, texts in (
+        (formula, (formula,)),
+        (["[1]", "", "[1]"], ("[1]",)),
+        ("['a', 'b']", ("a", "b")),
+        ("[1, 2]", ("[1, 2]",)),
+        (4.0, ("4",)),
+        (["a"] * 10, ("a",) * 10),
+    ):
+        assert open_answers(raw) == texts
 
 
 def test_what_cannot_be_segmented_is_not_asked(tmp_path: Path) -> None:

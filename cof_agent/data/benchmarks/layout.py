@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cof_agent.data.answers import Reading, right_keys, understood
+from cof_agent.data.answers import PEOPLE, Reading, right_keys, understood
 from cof_agent.data.benchmarks.copy import Copy, text
 from cof_agent.data.boxes import boxes_of
 from cof_agent.data.choices import Choices, choice_columns, choices_of, split_choices
@@ -131,7 +131,7 @@ class Table:
         sets have here and there, leaves the question unscored."""
         raw = row.values[self.answer]
         if not choices:
-            return understood(raw, {}).texts, {}
+            return open_answers(raw), {}
         try:
             truth = understood(raw, choices)
         except Unusable:
@@ -159,6 +159,18 @@ def _said(row: Row, column: str) -> str:
     if isinstance(value, list) or value is None:
         return ", ".join(sorted(map(str, value or []))) or "none"
     return text(row, column)
+
+
+def open_answers(raw: Any) -> tuple[str, ...]:
+    """The accepted texts of an open question, letter for letter: one, or a list, which VLMEvalKit writes as a text. Each counts
+    once, but for those of VQA's ten people."""
+    held = unpacked(raw) if isinstance(raw, str) and raw.lstrip()[:2] in ("['", '["') else raw
+    texts = [_answer(one) for one in (held if isinstance(held, list) else [held]) if not is_missing(one)]
+    return tuple(texts if len(texts) == PEOPLE else dict.fromkeys(texts))
+
+
+def _answer(one: Any) -> str:
+    return str(int(one) if isinstance(one, float) and one.is_integer() else one).strip()
 
 
 def with_images(sample: Sample, images: Sequence[str], row: Row) -> Sample:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from cof_agent.backends.load import load
 from cof_agent.backends.scenes_only import UnknownPicture, warning_for, warning_of
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Result = TypeVar("Result")
+Picture: TypeAlias = "str | Path | Image"
+"""An image to ask about: its path, or pixels."""
 
 
 class Agent:
@@ -75,26 +77,28 @@ class Agent:
 
     def ask(
         self,
-        image: str | Path | Image,
+        image: Picture | Sequence[Picture],
         question: str,
         *,
         choices: Sequence[str] = (),
         regions: Sequence[Sequence[float]] = (),
         on_event: Callable[[Event], None] | None = None,
     ) -> Trajectory:
-        """Asks one question about one image; the record has the answer and every step.
+        """Asks one question about an image, or a list of images; the record has the answer and every step.
 
-        image: a path, or a picture of Pillow's. choices: possible answers. regions: what `<region1>`, `<region2>`, ... in
-        the question mean, each as x0, y0, x1, y1 in source pixels. on_event: called as things happen.
+        image: a path, or a picture of Pillow's; or several of them, in order. choices: possible answers. regions: what
+        `<region1>`, `<region2>`, ... in the question mean, each as x0, y0, x1, y1 in source pixels. on_event: called as
+        things happen.
 
         Raises:
-            InputError: if the question and its regions do not belong to each other, or a served model refuses the key.
+            InputError: if the question and its regions do not belong to each other, the strategy does not take several
+                images, or a served model refuses the key.
         """
         return _run(self.aask(image, question, choices=choices, regions=regions, on_event=on_event))
 
     async def aask(
         self,
-        image: str | Path | Image,
+        image: Picture | Sequence[Picture],
         question: str,
         *,
         choices: Sequence[str] = (),
@@ -102,15 +106,21 @@ class Agent:
         on_event: Callable[[Event], None] | None = None,
     ) -> Trajectory:
         """As `ask`, for code that runs in an event loop."""
-        path = await asyncio.to_thread(_path_of, image)
+        first, *others = await asyncio.to_thread(_paths_of, image)
         boxes = tuple(_box(region) for region in regions)
-        sample = Sample(Path(path).name, path, question, choices=tuple(choices), regions=boxes)
+        named = Path(first).name
+        sample = Sample(named, first, question, choices=tuple(choices), regions=boxes, more_images=tuple(others))
         check_regions(sample)
         self._warn([sample])
         return await self.play(Episode(sample), on_event=on_event)
 
     async def play(self, episode: Episode, *, on_event: Callable[[Event], None] | None = None) -> Trajectory:
-        """Plays one episode and returns the record, whatever the end was."""
+        """Plays one episode and returns the record, whatever the end was.
+
+        Raises:
+            InputError: if it has several images, and the strategy looks at one.
+        """
+        registry.check_images(self.config.strategy, [episode.sample])
         return await self._way.graph.run(episode.sample, self.context(episode), on_event=on_event)
 
     def ask_many(
@@ -129,7 +139,7 @@ class Agent:
         and which the same call completes after an interruption. retry_errors: play those of `output` again that failed.
 
         Raises:
-            InputError: as `rollout`.
+            InputError: as `rollout`, or if a sample has several images, and the strategy looks at one.
         """
         return _run(
             self.aask_many(
@@ -154,7 +164,9 @@ class Agent:
     ) -> list[Trajectory]:
         """As `ask_many`, for code that runs in an event loop."""
         wanted = [one if isinstance(one, Episode) else episodes([one])[0] for one in samples]
-        self._warn([episode.sample for episode in wanted])
+        samples_of = [episode.sample for episode in wanted]
+        registry.check_images(self.config.strategy, samples_of)
+        self._warn(samples_of)
         return await rollout(
             wanted,
             self._way.graph,
@@ -237,8 +249,15 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
         return thread.submit(asyncio.run, work).result()
 
 
-def _path_of(image: str | Path | Image) -> str:
-    """The path of an image; pixels are written to a folder that lasts as long as the process."""
+def _paths_of(image: Picture | Sequence[Picture]) -> list[str]:
+    """The paths of one image or several; pixels are written to a folder that lasts as long as the process."""
+    images = list(image) if isinstance(image, Sequence) and not isinstance(image, str) else [image]
+    if not images:
+        raise InputError("there is no image to ask about: the list of images is empty.")
+    return [_path_of(one) for one in images]
+
+
+def _path_of(image: Picture) -> str:
     if isinstance(image, str | Path):
         return str(image)
     return kept_image(png_of(image), "the image", _folder())

@@ -164,14 +164,23 @@ class ZoomEnvironment:
         return self.with_settings(replace(self.settings, resolution=resolution)) if resolution else self
 
     def reset(self, sample: Sample) -> View:
-        """The overview: the whole image on the processor's grid, within `limits.max_pixels`. Decodes nothing.
+        """The overview of a sample that has one image; as `overviews`.
 
         Raises:
-            InputError: if the image cannot be opened, or a region of the sample lies outside it.
+            InputError: if it has several; and as `overviews`.
         """
-        size = self._source(sample.image).size
-        check_inside(sample, size)
-        return self.overview(size)
+        check_single(sample)
+        return self.overviews(sample)[0]
+
+    def overviews(self, sample: Sample) -> tuple[View, ...]:
+        """Each whole image of a sample on the processor's grid, within `limits.max_pixels`. Decodes nothing.
+
+        Raises:
+            InputError: if an image cannot be opened, or a region of the sample lies outside it.
+        """
+        sizes = [self._source(path).size for path in sample.images]
+        check_inside(sample, sizes[0])
+        return tuple(self.overview(size, number) for number, size in enumerate(sizes))
 
     def step(
         self, actions: Sequence[Action], views: Sequence[View], *, sample: Sample | None = None, texts: int = 0
@@ -182,7 +191,7 @@ class ZoomEnvironment:
         is spent; the first one beyond it gets a sentence that says so, those after it nothing. Likewise nothing
         comes after the fourth error of a turn.
 
-        sample: whose image the views are of; tools need it, zooms do not. texts: how many looks of earlier turns were
+        sample: whose images the views are of; tools need it, zooms do not. texts: how many looks of earlier turns were
         answered in words; they count as zooms.
 
         Raises:
@@ -194,7 +203,7 @@ class ZoomEnvironment:
         for action in actions:
             if isinstance(action, Answer):
                 continue
-            spent = len(seen) - 1 + texts >= self.settings.max_zooms
+            spent = len(seen) - opened(seen) + texts >= self.settings.max_zooms
             observation = self._observe(sample, action, views, seen, spent=spent)
             observations.append(observation)
             if observation.view is not None:
@@ -206,15 +215,15 @@ class ZoomEnvironment:
         return tuple(observations)
 
     def image(self, sample: Sample, view: View) -> Image.Image:
-        """The pixels of a view of the sample's image: mode RGB at exactly `view.shown_size`, a fresh copy.
+        """The pixels of a view of one of the sample's images: mode RGB at exactly `view.shown_size`, a fresh copy.
 
         With `crop="blank"` every crop is mid-grey; with `"shuffled"` it shows a region of the same size elsewhere in
-        the image, the same one each time. The overview is always real.
+        the image, the same one each time. Overviews are always real.
 
         Raises:
             InputError: if the image cannot be opened or decoded, or is not the one that the view was made for.
         """
-        key = (identity(sample.image), sample.id, view, self.settings.crop)
+        key = (identity(_path(sample, view)), sample.id, view, self.settings.crop)
         shown = self._shown.get(key, lambda: self._pixels(sample, view), lambda image: image.width * image.height)
         return shown.copy()
 
@@ -225,8 +234,8 @@ class ZoomEnvironment:
         Raises:
             InputError: as `image`.
         """
-        source = self._sources.peek(identity(sample.image))
-        threads = None if source and source.is_decoded else _decoders()
+        sources = [self._sources.peek(identity(path)) for path in {_path(sample, view) for view in views}]
+        threads = None if all(source and source.is_decoded for source in sources) else _decoders()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(threads, lambda: [self.image(sample, view) for view in views])
 
@@ -259,16 +268,17 @@ class ZoomEnvironment:
             box = clip_to_view(read_box(action.box, self.settings.system), named, self.settings.system)
         except BoxError as error:
             return Observation(error=str(error))
-        view = self.crop_view(named.to_source(box, self.settings.system), named.source_size)
+        region = named.to_source(box, self.settings.system)
+        view = replace(self.crop_view(region, named.source_size), source=named.source)
         return Observation(view=view, note=_no_detail(view, action.image, named, seen))
 
     def _used(self, sample: Sample | None, action: Use, named: View) -> Observation:
         if sample is None:
             raise ValueError("a tool needs the sample whose image it is used on")
         arguments = tuple(sorted(action.arguments.items()))
-        view = View(named.source_size, named.region, named.shown_size, action.tool, arguments)
+        view = View(named.source_size, named.region, named.shown_size, action.tool, arguments, named.source)
         try:
-            result = self._result(self._source(sample.image), view)
+            result = self._result(self._source(_path(sample, view)), view)
         except ToolError as error:
             return Observation(error=str(error))
         if isinstance(result, str):
@@ -289,11 +299,11 @@ class ZoomEnvironment:
             pixels = Image.new("RGB", (size.width, size.height), _MID_GREY)
         return self._tools[view.tool].run(pixels, dict(view.arguments))
 
-    def overview(self, size: Size) -> View:
-        """How a source of `size` pixels is shown first."""
+    def overview(self, size: Size, number: int = 0) -> View:
+        """How a source of `size` pixels is shown first, which is image `number` of its sample."""
         limits, most = self.settings.limits, self.settings.overview_pixels(size)
         shown = smart_resize(size, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=most)
-        return View(size, Box(0, 0, size.width, size.height), shown)
+        return View(size, Box(0, 0, size.width, size.height), shown, source=number)
 
     def crop_view(self, box: Box, source: Size) -> View:
         """How `box` (source pixels) is shown when it is asked for: enlarged, at least `min_side`, on the grid."""
@@ -313,10 +323,10 @@ class ZoomEnvironment:
         )
 
     def _pixels(self, sample: Sample, view: View) -> Image.Image:
-        source = self._source(sample.image)
+        source = self._source(_path(sample, view))
         if view.tool is not None:
             return self._made(source, view)
-        if self.settings.crop == "real" or view == self.overview(source.size):
+        if self.settings.crop == "real" or view == self.overview(source.size, view.source):
             return source.show(view)
         region = _elsewhere(view, sample) if self.settings.crop == "shuffled" else None
         if region is None:
@@ -342,6 +352,34 @@ def _step_back() -> None:
         os.nice(_DECODER_NICENESS)
 
 
+def opened(views: Sequence[View]) -> int:
+    """How many of these are overviews, where they are all that a conversation has shown: one of each image, before any crop."""
+    return 1 + max((view.source for view in views), default=0)
+
+
+def check_single(sample: Sample) -> None:
+    """Whether a sample has one image, for what knows no more.
+
+    Raises:
+        InputError: if it has several.
+    """
+    if sample.more_images:
+        raise InputError(f"{sample.id} has {len(sample.images)} images, but this needs a sample of one image.")
+
+
+def _path(sample: Sample, view: View) -> str:
+    """The file of the image that a view is of.
+
+    Raises:
+        InputError: if the sample has no such image, as after its record was edited.
+    """
+    if view.source >= len(sample.images):
+        raise InputError(
+            f"{sample.id} has {len(sample.images)} images, but a view of image {view.source}, counted from 0."
+        )
+    return sample.images[view.source]
+
+
 def _no_detail(view: View, number: int, named: View, seen: Sequence[View]) -> str | None:
     """The note beside a crop that shows nothing new: the named view has its region as sharp, or it was shown before."""
     if view in seen:
@@ -364,8 +402,14 @@ def _elsewhere(view: View, sample: Sample) -> Box | None:
     corners = [(rng.randint(0, free_x), rng.randint(0, free_y)) for _ in range(_SHUFFLES)]
     corners += [(x, y) for x in (0, free_x) for y in (0, free_y)]
     places = [Box(x, y, x + view.region.width, y + view.region.height) for x, y in corners]
-    avoided = (view.region, *sample.boxes)
+    avoided = (view.region, *(sample.boxes if view.source == 0 else ()))
     return min(places, key=lambda place: sum(place.intersection(box) for box in avoided))
+
+
+def changed(sample: Sample) -> int | tuple[int, ...]:
+    """When the file of its image was last changed, in nanoseconds; of several images, for each."""
+    times = tuple(identity(path)[1] for path in sample.images)
+    return times if len(times) > 1 else times[0]
 
 
 def identity(path: str) -> tuple[str, int, int]:

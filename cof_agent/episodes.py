@@ -101,12 +101,12 @@ def question_of(sample: Sample) -> str:
 
 def resolution_of(trajectory: Trajectory) -> int | None:
     """The long side at which the picture was asked about or drawn, where it was at several; else that of the source, in
-    pixels; None where it was never opened."""
+    pixels, the longest of several; None where it was never opened."""
     if trajectory.resolution is not None:
         return trajectory.resolution
     if isinstance(side := trajectory.sample.metadata.get(RESOLUTION), int):
         return side
-    return trajectory.overview.source_size.long_side if trajectory.overview else None
+    return max((view.source_size.long_side for view in trajectory.overviews), default=None)
 
 
 def by_key(wanted: Iterable[Episode]) -> dict[Key, Episode]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from cof_agent.fields import omitting
+
 
 class BoxError(ValueError):
     """A box that cannot be used; the message is the sentence the model reads."""
@@ -154,7 +156,7 @@ class View:
     View 0 of a trajectory is the overview. Only a view turns a box in the model's words into source pixels
     and back. In the model's words the numbers of a box stand in the order in which they are written: of a y-first system
     x0 and x1 are places on the y axis. tool: what made the image of the region, with these `arguments`, if it is not the
-    region itself; boxes mean nothing in such an image.
+    region itself; boxes mean nothing in such an image. source: which of the sample's images the region is of, from 0.
     """
 
     source_size: Size
@@ -162,6 +164,11 @@ class View:
     shown_size: Size
     tool: str | None = None
     arguments: tuple[tuple[str, Any], ...] = ()
+    source: int = 0
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, kind: Any, handler: Any) -> Any:
+        return omitting(handler(kind), handler, source=0)
 
     def to_source(self, box: Box, system: CoordinateSystem) -> Box:
         """A box in the model's coordinates of this view -> source pixels."""

@@ -81,6 +81,10 @@ def check_regions(sample: Sample) -> None:
     Raises:
         InputError: for a placeholder without a region, a region without a placeholder, or a region without an area.
     """
+    if sample.regions and sample.more_images:
+        raise InputError(
+            f"{sample.id} has regions and {len(sample.images)} images; a question about regions has one image."
+        )
     named = {int(number) for text, _ in rounds(sample) for number in _PLACEHOLDER.findall(text)}
     count, where = len(sample.regions), f"the question of {sample.id}"
     if 0 in named:

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from html import escape
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from cof_agent.errors import InputError
+from cof_agent.fields import one_or_several
 from cof_agent.geometry import Box, View
 from cof_agent.output.files import LineFile
 
@@ -31,6 +32,8 @@ class Sample:
 
     `answers` are accepted alternatives; with `choices`, the answer is one of them (its text or its letter).
     `regions`, source pixels too, are what `<region1>`, `<region2>`, ... in the question mean (see `regions`).
+    `more_images` follow the first one where a question is about several; a file lists all of them as `images`. Boxes lie in
+    the first image, and only a sample of one image has regions.
     """
 
     id: str
@@ -41,6 +44,21 @@ class Sample:
     boxes: tuple[Box, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     regions: tuple[Box, ...] = ()
+    more_images: tuple[str, ...] = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, kind: Any, handler: Any) -> Any:
+        return one_or_several(handler(kind), handler, "image", "more_images", "images")
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The paths of all images, in order: `View.source` counts them."""
+        return (self.image, *self.more_images)
+
+    def with_images(self, paths: Iterable[str]) -> Sample:
+        """The same task on these files."""
+        first, *others = paths
+        return replace(self, image=first, more_images=tuple(others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +172,8 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One sample's whole conversation. `overview` is None only when the image could not be opened.
+    """One sample's whole conversation. `overview` is None only when an image could not be opened; `more_overviews` are those
+    of further images, and a file lists all of them as `overviews`.
 
     strategy: how the zooms were spent (`strategies.registry`). resolution: long side in shown pixels at which the overview was
     asked for, where it was. play: which of several plays of the sample this is, from 1. shuffle_seed: of the order of the
@@ -183,6 +202,16 @@ class Trajectory:
     group: str | None = None
     failure: Failure | None = None
     warning: str | None = None
+    more_overviews: tuple[View, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.sample.images)
+        if any(not 0 <= view.source < count for view in self.views):
+            raise ValueError(f"a view is of an image beyond the {count} of the sample")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, kind: Any, handler: Any) -> Any:
+        return one_or_several(handler(kind), handler, "overview", "more_overviews", "overviews")
 
     @property
     def key(self) -> Key:
@@ -190,13 +219,23 @@ class Trajectory:
         return self.sample.id, self.resolution, self.play
 
     @property
+    def overviews(self) -> tuple[View, ...]:
+        """The overview of each image, in order; empty if an image could not be opened."""
+        return all_of(self.overview, self.more_overviews)
+
+    @property
     def views(self) -> tuple[View, ...]:
-        """Every image the model was shown, the overview first: what `"image": k` counts."""
-        return views_of(self.overview, self.turns)
+        """Every image the model was shown, the overviews first: what `"image": k` counts."""
+        return views_of(self.overviews, self.turns)
+
+    @property
+    def crops(self) -> tuple[View, ...]:
+        """What the model was shown because it asked for it."""
+        return self.views[len(self.overviews) :]
 
     @property
     def zooms(self) -> int:
-        return max(0, len(self.views) - 1)
+        return len(self.crops)
 
     @property
     def seconds(self) -> float:
@@ -222,10 +261,15 @@ def shown_by(html: Callable[[Trajectory], str]) -> None:
     _html = html
 
 
-def views_of(overview: View | None, turns: Iterable[Turn]) -> tuple[View, ...]:
-    """The overview and every crop of `turns`, in the order in which the model saw them."""
+def all_of(overview: View | None, further: Iterable[View]) -> tuple[View, ...]:
+    """The overviews of a conversation; none where there is no first one."""
+    return () if overview is None else (overview, *further)
+
+
+def views_of(overviews: Iterable[View], turns: Iterable[Turn]) -> tuple[View, ...]:
+    """The overviews and every crop of `turns`, in the order in which the model saw them."""
     seen = [observation.view for turn in turns for observation in turn.observations]
-    return tuple(view for view in (overview, *seen) if view is not None)
+    return (*overviews, *(view for view in seen if view is not None))
 
 
 Record = TypeVar("Record")

@@ -32,7 +32,7 @@ GPUS = (24, 40, 48, 80, 140)
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Tokens up to the first turn, and how many of them are those of the overview."""
+    """Tokens up to the first turn, and how many of them are those of the overviews."""
 
     tokens: int
     image_tokens: int
@@ -112,14 +112,14 @@ def longest_prompt(
     """
     environment, found = ZoomEnvironment(shown, source_cache=0), []
     for episode in wanted:
-        overview = environment.at(episode.resolution).reset(episode.sample)
+        overviews = environment.at(episode.resolution).overviews(episode.sample)
         opening = protocol.opening(
-            episode.sample, overview, system=shown.system, prompt=system_prompt, tools=environment.tool_schemas
+            episode.sample, *overviews, system=shown.system, prompt=system_prompt, tools=environment.tool_schemas
         )
         messages = template_messages(opening)
         text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        cells = overview.shown_size.area // shown.limits.grid**2
-        words = len(processor.tokenizer.encode(text, add_special_tokens=False)) - 1  # one stands for the overview
+        cells = sum(view.shown_size.area for view in overviews) // shown.limits.grid**2
+        words = len(processor.tokenizer.encode(text, add_special_tokens=False)) - len(overviews)  # one stands for each
         found.append(Prompt(words + cells, cells))
     return max(found, key=lambda one: one.tokens)
 

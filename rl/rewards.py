@@ -50,7 +50,7 @@ def _asked(trajectory: Trajectory) -> list[Box]:
     found = []
     for turn in trajectory.turns:
         for box, image in turn.boxes:
-            if 0 <= image < len(views):
+            if 0 <= image < len(views) and views[image].source == 0:  # the sample's boxes lie in its first image
                 view = views[image]
                 try:
                     found.append(view.to_source(clip_to_view(read_box(box, system), view, system), system))

@@ -23,6 +23,7 @@ from cof_agent.evaluation.judge import Judge
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
+from cof_agent.strategies.registry import takes_several_images
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.resume import last_whole_checkpoint, says_finished, train_and_save
@@ -107,7 +108,8 @@ def episodes_of(settings: Settings) -> list[Episode]:
     """
     run, training = settings.run, settings.training
     output = Path(str(training.output_dir))
-    read = run.read(keep_images=output / "images", left_out=output / "left_out.jsonl")
+    one_image = not takes_several_images(run.agent_config().strategy)
+    read = run.read(keep_images=output / "images", left_out=output / "left_out.jsonl", one_image=one_image)
     samples = [sample for sample in read if sample.answers]
     if not samples:
         raise InputError(f"no sample of {run.data} has a known answer, so that nothing can be rewarded.")

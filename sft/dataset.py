@@ -103,12 +103,14 @@ class TrajectoryRows:
             raise Unusable(WRONG, trajectory.answer)
         try:
             trajectory = reframe(trajectory, self._frame, self._environment)
-            size = self._environment.reset(trajectory.sample).source_size
+            shown = self._environment.overviews(trajectory.sample)
         except InputError as error:
             raise Unusable(DAMAGED_IMAGE, error) from None
-        if size != trajectory.views[0].source_size:
-            raise Unusable(CHANGED, f"{size}, but was {trajectory.views[0].source_size} pixels")
-        self._checks.check(trajectory.sample.image)
+        for view, recorded in zip(shown, trajectory.overviews, strict=True):
+            if view.source_size != recorded.source_size:
+                raise Unusable(CHANGED, f"{view.source_size}, but was {recorded.source_size} pixels")
+        for path in trajectory.sample.images:
+            self._checks.check(path)
         return Outline(_plain(messages_of(trajectory)), [view.shown_size for view in trajectory.views])
 
     def row(self, index: int) -> dict[str, Any]:
@@ -212,4 +214,4 @@ def _placed(trajectory: Trajectory, images: str | None) -> Trajectory:
     if images is None:
         return trajectory
     sample = trajectory.sample
-    return replace(trajectory, sample=replace(sample, image=str(Path(images) / sample.image)))
+    return replace(trajectory, sample=sample.with_images(str(Path(images) / path) for path in sample.images))

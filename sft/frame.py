@@ -13,7 +13,7 @@ from typing import Any
 from cof_agent.backends import families
 from cof_agent.backends.families import Family
 from cof_agent.data.unusable import Unusable
-from cof_agent.environment import ZoomEnvironment, settings_of
+from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, PixelLimits, Size, View, read_box, smart_resize
 from cof_agent.protocol import Message
 from cof_agent.strategies.replay import format_of
@@ -76,12 +76,12 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
     limits = PixelLimits(
         frame.grid,
         frame.min_pixels,
-        min(max(made.overview_pixels(trajectory.overview.source_size), frame.min_pixels), frame.max_pixels),
+        min(max(_overview_pixels(made, trajectory), frame.min_pixels), frame.max_pixels),
         min(max(made.limits.zoom_pixels, frame.min_pixels), frame.max_pixels),
     )
     settings = replace(made, system=system, limits=limits, resolution=None)
     target = environment.with_settings(settings)
-    views, shown, turns = trajectory.views, [target.reset(trajectory.sample)], []
+    views, shown, turns = trajectory.views, [*target.overviews(trajectory.sample)], []
 
     def move(box: Sequence[Any], image: int) -> Box:
         return _moved(box, image, made.system, system, views, shown)
@@ -97,7 +97,13 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
         shown += [found.view for found in observations if found.view is not None]
         turns.append(replace(turn, text=text, actions=actions, observations=observations))
     made_with = {**trajectory.settings, **settings.to_dict()}
-    return replace(trajectory, overview=shown[0], turns=tuple(turns), settings=made_with)
+    first, *others = shown[: len(trajectory.overviews)]
+    return replace(trajectory, overview=first, more_overviews=tuple(others), turns=tuple(turns), settings=made_with)
+
+
+def _overview_pixels(made: ZoomSettings, trajectory: Trajectory) -> int:
+    """The largest area in which its images were shown first, in shown pixels."""
+    return max(made.overview_pixels(view.source_size) for view in trajectory.overviews)
 
 
 def _moved(

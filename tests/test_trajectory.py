@@ -115,7 +115,7 @@ def test_half_a_surrogate_pair_does_not_stop_a_run(tmp_path: Path) -> None:
 
 
 def test_what_the_trajectory_counts() -> None:
-    assert TRAJECTORY.views == views_of(OVERVIEW, TURNS) == (OVERVIEW, CROP)
+    assert TRAJECTORY.views == views_of((OVERVIEW,), TURNS) == (OVERVIEW, CROP)
     assert TRAJECTORY.zooms == 1 and TRAJECTORY.seconds == 0.25
     unopened = Trajectory(SAMPLE, None, (), StopReason.ERROR, error="no such file")
     assert unopened.views == () and unopened.zooms == 0

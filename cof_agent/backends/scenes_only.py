@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ INSTEAD = (
 IN_TRAINING = f"{NANO} in training"
 """What a policy is called that training began as nano."""
 
+ONE_IMAGE = f"nano was taught with one image a question, so that its answer about several means nothing. {INSTEAD}"
 UNRELIABLE = f"{KNOWS}, and this picture is none of them, so that the answer means nothing. {INSTEAD}"
 
 
@@ -31,18 +33,24 @@ class UnknownPicture(UserWarning):
 
 def warning_of(policy: str, sample: Sample) -> str | None:
     """The sentence that marks an answer of the policy of this name as unreliable; None where it is not known to be."""
-    return None if policy not in (NANO, IN_TRAINING) or is_scene(sample) else UNRELIABLE
+    if policy not in (NANO, IN_TRAINING):
+        return None
+    return ONE_IMAGE if sample.more_images else None if is_scene(sample) else UNRELIABLE
 
 
 def warning_for(policy: str, samples: Sequence[Sample]) -> str | None:
     """As `warning_of`, for many samples at once."""
-    unknown = sum(warning_of(policy, sample) is not None for sample in samples)
-    if not unknown:
-        return None
-    if len(samples) == 1:
-        return UNRELIABLE
-    which = "these pictures are" if unknown == len(samples) else f"{unknown:,} of these {len(samples):,} pictures are"
-    return f"{KNOWS}, and {which} none of them, so that the answers mean nothing. {INSTEAD}"
+    found, total = Counter(warning_of(policy, sample) for sample in samples), len(samples)
+    if total == 1:
+        return next(iter(found))
+    said = []
+    if several := found[ONE_IMAGE]:
+        which = "all of these" if several == total else f"{several:,} of these {total:,}"
+        said.append(f"nano was taught with one image a question, but {which} questions have several.")
+    if unknown := found[UNRELIABLE]:
+        which = "these pictures are" if unknown == total else f"{unknown:,} of these {total:,} pictures are"
+        said.append(f"{KNOWS}, and {which} none of them, so that the answers mean nothing.")
+    return " ".join([*said, INSTEAD]) if said else None
 
 
 def is_scene(sample: Sample) -> bool:

@@ -38,8 +38,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         'example:\n  cof ask photo.jpg "What is the name of the shop?" --model Qwen/Qwen2.5-VL-7B-Instruct -o out'
     )
-    parser.add_argument("image", metavar="IMAGE", help="path of an image of any size")
+    parser.add_argument("image", metavar="IMAGE", help="path of an image of any size; for several, add --image")
     parser.add_argument("question", metavar="QUESTION", help="what you want to know")
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="more_images",
+        help="further image; repeat, in order",
+    )
     parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="a possible answer; repeat")
     parser.add_argument(
         "--region",
@@ -59,7 +67,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     image = Path(options.image)
     regions = tuple(read_region(text) for text in options.region)
-    sample = Sample(image.name, str(image), options.question, choices=tuple(options.choice), regions=regions)
+    sample = Sample(
+        image.name,
+        str(image),
+        options.question,
+        choices=tuple(options.choice),
+        regions=regions,
+        more_images=tuple(options.more_images),
+    )
     _check(sample, options)
     config = common.config_of(options, **({"strategy": REGIONS_FIRST} if options.region_crops else {}))
     common.warn_if_unknown_to_nano(config.model, [sample])
@@ -79,9 +94,9 @@ def _check(sample: Sample, options: argparse.Namespace) -> None:
     """What is wrong is said before a model is loaded."""
     if not sample.question.strip():
         raise InputError("the question is empty.")
-    size = open_source(sample.image, max_source_pixels=options.max_source_pixels).size
+    sizes = [open_source(path, max_source_pixels=options.max_source_pixels).size for path in sample.images]
     check_regions(sample)
-    check_inside(sample, size)
+    check_inside(sample, sizes[0])
     if options.region_crops and not sample.regions:
         raise InputError("--region-crops shows the regions of the question; give one with --region X0,Y0,X1,Y1.")
     if options.region_crops and len(sample.regions) > options.max_zooms:
@@ -91,6 +106,10 @@ def _check(sample: Sample, options: argparse.Namespace) -> None:
         )
     if options.region_crops and options.strategy != AgentConfig.strategy:
         raise InputError("--region-crops is a strategy of its own; leave --strategy out.")
+    if sample.more_images:
+        from cof_agent.strategies.registry import check_images  # which imports strategies
+
+        check_images(options.strategy, [sample])
     if options.output and Path(options.output).exists() and not Path(options.output).is_dir():
         raise InputError(f"--output {options.output} is a file; name a folder.")
 
@@ -99,8 +118,10 @@ def _show(console: Console, event: object) -> None:
     from cof_agent.graphs.steps import Looked, Saw, Spoke
 
     match event:
-        case Looked(overview=view):
-            _line(console, "overview", f"{view.source_size} shown at {view.shown_size}", "dim")
+        case Looked(overviews=overviews):
+            for number, view in enumerate(overviews):
+                which = f"image {number}: " if len(overviews) > 1 else ""
+                _line(console, "overview", f"{which}{view.source_size} shown at {view.shown_size}", "dim")
         case Spoke(number=number, turn=turn, thought=thought):
             _line(console, f"turn {number + 1}", thought, "bold", "italic")
             for action in turn.actions:
@@ -121,7 +142,8 @@ def _show_observation(console: Console, observation: Observation) -> None:
     corner = f"({region.x0:.0f}, {region.y0:.0f}) to ({region.x1:.0f}, {region.y1:.0f})"
     size = f"{region.width:.0f} x {region.height:.0f}"
     note = f"  {observation.note}" if observation.note else ""
-    words = f"{corner}, {size} source pixels shown at {view.shown_size}{note}"
+    of = f" of image {view.source}" if view.source else ""
+    words = f"{corner}{of}, {size} source pixels shown at {view.shown_size}{note}"
     _line(console, "zoom" if view.tool is None else "tool", words, "cyan")
 
 
@@ -144,10 +166,9 @@ def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
         write_atomic(folder / "trajectory.jsonl", to_json(trajectory) + "\n")
         names = ["trajectory.jsonl", "report.html"]
         if trajectory.overview is not None:
-            buffer = io.BytesIO()
-            annotate(trajectory, open_source(trajectory.sample.image, max_source_pixels=limit_of([trajectory]))).save(
-                buffer, "PNG"
-            )
+            buffer, most = io.BytesIO(), limit_of([trajectory])
+            sources = [open_source(path, max_source_pixels=most) for path in trajectory.sample.images]
+            annotate(trajectory, *sources).save(buffer, "PNG")
             write_atomic(folder / "trajectory.png", buffer.getvalue())
             names.insert(1, "trajectory.png")
         write_page([trajectory], folder / "report.html", title=trajectory.sample.question, score=scoring.accuracy)

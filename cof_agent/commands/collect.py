@@ -94,7 +94,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--export parquet needs the package pyarrow: {how_to_install('pyarrow')}.")
     output, shard = Path(options.output), shards.parse(options.shard)
     _check_output(output)
-    wanted = drawn(common.samples(options, output), options.resolutions, options.seed)
+    samples = common.samples(options, output, one_image=True)  # the teacher points into one overview
+    wanted = drawn(samples, options.resolutions, options.seed)
     _check_roles(options, [episode.sample for episode in wanted])
     make_folder(output)
     summary = _collected(options, wanted, output, shard)

@@ -20,6 +20,7 @@ from cof_agent.backends.scenes_only import UnknownPicture, warning_for
 from cof_agent.backends.secrets import hidden_addresses
 from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.source import Source
+from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import make_folder
 from cof_agent.output.origin import read_origin, refuse_others, write_origin
@@ -81,14 +82,40 @@ def agent_of(config: AgentConfig) -> Agent:
     return Agent(config)
 
 
-def samples(options: argparse.Namespace, output: Path) -> list[Sample]:
+def samples(options: argparse.Namespace, output: Path, *, one_image: bool = False) -> list[Sample]:
     """The samples that the options name; images that a dataset holds itself are written to `images` in the output folder.
+
+    one_image: whether samples of several images are left out.
 
     Raises:
         InputError: as `read_samples`.
     """
     given = {field.name: getattr(options, field.name) for field in fields(Source)}
-    return Source(**given).read(keep_images=output / "images", left_out=output / "left_out.jsonl")
+    return Source(**given).read(keep_images=output / "images", left_out=output / "left_out.jsonl", one_image=one_image)
+
+
+def needs_one_image(config: AgentConfig) -> bool:
+    """Whether the strategy looks at one image, so that samples of several are left out."""
+    if config.strategy == AgentConfig.strategy:
+        return False
+    from cof_agent.strategies.registry import takes_several_images  # which imports strategies
+
+    return not takes_several_images(config.strategy)
+
+
+def of_one_image(samples: Sequence[Sample], strategy: str) -> list[Sample]:
+    """Those of a benchmark that have one image; a line on stderr says how many do not.
+
+    Raises:
+        InputError: if there are none.
+    """
+    kept = [sample for sample in samples if not sample.more_images]
+    if len(kept) < len(samples):
+        left = f"{len(samples) - len(kept):,} of {len(samples):,} questions have several images"
+        if not kept:
+            raise InputError(f"{left}, and the strategy {strategy} looks at one.")
+        print(f"cof: {left} and are left out: the strategy {strategy} looks at one.", file=sys.stderr)
+    return kept
 
 
 def origin(options: argparse.Namespace, first: Trajectory) -> dict[str, Any]:

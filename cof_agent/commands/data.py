@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 from rich.table import Table
@@ -79,6 +79,8 @@ def _table(found: Reading) -> Table:
     table.add_row("  with choices", str(sum(bool(sample.choices) for sample in samples)))
     table.add_row("  with a known answer", str(sum(bool(sample.answers) for sample in samples)))
     table.add_row("  with boxes", str(sum(bool(sample.boxes) for sample in samples)))
+    if several := sum(bool(sample.more_images) for sample in samples):
+        table.add_row("  with several images", str(several))
     table.add_row("left out", str(left_out))
     for reason, count in found.tally.reasons.items():
         table.add_row(f"  {reason}", str(count))
@@ -99,7 +101,8 @@ def _example(sample: Sample) -> str:
         lines.append(f"scored by: {rule}")
     if instruction := sample.metadata.get("instruction"):
         lines.append(f"left out of the question: {instruction[:LONGEST]}")
-    return "\n".join([*lines, f"image: {sample.image or 'in the row'}"])
+    images = ", ".join(image or "in the row" for image in sample.images)
+    return "\n".join([*lines, f"{'images' if sample.more_images else 'image'}: {images}"])
 
 
 def _write(found: Reading, output: Path) -> None:
@@ -109,7 +112,7 @@ def _write(found: Reading, output: Path) -> None:
         InputError: if the folder holds other samples already.
     """
     folder = output.resolve()
-    moved = [replace(sample, image=_named(Path(sample.image).resolve(), folder)) for sample in found.samples]
+    moved = [one.with_images(_named(Path(image).resolve(), folder) for image in one.images) for one in found.samples]
     lines = "".join(to_json(sample) + "\n" for sample in moved).encode()
     written = [output / "samples.jsonl"]
     if written[0].exists() and written[0].read_bytes() != lines:

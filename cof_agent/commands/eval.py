@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         return _list()
     config = _checked(options)
     output, shard = Path(options.output), _shard(options)
-    samples = _samples(options, output)
+    samples = _samples(options, output, one_image=common.needs_one_image(config))
     taken = _asked(shard.of(samples), options)
     if not taken:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
@@ -230,14 +230,15 @@ def _write_whole(found: dict[Key, Trajectory], every: Sequence[Key], output: Pat
     return trajectories
 
 
-def _samples(options: argparse.Namespace, output: Path) -> list[Sample]:
+def _samples(options: argparse.Namespace, output: Path, *, one_image: bool) -> list[Sample]:
     from cof_agent.data.benchmarks import load as load_benchmark
     from cof_agent.data.choices import shuffled
 
     seed = options.shuffle_options
     if options.benchmark is not None:
-        return load_benchmark(options.benchmark, options.data, limit=options.samples, shuffle_options=seed)
-    samples = common.samples(options, output)
+        samples = load_benchmark(options.benchmark, options.data, limit=options.samples, shuffle_options=seed)
+        return common.of_one_image(samples, options.strategy) if one_image else samples
+    samples = common.samples(options, output, one_image=one_image)
     return samples if seed is None else shuffled(samples, seed)
 
 

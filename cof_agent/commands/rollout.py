@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     config = common.config_of(options)
     output, (low, high) = Path(options.output), _bounds(options.keep)
     _check_output(options.data, output)
-    every = common.samples(options, output)
+    every = common.samples(options, output, one_image=common.needs_one_image(config))
     samples = [sample for sample in every if sample.answers]
     if not samples:
         raise InputError(f"no sample of {options.data} has a known answer, so that no play can be right.")

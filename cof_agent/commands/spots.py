@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("a served model does not tell its attention; name nano, a folder or a hub id with --model.")
     output = Path(options.output)
     _check_output(output)
-    samples = common.samples(options, output)
+    samples = common.samples(options, output, one_image=True)
     if unknown := [sample.id for sample in samples if not sample.answers]:
         raise InputError(f"sample {unknown[0]} has no known answer, so there is nothing to find the region of.")
     common.warn_if_unknown_to_nano(config.model, samples)

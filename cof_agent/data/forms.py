@@ -18,14 +18,14 @@ from cof_agent.data.columns import Columns, is_asked, is_named, words
 from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_video, references
 from cof_agent.data.nested import is_missing, unpacked, with_objects
-from cof_agent.data.questions import images_named_in, marks
+from cof_agent.data.questions import has_numbered_marks, images_named_in, marks
 from cof_agent.data.unusable import (
     BAD_CHOICES,
     NO_IMAGE,
     NO_OBJECT,
     NO_QUESTION,
+    OTHER_MARKS,
     PLACEHOLDER,
-    SEVERAL_IMAGES,
     VIDEO,
     Unusable,
     check_characters,
@@ -49,7 +49,7 @@ class Draft:
     id: str
     question: str
     answer: Any
-    image: Reference
+    images: list[Reference]
     prompt: str = ""
     choices: Any = None
     boxes: list[Any] = field(default_factory=list)
@@ -159,14 +159,14 @@ class _Row:
         if question is None:
             raise Unusable(NO_QUESTION, ", ".join(self.values))
         texts = [question, *([answer] if isinstance(answer, str) else [])]
-        return self._draft(question, answer, self._image(texts, ()))
+        return self._draft(question, answer, self._images(texts, ()))
 
     def from_prompt(self, turns: Sequence[Turn]) -> Draft:
         """A prompt that no assistant has answered: the truth stands in a column, and often the bare question, too."""
         prompt = prompt_of(turns)
         question = self._question()
-        image = self._image([prompt.text], prompt.images)
-        return self._draft(question or prompt.text, self._answer(), image, prompt=prompt.text)
+        images = self._images([prompt.text], prompt.images)
+        return self._draft(question or prompt.text, self._answer(), images, prompt=prompt.text)
 
     def from_conversation(self, turns: Sequence[Turn]) -> list[Draft]:
         """The questions that an assistant answers; of one alone, a column may say the truth."""
@@ -176,15 +176,15 @@ class _Row:
         search, texts = is_search(turns), [turn.text for turn in turns if turn.role != "system"]
         made: list[Draft] = []
         for one in asked:
-            image = self._image([one.question] if len(asked) > 1 else texts, one.images, first=search)
+            images = self._images([one.question] if len(asked) > 1 else texts, one.images, first=search)
             question = _ASKS_FOR_BOX.sub("", one.question) if one.evidence else one.question
             answer = one.answer if truth is None or len(asked) > 1 else truth
-            draft = self._draft(question, answer, image)
+            draft = self._draft(question, answer, images)
             draft.boxes = draft.boxes or [text for text in one.evidence if isinstance(unpacked(text), list)]
             made.append(draft)
         return made
 
-    def _draft(self, question: str, answer: Any, image: Reference, prompt: str = "") -> Draft:
+    def _draft(self, question: str, answer: Any, images: list[Reference], prompt: str = "") -> Draft:
         if any(_PLACEHOLDER.search(text) for text in (question, answer) if isinstance(text, str)):
             raise Unusable(PLACEHOLDER, question)
         id = self._find("id", _is_plain)
@@ -194,15 +194,15 @@ class _Row:
         texts = {name: self._text(name) for name in ("category", "subcategory", "dataset")}
         metadata = {name: value for name, value in texts.items() if value is not None}
         hint = self._text("hint")
-        check_characters((id, question, answer, image.value, prompt, choices, hint, metadata))
+        check_characters((id, question, answer, [ref.value for ref in images], prompt, choices, hint, metadata))
         return Draft(
             id="" if id is None else str(id),
             question=question if hint is None or hint in question else f"{hint}\n{question}",
             answer=answer,
-            image=image,
+            images=images,
             prompt=prompt,
             choices=choices,
-            boxes=self._boxes(image),
+            boxes=self._boxes(marked=True),
             regions=self.values.get("regions") if "<region" in question else None,
             metadata=metadata,
             coco=not _COCO.isdisjoint(self.values),
@@ -245,11 +245,12 @@ class _Row:
     def _answer(self) -> Any:
         return self._find("answer", _is_no_conversation)
 
-    def _boxes(self, image: Reference | None = None) -> list[Any]:
+    def _boxes(self, marked: bool = False) -> list[Any]:
+        """Those of the columns of boxes, and with `marked` those that stand in the paths of images."""
         found = self._find("boxes", holds_boxes) or edges_of(self.values)
         found = found or around_outlines(self._find("outline", lambda value: isinstance(unpacked(value), list))) or None
-        marked = [ref.box for ref in self._references() if ref.box] if image is not None else []
-        return [*([found] if found is not None else []), *marked]
+        in_paths = [ref.box for ref in self._references() if ref.box] if marked else []
+        return [*([found] if found is not None else []), *in_paths]
 
     def _references(self) -> list[Reference]:
         if self._found is None:
@@ -257,12 +258,12 @@ class _Row:
             self._found = references(self._find("image")) if named else images_in(self.values)
         return self._found
 
-    def _image(self, texts: Sequence[str], inside: Sequence[Any], first: bool = False) -> Reference:
-        """The one image of a question. texts: what the row says, the question first; inside: images that stand in the texts
-        themselves; first: whether all others are crops of it.
+    def _images(self, texts: Sequence[str], inside: Sequence[Any], first: bool = False) -> list[Reference]:
+        """The images of a question. texts: what the row says, the question first; inside: images that stand in the texts
+        themselves; first: whether all but those that the question has marks for are crops.
 
         Raises:
-            Unusable: if there is none, or several belong to the question.
+            Unusable: if there is none, or it cannot be told which of several belong to the question.
         """
         if is_video(self.values):
             raise Unusable(VIDEO)
@@ -272,11 +273,18 @@ class _Row:
             raise Unusable(VIDEO, different[0].value)
         if not different:
             raise Unusable(NO_IMAGE, ", ".join(self.values))
-        if len(different) > 1:
-            counts = [marks(text) for text in texts]
-            if counts[0] != 1 or not (first or sum(counts) == len(different)):
-                raise Unusable(SEVERAL_IMAGES, len(different))
-        return different[0]
+        return different if len(different) == 1 else _marked(found, different, texts, first)
+
+
+def _marked(found: list[Reference], different: list[Reference], texts: Sequence[str], first: bool) -> list[Reference]:
+    """Which of several images belong to the question, by the marks for images in what the row says."""
+    counts = [marks(text) for text in texts]
+    asked = counts[0]
+    if asked == len(found) or (not first and (not any(counts) or has_numbered_marks(texts[0]))):
+        return found
+    if asked == len(different) or (asked and (first or sum(counts) == len(different))):
+        return different[:asked]
+    raise Unusable(OTHER_MARKS, f"{len(different)} images, {asked} marks")
 
 
 def _is_text(value: Any) -> bool:

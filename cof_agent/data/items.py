@@ -13,14 +13,12 @@ from cof_agent.data.columns import Columns
 from cof_agent.data.containers import Container
 from cof_agent.data.forms import Draft, drafts
 from cof_agent.data.image_files import ImageFiles, Taken
-from cof_agent.data.images import Reference
-from cof_agent.data.questions import without_marks
+from cof_agent.data.questions import named_choices, named_marks, without_marks
 from cof_agent.data.rows import Row
-from cof_agent.data.unusable import Tally, Unusable
+from cof_agent.data.unusable import SEVERAL_IMAGES, Tally, Unusable
 
 _EVIDENCE = 256  # rows behind the last one wanted, from which it is seen what a set means
 _EVIDENCE_BYTES = 64 << 20  # of images that these rows hold
-_NO_IMAGE = Reference("path", "")
 
 
 @dataclass(slots=True)
@@ -32,27 +30,38 @@ class Item:
     number: int
     row: int
     file: Path
-    image: Taken
+    images: list[Taken]
     boxes: list[Written]
     wanted: bool
 
 
 def gathered(
-    source: Container, files: ImageFiles, columns: Columns, limit: int | None, write: bool, tally: Tally
+    source: Container,
+    files: ImageFiles,
+    columns: Columns,
+    limit: int | None,
+    write: bool,
+    tally: Tally,
+    *,
+    one_image: bool = False,
 ) -> list[Item]:
-    """The questions of the rows of a set: the first `limit`, and some behind them, whose images are not written.
+    """The questions of the rows of a set: the first `limit`, and some behind them, whose images are not written. one_image:
+    whether those about several images are left out.
 
     Raises:
         InputError: if a file cannot be read.
     """
-    return list(_Gatherer(files, columns, limit, write, tally).items(source))
+    return list(_Gatherer(files, columns, limit, write, tally, one_image).items(source))
 
 
 class _Gatherer:
-    def __init__(self, files: ImageFiles, columns: Columns, limit: int | None, write: bool, tally: Tally) -> None:
+    def __init__(
+        self, files: ImageFiles, columns: Columns, limit: int | None, write: bool, tally: Tally, one_image: bool
+    ) -> None:
         self.files, self.columns, self.limit, self.write, self.tally = files, columns, limit, write, tally
+        self.one_image = one_image
         self.found = 0
-        self.by_id: dict[str, Taken] = {}
+        self.by_id: dict[str, list[Taken]] = {}
         """Images of rows before: VLMEvalKit writes a row's index in place of an image that it has already."""
 
     def items(self, source: Container) -> Iterator[Item]:
@@ -67,23 +76,34 @@ class _Gatherer:
             made = tally.attempt(row.number, row.file, lambda row=row: drafts(row.values, self.columns)) or []  # type: ignore[misc]
             for number, draft in enumerate(made):
                 draft.id = f"{draft.id or f'{tally.rows:07d}'}-{number}" if len(made) > 1 else draft.id
-                cost += 0 if wanted else draft.image.cost
+                cost += 0 if wanted else sum(ref.cost for ref in draft.images)
                 item = tally.attempt(row.number, row.file, lambda d=draft, r=row, w=wanted: self._item(d, r, w))  # type: ignore[misc]
                 if item is not None:
                     self.found += 1
                     yield item
 
     def _item(self, draft: Draft, row: Row, wanted: bool) -> Item:
-        image = self.by_id.get(draft.image.value) if draft.image.kind == "path" else None
-        if image is None:
-            measure = bool(draft.boxes) or _may_be_box(draft.answer)
-            image = self.files.take(draft.image, measure=measure, write=self.write and wanted)
-        draft.image = _NO_IMAGE  # the row's own bytes are not held any longer
-        draft.question, draft.prompt = without_marks(draft.question), without_marks(draft.prompt)
+        images = self._images(draft, wanted)
+        if len(images) > 1 and self.one_image:
+            raise Unusable(SEVERAL_IMAGES, len(images))
+        draft.images = []  # the row's own bytes are not held any longer
+        cleaned = without_marks if len(images) == 1 else named_marks
+        draft.question, draft.prompt = cleaned(draft.question), cleaned(draft.prompt)
+        if len(images) > 1:
+            draft.choices = named_choices(draft.choices)
         if draft.id:
-            self.by_id[draft.id] = image
-        boxes = [one for found in draft.boxes for one in written(found, image.size)]
-        return Item(draft, self.tally.rows, row.number, row.file, image, boxes, wanted)
+            self.by_id[draft.id] = images
+        boxes = [one for found in draft.boxes for one in written(found, images[0].size)]
+        return Item(draft, self.tally.rows, row.number, row.file, images, boxes, wanted)
+
+    def _images(self, draft: Draft, wanted: bool) -> list[Taken]:
+        first, *others = draft.images
+        if first.kind == "path" and not others and first.value in self.by_id:
+            return self.by_id[first.value]
+        if others and self.one_image:
+            raise Unusable(SEVERAL_IMAGES, len(draft.images))  # before any is written
+        measure = bool(draft.boxes) or _may_be_box(draft.answer)
+        return [self.files.take(ref, measure=measure, write=self.write and wanted) for ref in draft.images]
 
 
 def _may_be_box(answer: Any) -> bool:

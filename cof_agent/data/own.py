@@ -1,6 +1,7 @@
 """Our own layout, `samples.jsonl`: samples as they stand, with what a person who writes the file by hand may leave to us.
 
 `id` may be missing (the row's number), `answer` or `answers` may be a text or a list, boxes may be lists `[x0, y0, x1, y1]`.
+A question about several images lists them as `images`, in place of `image`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cof_agent.data.nested import is_missing
 from cof_agent.data.unusable import (
     BAD_BOX,
     BAD_CHOICES,
+    BAD_IMAGES,
     BAD_METADATA,
     BAD_REGIONS,
     NO_IMAGE,
@@ -28,7 +30,7 @@ from cof_agent.geometry import Box
 from cof_agent.region_refs import check_regions
 from cof_agent.trajectory import Sample
 
-KEYS = {"id", "image", "question", "answer", "answers", "choices", "boxes", "regions", "metadata"}
+KEYS = {"id", "image", "images", "question", "answer", "answers", "choices", "boxes", "regions", "metadata"}
 
 
 def sample_of(values: Any) -> Sample:
@@ -40,9 +42,7 @@ def sample_of(values: Any) -> Sample:
     if not isinstance(values, dict):
         raise Unusable(NO_OBJECT, values)
     check_characters(values)
-    image, question = values.get("image"), values.get("question")
-    if not isinstance(image, str) or not image:
-        raise Unusable(NO_IMAGE, image)
+    images, question = _images(values), values.get("question")
     if not isinstance(question, str) or not question.strip():
         raise Unusable(NO_QUESTION)
     choices = _choices(values.get("choices"))
@@ -52,16 +52,29 @@ def sample_of(values: Any) -> Sample:
     answer = values.get("answers") if not is_missing(values.get("answers")) else values.get("answer")
     sample = Sample(
         id=str(values.get("id") if values.get("id") is not None else ""),
-        image=image,
+        image=images[0],
         question=question,
         answers=_answers(answer, choices),
         choices=choices,
         boxes=_boxes(values.get("boxes")),
         metadata=metadata,
         regions=_boxes(values.get("regions")),
+        more_images=tuple(images[1:]),
     )
     _check_regions(sample)
     return sample
+
+
+def _images(values: Mapping[str, Any]) -> list[str]:
+    """The one image of a row, or its list of images."""
+    one, several = values.get("image"), values.get("images")
+    if not is_missing(one) and not is_missing(several):
+        raise Unusable(BAD_IMAGES, "image and images are both given")
+    listed = several if isinstance(several, list) else [one]
+    paths = [path for path in listed if isinstance(path, str) and path]
+    if not paths or len(paths) < len(listed):
+        raise Unusable(NO_IMAGE, one if is_missing(several) else several)
+    return paths
 
 
 def unknown_keys(values: Any) -> set[str]:

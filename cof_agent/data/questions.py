@@ -7,8 +7,9 @@ question. It is known by its words, or by standing behind every question of a se
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cof_agent.data.choices import Choices, split_choices
 
@@ -18,6 +19,7 @@ MARK = re.compile(
     re.IGNORECASE,
 )
 """What stands in a text where an image is shown."""
+_OPENING = "([{\"'“‘«"
 _PICTURE = re.compile(r"Picture \d+: *(?=<img>)")
 _NAMED_IMAGE = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
 _LEADS_TO_IMAGE = re.compile(
@@ -116,9 +118,52 @@ def without_marks(text: str) -> str:
     return text.strip()
 
 
+def named_marks(text: str) -> str:
+    """A question about several images, with "picture 1", "picture 2", ... in the places of marks. Where all marks stand before
+    or behind the text, they say nothing, and go."""
+    text = _PICTURE.sub("", text)
+    between = [part for part in MARK.split(text) if part.strip()]
+    return without_marks(MARK.sub(_Numbered(), text) if len(between) > 1 else text)
+
+
+def named_choices(value: Any) -> Any:
+    """The choices of a question about several images, as a set has them, with "picture 1", ... in the places of marks."""
+    if isinstance(value, list | tuple):
+        return [named_choices(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: named_choices(one) for key, one in value.items()}
+    return MARK.sub(_Numbered(), value) if isinstance(value, str) and marks(value) else value
+
+
+class _Numbered:
+    """What stands for each mark of one text: the number in it, or its place among the marks."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def __call__(self, found: re.Match[str]) -> str:
+        self._seen += 1
+        before, behind = found.string[: found.start()][-1:], found.string[found.end() :][:1]
+        apart = before and not before.isspace() and before not in _OPENING
+        return f"{' ' * bool(apart)}picture {_number_in(found[0]) or self._seen}{' ' * behind.isalnum()}"
+
+
+def _number_in(mark: str) -> int | None:
+    found = re.search(r"\d+", mark) if "img>" not in mark else None
+    return int(found[0]) if found else None
+
+
 def marks(text: str) -> int:
-    """How many images a text has a mark for."""
-    return len(MARK.findall(text)) if "<" in text or "[IMG]" in text else 0
+    """How many images a text has a mark for; marks with the same number are for one."""
+    if "<" not in text and "[IMG]" not in text:
+        return 0
+    numbers = [_number_in(found[0]) for found in MARK.finditer(text)]
+    return numbers.count(None) + len(set(numbers) - {None})
+
+
+def has_numbered_marks(text: str) -> bool:
+    """Whether the marks of a text say which image each is for: `<image 2>`."""
+    return any(_number_in(found[0]) is not None for found in MARK.finditer(text)) if "<" in text else False
 
 
 def images_named_in(text: str) -> list[str]:

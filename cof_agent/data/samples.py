@@ -23,7 +23,7 @@ from cof_agent.data.images import references
 from cof_agent.data.items import gathered
 from cof_agent.data.rows import Row
 from cof_agent.data.understanding import understand
-from cof_agent.data.unusable import HINTS, IMAGE_MISSING, Tally, write_left_out
+from cof_agent.data.unusable import HINTS, IMAGE_MISSING, SEVERAL_IMAGES, Tally, Unusable, write_left_out
 from cof_agent.errors import InputError
 from cof_agent.trajectory import Sample
 
@@ -53,6 +53,7 @@ def read_samples(
     download: bool = False,
     strict: bool = False,
     boxes: str | None = None,
+    one_image: bool = False,
     left_out: str | Path | None = None,
 ) -> list[Sample]:
     """The samples of `spec`, as `read` makes them; a warning says how many rows were left out, and why.
@@ -72,6 +73,7 @@ def read_samples(
         download=download,
         strict=strict,
         boxes=boxes,
+        one_image=one_image,
     )
     if found.tally.left_out:
         if left_out is not None:
@@ -99,6 +101,7 @@ def read(
     download: bool = False,
     strict: bool = False,
     boxes: str | None = None,
+    one_image: bool = False,
     write: bool = True,
 ) -> Reading:
     """The samples of a file, a folder or a set of the hub, in whatever form they are.
@@ -107,7 +110,8 @@ def read(
     folder to which images are written that rows hold themselves or, with `download`, name by URL. columns: our names
     (`columns.FIELDS`) to the set's. split: by default the training split, or the only one. limit: how many samples at most.
     strict: whether a row that cannot be used is refused, not left out. boxes: what the numbers of boxes mean
-    (`boxes.FORMS`), or "none" to pass them over; by default it is recognised. write: whether images are written at all;
+    (`boxes.FORMS`), or "none" to pass them over; by default it is recognised. one_image: whether
+    samples of several images are left out. write: whether images are written at all;
     where they are not, `Sample.image` of such a row is "".
 
     Raises:
@@ -122,9 +126,9 @@ def read(
     tally = Tally(notes=list(source.notes))
     with _uncollected():
         if source.ours:
-            samples = _own(source, files, limit, write, tally)
+            samples = _own(source, files, limit, write, tally, one_image)
         else:
-            items = gathered(source, files, mapped, limit, write, tally)
+            items = gathered(source, files, mapped, limit, write, tally, one_image=one_image)
             samples = understand(items, source.name, form, boxes != NO_BOXES, tally)
     if IMAGE_MISSING in tally.reasons and source.root is not None and (packed := archives(source.root)):
         tally.notes.append(f"images may be in {packed}: unpack what is packed")
@@ -161,7 +165,9 @@ def _nothing(found: Reading) -> str:
     return f"{told(found)}: row {first.row}: {first.reason}{detail}{hint}."
 
 
-def _own(source: Container, files: ImageFiles, limit: int | None, write: bool, tally: Tally) -> list[Sample]:
+def _own(
+    source: Container, files: ImageFiles, limit: int | None, write: bool, tally: Tally, one_image: bool
+) -> list[Sample]:
     """The samples of our own layout."""
     samples: list[Sample] = []
     unknown: set[str] = set()
@@ -170,7 +176,7 @@ def _own(source: Container, files: ImageFiles, limit: int | None, write: bool, t
             break
         tally.rows += 1
         unknown |= own.unknown_keys(row.values)
-        made = tally.attempt(row.number, row.file, lambda row=row: _own_sample(row, files, write))  # type: ignore[misc]
+        made = tally.attempt(row.number, row.file, lambda row=row: _own_sample(row, files, write, one_image))  # type: ignore[misc]
         if made is not None:
             samples.append(made)
     if unknown:
@@ -179,10 +185,13 @@ def _own(source: Container, files: ImageFiles, limit: int | None, write: bool, t
     return samples
 
 
-def _own_sample(row: Row, files: ImageFiles, write: bool) -> Sample:
+def _own_sample(row: Row, files: ImageFiles, write: bool, one_image: bool) -> Sample:
     sample = own.sample_of(row.values)
-    (image,) = references(sample.image)
-    return replace(sample, id=sample.id or f"{row.number:07d}", image=files.take(image, write=write).path)
+    if one_image and sample.more_images:
+        raise Unusable(SEVERAL_IMAGES, len(sample.images))
+    named = [ref for image in sample.images for ref in references(image)]
+    placed = sample.with_images(files.take(ref, write=write).path for ref in named)
+    return replace(placed, id=sample.id or f"{row.number:07d}")
 
 
 def _with_ids(samples: list[Sample]) -> list[Sample]:

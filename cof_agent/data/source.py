@@ -62,14 +62,16 @@ class Source:
         """
         return dict(_mapping(pair) for pair in self.column)
 
-    def read(self, *, keep_images: Path | None = None, left_out: Path | None = None) -> list[Sample]:
+    def read(
+        self, *, keep_images: Path | None = None, left_out: Path | None = None, one_image: bool = False
+    ) -> list[Sample]:
         """The samples. keep_images: the folder for images that a dataset holds itself. left_out: the file that lists the rows
-        that cannot be used.
+        that cannot be used. one_image: whether samples of several images are among these.
 
         Raises:
             InputError: as `read_samples`.
         """
-        return read_samples(self.data, **self.reading, keep_images=keep_images, left_out=left_out)
+        return read_samples(self.data, **self.reading, keep_images=keep_images, left_out=left_out, one_image=one_image)
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _understood(item: Item, instruction: str, numbered: bool) -> Understood:
     choices, question = _choices(item, question)
     asks_for_box = _asks_for_box(question.text)
     answer = item.draft.answer
-    if is_missing(answer) and asks_for_box and len(item.boxes) == 1:
+    if is_missing(answer) and asks_for_box and len(item.boxes) == len(item.images) == 1:
         return Understood(item, question, {}, Truth(), item.boxes[0])
     try:
         truth = understood(answer, choices, asks_for_box=asks_for_box)
@@ -121,7 +121,9 @@ def _understood(item: Item, instruction: str, numbered: bool) -> Understood:
             {},
         )  # what looked like choices is part of the question
         truth = understood(answer, choices, asks_for_box=asks_for_box)
-    box = None if truth.box is None else written(list(truth.box), item.image.size)[0]
+    if truth.box is not None and len(item.images) > 1:
+        raise Unusable(BAD_ANSWER, "a box, but in which of the images it lies is not said")
+    box = None if truth.box is None else written(list(truth.box), item.images[0].size)[0]
     return Understood(item, question, choices, truth, box)
 
 
@@ -168,9 +170,10 @@ class _Set:
         self.has_answers = any(one.truth.forms or one.answer_box for one in found)
         self.asked = bool(found)
         self.counted: set[Reading] = set()
-        self.dropped = 0
+        self.dropped = self.in_one_of_several = 0
         coco = self.asked and all(one.item.draft.coco for one in found)
-        beside = [box for one in found if one.answer_box is None for box in one.item.boxes] if with_boxes else []
+        alone = [one.item for one in found if one.answer_box is None and len(one.item.images) == 1]
+        beside = [box for item in alone for box in item.boxes] if with_boxes else []
         answers = [one.answer_box for one in found if one.answer_box is not None]
         self.form = form or (recognised(beside, where, coco=coco) if beside else None)
         self.answer_form = form or (recognised(answers, where, coco=coco) if answers else None)
@@ -181,16 +184,17 @@ class _Set:
         draft, metadata = one.item.draft, dict(one.item.draft.metadata)
         if one.question.instruction:
             metadata["instruction"] = one.question.instruction
-        boxes = self._boxes(one)
+        boxes, images = self._boxes(one), [image.path for image in one.item.images]
         sample = Sample(
             id=draft.id or f"{one.item.number:07d}",
-            image=one.item.image.path,
+            image=images[0],
             question=one.question.text,
             answers=self._answers(one, boxes, metadata),
             choices=tuple(one.choices.values()),
             boxes=boxes,
             metadata=metadata,
             regions=self._regions(one),
+            more_images=tuple(images[1:]),
         )
         return _checked(sample)
 
@@ -222,6 +226,9 @@ class _Set:
             if box is None:
                 raise Unusable(BAD_ANSWER, f"the box {list(one.answer_box.numbers)} lies outside the image")
             return (box,)
+        if len(one.item.images) > 1:
+            self.in_one_of_several += bool(one.item.boxes)
+            return ()
         if self.form is None:
             return ()
         made = [in_pixels(box, self.form) for box in one.item.boxes]
@@ -249,6 +256,10 @@ class _Set:
             )
         if self.dropped:
             self.tally.notes.append(f"{self.dropped} boxes lie outside their images and are passed over")
+        if self.in_one_of_several:
+            self.tally.notes.append(
+                f"the boxes of {self.in_one_of_several} samples are passed over: in which of several images they lie is not said"
+            )
         numbers = [reading for reading in READINGS[2:] if reading in self.counted]
         if "text" not in self.counted and "letter" not in self.counted and numbers:
             both = len(numbers) > 1

@@ -18,6 +18,7 @@ NO_OBJECT = "not an object with named fields"
 NO_QUESTION = "no question"
 NO_IMAGE = "no image"
 SEVERAL_IMAGES = "several images"
+OTHER_MARKS = "more or fewer images than marks for them"
 VIDEO = "video"
 IMAGE_MISSING = "image file not found"
 IMAGE_BY_URL = "image by URL"
@@ -42,6 +43,7 @@ DAMAGED_IMAGE = "damaged image"
 TOO_LARGE = "image too large"
 BAD_CHARACTERS = "text with half a surrogate pair, which is no character"
 BAD_METADATA = "metadata is no object"
+BAD_IMAGES = "images cannot be read"
 BAD_REGIONS = "question and regions do not fit"
 
 HINTS = {
@@ -50,7 +52,7 @@ HINTS = {
     IMAGE_MISSING: "say with --images DIR what image paths are relative to, and unpack archives",
     IMAGE_BY_URL: "nothing is downloaded unless you add --download",
     NO_ANSWER: "name its column, as in --column answer=NAME, if there is one",
-    SEVERAL_IMAGES: "a sample has one image",
+    SEVERAL_IMAGES: "only the strategies focus and direct, and training, take samples of several images",
     NO_CONVERSATION: "name its column, as in --column messages=NAME; `cof collect` makes conversations of questions",
     ONE_TURN_TRACE: "a conversation is trained where each result is a turn of its own; code is never run here",
     TOOLS_APART: "write them into the system message, as your model is told of tools",

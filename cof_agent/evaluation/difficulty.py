@@ -43,8 +43,7 @@ def chosen(ratings: Sequence[Rated], low: float, high: float) -> list[Sample]:
     are absolute, so that the samples can be written anywhere."""
     return [
         replace(
-            one.sample,
-            image=str(Path(one.sample.image).absolute()),
+            one.sample.with_images(str(Path(image).absolute()) for image in one.sample.images),
             metadata=one.sample.metadata | {"pass_rate": round(one.rate, 4)},
         )
         for one in ratings

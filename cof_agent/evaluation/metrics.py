@@ -12,7 +12,7 @@ import numpy as np
 
 from cof_agent import scoring
 from cof_agent.episodes import PART_OF, resolution_of
-from cof_agent.geometry import smart_resize
+from cof_agent.geometry import Size, smart_resize
 from cof_agent.scoring.answer_match import says_yes
 from cof_agent.trajectory import StopReason, Trajectory, failures
 
@@ -181,13 +181,17 @@ def image_tokens(trajectory: Trajectory) -> float | None:
 
 
 def image_tokens_full(trajectory: Trajectory) -> float | None:
-    """Image tokens of the whole picture read at full resolution, without a limit; None as `image_tokens`."""
-    grid, overview = _limit(trajectory, "grid"), trajectory.overview
-    if overview is None or not grid:
+    """Image tokens of the whole pictures read at full resolution, without a limit; None as `image_tokens`."""
+    grid, sizes = _limit(trajectory, "grid"), [view.source_size for view in trajectory.overviews]
+    if not sizes or not grid:
         return None
     least = _limit(trajectory, "min_pixels") or grid**2
-    most = max(4 * least, 4 * overview.source_size.long_side**2, 4 * grid**2)
-    return smart_resize(overview.source_size, grid=grid, min_pixels=least, max_pixels=most).area / grid**2
+    return sum(_area_without_limit(size, grid, least) for size in sizes) / grid**2
+
+
+def _area_without_limit(size: Size, grid: int, least: int) -> int:
+    most = max(4 * least, 4 * size.long_side**2, 4 * grid**2)
+    return smart_resize(size, grid=grid, min_pixels=least, max_pixels=most).area
 
 
 def _limit(trajectory: Trajectory, name: str) -> int | None:

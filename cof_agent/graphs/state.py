@@ -17,14 +17,14 @@ from typing_extensions import TypedDict
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import View
-from cof_agent.trajectory import Answer, Failure, Malformed, Sample, StopReason, Turn, views_of
+from cof_agent.trajectory import Answer, Failure, Malformed, Sample, StopReason, Turn, all_of, views_of
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 
 class Ask(TypedDict):
-    """The graph's input: a `Sample` as JSON; `image` and `question` suffice."""
+    """The graph's input: a `Sample` as JSON; `image` (or `images`) and `question` suffice."""
 
     sample: dict[str, Any]
 
@@ -32,12 +32,14 @@ class Ask(TypedDict):
 class State(Ask, total=False):
     """The record so far; the values are `Sample`, `View`, `Turn`, `StopReason` as JSON.
 
-    `changed` is when the image's file was last changed, in nanoseconds.
+    `changed` is when the image's file was last changed, in nanoseconds; of several images, a list. `more_overviews` are those
+    of further images.
     A last turn that acts but has no observations yet is waiting for the zoom node.
     """
 
     overview: dict[str, Any] | None
-    changed: int
+    more_overviews: list[dict[str, Any]]
+    changed: int | list[int]
     turns: list[dict[str, Any]]
     stop: str | None
     answer: str | None
@@ -51,7 +53,8 @@ class Progress:
 
     sample: Sample
     overview: View | None = None
-    changed: int | None = None
+    more_overviews: tuple[View, ...] = ()
+    changed: int | tuple[int, ...] | None = None
     turns: tuple[Turn, ...] = ()
     stop: StopReason | None = None
     answer: str | None = None
@@ -59,13 +62,17 @@ class Progress:
     failure: Failure | None = None
 
     @property
+    def overviews(self) -> tuple[View, ...]:
+        return all_of(self.overview, self.more_overviews)
+
+    @property
     def views(self) -> tuple[View, ...]:
-        return views_of(self.overview, self.turns)
+        return views_of(self.overviews, self.turns)
 
     @property
     def zooms(self) -> int:
         """Crops shown so far."""
-        return max(0, len(self.views) - 1)
+        return len(self.views) - len(self.overviews)
 
     @property
     def texts(self) -> int:
@@ -106,7 +113,8 @@ def progress(state: State | dict[str, Any]) -> Progress:
     """
     sample = state.get("sample")
     if isinstance(sample, dict):
-        state = {**state, "sample": {"id": str(sample.get("image", "")), **sample}}
+        named = sample.get("image") or next(iter(sample.get("images") or ()), "")
+        state = {**state, "sample": {"id": str(named), **sample}}
     try:
         return _PROGRESS.validate_python(state)
     except ValidationError as error:

@@ -23,7 +23,7 @@ from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 
 from cof_agent import protocol
-from cof_agent.environment import ZoomEnvironment, identity
+from cof_agent.environment import ZoomEnvironment, changed
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.graphs.state import Ask, Progress, State, plain, progress
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """The overview is there."""
+    """The overview of each image is there."""
 
     sample: Sample
-    overview: View
+    overviews: tuple[View, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,44 +105,55 @@ class Context:
 
 
 async def look(state: Ask, runtime: Runtime[Any]) -> dict[str, Any]:
-    """Opens the image and shows the overview."""
+    """Opens the images and shows an overview of each."""
     sample = progress(dict(state)).sample
     context: Context = runtime.context
-    _, changed, _ = identity(sample.image)  # before it is opened, so that no later change goes unseen
-    opened: dict[str, Any] = {"sample": plain(sample), "overview": None, "changed": changed, "turns": []}
+    times = changed(sample)  # before they are opened, so that no later change goes unseen
+    opened: dict[str, Any] = {"sample": plain(sample), "overview": None, "changed": times, "turns": []}
     try:
-        overview = await asyncio.to_thread(context.environment.reset, sample)
-        await context.images(sample, (overview,))  # decoded here, so that a broken file ends the run before it starts
+        overviews = await asyncio.to_thread(context.environment.overviews, sample)
+        await context.images(sample, overviews)  # decoded here, so that a broken file ends the run before it starts
     except InputError as error:
         return opened | {"stop": StopReason.ERROR.value, "error": str(error), "failure": "image"}
-    runtime.stream_writer(Looked(sample, overview))
-    return opened | {"overview": plain(overview)}
+    runtime.stream_writer(Looked(sample, overviews))
+    first, *others = map(plain, overviews)
+    return opened | {"overview": first} | ({"more_overviews": others} if others else {})
 
 
 async def shown(now: Progress, context: Context) -> list[Image]:
     """The pixels of all views so far.
 
     Raises:
-        ImageGone: if the image was changed or removed during the run.
+        ImageGone: if an image was changed or removed during the run.
     """
     try:
         images = await context.images(now.sample, now.views)
     except InputError as error:
         raise ImageGone(str(error)) from None
-    if now.changed not in (None, identity(now.sample.image)[1]):
-        raise ImageGone(
-            f"the image {now.sample.image} was changed during the run, so that its views no longer belong together; ask again."
-        )
+    _check_unchanged(now)
     return images
+
+
+def _check_unchanged(now: Progress) -> None:
+    current = changed(now.sample)
+    if now.changed in (None, current):
+        return
+    before, after = (times if isinstance(times, tuple) else (times,) for times in (now.changed, current))
+    which = next(number for number, time in enumerate(after) if before[number : number + 1] != (time,))
+    raise ImageGone(
+        f"the image {now.sample.images[which]} was changed during the run, so that its views no longer belong together; "
+        "ask again."
+    )
 
 
 def conversation(now: Progress, context: Context) -> list[protocol.Message]:
     """What was said and shown so far, in the wire format."""
-    assert now.overview is not None
+    overviews = now.overviews
+    assert overviews
     system = context.environment.settings.system
     tools = context.environment.tool_schemas
-    messages = protocol.opening(now.sample, now.overview, system=system, prompt=context.prompt, tools=tools)
-    return messages + protocol.render_turns(now.turns, first_view=1, system=system)
+    messages = protocol.opening(now.sample, *overviews, system=system, prompt=context.prompt, tools=tools)
+    return messages + protocol.render_turns(now.turns, first_view=len(overviews), system=system)
 
 
 async def speak(
@@ -324,6 +335,7 @@ class Graph:
             shuffle_seed=context.shuffle_seed,
             failure=now.failure,
             warning=context.warning,
+            more_overviews=now.more_overviews,
             **self.made_with(context),
         )
 

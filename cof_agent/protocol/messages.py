@@ -16,27 +16,39 @@ Message = dict[str, Any]
 
 def opening(
     sample: Sample,
-    overview: View,
-    *,
+    *overviews: View,
     system: CoordinateSystem,
     prompt: str | None = None,
     tools: Sequence[dict[str, Any]] = (),
 ) -> list[Message]:
-    """The system message and the user's question under the overview, its regions as words and boxes.
+    """The system message and the user's question under the overview, its regions as words and boxes. Of several overviews,
+    each is followed by its number and size.
 
     prompt: replaces the system message. tools: schemas of the tools beside the zoom.
     """
-    question = located(question_text(sample), sample.regions, overview, system)
+    question = located(question_text(sample), sample.regions, overviews[0], system)
+    told = system_prompt(system, tools, images=len(overviews)) if prompt is None else prompt
     return [
-        {"role": "system", "content": [_text(system_prompt(system, tools) if prompt is None else prompt)]},
-        {"role": "user", "content": [{"type": "image", "view": 0}, _text(question)]},
+        {"role": "system", "content": [_text(told)]},
+        {"role": "user", "content": [*_pictures(overviews, system), _text(question)]},
     ]
+
+
+def _pictures(overviews: Sequence[View], system: CoordinateSystem) -> list[dict[str, Any]]:
+    """The overviews as parts of a message. One alone needs no label; of several, people count from 1, calls from 0."""
+    if len(overviews) == 1:
+        return [{"type": "image", "view": 0}]
+    parts: list[dict[str, Any]] = []
+    for number, view in enumerate(overviews):
+        label = f"Image {number}, picture {number + 1} of {len(overviews)}, {system.describe(view.shown_size)}.\n"
+        parts += [{"type": "image", "view": number}, _text(label)]
+    return parts
 
 
 def asked(messages: Sequence[Message]) -> str:
     """The text of the question that a conversation was opened with."""
     user = next(message for message in messages if message["role"] == "user")
-    return "".join(part["text"] for part in user["content"] if part["type"] == "text")
+    return str(user["content"][-1]["text"])
 
 
 def observation_message(observations: Sequence[Observation], first_view: int, *, system: CoordinateSystem) -> Message:
@@ -68,12 +80,13 @@ def render(
     """The whole conversation of a trajectory; image `k` of it is `trajectory.views[k]`. The rest as for `opening`.
 
     Raises:
-        ValueError: if the image was never shown.
+        ValueError: if its images were never shown.
     """
     if trajectory.overview is None:
         raise ValueError(f"sample {trajectory.sample.id} was never shown, so there is nothing to render")
-    opened = opening(trajectory.sample, trajectory.overview, system=system, prompt=prompt, tools=tools)
-    return opened + render_turns(trajectory.turns, first_view=1, system=system)
+    overviews = trajectory.overviews
+    opened = opening(trajectory.sample, *overviews, system=system, prompt=prompt, tools=tools)
+    return opened + render_turns(trajectory.turns, first_view=len(overviews), system=system)
 
 
 def render_turns(turns: Iterable[Turn], *, first_view: int, system: CoordinateSystem) -> list[Message]:

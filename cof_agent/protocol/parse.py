@@ -171,11 +171,11 @@ def _action(call: Call, tools: Collection[str], system: CoordinateSystem) -> Zoo
     known = isinstance(name, str) and name in tools
     if not known and name not in (None, TOOL_NAME):
         return Malformed(_no_such_tool(tools))
-    image = arguments.get("image", 0)
-    if isinstance(image, bool) or not isinstance(image, int) or not 0 <= image < 10_000:
-        return Malformed('"image" must be the number of an image in this conversation, 0 for the first.')
+    image = _image_named(arguments)
+    if isinstance(image, Malformed):
+        return image
     if known:
-        given = {str(key): value for key, value in arguments.items() if key != "image"}
+        given = {str(key): value for key, value in arguments.items() if key not in IMAGE_KEYS}
         if any(isinstance(value, dict | list) or value != _plain(value, longest=_MAX_CALL) for value in given.values()):
             return Malformed(f"The arguments of {name} must be numbers, words, true or false.")
         return Use(name, given, image)
@@ -183,6 +183,21 @@ def _action(call: Call, tools: Collection[str], system: CoordinateSystem) -> Zoo
     if not isinstance(box, list):
         return Malformed(f"The tool call has no bbox_2d, a list of four numbers {system.corners}.")
     return Zoom(tuple(_plain(number) for number in box[:16]), image)
+
+
+IMAGE_KEYS = ("image", "img_idx")
+"""What the number of an image is called in a call: by us, and in the zoom tool of Qwen3-VL. Both count from 0."""
+
+
+def _image_named(arguments: dict[str, Any]) -> int | Malformed:
+    """The number of the image that a call names; 0 where it names none."""
+    named = [(key, arguments[key]) for key in IMAGE_KEYS if key in arguments]
+    for key, image in named:
+        if isinstance(image, bool) or not isinstance(image, int) or not 0 <= image < 10_000:
+            return Malformed(f'"{key}" must be the number of an image in this conversation, 0 for the first.')
+    if len({image for _, image in named}) > 1:
+        return Malformed('"image" and "img_idx" name different images: write one of them.')
+    return named[0][1] if named else 0
 
 
 def _no_such_tool(tools: Collection[str]) -> str:

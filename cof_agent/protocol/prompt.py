@@ -24,6 +24,14 @@ _BOX_WORDS = {
 }
 
 
+_TASK = "You answer a question about an image. The image may show less detail than the original has."
+_TASK_OF_SEVERAL = (
+    "You answer a question about {count} pictures, which are images 0 to {last} of this conversation. They may show less "
+    'detail than the originals have.\nIn a call, "image" is the number of the image that the box refers to. A call without '
+    '"image" refers to image 0, the first picture. Each region that comes back gets the next number.'
+)
+
+
 def tool_schema(system: CoordinateSystem) -> dict[str, Any]:
     """The zoom tool as an OpenAI function schema, its box described in the model's coordinates."""
     edges = "top, left, bottom, right" if system.y_first else "left, top, right, bottom"
@@ -53,15 +61,16 @@ def tool_schema(system: CoordinateSystem) -> dict[str, Any]:
     }
 
 
-def system_prompt(system: CoordinateSystem, tools: Sequence[dict[str, Any]] = ()) -> str:
+def system_prompt(system: CoordinateSystem, tools: Sequence[dict[str, Any]] = (), *, images: int = 1) -> str:
     """The default system message; a file can replace it for checkpoints that were trained with their own.
 
-    tools: schemas of further tools, as OpenAI writes functions; they are listed behind the zoom.
+    tools: schemas of further tools, as OpenAI writes functions; they are listed behind the zoom. images: how many overviews
+    the conversation opens with.
     """
     schemas = "\n".join(json.dumps(schema) for schema in (tool_schema(system), *tools))
     return "\n".join(
         (
-            "You answer a question about an image. The image may show less detail than the original has.",
+            _TASK if images == 1 else _TASK_OF_SEVERAL.format(count=images, last=images - 1),
             "Think inside <think></think> first. Then either zoom or answer.",
             "To look closer at a region, call the tool in this list:",
             f"<tools>\n{schemas}\n</tools>",

@@ -27,7 +27,7 @@ def play(sample: Sample, overview: View, environment: ZoomEnvironment) -> Trajec
     """
     turns: list[Turn] = []
     for _ in range(environment.settings.max_zooms):
-        views = views_of(overview, turns)
+        views = views_of((overview,), turns)
         text = next_zoom(sample, views, environment)
         if text is None:
             break

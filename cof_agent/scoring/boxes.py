@@ -43,7 +43,7 @@ def answered_box(trajectory: Trajectory, system: CoordinateSystem) -> Box | None
         return None
     *numbers, image = written[0]
     views = trajectory.views
-    if not 0 <= image < len(views):
+    if not 0 <= image < len(views) or views[int(image)].source:  # the true box lies in the first image
         return None
     view = views[int(image)]
     try:

@@ -31,11 +31,11 @@ def malformed(trajectory: Trajectory) -> bool:
 def target_hits(trajectory: Trajectory) -> bool | None:
     """Whether the crops take in every target box; None where there is no target or no zoom was made.
 
-    A target counts as taken in when one crop covers at least half of its area.
+    Targets lie in the first image. A target counts as taken in when one crop covers at least half of its area.
     """
     targets = trajectory.sample.boxes
-    crops = [view.region for view in trajectory.views[1:]]
-    if not targets or not crops:
+    crops = [view.region for view in trajectory.crops if view.source == 0]
+    if not targets or not trajectory.crops:
         return None
     return all(_covered(target, crops) for target in targets)
 

@@ -6,12 +6,15 @@ function is a `Strategy`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cof_agent.environment import ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.plugins import is_plugin, load_function
 from cof_agent.policy import Policy
 from cof_agent.strategies import fixed
 from cof_agent.strategies.wrapper import Strategy, Way
+from cof_agent.trajectory import Sample
 
 
 def by_name(name: str) -> Strategy:
@@ -28,6 +31,27 @@ def by_name(name: str) -> Strategy:
             f"there is no strategy {name!r}; the strategies are {', '.join(_STRATEGIES)}, or module:function for your own."
         )
     return _STRATEGIES[name]
+
+
+def takes_several_images(name: str) -> bool:
+    """Whether a strategy can play samples of several images. Others point at one overview; a user's own is trusted."""
+    return is_plugin(name) or name in _SEVERAL_IMAGES
+
+
+def check_images(name: str, samples: Iterable[Sample]) -> None:
+    """Whether the strategy of this name can play these samples.
+
+    Raises:
+        InputError: if one has several images, and the strategy looks at one.
+    """
+    if takes_several_images(name):
+        return
+    for sample in samples:
+        if sample.more_images:
+            raise InputError(
+                f"{sample.id} has {len(sample.images)} images, but the strategy {name} looks at one; the strategies "
+                f"{' and '.join(_SEVERAL_IMAGES)} take several."
+            )
 
 
 def _focus(policy: Policy, settings: ZoomSettings) -> Way:
@@ -62,3 +86,5 @@ _STRATEGIES: dict[str, Strategy] = {
     "spot": _spot,
     "coroi": _coroi,
 }
+
+_SEVERAL_IMAGES = ("focus", "direct")

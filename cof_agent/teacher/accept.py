@@ -60,7 +60,7 @@ def _format(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
 def _boxes(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
     """Nothing is clipped here: a box that reaches out of its image teaches to point wrongly."""
     for number, turn in enumerate(trajectory.turns):
-        views = views_of(trajectory.overview, trajectory.turns[:number])
+        views = views_of(trajectory.overviews, trajectory.turns[:number])
         for box, image in turn.boxes:
             if not _inside(box, image, views, environment.settings.system):
                 return Refusal.OUTSIDE, f"the box of turn {number + 1} does not lie in image {image}"
@@ -79,10 +79,10 @@ def _inside(written: tuple[Any, ...], image: int, views: tuple[View, ...], syste
 
 
 def _replay(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
-    if environment.reset(trajectory.sample) != trajectory.overview:
+    if environment.overviews(trajectory.sample) != trajectory.overviews:
         return Refusal.REPLAY, "the overview is not the one that the environment shows"
     for number, turn in enumerate(trajectory.turns):
-        views = views_of(trajectory.overview, trajectory.turns[:number])
+        views = views_of(trajectory.overviews, trajectory.turns[:number])
         seen = environment.step(turn.actions, views, sample=trajectory.sample)
         if seen != turn.observations or any(observation.view is None for observation in seen):
             return Refusal.REPLAY, f"turn {number + 1} does not bring what was recorded"

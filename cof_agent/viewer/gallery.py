@@ -33,30 +33,30 @@ def failures(run: Run, base: Run) -> list[Trajectory]:
 def pictures(trajectories: Sequence[Trajectory], *, most_bytes: int = BYTES) -> list[bytes | str]:
     """For each trajectory its overview with numbered boxes and its crops as WebP, or the sentence why there is none.
 
-    Each source is decoded once, a few at a time. most_bytes: of all together.
+    The images of a sample are decoded once, a few samples at a time. most_bytes: of all together.
     """
     allowed = min(_MOST_BYTES, most_bytes // max(1, len(trajectories)))
-    by_path: dict[str, list[int]] = {}
+    by_paths: dict[tuple[str, ...], list[int]] = {}
     for index, trajectory in enumerate(trajectories):
-        by_path.setdefault(trajectory.sample.image, []).append(index)
+        by_paths.setdefault(trajectory.sample.images, []).append(index)
     made: dict[int, bytes | str] = {}
-    # Decoding releases the interpreter lock; each worker holds one decoded source at a time.
+    # Decoding releases the interpreter lock; each worker holds the sources of one sample at a time.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        jobs = pool.map(lambda path: _of_source(path, [trajectories[k] for k in by_path[path]], allowed), by_path)
-        for indices, found in zip(by_path.values(), jobs, strict=True):
+        jobs = pool.map(lambda paths: _of_sources(paths, [trajectories[k] for k in by_paths[paths]], allowed), by_paths)
+        for indices, found in zip(by_paths.values(), jobs, strict=True):
             made |= zip(indices, found, strict=True)
     return [made[index] for index in range(len(trajectories))]
 
 
-def _of_source(path: str, trajectories: Sequence[Trajectory], allowed: int) -> list[bytes | str]:
+def _of_sources(paths: tuple[str, ...], trajectories: Sequence[Trajectory], allowed: int) -> list[bytes | str]:
     try:
-        source = open_source(path, max_source_pixels=limit_of(trajectories))
+        sources = [open_source(path, max_source_pixels=limit_of(trajectories)) for path in paths]
     except (InputError, OSError) as error:
         return [str(error)] * len(trajectories)
     found: list[bytes | str] = []
     for trajectory in trajectories:
         try:
-            found.append(webp(seen(trajectory, source, long_side=SIDE), allowed))
+            found.append(webp(seen(trajectory, *sources, long_side=SIDE), allowed))
         except (InputError, ValueError, OSError, MemoryError) as error:
             found.append(str(error) or type(error).__name__)
     return found

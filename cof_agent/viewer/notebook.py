@@ -51,8 +51,9 @@ def notebook_html(trajectory: Trajectory) -> str:
 def _picture(trajectory: Trajectory) -> bytes | str:
     """WebP, or the sentence why there is none."""
     try:
-        source = open_source(trajectory.sample.image, max_source_pixels=limit_of([trajectory]))
-        return webp(seen(trajectory, source, long_side=_SIDE), MOST_BYTES)
+        most = limit_of([trajectory])
+        sources = [open_source(path, max_source_pixels=most) for path in trajectory.sample.images]
+        return webp(seen(trajectory, *sources, long_side=_SIDE), MOST_BYTES)
     except (InputError, ValueError, OSError, MemoryError) as error:
         return cut(str(error) or type(error).__name__, _SHORT)
 
@@ -70,7 +71,7 @@ def _choices(trajectory: Trajectory) -> str:
 
 
 def _turns(trajectory: Trajectory) -> Iterator[list[Line]]:
-    views = iter(enumerate(trajectory.views[1:], 1))
+    views = iter(enumerate(trajectory.crops, len(trajectory.overviews)))
     for turn in trajectory.turns[:_MOST_TURNS]:
         lines = [(kind, text) for kind, text in _lines(turn, views) if text] or [("thought", turn.text)]
         yield [(kind, cut(text, _LONG)) for kind, text in lines]
@@ -93,7 +94,8 @@ def _step(action: Action | None, observation: Observation | None, number: int, v
         width, height = (round(side) for side in (view.region.width, view.region.height))
         shown = f"{view.shown_size.width} × {view.shown_size.height}"
         made = "Zoom" if view.tool is None else f"Image by {view.tool}"
-        yield "zoom", f"{made} {number}: {width} × {height} source pixels, shown at {shown}"
+        of = f" of image {view.source}" if view.source else ""
+        yield "zoom", f"{made} {number}: {width} × {height} source pixels{of}, shown at {shown}"
     elif observation is not None and observation.text is not None:
         yield "result", f"{asked_for(action) if isinstance(action, Use) else 'Result'}: {observation.text}"
     elif observation is not None:

@@ -1,9 +1,9 @@
-"""Draws one trajectory as one picture: the overview with numbered boxes, the crops beside it, question and answer."""
+"""Draws one trajectory as one picture: each overview with numbered boxes, the crops beside it, question and answer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,7 +16,7 @@ from cof_agent.scoring import choice_of
 from cof_agent.trajectory import Trajectory
 
 PALETTE = ("#ff4d2e", "#1677ff", "#ffb300", "#00a86b", "#a24bff", "#ff3d9a", "#00b5d8", "#8d6e3f")
-"""The colour of zoom `k` is `PALETTE[(k - 1) % 8]`, in the picture and on the page."""
+"""The colour of image `k` of a conversation is `PALETTE[(k - 1) % 8]`, in the picture and on the page."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Edges = tuple[int, int, int, int]
@@ -26,20 +26,22 @@ _MIN_COLUMN, _MAX_COLUMN = 0.17, 0.42  # of the overview's long side
 _MAX_ASPECT = 3.0  # a crop longer than this is letterboxed in its cell
 
 
-def annotate(trajectory: Trajectory, source: Source, *, long_side: int = 1600, font: str | None = None) -> Image.Image:
-    """The picture of a trajectory, mode RGB; the overview in it has at most `long_side` pixels a side.
+def annotate(trajectory: Trajectory, *sources: Source, long_side: int = 1600, font: str | None = None) -> Image.Image:
+    """The picture of a trajectory, mode RGB; the overview in it has at most `long_side` pixels a side. sources: its images, in
+    order; the overviews of several stand one below the other, each with its number.
 
     Every region the model zoomed into is a numbered box, and the crop of the same number stands in the strip beside
     the overview. Objects the question needs are dashed. `font` is a TrueType file for text in other than Latin letters,
     which Pillow's own font does not have.
 
     Raises:
-        InputError: if the source cannot be decoded, or is not the image that the trajectory was made on.
+        InputError: if a source cannot be decoded, or is not the image that the trajectory was made on.
         OSError: if `font` cannot be read.
     """
-    body = seen(trajectory, source, long_side=long_side)
-    whole = fitted(_size(trajectory, source), long_side, at_least=long_side // 2)
-    unit = whole.long_side / 1600  # every length below is in pixels of a 1600 pixel overview
+    body = seen(trajectory, *sources, long_side=long_side)
+    wholes = [_whole(trajectory, number, source, long_side) for number, source in enumerate(sources)]
+    # Every length below is in pixels of a 1600 pixel overview.
+    unit = max(whole.shown_size.long_side for whole in wholes) / 1600
     gap, margin = round(24 * unit), round(40 * unit)
     width = max(body.width, round(800 * unit))
     head = _caption(trajectory, width, unit, font)
@@ -53,30 +55,63 @@ def annotate(trajectory: Trajectory, source: Source, *, long_side: int = 1600, f
     return canvas
 
 
-def seen(trajectory: Trajectory, source: Source, *, long_side: int) -> Image.Image:
-    """`annotate`'s picture without its words: the overview with its boxes, the crops beside it.
+def seen(trajectory: Trajectory, *sources: Source, long_side: int) -> Image.Image:
+    """`annotate`'s picture without its words: the overviews with their boxes, the crops beside them.
 
     Raises:
         InputError: as `annotate`.
     """
-    size = _size(trajectory, source)
-    whole = View(size, Box(0, 0, size.width, size.height), fitted(size, long_side, at_least=long_side // 2))
-    overview = source.show(whole)
-    regions = [view.region for view in trajectory.views[1:]]
-    unit = max(overview.size) / 1600
+    side = max(long_side // len(sources), long_side // 3)
+    wholes = [_whole(trajectory, number, source, side) for number, source in enumerate(sources)]
+    unit = _stack(wholes, 0).long_side / 1600
     gap = round(24 * unit)
-    cells = _strip(regions, overview.height, long=max(overview.size), gap=gap)
-    right = max((overview.width + gap + x1 for _, _, x1, _ in cells), default=overview.width)
+    column = _stack(wholes, gap)
+    crops = dict(enumerate(trajectory.crops, len(sources)))
+    cells = _strip([view.region for view in crops.values()], column.height, long=column.long_side, gap=gap)
+    right = max((column.width + gap + x1 for _, _, x1, _ in cells), default=column.width)
     bottom = max((y1 for _, _, _, y1 in cells), default=0)
 
-    _draw_truth(overview, (*trajectory.sample.boxes, *trajectory.sample.regions), whole, unit)
-    _draw_boxes(overview, regions, whole, unit)
-    canvas = Image.new("RGB", (right, max(overview.height, bottom)), _PAPER)
-    canvas.paste(overview, (0, 0))
-    for number, (region, cell) in enumerate(zip(regions, cells, strict=True), 1):
-        crop = _crop_in_cell(source, region, cell, number, regions[number:], unit)
-        canvas.paste(crop, (overview.width + gap + cell[0], cell[1]))
+    canvas, y = Image.new("RGB", (right, max(column.height, bottom)), _PAPER), 0
+    for source, whole in zip(sources, wholes, strict=True):
+        canvas.paste(_overview(trajectory, source, whole, crops, unit), (0, y))
+        y += whole.shown_size.height + gap
+    for (number, view), cell in zip(crops.items(), cells, strict=True):
+        crop = _crop_in_cell(sources[view.source], view.region, cell, number, _later(crops, number), unit)
+        canvas.paste(crop, (column.width + gap + cell[0], cell[1]))
     return canvas
+
+
+def _whole(trajectory: Trajectory, number: int, source: Source, long_side: int) -> View:
+    """How image `number` is drawn whole."""
+    overviews = trajectory.overviews
+    size = overviews[number].source_size if overviews else source.size
+    shown = fitted(size, long_side, at_least=long_side // 2)
+    return View(size, Box(0, 0, size.width, size.height), shown, source=number)
+
+
+def _stack(wholes: Sequence[View], gap: int) -> Size:
+    """The size of overviews that stand one below the other."""
+    heights = sum(whole.shown_size.height for whole in wholes)
+    return Size(max(whole.shown_size.width for whole in wholes), heights + gap * (len(wholes) - 1))
+
+
+def _overview(
+    trajectory: Trajectory, source: Source, whole: View, crops: Mapping[int, View], unit: float
+) -> Image.Image:
+    """One image with the boxes of what was cut from it; the sample's own boxes lie in the first one."""
+    picture = source.show(whole)
+    if whole.source == 0:
+        _draw_truth(picture, (*trajectory.sample.boxes, *trajectory.sample.regions), whole, unit)
+    _draw_boxes(picture, {k: view.region for k, view in crops.items() if view.source == whole.source}, whole, unit)
+    if trajectory.sample.more_images:
+        _tag(picture, (0, 0), whole.source, unit)
+    return picture
+
+
+def _later(crops: Mapping[int, View], number: int) -> dict[int, Box]:
+    """The regions of the same image that were looked at after crop `number`."""
+    of = crops[number].source
+    return {k: view.region for k, view in crops.items() if k > number and view.source == of}
 
 
 def altered(trajectory: Trajectory) -> str | None:
@@ -89,10 +124,6 @@ def altered(trajectory: Trajectory) -> str | None:
     if crops != "real":
         return f"The crops that the model saw were {crops}, not these"
     return f"Drawn are the regions that {', '.join(tools)} got, not the images made of them" if tools else None
-
-
-def _size(trajectory: Trajectory, source: Source) -> Size:
-    return trajectory.overview.source_size if trajectory.overview else source.size
 
 
 def fitted(size: Size, long_side: int, *, at_least: int = 1) -> Size:
@@ -149,7 +180,7 @@ def _cell_aspect(region: Box) -> float:
 
 
 def _crop_in_cell(
-    source: Source, region: Box, cell: Edges, number: int, later: Sequence[Box], unit: float
+    source: Source, region: Box, cell: Edges, number: int, later: Mapping[int, Box], unit: float
 ) -> Image.Image:
     """One crop in a frame of its colour, with the boxes of later zooms that went deeper into it."""
     x0, y0, x1, y1 = cell
@@ -164,9 +195,7 @@ def _crop_in_cell(
     view = View(source.size, region, shown)
     pixels = source.show(view)
     deeper = {
-        number + 1 + index: box
-        for index, box in enumerate(later)
-        if region.coverage(box) > 0.99 and box.area < 0.8 * region.area
+        other: box for other, box in later.items() if region.coverage(box) > 0.99 and box.area < 0.8 * region.area
     }
     for other, box in deeper.items():
         _outline(ImageDraw.Draw(pixels), _to_shown(box, view), color(other), max(1, round(3 * unit)))
@@ -184,13 +213,13 @@ def _to_shown(region: Box, view: View) -> Box:
     return Box((region.x0 - x) * sx, (region.y0 - y) * sy, (region.x1 - x) * sx, (region.y1 - y) * sy)
 
 
-def _draw_boxes(picture: Image.Image, regions: Sequence[Box], whole: View, unit: float) -> None:
-    drawn = [_to_shown(region, whole) for region in regions]
+def _draw_boxes(picture: Image.Image, regions: Mapping[int, Box], whole: View, unit: float) -> None:
+    drawn = {number: _to_shown(region, whole) for number, region in regions.items()}
     draw, line = ImageDraw.Draw(picture), max(2, round(5 * unit))
-    for number, box in enumerate(drawn, 1):
+    for number, box in drawn.items():
         _outline(draw, box, color(number), line)
     taken: list[Box] = []
-    for number, box in enumerate(drawn, 1):
+    for number, box in drawn.items():
         corner = _tag_corner(box, _tag_size(number, unit), picture.size, line, taken)
         _tag(picture, (round(corner.x0), round(corner.y0)), number, unit)
         taken.append(corner)

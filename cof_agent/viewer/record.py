@@ -62,16 +62,15 @@ def _record(
     turns: int,
 ) -> dict[str, Any]:
     shown = trajectory.turns[:turns]
-    views = views_of(trajectory.overview, shown)
-    overview = trajectory.overview
+    views = views_of(trajectory.overviews, shown)
     return {
         **_task(trajectory, limit, _MOST_CHOICES if turns else 2),
         **_outcome(trajectory, limit),
         **_circumstances(trajectory, rewards, limit),
         "right": right,
-        "size": [overview.source_size.width, overview.source_size.height] if overview else None,
+        "overviews": len(trajectory.overviews),
         "views": [_view(view, number) for view, number in zip(views, images, strict=False)],
-        "turns": _turns(shown, limit),
+        "turns": _turns(shown, len(trajectory.overviews), limit),
         "left_out": len(trajectory.turns) - len(shown),
     }
 
@@ -83,7 +82,7 @@ def _task(trajectory: Trajectory, limit: int, most: int) -> dict[str, Any]:
     question = in_source_pixels(sample.question, sample, overview.source_size) if overview else sample.question
     return {
         "id": cut(sample.id, min(limit, 200)),
-        "file": cut(Path(sample.image).name, min(limit, 200)),
+        "file": cut(", ".join(Path(image).name for image in sample.images), min(limit, 200)),
         "question": cut(question, limit),
         "choices": [[letter, cut(text, min(limit, 1000))] for letter, text in lettered(sample.choices[:most])],
         "truth": [[cut(text, min(limit, 1000)), _choice(text, sample.choices)] for text in sample.answers[:most]],
@@ -144,14 +143,16 @@ def _tokens(turns: Iterable[Turn]) -> list[int | None]:
 def _view(view: View, number: int) -> dict[str, Any]:
     return {
         "image": number,
+        "source": view.source,
         "region": list(view.region.pixels()),
         "shown": [view.shown_size.width, view.shown_size.height],
         "tool": None if view.tool is None else cut(view.tool, 80),  # the page shows what the tool was given
     }
 
 
-def _turns(turns: Iterable[Turn], limit: int) -> list[dict[str, Any]]:
-    shown, next_view = [], 1
+def _turns(turns: Iterable[Turn], next_view: int, limit: int) -> list[dict[str, Any]]:
+    """next_view: the number of the first crop."""
+    shown = []
     for turn in turns:
         steps: list[dict[str, Any]] = []
         pairs = list(paired(turn))

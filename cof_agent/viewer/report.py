@@ -83,18 +83,23 @@ def _reward_names(trajectories: Sequence[Trajectory]) -> list[str]:
 
 
 def _numbers(trajectory: Trajectory, images: PageImages) -> list[int]:
-    path = trajectory.sample.image
-    return [images.add(path, view, overview=k == 0) for k, view in enumerate(trajectory.views[:MOST_VIEWS])]
+    paths, opened = trajectory.sample.images, len(trajectory.overviews)
+    views = enumerate(trajectory.views[:MOST_VIEWS])
+    return [images.add(paths[view.source], view, overview=k < opened) for k, view in views]
 
 
 def located(trajectory: Trajectory, folder: Path, images: Path | None = None) -> Trajectory:
-    """The trajectory with its image found. One that is not at its path is looked for in `folder`, where the path is relative,
+    """The trajectory with its images found. One that is not at its path is looked for in `folder`, where the path is relative,
     and then in `images`, by its path or by its name."""
-    image = Path(trajectory.sample.image)
+    sample = trajectory.sample
+    return replace(trajectory, sample=sample.with_images(_found(path, folder, images) for path in sample.images))
+
+
+def _found(path: str, folder: Path, images: Path | None) -> str:
+    image = Path(path)
     if image.exists():
-        return trajectory
+        return path
     places = [] if image.is_absolute() else [folder / image]
     if images is not None:
         places += [images / image.name] if image.is_absolute() else [images / image, images / image.name]
-    found = next((place for place in places if place.exists()), None)
-    return trajectory if found is None else replace(trajectory, sample=replace(trajectory.sample, image=str(found)))
+    return str(next((place for place in places if place.exists()), path))

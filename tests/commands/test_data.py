@@ -19,7 +19,9 @@ def test_a_table_and_three_examples(tmp_path: Path, capsys: pytest.CaptureFixtur
     made = layouts.rows(
         lambda n: {"image": names[n], "question": layouts.QUESTIONS[n], "choices": layouts.CHOICES[n], "answer": "A"}
     )
-    spec = layouts.as_json(tmp_path / "set.json", [*made, made[0] | {"image": "lost.png"}, made[0] | {"image": names}])
+    several = made[0] | {"image": names, "question": "<image> <image>Which?"}
+    both = made[0] | {"image": names[:2]}
+    spec = layouts.as_json(tmp_path / "set.json", [*made, made[0] | {"image": "lost.png"}, several, both])
     assert cof(["data", str(spec)]) == 0
     printed = capsys.readouterr().out
     counts = {
@@ -28,20 +30,21 @@ def test_a_table_and_three_examples(tmp_path: Path, capsys: pytest.CaptureFixtur
         if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) == 2
     }
     assert counts == {
-        "rows read": "5",
-        "samples": "3",
-        "with choices": "3",
-        "with a known answer": "3",
+        "rows read": "6",
+        "samples": "4",
+        "with choices": "4",
+        "with a known answer": "4",
         "with boxes": "0",
+        "with several images": "1",
         "left out": "2",
         "image file not found": "1",
-        "several images": "1",
+        "more or fewer images than marks for them": "1",
     }
     assert "image file not found: say with --images DIR" in printed
     assert "Which colour has the kite?\nA. green\nB. red\nC. blue\nanswer: green\n" in printed
     assert printed.count("\nanswer: ") == 3
     assert cof(["data", str(spec), "--strict"]) == 2
-    assert "2 of 5 rows are left out" in capsys.readouterr().err
+    assert "2 of 6 rows are left out" in capsys.readouterr().err
 
 
 def test_our_own_layout_is_written_and_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,8 +98,19 @@ def test_boxes_of_our_own_are_in_pixels(here: Path) -> None:
         (row(image="lost.png"), "image file not found"),
         (row(image="https://example.org/a.png"), "image by URL"),
         (row(image="data:image/png;base64,AAAA"), "not an image"),
-        (row(image=["a.png", "b.png"]), "several images"),
-        ({"images": ["a.png", "b.png"], "problem": "<image><image>Which?", "answer": "left"}, "several images"),
+        (row(image=["a.png", "lost.png"]), "image file not found"),
+        (
+            {"images": ["a.png", "b.png"], "problem": "<image>Which?", "answer": "left"},
+            "more or fewer images than marks for them",
+        ),
+        (
+            row(image=["a.png", "b.png"], question="<region1>?", regions=[[1, 2, 3, 4]]),
+            "question and regions do not fit",
+        ),
+        (
+            row(image=["a.png", "b.png"], question="Give the bounding box.", answer="[1, 2, 3, 4]"),
+            "answer cannot be read",
+        ),
         (row(image="a.mp4"), "video"),
         (row(video="a.mp4"), "video"),
         (row(image=["a.png", "b.png"], is_video=True), "video"),

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 from cof_agent.data.answers import READINGS, right_keys, understood
 from cof_agent.data.benchmarks.copy import Copy
-from cof_agent.data.benchmarks.layout import with_images
 from cof_agent.data.choices import choices_of
 from cof_agent.data.columns import Columns
 from cof_agent.data.forms import Draft, drafts
-from cof_agent.data.questions import parse, without_marks
+from cof_agent.data.questions import named_marks, parse, without_marks
 from cof_agent.data.rows import Row
 from cof_agent.data.unusable import Unusable
 from cof_agent.errors import InputError
@@ -30,16 +29,18 @@ def read(copy: Copy, row: Row) -> Iterable[Sample]:
 
 
 def _sample(copy: Copy, row: Row, draft: Draft) -> Sample:
-    question = parse(without_marks(draft.question))
+    cleaned = named_marks if len(draft.images) > 1 else without_marks
+    question = parse(cleaned(draft.question))
     choices = question.choices if draft.choices is None else choices_of(draft.choices)
     truth = understood(draft.answer, choices)
-    images = copy.pictures(draft.image.value, row)
-    sample = Sample(
+    first, *others = [ref.value for ref in draft.images]
+    images = copy.pictures([first, *others] if others else first, row)
+    return Sample(
         id=draft.id or str(row.number),
         image=images[0],
         question=question.text if choices and choices == question.choices else question.whole,
         answers=tuple(choices[key] for key in right_keys(truth, READINGS)) if choices else truth.texts,
         choices=tuple(choices.values()),
         metadata={name: draft.metadata[name] for name in ("category", "subcategory") if name in draft.metadata},
+        more_images=images[1:],
     )
-    return with_images(sample, images, row)

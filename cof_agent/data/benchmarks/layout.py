@@ -5,7 +5,7 @@ Several benchmarks share a layout, and most have two: that of the authors or of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from cof_agent.data.benchmarks.copy import Copy, text
 from cof_agent.data.boxes import boxes_of
 from cof_agent.data.choices import Choices, choice_columns, choices_of, split_choices
 from cof_agent.data.nested import is_missing, unpacked
-from cof_agent.data.questions import parse, without_marks
+from cof_agent.data.questions import named_marks, parse, without_marks
 from cof_agent.data.rows import Row
 from cof_agent.data.understanding import RIGHT, SEVERAL
 from cof_agent.data.unusable import Unusable
@@ -87,7 +87,7 @@ class Table:
         id = text(row, self.id)
         images = copy.pictures(self._images(row), row, id)
         try:
-            question, choices = self._asked(row)
+            question, choices = self._asked(row, len(images) > 1)
             answers, metadata = self._answers(row, choices)
         except Unusable as why:
             raise InputError(f"{row} cannot be read: {why.reason}{f' ({why.detail})' if why.detail else ''}.") from None
@@ -100,7 +100,7 @@ class Table:
             boxes=boxes_of(unpacked(row.values[self.boxes]), str(row)) if self.boxes else (),
             metadata=self._told(row) | metadata,
         )
-        return [with_images(sample, images, row)]
+        return [sample.with_images(images)]
 
     def _images(self, row: Row) -> Any:
         first = row.values[self.image]
@@ -108,9 +108,9 @@ class Table:
         others = [row.values[name] for name in further if name != self.image and not is_missing(row.values[name])]
         return [first, *others] if others else first
 
-    def _asked(self, row: Row) -> tuple[str, Choices]:
+    def _asked(self, row: Row, several: bool) -> tuple[str, Choices]:
         """The question and its choices by key; with `hint`, where VLMEvalKit has one."""
-        asked = without_marks(text(row, self.question))
+        asked = (named_marks if several else without_marks)(text(row, self.question))
         if self.choices == INSIDE:
             found = parse(asked)
             return (found.text, found.choices) if found.choices else (asked, {})
@@ -171,17 +171,6 @@ def open_answers(raw: Any) -> tuple[str, ...]:
 
 def _answer(one: Any) -> str:
     return str(int(one) if isinstance(one, float) and one.is_integer() else one).strip()
-
-
-def with_images(sample: Sample, images: Sequence[str], row: Row) -> Sample:
-    """The sample on all its images.
-
-    Raises:
-        InputError: if there are several.
-    """
-    if len(images) > 1:
-        raise InputError(f"{row} asks about {len(images)} images; a sample has one.")
-    return sample
 
 
 def table(*files: str, **columns: Any) -> Layout:

@@ -165,7 +165,7 @@ def _check_complete(samples: Sequence[Sample], copy: Copy, benchmark: Benchmark)
 
 
 def _check_images(samples: Sequence[Sample], copy: Copy) -> None:
-    missing = [sample.image for sample in samples if not os.path.isfile(sample.image)]
+    missing = [image for sample in samples for image in sample.images if not os.path.isfile(image)]
     if missing:
         raise InputError(
             f"{len(missing)} of the images of {len(samples)} questions are missing in {copy}, the first is {missing[0]}: "

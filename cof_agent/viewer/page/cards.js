@@ -1,4 +1,4 @@
-// One card: question, verdict, the overview, and what the model wrote and saw turn by turn.
+// One card: question, verdict, the overviews, and what the model wrote and saw turn by turn.
 
 function build(card) {
   const record = records[card.dataset.index];
@@ -75,15 +75,22 @@ function overview(record) {
     frame.style.aspectRatio = "16 / 9";
     return el("figure", { class: "overview" }, frame);
   }
-  const [width, height] = record.size;
-  const label = "Enlarge the image";
-  const frame = el("button", { type: "button", class: `frame ${width >= height ? "wide" : ""}`, "aria-label": label, onclick: () => enlarge(record, 0) });
-  frame.style.width = `min(100%, ${(72 * width) / height}vh)`;
-  const [shownWidth, shownHeight] = record.views[0].shown;
+  const wholes = record.views.slice(0, record.overviews).map((view, k) => whole(record, view, k));
+  return el("figure", { class: "overview" }, wholes);
+}
+
+// One whole image with its caption. Several share the height of the window.
+function whole(record, view, k) {
+  const [, , width, height] = view.region;
+  const several = record.overviews > 1;
+  const label = several ? `Enlarge image ${k}` : "Enlarge the image";
+  const frame = el("button", { type: "button", class: `frame ${width >= height ? "wide" : ""}`, "aria-label": label, onclick: () => enlarge(record, k) });
+  frame.style.width = `min(100%, ${(72 * width) / height / Math.min(record.overviews, 3)}vh)`;
+  const [shownWidth, shownHeight] = view.shown;
   const words = `${width.toLocaleString("en")} × ${height.toLocaleString("en")} pixels, shown to the model at ${shownWidth} × ${shownHeight}`;
-  const caption = el("figcaption", {}, words);
-  if (record.boxes.length) caption.append(el("span", { class: "dash" }), "what the question is about");
-  return el("figure", { class: "overview" }, picture(record, 0, frame, true), caption);
+  const caption = el("figcaption", {}, several ? `Image ${k}: ${words}` : words);
+  if (record.boxes.length && k === 0) caption.append(el("span", { class: "dash" }), "what the question is about");
+  return [picture(record, k, frame, true), caption];
 }
 
 function turnItem(record, turn, card) {
@@ -127,7 +134,7 @@ function result(record, step) {
   if (step.kind === "answer") return el("p", { class: "said", dir: "auto" }, el("span", {}, "Answers"), step.text);
   const parts = [];
   if (step.kind === "malformed") parts.push(message("malformed", "Not an action", step.text));
-  const asked = step.asked ? `${step.asked} ${step.kind === "use" ? "on" : "of"} ${step.of ? `image ${step.of}` : "the overview"}` : "";
+  const asked = step.asked ? `${step.asked} ${step.kind === "use" ? "on" : "of"} ${step.of || record.overviews > 1 ? `image ${step.of}` : "the overview"}` : "";
   if (step.error && step.error !== step.text) parts.push(message("error", "Refused", step.error, asked));
   const view = record.views[step.view];
   if (view) {

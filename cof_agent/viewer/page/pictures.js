@@ -33,18 +33,21 @@ function picture(record, k, frame, tagged) {
   frame.style.aspectRatio = `${x1 - x0} / ${y1 - y0}`;
   const block = document.getElementById(`i${view.image}`);
   if (block) {
-    const alt = k === 0 ? "The whole image" : `Crop ${k}`;
+    const whole = record.overviews === 1 ? "The whole image" : `The whole of image ${k}`;
+    const alt = k < record.overviews ? whole : `Crop ${k}`;
     frame.append(el("img", { alt, src: `data:image/webp;base64,${block.textContent}` }));
   } else {
     frame.append(el("span", { class: "lost" }, el("span", {}, problems.get(view.image) || "This image is not on the page.")));
   }
   const drawing = svg("svg", { viewBox: `${x0} ${y0} ${x1 - x0} ${y1 - y0}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-  for (const box of record.boxes.filter((box) => meet(box, view.region))) {
+  // What the question needs lies in the first image.
+  for (const box of record.boxes.filter((box) => view.source === 0 && meet(box, view.region))) {
     drawing.append(rect("truth-under", box), rect("truth-over", box));
   }
   const zones = record.views
-    .map((other, index) => [index, other.region])
-    .filter(([index, region]) => index > k && within(region, view.region) && (k === 0 || area(region) < 0.8 * area(view.region)));
+    .map((other, index) => [index, other.region, other.source])
+    .filter(([index, region, source]) => index >= record.overviews && index > k && source === view.source
+      && within(region, view.region) && (k < record.overviews || area(region) < 0.8 * area(view.region)));
   for (const [index, region] of zones) {
     const zone = svg("g", { class: "zone", "data-k": index });
     zone.append(rect("edge", region), rect("halo", region), rect("hue fill", region, hue(index)));
@@ -82,10 +85,10 @@ function placeTags(frame, zones, [x0, y0, x1, y1]) {
 }
 
 function highlight(card, k) {
-  const frame = card.querySelector(".overview .frame");
-  if (!frame) return;
-  frame.classList.toggle("active", k !== null);
-  for (const node of frame.querySelectorAll("[data-k]")) node.classList.toggle("on", node.dataset.k === String(k));
+  for (const frame of card.querySelectorAll(".overview .frame")) {
+    frame.classList.toggle("active", k !== null);
+    for (const node of frame.querySelectorAll("[data-k]")) node.classList.toggle("on", node.dataset.k === String(k));
+  }
 }
 
 const dialog = document.getElementById("large");

@@ -238,14 +238,18 @@ def xlrs_lines(folder: Path) -> None:
 
 
 def blink_row(n: int) -> Row:
-    base = {
-        "idx": f"val_Counting_{n}",
-        "sub_task": "Counting",
-        "question": QUESTIONS[n],
-        "image_1": held(n),
-        "image_2": None,
-    }
-    return base | {"choices": list(OPTIONS[n]), "answer": f"({LETTERS[n]})", "prompt": in_lines(n), "explanation": ""}
+    """The first question is about one image, the others about two: their own, and that of the question before."""
+    base: Row = {"idx": f"val_Counting_{n}", "sub_task": "Counting", "question": QUESTIONS[n], "image_1": held(n)}
+    base |= {"image_2": held(n - 1) if n else None, "image_3": None, "choices": list(OPTIONS[n]), "explanation": ""}
+    return base | {"answer": f"({LETTERS[n]})", "prompt": in_lines(n)}
+
+
+def blink_tsv(folder: Path) -> None:
+    tsv(
+        "BLINK.tsv",
+        category=lambda n: "Counting",
+        image=lambda n: str([text_of(n), text_of(n - 1)]) if n else text_of(n),
+    )(folder)
 
 
 def chartqa_row(n: int) -> Row:
@@ -309,7 +313,8 @@ def refcoco_json(folder: Path) -> None:
 @dataclass(frozen=True, slots=True)
 class Case:
     """One layout of a benchmark and its truth. open: the questions without choices. asked: the questions, where they differ from
-    `QUESTIONS`. right, wrong: a reply to each question, where they are no letters."""
+    `QUESTIONS`. same_image: the second question is about the image of the first. two_images: the second and third are about that
+    of the question before, too. right, wrong: a reply to each question, where they are no letters."""
 
     benchmark: str
     write: Callable[[Path], None]
@@ -318,6 +323,7 @@ class Case:
     answers: tuple[tuple[str, ...], ...] = tuple((answer,) for answer in ANSWERS)
     boxes: bool = False
     same_image: bool = False
+    two_images: bool = False
     right: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
 
@@ -403,8 +409,8 @@ CASES: dict[str, Case] = {
         **ALL_RIGHT,
     ),
     "xlrs-bench-lite: lines": Case("xlrs-bench-lite", xlrs_lines, **ALL_RIGHT),
-    "blink": Case("blink", parquet("Counting/val-00000-of-00001.parquet", blink_row)),
-    "blink: TSV": Case("blink", tsv("BLINK.tsv", category=lambda n: "Counting"), same_image=True),
+    "blink": Case("blink", parquet("Counting/val-00000-of-00001.parquet", blink_row), two_images=True),
+    "blink: TSV": Case("blink", blink_tsv, two_images=True),
     "chartqa": every("chartqa", parquet(DATA.format("test"), chartqa_row), **NEAR),
     "chartqa: TSV": every(
         "chartqa", open_tsv("ChartQA_TEST.tsv", lambda n: str([ANSWERS[n]]), split=lambda n: "x"), **NEAR

@@ -39,8 +39,9 @@ def test_each_layout_gives_its_truth(name: str, tmp_path: Path) -> None:
 
 def check(case: Case, question: int, sample: Sample) -> None:
     """question: which of the three it is."""
-    written = 0 if case.same_image and question == 1 else question
-    assert Path(sample.image).read_bytes() == picture(written)
+    written = [0 if case.same_image and question == 1 else question]
+    written += [question - 1] if case.two_images and question else []
+    assert [Path(image).read_bytes() for image in sample.images] == [picture(number) for number in written]
     in_order = (ANSWERS[question], *OTHERS[question]) if case.right == ("A",) * 3 else OPTIONS[question]
     assert sample.choices == (() if question in case.open else in_order)
     assert [tuple(box) for box in sample.boxes] == ([BOX] if case.boxes else [])

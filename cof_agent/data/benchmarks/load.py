@@ -133,10 +133,10 @@ def _complete(read: Iterable[Sample], name: str, benchmark: Benchmark) -> list[S
 
 def _with_cycles(samples: Sequence[Sample]) -> list[Sample]:
     """Each with the id of the first that asks the same, its options in another order."""
-    first: dict[tuple[str, str], str] = {}
+    first: dict[tuple[tuple[str, ...], str], str] = {}
     return [
         replace(
-            sample, metadata=sample.metadata | {CYCLE_OF: first.setdefault((sample.image, sample.question), sample.id)}
+            sample, metadata=sample.metadata | {CYCLE_OF: first.setdefault((sample.images, sample.question), sample.id)}
         )
         for sample in samples
     ]

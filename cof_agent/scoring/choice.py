@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cof_agent import protocol
 from cof_agent.scoring.names import names_of
-from cof_agent.scoring.normalise import folded, normalise
+from cof_agent.scoring.normalise import folded, normalise, unwrapped
 from cof_agent.scoring.statement import named
 from cof_agent.trajectory import Sample
 
@@ -17,6 +17,7 @@ SEVERAL, RIGHT = "several", "right"
 _MARKED = re.compile(r"\s*(?:[(\[]\s*[a-z]\s*[)\]]|[a-z]\s*[):])\s*")
 _LETTER_AND_TEXT = re.compile(r"\s*[(\[*]{0,3}([a-z])[)\]*]{0,3}(?:(?<![ai])\s|\s?[).:,-]\s?)\s?(?=\S)")
 _LETTERS = re.compile(r"[A-Z]{2,26}")
+_SPACED = re.compile(r"[a-z](?:\s+[a-z]){1,25}")  # as XLRS-Bench asks for them
 
 
 def choice_of(answer: str, choices: Sequence[str], question: str = "") -> str | None:
@@ -65,8 +66,9 @@ def _letter_and_text(answer: str, choices: Sequence[str]) -> set[int]:
 
 
 def all_chosen(answer: str, choices: Sequence[str], question: str = "") -> set[int]:
-    """As `chosen_of`, for questions with several right choices: "AC" names two."""
-    letters = normalise(answer).upper()
+    """As `chosen_of`, for questions with several right choices: "AC" and "A C" name two."""
+    spaced = _SPACED.fullmatch(unwrapped(folded(answer)).strip(" \n."))
+    letters = "".join(sorted(spaced[0].upper().split())) if spaced else normalise(answer).upper()
     run = letters if _LETTERS.fullmatch(letters) and sorted(set(letters)) == list(letters) else ""
     places = {ord(letter) - ord("A") for letter in run}
     if places and max(places) < len(choices) and _exact(answer, choices) is None:

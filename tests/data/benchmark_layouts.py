@@ -347,7 +347,7 @@ SEVERAL = (*QUESTIONS[:2], f"{QUESTIONS[2]} Several options may be right.")
 ALL_RIGHT: Row = {
     "asked": SEVERAL,
     "answers": (("green",), ("4",), ("K-71; K-17",)),
-    "right": ("A", "B", "A, C"),
+    "right": ("A", "B", "A C"),
     "wrong": ("B", "A, B", "C"),
 }
 _ARGUMENTS = {"category": lambda n: "x"}

@@ -147,6 +147,21 @@ def reasoned(folder: Path) -> Path:
     return as_lines(folder / "rows.jsonl", made)
 
 
+def problems_with_paths(folder: Path) -> Path:
+    """A folder inside the folder, which the paths begin with."""
+    names = pictures(folder, "Kites_train/data/{}.png")
+    made = rows(
+        lambda n: {
+            "images": [names[n]],
+            "doc_id": f"d{n}",
+            "problem": f"<image>\n{QUESTIONS[n]}",
+            "solution": ANSWERS[n],
+        }
+    )
+    as_json(folder / "Kites_train" / "train.json", made)
+    return folder / "Kites_train"
+
+
 def base64_in_lists(folder: Path) -> Path:
     messages = [
         _talk(
@@ -431,7 +446,7 @@ def splits(folder: Path) -> Path:
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
     write.__name__: write
     for write in (
-        *(verl, verl_with_the_bare_question, verl_with_paths, easyr1, reasoned, base64_in_lists),
+        *(verl, verl_with_the_bare_question, verl_with_paths, easyr1, reasoned, problems_with_paths, base64_in_lists),
         *(llava, conversation_as_text, images_inside_messages, urls_inside_messages, record_of_an_agent),
         *(pairs_about_one_image, region_before_the_answer, vlmevalkit, comma_separated, choices_in_lines),
         *(choices_in_a_row, choices_with_marks, choices_by_key, choices_in_a_text, number_of_the_choice, classes),

@@ -7,6 +7,7 @@ loop over characters, which takes a quarter of the time of a training step of na
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -56,14 +57,28 @@ def assistant_mask(ids: torch.Tensor, tokenizer: Any, markers: Markers) -> torch
 
     ids: [batch, length], right-padded. markers: how the chat template frames a turn.
     """
-    header = tokenizer.encode(markers.assistant, add_special_tokens=False)
-    end, *after = tokenizer.encode(markers.ending, add_special_tokens=False)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for row, sequence in zip(mask, ids.tolist(), strict=True):
-        ends = [position for position, token in enumerate(sequence) if token == end]
-        for position in range(len(sequence) - len(header)):
-            first = position + len(header)
-            if sequence[position:first] == header:
-                stop = next((place for place in ends if place >= first), len(sequence) - 1)
-                row[first : stop + 1 + len(after)] = True
+        for start, stop in assistant_spans(sequence, tokenizer, markers):
+            row[start:stop] = True
     return mask
+
+
+def assistant_spans(sequence: list[int], tokenizer: Any, markers: Markers) -> list[tuple[int, int]]:
+    """Where what assistants wrote begins and ends among the ids of one conversation."""
+    header, end, after = _frame_of_turns(tokenizer, markers)
+    ends = [position for position, token in enumerate(sequence) if token == end]
+    spans = []
+    for position in (place for place, token in enumerate(sequence) if token == header[0]):
+        start = position + len(header)
+        if sequence[position:start] == header:
+            stop = next((place for place in ends if place >= start), len(sequence) - 1)
+            spans.append((start, min(stop + 1 + after, len(sequence))))
+    return spans
+
+
+@lru_cache(maxsize=8)
+def _frame_of_turns(tokenizer: Any, markers: Markers) -> tuple[list[int], int, int]:
+    """The ids before the words of an assistant, the one behind them, and how many more belong to the ending."""
+    end, *after = tokenizer.encode(markers.ending, add_special_tokens=False)
+    return tokenizer.encode(markers.assistant, add_special_tokens=False), end, len(after)

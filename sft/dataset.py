@@ -155,6 +155,7 @@ def read_rows(
     keep_images: Path | None = None,
     write: bool = True,
     most_pixels: int = DEFAULT_MAX_SOURCE_PIXELS,
+    progress: bool = False,
 ) -> Rows:
     """The samples of a source: trajectories (their file or its folder), or a set of conversations, see `data.dialogues`.
 
@@ -186,6 +187,7 @@ def read_rows(
         write=write or source.download,
         most_pixels=most_pixels,
         tally=tally,
+        progress=progress,
     )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -20,7 +19,7 @@ from rich.table import Table
 from cof_agent.data.unusable import HINTS, LeftOut, Tally, Unusable, write_left_out
 from cof_agent.errors import InputError
 from cof_agent.output.terminal import console
-from sft.collate import assistant_mask
+from sft.collate import assistant_spans
 from sft.dataset import Mixture, Rows, read_rows
 from sft.frame import Frame, Outline
 from sft.settings import CURRICULUM, RunConfig, Settings
@@ -85,7 +84,7 @@ class _Ruler:
         tokenizer = self._processor.tokenizer
         text = self._processor.apply_chat_template(outline.messages, tokenize=False)
         ids = tokenizer.encode(text, add_special_tokens=False)
-        trained = int(assistant_mask(torch.tensor([ids]), tokenizer, self._frame.family.markers).sum())
+        trained = sum(stop - start for start, stop in assistant_spans(ids, tokenizer, self._frame.family.markers))
         if not trained:
             raise Unusable(UNTRAINED)
         images = len(outline.sizes)
@@ -169,8 +168,9 @@ def read_data(settings: Settings, processor: Any, frame: Frame) -> tuple[Rows, M
         rows: Rows = CurriculumRows(Plan(**run.plan), settings.training.seed, run.samples or 0)
         return rows, Measured([Measure(index, 0, 0, 0, 0, 0) for index in range(len(rows))], [])
     output, tally = Path(str(settings.training.output_dir)), Tally()
-    rows = _read(run, frame, tally, output / "images")
-    found = measure(rows, processor, frame, settings.max_length, progress=first and not run.quiet)
+    progress = first and not run.quiet
+    rows = _read(run, frame, tally, output / "images", progress=progress)
+    found = measure(rows, processor, frame, settings.max_length, progress=progress)
     measured = Measured(found.kept, [*tally.left_out, *found.left_out])
     _check(run, measured, tally)
     if first:
@@ -185,7 +185,7 @@ def _name(run: RunConfig) -> str:
     return ", ".join([run.data, *run.mix])
 
 
-def _read(run: RunConfig, frame: Frame, tally: Tally, images: Path) -> Rows:
+def _read(run: RunConfig, frame: Frame, tally: Tally, images: Path, *, progress: bool = False) -> Rows:
     parts = [
         read_rows(
             replace(run, data=spec),
@@ -194,6 +194,7 @@ def _read(run: RunConfig, frame: Frame, tally: Tally, images: Path) -> Rows:
             keep_images=images,
             write=not run.dry_run,
             most_pixels=run.max_source_pixels,
+            progress=progress,
         )
         for spec in [run.data, *run.mix]
     ]

@@ -34,12 +34,14 @@ from cof_agent.data.unusable import (
     NO_OBJECT,
     NO_REPLY,
     ONE_TURN_TRACE,
+    PLACEHOLDER,
     TOOLS_APART,
     VIDEO,
     Unusable,
     check_characters,
 )
 from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem
 from cof_agent.protocol.messages import Message
 from cof_agent.protocol.published import RESULT, called, holds_results, is_marked_result
 
@@ -51,6 +53,8 @@ _REPLIES = {("completion",), ("response",), ("output",), ("chosen",)}
 """Columns with what a model is to say. An `answer` is a truth to score by, and no reply unless a user says so."""
 _SYSTEM = {("system",), ("system", "prompt")}
 _OTHERWISE = {"rejected", "original", "raw"}
+PLACEHOLDERS = re.compile(r"<(?:bbox|ref-object|quad)>")
+"""What ms-swift fills from its column `objects`."""
 _CALLS = {"function_call", "tool_call"}
 _NUMBER = re.compile(r"\d+")
 _PATH = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
@@ -59,11 +63,12 @@ _PATH = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
 @dataclass(frozen=True, slots=True)
 class Dialogue:
     """A row as it is trained on. messages: of system, user and assistant, with a part `{"type": "image"}` for each of `images`,
-    in order."""
+    in order. coordinates: what the boxes in the texts are (a `CoordinateSystem`), where the row says it, as our exports do."""
 
     id: str
     messages: list[Message]
     images: list[Reference]
+    coordinates: str | None = None
 
 
 @dataclass(slots=True)
@@ -116,7 +121,10 @@ class Dialogues:
         messages = list(_messages(said))
         _check(messages)
         id = self._columns.of(rest).find("id", lambda value: isinstance(value, str | int))
-        return Dialogue("" if id is None else str(id), messages, shown)
+        if not is_missing(rest.get("objects")) and any(PLACEHOLDERS.search(text) for text in _texts(messages)):
+            raise Unusable(PLACEHOLDER)
+        known = next((one.value for one in CoordinateSystem if one == rest.get("coordinates")), None)
+        return Dialogue("" if id is None else str(id), messages, shown, known)
 
     def _said(self, values: dict[str, Any]) -> tuple[list[_Said], dict[str, Any]]:
         """What is said in a row, and the columns that say nothing."""
@@ -343,6 +351,10 @@ def _joined(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             made.append(part)
     return made
+
+
+def _texts(messages: Sequence[Message]) -> list[str]:
+    return [part["text"] for one in messages for part in one["content"] if part["type"] == "text"]
 
 
 def _check(messages: Sequence[Message]) -> None:

@@ -54,7 +54,12 @@ def to_parquet(trajectories: Iterable[Trajectory], path: Path) -> int:
     image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     features = {"images": {"feature": {"_type": "Image"}, "_type": "List"}}
     schema = arrow.schema(
-        [("id", arrow.string()), ("messages", arrow.list_(message)), ("images", arrow.list_(image))],
+        [
+            ("id", arrow.string()),
+            ("messages", arrow.list_(message)),
+            ("images", arrow.list_(image)),
+            ("coordinates", arrow.string()),
+        ],
         metadata={"huggingface": json.dumps({"info": {"features": _features() | features}})},
     )
     rows, environment = 0, ZoomEnvironment()
@@ -78,7 +83,11 @@ def _features() -> dict[str, Any]:
     """The columns as `datasets` describes them, so that it decodes the images."""
     text = {"dtype": "string", "_type": "Value"}
     content = {"feature": {"type": text, "text": text}, "_type": "List"}
-    return {"id": text, "messages": {"feature": {"role": text, "content": content}, "_type": "List"}}
+    return {
+        "id": text,
+        "coordinates": text,
+        "messages": {"feature": {"role": text, "content": content}, "_type": "List"},
+    }
 
 
 def _row(trajectory: Trajectory, environment: ZoomEnvironment) -> dict[str, Any]:
@@ -90,7 +99,13 @@ def _row(trajectory: Trajectory, environment: ZoomEnvironment) -> dict[str, Any]
         }
         for message in messages
     ]
-    return {"id": trajectory.sample.id, "messages": plain, "images": [{"bytes": png, "path": None} for png in pngs]}
+    images = [{"bytes": png, "path": None} for png in pngs]
+    return {"id": trajectory.sample.id, "messages": plain, "images": images, "coordinates": _coordinates(trajectory)}
+
+
+def _coordinates(trajectory: Trajectory) -> str:
+    """What the boxes in the texts are, which nobody could tell from their numbers."""
+    return settings_of(trajectory).system.value
 
 
 def to_sharegpt(trajectories: Iterable[Trajectory], folder: Path) -> tuple[int, list[str]]:
@@ -111,7 +126,8 @@ def to_sharegpt(trajectories: Iterable[Trajectory], folder: Path) -> tuple[int, 
         ]
         system = "".join(_flat(message["content"]) for message in messages if message["role"] == "system")
         images = [_written(png, folder) for png in pngs]
-        rows.append({"id": trajectory.sample.id, "conversations": turns, "system": system, "images": images})
+        row = {"id": trajectory.sample.id, "conversations": turns, "system": system, "images": images}
+        rows.append(row | {"coordinates": _coordinates(trajectory)})
     write_atomic(folder / "sharegpt.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     columns = {"messages": "conversations", "images": "images", "system": "system"}
     info = {"chain_of_focus": {"file_name": "sharegpt.json", "formatting": "sharegpt", "columns": columns}}

@@ -122,8 +122,12 @@ class Tally:
         try:
             return make()
         except Unusable as why:
-            self.left_out.append(LeftOut(why.reason, row, str(file), why.detail))
+            self.leave_out(row, file, why)
             return None
+
+    def leave_out(self, row: int, file: Path, why: Unusable) -> None:
+        """Records a row that is unusable."""
+        self.left_out.append(LeftOut(why.reason, row, str(file), why.detail))
 
     @property
     def reasons(self) -> dict[str, int]:

@@ -9,24 +9,32 @@ import io
 import json
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from math import ceil, floor
 from typing import Any
 
+from rich.progress import track
+
 from cof_agent.data.boxes import Form, in_pixels, written
 from cof_agent.data.containers import Container
-from cof_agent.data.dialogues import Dialogues
+from cof_agent.data.dialogues import Dialogue, Dialogues
 from cof_agent.data.image_files import ImageFiles
 from cof_agent.data.images import Reference, decoded
 from cof_agent.data.rows import Row
 from cof_agent.data.unusable import BAD_BOX, DAMAGED_IMAGE, NOT_AN_IMAGE, TOO_LARGE, Tally, Unusable
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, Size, View
+from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.image import check_whole, open_source
+from cof_agent.output.terminal import console
 from cof_agent.protocol import Message
 from sft.conversations.boxes import Evidence, form_of, moved
 from sft.frame import Frame, Outline
+
+THREADS = 4
+AT_ONCE = 16  # rows, with the images that they hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ class Checks:
 class DialogueRows:
     """Conversations as they are written, their images sized for the model, boxes in pixels moved with them.
 
-    form: what numbers of boxes in the texts become other ones, see `boxes`.
+    form: what numbers of boxes in the texts become other ones, see `boxes`; rows that say themselves what theirs are need none.
     """
 
     def __init__(self, frame: Frame, most_pixels: int) -> None:
@@ -94,9 +102,9 @@ class DialogueRows:
     def __len__(self) -> int:
         return len(self._packed)
 
-    def append(self, messages: Sequence[Message], shots: Sequence[Shot], row: Row) -> None:
-        images = [(one.path, one.size.width, one.size.height, one.region) for one in shots]
-        self._packed.append((messages, images))
+    def append(self, found: _Found, row: Row) -> None:
+        images = [(one.path, one.size.width, one.size.height, one.region) for one in found.shots]
+        self._packed.append((found.talk.messages, images, found.talk.coordinates))
         if str(row.file) not in self._files:
             self._files.append(str(row.file))
         self._places.extend((self._files.index(str(row.file)), row.number))
@@ -113,9 +121,10 @@ class DialogueRows:
         return {"messages": messages, "images": [self._image(shot) for shot in shots]}
 
     def _read(self, index: int) -> tuple[list[Message], list[Shot]]:
-        messages, images = self._packed[index]
+        messages, images, known = self._packed[index]
         shots = [Shot(path, Size(width, height), region) for path, width, height, region in images]
-        return moved(messages, [shot.size for shot in shots], self._frame, self.form), shots
+        form = self.form if known is None else Form() if known == CoordinateSystem.ABSOLUTE else None
+        return moved(messages, [shot.size for shot in shots], self._frame, form), shots
 
     def _image(self, shot: Shot) -> Any:
         source = open_source(shot.path, max_source_pixels=self._most)
@@ -134,49 +143,86 @@ def read_dialogues(
     write: bool,
     most_pixels: int,
     tally: Tally,
+    progress: bool = False,
 ) -> DialogueRows:
     """The conversations of a set; what cannot be used is recorded in `tally`.
 
     boxes: as `--boxes` says it. limit: how many rows at most. write: whether images that rows hold are written to files; rows
-    whose images are not can be measured, not trained on.
+    whose images are not can be measured, not trained on. progress: whether a bar is shown.
 
     Raises:
         InputError: if a file cannot be read, a column does not exist, or the boxes in the texts cannot be told.
     """
-    made, reader, checks, evidence = DialogueRows(frame, most_pixels), Dialogues(columns), Checks(), Evidence()
-
-    def add(row: Row) -> None:
-        found = reader.of(row.values)
-        shots = [_shot(ref, files, checks, write, most_pixels) for ref in found.images]
-        evidence.add(found.messages, [shot.size for shot in shots], frame)
-        made.append(found.messages, shots, row)
-
-    for row in source.rows():
+    made, evidence = DialogueRows(frame, most_pixels), Evidence()
+    gatherer = _Gatherer(Dialogues(columns), files, write=write, most_pixels=most_pixels)
+    rows: Iterable[Row] = source.rows()
+    if progress:
+        rows = track(rows, "Reading rows", console=console(stderr=True), transient=True)
+    for row, found in gatherer.read(rows):
         if limit is not None and len(made) >= limit:
             break
         tally.rows += 1
-        tally.attempt(row.number, row.file, lambda row=row: add(row))  # type: ignore[misc]
+        if isinstance(found, Unusable):
+            tally.leave_out(row.number, row.file, found)
+            continue
+        if found.talk.coordinates is None:
+            evidence.add(found.talk.messages, [shot.size for shot in found.shots], frame)
+        made.append(found, row)
     made.form = form_of(boxes, evidence, source.name)
     if boxes is None and (note := evidence.note(made.form)):
         tally.notes.append(note)
+    if gatherer.wrote:
+        tally.notes.append(f"images that rows hold are written to {files.keep}")
     return made
 
 
-def _shot(ref: Reference, files: ImageFiles, checks: Checks, write: bool, most_pixels: int) -> Shot:
-    taken = files.take(ref, measure=True, write=write)
-    if taken.size is None:
-        raise Unusable(NOT_AN_IMAGE, ref.value)
-    if taken.size.area > most_pixels:
-        raise Unusable(TOO_LARGE, f"{taken.size} pixels")
-    checks.check(taken.path, None if taken.path else _held(ref))
-    if ref.box is None:
-        return Shot(taken.path, taken.size)
-    found = in_pixels(written(ref.box, taken.size)[0], Form())  # Visual-CoT's crops, in pixels of the file
-    if found is None:
-        raise Unusable(BAD_BOX, ref.box)
-    left, top, right, bottom = floor(found.x0), floor(found.y0), ceil(found.x1), ceil(found.y1)
-    return Shot(taken.path, Size(right - left, bottom - top), (left, top, right, bottom))
+@dataclass(frozen=True, slots=True)
+class _Found:
+    talk: Dialogue
+    shots: list[Shot]
+
+
+class _Gatherer:
+    """Makes conversations of rows, several at the same time: most of the work is done outside Python."""
+
+    def __init__(self, reader: Dialogues, files: ImageFiles, *, write: bool, most_pixels: int) -> None:
+        self._reader, self._files, self._write, self._most = reader, files, write, most_pixels
+        self._checks = Checks()
+        self.wrote = False
+
+    def read(self, rows: Iterable[Row]) -> Iterator[tuple[Row, _Found | Unusable]]:
+        """Each row with its conversation, or with the reason why it has none, in order."""
+        rows = iter(rows)
+        with ThreadPoolExecutor(THREADS) as pool:
+            while batch := list(islice(rows, AT_ONCE)):
+                yield from zip(batch, pool.map(self._attempt, batch), strict=True)
+
+    def _attempt(self, row: Row) -> _Found | Unusable:
+        try:
+            talk = self._reader.of(row.values)
+            return _Found(talk, [self._shot(ref) for ref in talk.images])
+        except Unusable as why:
+            return why
+
+    def _shot(self, ref: Reference) -> Shot:
+        taken = self._files.take(ref, measure=True, write=self._write)
+        self.wrote |= ref.holds_image and bool(taken.path)
+        if taken.size is None:
+            raise Unusable(NOT_AN_IMAGE, ref.value)
+        if taken.size.area > self._most:
+            raise Unusable(TOO_LARGE, f"{taken.size} pixels")
+        self._checks.check(taken.path, None if taken.path else _held(ref))
+        return Shot(taken.path, taken.size) if ref.box is None else _part(taken.path, taken.size, ref.box)
 
 
 def _held(ref: Reference) -> bytes:
     return ref.value if ref.kind == "bytes" else decoded(ref.value) or b""
+
+
+def _part(path: str, size: Size, box: str) -> Shot:
+    """A crop that a set names by its box (Visual-CoT), in pixels of the file."""
+    found = in_pixels(written(box, size)[0], Form())
+    if found is None:
+        raise Unusable(BAD_BOX, box)
+    left, top, right, bottom = floor(found.x0), floor(found.y0), ceil(found.x1), ceil(found.y1)
+    return Shot(path, Size(right - left, bottom - top), (left, top, right, bottom))

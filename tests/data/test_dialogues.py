@@ -168,6 +168,10 @@ def test_what_cannot_be_trained_on_is_named() -> None:
         ("results of tools inside", {"question": "<image>Sign?", "response": code, "image": ["a.jpg", "b.jpg"]}),
         ("reply that is not to be trained on", {"messages": [ask, SAY | {"loss": False}]}),
         ("tools in a column", {"messages": [ask, SAY], "tools": '[{"name": "zoom"}]'}),
+        (
+            "placeholder",
+            {"messages": [{"role": "user", "content": "At <bbox>?"}, SAY], "objects": {"bbox": [[1, 2, 3, 4]]}},
+        ),
         ("half a surrogate", {"messages": [ask, {"role": "assistant", "content": "\ud800"}]}),
         ("not an object", ["x"]),  # type: ignore[list-item]
     ]

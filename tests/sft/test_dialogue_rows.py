@@ -112,6 +112,7 @@ def test_damaged_images_are_left_out_before_training(tmp_path: Path) -> None:
         (5, "not an image"),
     ]
     assert {rows.row(index)["images"][0].size for index in range(2)} == {(112, 84)}
+    assert tally.notes == [f"images that rows hold are written to {tmp_path / 'kept'}"]
 
 
 def test_boxes_follow_an_image_that_does_not_fit_the_grid(tmp_path: Path, processor: Any) -> None:

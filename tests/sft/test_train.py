@@ -29,6 +29,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.evaluation.metrics import figures as figures_of
 from cof_agent.geometry import CoordinateSystem, PixelLimits, Size
+from cof_agent.protocol.published import boxes_in
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.training.command import explained
@@ -97,6 +98,27 @@ def test_trajectories_and_each_export_of_them_are_the_same_rows(
         assert pixels(first) == [(image.size, image.tobytes()) for image in shown]
         assert ours.outline(index) == table.outline(index)
         assert [image.size for image in first["images"]] == [(s.width, s.height) for s in ours.outline(index).sizes]
+
+
+def test_boxes_of_an_export_are_what_the_export_says(examples: list[Trajectory], tmp_path: Path) -> None:
+    theirs = [reframe(example, QWEN3, ZoomEnvironment()) for example in examples]
+    to_parquet(theirs, tmp_path / "thousand.parquet")
+    to_sharegpt(theirs, tmp_path / "thousand")
+    wanted = [row["messages"] for row in map(TrajectoryRows(theirs, QWEN3).row, range(len(theirs)))]
+    for name in ("thousand.parquet", "thousand"):
+        rows = read_rows(Source(str(tmp_path / name)), QWEN3, keep_images=tmp_path / "kept")
+        assert [rows.row(index)["messages"] for index in range(len(rows))] == wanted
+    to_parquet(examples, tmp_path / "absolute.parquet")
+    rows = read_rows(Source(str(tmp_path / "absolute.parquet")), QWEN3, keep_images=tmp_path / "kept")
+    for index, example in enumerate(examples):
+        replies = [one["content"][0]["text"] for one in rows.row(index)["messages"] if one["role"] == "assistant"]
+        for reply, turn in zip(replies, example.turns, strict=True):
+            for box, action in zip(boxes_in(reply), turn.actions, strict=False):
+                assert isinstance(action, Zoom)
+                size = example.views[box.image].shown_size  # which the export holds, and all numbers are shares of
+                sides = (size.width, size.height) * 2
+                shares = [number * 1000 / side for number, side in zip(action.box, sides, strict=True)]
+                assert box.numbers == pytest.approx(shares, abs=0.51)
 
 
 def test_data_with_columns_and_images_of_its_own(folder: Path, examples: list[Trajectory], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def _hrbench(size: str) -> Benchmark:
     columns = {"choices": LETTERS, "category": ("category",)}
     names = (
         f"hr_bench_{size}.parquet",
-        f"hrbench_{size}-*.parquet",
+        f"hrbench_{size}*.parquet",
         f"hr_bench_{size}.tsv",
         f"HRBench{size.upper()}.tsv",
     )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -191,12 +194,26 @@ def _mapped(draw: _Drawing, indices: range, processes: int) -> Iterator[Iterable
         yield map(draw, indices)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with ProcessPoolExecutor(processes, spawn, _begin_to_draw) as pool:
         try:
             yield pool.map(draw, indices)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _begin_to_draw() -> None:
+    """In a new process: interrupts are left to the parent. One that is killed says nothing, and would be waited for without
+    end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    wait([parent])
+    os._exit(1)
 
 
 def _with_long_side(size: Size, long_side: float) -> Size:

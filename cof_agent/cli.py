@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from cof_agent import __version__
-from cof_agent.backends.secrets import HidingFormatter, hidden_addresses
+from cof_agent.backends.secrets import hidden_addresses, log_handler
 from cof_agent.commands.parser import Parser
 from cof_agent.errors import InputError, said, unknown
 from cof_agent.output.escape import for_terminal
@@ -124,19 +124,16 @@ def _complete() -> None:
 
 @contextmanager
 def _spoken(verbose: bool) -> Iterator[None]:
-    """With our own debug messages on stderr, if `verbose`."""
-    if not verbose:
-        yield
-        return
-    log, handler = logging.getLogger("cof_agent"), logging.StreamHandler()
-    before = log.level
-    handler.setFormatter(HidingFormatter("%(name)s: %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
+    """With warnings on stderr; and our own debug messages, if `verbose`. The root logger has the handler, so that a training can
+    write its lines above the progress bars."""
+    log, root = logging.getLogger("cof_agent"), logging.getLogger()
+    before, handler = log.level, log_handler("%(name)s: %(message)s" if verbose else "%(message)s")
+    root.addHandler(handler)
+    log.setLevel(logging.DEBUG if verbose else before)
     try:
         yield
     finally:
-        log.removeHandler(handler)
+        root.removeHandler(handler)
         log.setLevel(before)
 
 

@@ -8,6 +8,8 @@ import os
 import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from cof_agent.output.escape import for_terminal
+
 HIDDEN = "***"
 SHORTEST = 6  # characters: a shorter one (`none`, `EMPTY`) is a placeholder, and may well be a word of an answer
 KEYS = ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "HF_TOKEN")
@@ -63,8 +65,15 @@ def _known() -> set[str]:
 
 
 class HidingFormatter(logging.Formatter):
-    """A log line, with the traceback that belongs to it, without secrets."""
+    """A log line, with the traceback that belongs to it, without secrets and without control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
-        return hidden_addresses(super().format(record))
+        return for_terminal(hidden_addresses(super().format(record)), lines=True)
+
+
+def log_handler(form: str = "%(message)s") -> logging.Handler:
+    """Writes log lines to stderr, as `HidingFormatter` makes them."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(HidingFormatter(form))
+    return handler

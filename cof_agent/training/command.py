@@ -3,6 +3,7 @@ interrupted."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cof_agent.backends.secrets import log_handler
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 
@@ -19,6 +21,8 @@ def explained(name: str, main: Callable[[], None]) -> None:
     """Runs `main`. Warnings are written above the progress bars. What is wrong with its input is said once on each machine,
     below the bars; exit code 2."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own deprecated names
+    if not logging.getLogger().handlers:  # `cof` has one
+        logging.getLogger().addHandler(log_handler())
     try:
         with logging_redirect_tqdm():
             main()

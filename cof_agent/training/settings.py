@@ -149,16 +149,8 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     if run.quiet:
         training.disable_tqdm = True
     if run.verbose:
-        _speak()
+        logging.getLogger("cof_agent").setLevel(logging.DEBUG)  # in each process of a training
     return run, training, model
-
-
-def _speak() -> None:
-    """Shows our own debug messages, in each process of a training."""
-    log = logging.getLogger("cof_agent")
-    log.setLevel(logging.DEBUG)
-    if not log.handlers:  # `cof` has one
-        log.addHandler(logging.StreamHandler())
 
 
 def _check(run: RunConfig, training: TrainingArguments) -> None:

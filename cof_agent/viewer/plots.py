@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof_agent.evaluation.runs import Run
+from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 
 if TYPE_CHECKING:
@@ -142,5 +143,5 @@ def _colour(place: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not read as a formula."""
-    return text.replace("$", r"\$")
+    """Text that matplotlib does not read as a formula, and can draw."""
+    return for_terminal(text).replace("$", r"\$")

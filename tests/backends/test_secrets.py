@@ -62,6 +62,6 @@ def test_log_lines_and_their_tracebacks() -> None:
     try:
         raise ValueError("bad key sk-0123456789")
     except ValueError as error:
-        record = logging.LogRecord("x", 10, "f", 1, "said %s", ("sk-0123456789",), (type(error), error, None))
+        record = logging.LogRecord("x", 10, "f", 1, "said %s", ("sk-0123456789\x1b[31m",), (type(error), error, None))
     line = secrets.HidingFormatter("%(message)s").format(record)
-    assert line.startswith("said ***") and "bad key ***" in line and "0123456789" not in line
+    assert line.startswith("said ***\\u001b[31m\n") and "bad key ***" in line and "0123456789" not in line

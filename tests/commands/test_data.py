@@ -63,6 +63,17 @@ def test_our_own_layout_is_written_and_read_back(tmp_path: Path, capsys: pytest.
     assert cof(["data", str(spec), "-o", str(out)]) == 0
 
 
+def test_warnings_do_not_reach_the_terminal_raw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.pictures(tmp_path, "{}.png")
+    rows = [{"image": f"{name}.png", "question": "What?", "answers": ["it"]} for name in ("0", "lost")]
+    folder = tmp_path / "set\x1b[31m"
+    folder.mkdir()
+    layouts.as_lines(folder / "samples.jsonl", [{**row, "image": f"../{row['image']}"} for row in rows])
+    assert cof(["eval", "--data", str(folder), "-o", str(tmp_path / "out"), "--max-tokens", "2"]) == 0
+    said = capsys.readouterr().err
+    assert "set\\u001b[31m: 1 of 2 rows are left out" in said and "\x1b" not in said
+
+
 def test_the_options_say_how_a_set_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "set").mkdir()
     made = layouts.rows(

@@ -54,7 +54,7 @@ class Transcript:
 
     prompt: ids up to the first turn. completion: ids from there on; mask: 1 where the model wrote, 0 where it was shown
     something. logprobs: of `completion`, None where the engine does not tell, 0 where the model was shown something.
-    images: the overview and the crops. budget: most ids of `completion`; a crop for which there is no room ends the
+    images: the overviews and the crops. budget: most ids of `completion`; a crop for which there is no room ends the
     conversation, as does a turn that is cut off by it (`exhausted`).
     """
 

@@ -14,10 +14,10 @@ SIZES = ((800, 600), (560, 1120))
 
 
 def pair(folder: Path) -> Sample:
-    """A question about two pictures of noise, written into a folder as `0.png` and `1.png`."""
+    """A question about two pictures of coloured clouds, written into a folder as `0.png` and `1.png`."""
     paths = []
     for number, (width, height) in enumerate(SIZES):
-        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8)
         paths.append(str(folder / f"{number}.png"))
-        Image.fromarray(pixels).save(paths[-1], compress_level=1)
+        Image.fromarray(pixels).resize((width, height)).save(paths[-1], compress_level=1)
     return Sample("pair", paths[0], "Which is older?", ("the first",), more_images=(paths[1],))

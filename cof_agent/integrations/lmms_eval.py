@@ -28,11 +28,13 @@ from cof_agent.agent import Agent
 from cof_agent.commands import common
 from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.image_files import kept_image
+from cof_agent.data.questions import named_marks
 from cof_agent.data.shards import Shard
 from cof_agent.errors import InputError
 from cof_agent.image import png_of
 from cof_agent.output.escape import for_terminal
 from cof_agent.policy import GREEDY, Sampling
+from cof_agent.strategies.registry import check_images
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 
 BATCH = 16
@@ -117,13 +119,14 @@ def _number(generation: Mapping[str, Any], name: str, default: float) -> float:
         raise InputError(f"the generation setting {name} must be a number, not {value!r}.") from None
 
 
-def asked(messages: Sequence[Mapping[str, Any]], where: str) -> tuple[str, Any]:
-    """The question that the messages of a request come to, and its image: pixels, or the path of a file.
+def asked(messages: Sequence[Mapping[str, Any]], where: str) -> tuple[str, list[Any]]:
+    """The question that the messages of a request come to, and its images: pixels, or paths of files.
 
-    A task's own system message goes before the question; the agent's system message tells of its tool and stays.
+    A task's own system message goes before the question; the agent's system message tells of its tool and stays. Of several
+    images, those between texts are named there.
 
     Raises:
-        InputError: if that is not one question about one image, naming `where`.
+        InputError: if that is not one question about images, naming `where`.
     """
     if any(message["role"] == "assistant" for message in messages):
         raise InputError(f"{where} holds earlier answers, but the agent is asked one question.")
@@ -131,14 +134,17 @@ def asked(messages: Sequence[Mapping[str, Any]], where: str) -> tuple[str, Any]:
     if other := [part["type"] for part in parts if part["type"] not in ("text", "image")]:
         raise InputError(f"{where} holds {other[0]}, but the agent looks at images only.")
     images = [part["url"] for part in parts if part["type"] == "image"]
-    if len(images) != 1:
-        raise InputError(
-            f"{where} holds {f'{len(images)} images' if images else 'no image'}, but the agent looks at one."
-        )
-    text = "\n".join(part["text"].strip() for part in parts if part["type"] == "text").strip()
-    if not text:
+    if not images:
+        raise InputError(f"{where} holds no image, but the agent looks at one.")
+    if not any(part["type"] == "text" and part["text"].strip() for part in parts):
         raise InputError(f"{where} holds no question.")
-    return text, images[0]
+    if len(images) == 1:
+        return "\n".join(part["text"].strip() for part in parts if part["type"] == "text").strip(), images
+    marked = (part["text"].strip() if part["type"] == "text" else _MARK for part in parts)
+    return named_marks("\n".join(marked)), images
+
+
+_MARK = "<image>"
 
 
 def _parts(content: str | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -242,7 +248,9 @@ class Requests:
                 samples: list[Sample] = []
                 for id, request in requests[start : start + size]:
                     try:
-                        samples.append(_sample(id, request, documents, Path(folder)))
+                        sample = _sample(id, request, documents, Path(folder))
+                        check_images(self.options.agent.strategy, [sample])
+                        samples.append(sample)
                     except InputError as error:
                         refused.append(str(error))
                 if samples and not trajectories:
@@ -270,8 +278,9 @@ def _images(file: Path | None) -> AbstractContextManager[Path | str]:
 
 def _sample(id: str, request: Request, documents: Mapping[str, Any], folder: Path) -> Sample:
     _, to_messages, _, number, task, split = request.args
-    question, image = asked(to_messages(documents[task][split][number]), id)
-    return Sample(id, image_path(image, id, folder), question, metadata={"task": task})
+    question, images = asked(to_messages(documents[task][split][number]), id)
+    first, *others = [image_path(image, id, folder) for image in images]
+    return Sample(id, first, question, metadata={"task": task}, more_images=tuple(others))
 
 
 def _tell(task: str, trajectories: Sequence[Trajectory], refused: Sequence[str], *, alone: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cof_agent.data.benchmarks import load as load_benchmark
 from cof_agent.data.samples import read, read_samples
 from cof_agent.data.unusable import SEVERAL_IMAGES
 from cof_agent.errors import InputError
@@ -134,3 +135,17 @@ def test_a_trajectory_of_ours_asks_again(here: Path) -> None:
     sample = pair(here)
     found = one(here, {"sample": json.loads(to_json(sample)), "turns": []})
     assert found.images == sample.images and found.question == sample.question
+
+
+def test_the_benchmark_blink_asks_about_all_of_them(here: Path) -> None:
+    row = {
+        "idx": "val_1",
+        "sub_task": "Jigsaw",
+        "question": "Which fits?",
+        "choices": ["the second image", "the third image"],
+    }
+    held = {f"image_{number + 1}": layouts.held(number) for number in range(3)} | {"image_4": None}
+    (here / "Jigsaw").mkdir()
+    layouts.as_parquet(here / "Jigsaw" / "val-00000-of-00001.parquet", [row | held | {"answer": "(A)"}])
+    (found,) = load_benchmark("blink", here, limit=1)
+    assert len(set(found.images)) == 3 and found.answers == ("the second image",)

@@ -63,18 +63,20 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Requests]:
     return make
 
 
-def test_the_messages_of_a_request_become_one_question_about_one_image() -> None:
+def test_the_messages_of_a_request_become_one_question() -> None:
     messages = [turn("Answer briefly.", role="system"), turn(image(), "What is it? ", "A. red\nB. blue")]
-    assert lmms.asked(messages, "t/1") == ("Answer briefly.\nWhat is it?\nA. red\nB. blue", RED)
+    assert lmms.asked(messages, "t/1") == ("Answer briefly.\nWhat is it?\nA. red\nB. blue", [RED])
     plain = [{"role": "system", "content": "Be brief."}, turn("What?", image("picture.png"))]
-    assert lmms.asked(plain, "t/1") == ("Be brief.\nWhat?", "picture.png")
+    assert lmms.asked(plain, "t/1") == ("Be brief.\nWhat?", ["picture.png"])
+    two = [turn("Is this", image(), "older than", image("picture.png"), "?")]
+    assert lmms.asked(two, "t/1") == ("Is this\npicture 1\nolder than\npicture 2\n?", [RED, "picture.png"])
+    assert lmms.asked([turn(image(), image(), "Which?")], "t/1") == ("Which?", [RED, RED])
 
 
 @pytest.mark.parametrize(
     ("messages", "sentence"),
     [
         ([turn("What?")], "t/1 holds no image, but the agent looks at one."),
-        ([turn(image(), image(), "What?")], "t/1 holds 2 images, but the agent looks at one."),
         (
             [turn(image(), {"type": "video", "url": "a.mp4"}, "What?")],
             "t/1 holds video, but the agent looks at images only.",
@@ -86,7 +88,7 @@ def test_the_messages_of_a_request_become_one_question_about_one_image() -> None
         ),
     ],
 )
-def test_what_is_no_question_about_one_image_is_said(messages: list[dict[str, Any]], sentence: str) -> None:
+def test_what_is_no_question_about_images_is_said(messages: list[dict[str, Any]], sentence: str) -> None:
     with pytest.raises(InputError) as error:
         lmms.asked(messages, "t/1")
     assert str(error.value) == sentence
@@ -228,10 +230,16 @@ def test_requests_that_cannot_be_asked_get_an_empty_answer_and_a_warning(
         request(2, turn(image(), "One?")),
         request(3, turn("None?")),
     ]
-    assert agent().answer(requests, DOCUMENTS) == ["", "One?", ""]
+    assert agent().answer(requests, DOCUMENTS) == ["Both?", "One?", ""]
     assert caplog.messages == [
-        "2 of 3 requests of t are not asked; the first: t/1 holds 2 images, but the agent looks at one."
+        "1 of 3 requests of t are not asked; the first: t/3 holds no image, but the agent looks at one."
     ]
+    caplog.clear()
+    assert agent(strategy="grid").answer(requests, DOCUMENTS)[0] == ""
+    assert (
+        "2 of 3 requests of t are not asked; the first: t/1 has 2 images, but the strategy grid looks at one"
+        in caplog.text
+    )
 
 
 def test_a_task_of_which_nothing_can_be_asked_is_an_error(agent: Callable[..., Requests]) -> None:

@@ -25,6 +25,7 @@ from cof_agent.trajectory import Sample, to_json
 from rl import plan, serve
 from rl.settings import Settings, parse
 from rl.train import build_trainer, main
+from tests.pairs import pair
 
 ROOT = Path(__file__).parents[2]
 RUNS = sorted((ROOT / "rl" / "configs").glob("*.yaml"))
@@ -117,18 +118,19 @@ def test_steps_are_counted_as_the_trainer_counts_them(
     assert total == expected.total
 
 
-def test_the_longest_prompt_is_what_the_agent_is_asked(data: Path) -> None:
-    policy, samples = load(NANO), read_samples(data)
+def test_the_longest_prompt_is_what_the_agent_is_asked(data: Path, tmp_path: Path) -> None:
+    policy, samples = load(NANO), [*read_samples(data), pair(tmp_path)]
     settings = ZoomSettings(policy.coordinates, policy.limits)
     environment, asked = ZoomEnvironment(settings), []
     for sample in samples:
-        overview = environment.reset(sample)
-        messages = protocol.opening(sample, overview, system=settings.system)
-        asked.append(len(policy.read(policy.render(messages), [environment.image(sample, overview)])[0]))
+        overviews = environment.overviews(sample)
+        messages = protocol.opening(sample, *overviews, system=settings.system)
+        images = [environment.image(sample, view) for view in overviews]
+        asked.append(len(policy.read(policy.render(messages), images)[0]))
     assert len(set(asked)) > 1
     found = plan.longest_prompt(episodes(samples), policy._processor, settings)
-    assert found == plan.Prompt(max(asked), overview.shown_size.area // 28**2)
-    wordy = plan.longest_prompt(episodes(samples), policy._processor, settings, "Look closely. " * 40)
+    assert found == plan.Prompt(max(asked), sum(view.shown_size.area for view in overviews) // 28**2)
+    wordy = plan.longest_prompt(episodes(samples), policy._processor, settings, "Look closely. " * 400)
     assert wordy.tokens > found.tokens
 
 

@@ -72,6 +72,13 @@ def _flagged(raw: Any, choices: Choices) -> tuple[str, ...]:
     return tuple(key for key, one in zip(choices, raw, strict=True) if one) if flags else ()
 
 
+def is_four_numbers(answer: Any) -> bool:
+    """Whether an answer is a list of four numbers, or a text with nothing else: a box, where all answers of a set are such."""
+    if isinstance(answer, str):
+        answer = unpacked(answer.strip()) if answer.lstrip()[:1] == "[" else None
+    return isinstance(answer, list) and len(answer) == 4 and box_in(answer, False) is not None
+
+
 def agreed(truths: Iterable[Truth]) -> tuple[Reading, ...]:
     """How the answers of a set name choices: the readings in the order of how many rows they make sense in."""
     counts = Counter(reading for truth in truths for reading in truth.picks)
@@ -253,6 +260,8 @@ def box_in(raw: Any, asked: bool) -> tuple[float, ...] | None:
     if isinstance(raw, Mapping):
         return next((box_in(raw[name], asked) for name in _BOX_NAMES if name in raw), None)
     if isinstance(raw, list | tuple):
+        if asked and len(raw) > 1 and all(isinstance(one, list | tuple | dict) and box_in(one, True) for one in raw):
+            raise Unusable(BAD_ANSWER, "several boxes")
         four = len(raw) == 4 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in raw)
         if four and any(abs(one) > _LARGEST for one in raw):
             raise Unusable(BAD_ANSWER, "a number that is no place in an image")

@@ -74,7 +74,7 @@ def drafts(values: Any, columns: Columns) -> list[Draft]:
 
 def _lifted(values: Values) -> Values:
     """The row, with what stands in its one object that holds a conversation or, in an object of its own, a question."""
-    if any(is_named(name, "question") or isinstance(value, list) for name, value in values.items()):
+    if any(is_named(name, "question") or is_conversation(value) for name, value in values.items()):
         return values
     objects = [name for name, value in values.items() if isinstance(value, dict) and _holds_question(value)]
     if len(objects) != 1:

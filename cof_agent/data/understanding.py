@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cof_agent.data.answers import READINGS, Reading, Truth, agreed, right_keys, understood
+from cof_agent.data.answers import (
+    READINGS,
+    Reading,
+    Truth,
+    agreed,
+    is_four_numbers,
+    right_keys,
+    understood,
+)
 from cof_agent.data.boxes import Form, Written, in_pixels, may_be_sizes, recognised, written
 from cof_agent.data.choices import Choices, are_numbered, choices_of
 from cof_agent.data.forms import LOCATE
@@ -67,7 +75,8 @@ def understand(
     items = _as_expressions(items)
     instruction = common_instruction([item.draft.question for item in items])
     numbered = are_numbered([item.draft.question for item in items if not is_missing(item.draft.answer)])
-    parts = [_attempt(tally, item, lambda item=item: _understood(item, instruction, numbered)) for item in items]  # type: ignore[misc]
+    boxes = bool(items) and all(is_four_numbers(item.draft.answer) for item in items)
+    parts = [_attempt(tally, item, lambda item=item: _understood(item, instruction, numbered, boxes)) for item in items]  # type: ignore[misc]
     found = [part for part in parts if part is not None]
     made = _Set(found, where, box_form, with_boxes, tally)
     samples = [_attempt(tally, one.item, lambda one=one: made.sample(one)) for one in found if one.item.wanted]  # type: ignore[misc]
@@ -102,12 +111,13 @@ def _expressions(item: Item) -> list[Item]:
     ]
 
 
-def _understood(item: Item, instruction: str, numbered: bool) -> Understood:
+def _understood(item: Item, instruction: str, numbered: bool, boxes: bool) -> Understood:
+    """numbered: whether choices are numbered lists in the questions. boxes: whether all answers of the set may be boxes."""
     question = _question(item, instruction, numbered)
     if not question.text:
         raise Unusable(NO_QUESTION, "nothing but marks of images")
     choices, question = _choices(item, question)
-    asks_for_box = _asks_for_box(question.text)
+    asks_for_box = boxes or _asks_for_box(question.text)
     answer = item.draft.answer
     if is_missing(answer) and asks_for_box and len(item.boxes) == len(item.images) == 1:
         return Understood(item, question, {}, Truth(), item.boxes[0])
@@ -169,6 +179,9 @@ class _Set:
         self.readings = agreed(one.truth for one in found)
         self.has_answers = any(one.truth.forms or one.answer_box for one in found)
         self.asked = bool(found)
+        texts = {text for one in found for text in one.truth.texts}
+        letters = len(texts) > 1 and all(len(text) == 1 and "A" <= text <= "H" for text in texts)
+        self.letters_alone = letters and not any(one.choices for one in found)
         self.counted: set[Reading] = set()
         self.dropped = self.in_one_of_several = 0
         coco = self.asked and all(one.item.draft.coco for one in found)
@@ -177,7 +190,8 @@ class _Set:
         answers = [one.answer_box for one in found if one.answer_box is not None]
         self.form = form or (recognised(beside, where, coco=coco) if beside else None)
         self.answer_form = form or (recognised(answers, where, coco=coco) if answers else None)
-        self.unsure = form is None and may_be_sizes(beside, self.form or Form())
+        read = ((self.form, beside, "boxes"), (self.answer_form, answers, "boxes that are answers"))
+        self.unsure = [(what, one) for one, boxes, what in read if one and not form and may_be_sizes(boxes, one)]
 
     def sample(self, one: Understood) -> Sample:
         """Raises: Unusable: if it has no answer, where others have one, or its parts do not fit each other."""
@@ -250,10 +264,14 @@ class _Set:
                 self.tally.notes.append(f"{what} are read as {form}")
         if self.asked and not self.has_answers:
             self.tally.notes.append("no answer is known; --column answer=NAME names its column, if there is one")
-        if self.unsure:
+        if self.letters_alone:
             self.tally.notes.append(
-                f"boxes are read as {self.form}; they are few, and --boxes {(self.form or Form()).unit}-xywh would fit, too"
+                "all answers are letters, and no choices are known; --column choices=NAME names them"
             )
+        self.tally.notes.extend(
+            f"{what} are read as {form}; they are few, and --boxes {form.unit}-xywh would fit, too"
+            for what, form in self.unsure
+        )
         if self.dropped:
             self.tally.notes.append(f"{self.dropped} boxes lie outside their images and are passed over")
         if self.in_one_of_several:

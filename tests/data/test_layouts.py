@@ -145,6 +145,25 @@ def test_a_few_boxes_that_fit_two_forms_are_told(tmp_path: Path) -> None:
     assert any("pixels-xywh would fit" in note for note in read(layouts.as_json(tmp_path / "r.json", rows)).tally.notes)
 
 
+def test_answers_of_four_numbers_are_boxes_where_all_are(tmp_path: Path) -> None:
+    names = layouts.pictures(tmp_path)
+    for answers, rule in ((["[120, 90, 180, 140]"] * 3, "iou"), (["[1, 2, 3, 4]", "7", "[2, 3]"], None)):
+        made = layouts.rows(lambda n: {"image": names[n], "question": "Which?", "answer": answers[n]})  # noqa: B023
+        samples = read(layouts.as_json(tmp_path / "r.json", made)).samples
+        assert [sample.metadata.get("scoring") for sample in samples] == [rule] * 3
+    two = layouts.rows(
+        lambda n: {"image": names[n], "question": "Give the bounding box.", "answer": [[1, 2, 9, 8], [3, 4, 9, 9]]}
+    )
+    with pytest.raises(InputError, match="3 answer cannot be read.*several boxes"):
+        read(layouts.as_json(tmp_path / "r.json", two))
+
+
+def test_letters_without_choices_are_noted(tmp_path: Path) -> None:
+    names = layouts.pictures(tmp_path)
+    made = layouts.rows(lambda n: {"image": names[n], "question": layouts.QUESTIONS[n], "answer": "BAC"[n]})
+    assert any("no choices are known" in note for note in read(layouts.as_json(tmp_path / "r.json", made)).tally.notes)
+
+
 def test_a_set_without_answers_says_so(tmp_path: Path) -> None:
     names = layouts.pictures(tmp_path)
     rows = layouts.rows(lambda n: {"image": names[n], "question": layouts.QUESTIONS[n], "said": layouts.ANSWERS[n]})

@@ -197,6 +197,7 @@ class Agent:
             shuffle_seed=episode.shuffle_seed,
             warning=warning_of(self.policy.name, episode.sample),
             retries=self._retries,
+            dialect=self.config.spoken,
         )
 
 
@@ -213,9 +214,10 @@ def check(config: AgentConfig) -> None:
     """What can be known of a configuration without a model.
 
     Raises:
-        InputError: if the strategy or a tool cannot be had.
+        InputError: if the strategy, the dialect or a tool cannot be had, or the strategy does not speak the dialect.
     """
     registry.by_name(config.strategy)
+    registry.check_dialect(config.strategy, config.spoken.name)
     for tool in config.tools:
         load_tool(tool)
 
@@ -226,12 +228,13 @@ def load_policy(config: AgentConfig) -> Policy:
     Raises:
         InputError: if it cannot be loaded or reached as described.
     """
+    overview, zoom = config.areas
     return load(
         config.model,
         base_url=config.base_url,
         coordinates=config.coordinates,
-        overview_pixels=config.overview_pixels,
-        zoom_pixels=config.zoom_pixels,
+        overview_pixels=overview,
+        zoom_pixels=zoom,
         timeout=config.timeout,
         device=config.device,
         dtype=config.dtype,

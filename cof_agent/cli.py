@@ -39,6 +39,7 @@ COMMANDS = {
     "sft": "fine-tune a model on zoom trajectories",
     "spots": "find the regions that known answers rest on",
     "view": "turn trajectories into a page to look at",
+    "dialect": "list dialects, or fetch the words of one",
 }
 
 

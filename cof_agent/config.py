@@ -5,15 +5,17 @@ The command line, Python, LangGraph Studio, lmms-eval, the evaluations inside SF
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cof_agent.environment import CropMode, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem, PixelLimits
+from cof_agent.geometry import OF_MODELS, CoordinateSystem, PixelLimits
 from cof_agent.nano import NANO
-from cof_agent.policy import GREEDY, RETRY_SECONDS, Sampling
+from cof_agent.policy import RETRY_SECONDS, Sampling
+from cof_agent.protocol.dialects import OURS, Dialect, beside, dialect, names
 
 if TYPE_CHECKING:
     from cof_agent.policy import Policy
@@ -52,11 +54,16 @@ class AgentConfig:
     zoom_pixels: int | None = _field(
         None, "largest area of a crop, in shown pixels (default: a quarter of the overview's)"
     )
-    max_zooms: int = _field(ZoomSettings.max_zooms, "number of zooms that the agent may make")
-    enlarge: float = _field(ZoomSettings.enlarge, "factor by which each box is enlarged before it is cut")
-    min_side: int = _field(ZoomSettings.min_side, "shortest side of a crop, in source pixels")
-    zoom_scale: float = _field(
-        ZoomSettings.zoom_scale, "shown pixels of a crop for each source pixel, as far as --zoom-pixels allows"
+    max_zooms: int | None = _field(None, "number of zooms that the agent may make (default: 6, or as the dialect says)")
+    enlarge: float | None = _field(
+        None, "factor by which each box is enlarged before it is cut (default: 1.5, or as the dialect says)"
+    )
+    min_side: int | None = _field(
+        None, "shortest side of a crop, in source pixels (default: 28, or as the dialect says)"
+    )
+    zoom_scale: float | None = _field(
+        None,
+        "shown pixels of a crop for each source pixel, as far as --zoom-pixels allows (default: 2, or as the dialect says)",
     )
     max_source_pixels: int = _field(ZoomSettings.max_source_pixels, "largest image that is opened, in source pixels")
     crop: CropMode = field(
@@ -67,6 +74,11 @@ class AgentConfig:
     )
     tools: tuple[str, ...] = _field((), "tool of your own beside the zoom, as MODULE:FUNCTION; repeat for more")
     # how it answers
+    dialect: str | None = _field(
+        None,
+        f"words and rules that the model was trained with: {', '.join(names())}, or a file (`cof dialect --help`; default: "
+        "those recorded beside a local checkpoint, else ours)",
+    )
     strategy: str = _field(
         "focus",
         "how the zooms are spent: focus (the agent), direct (overview only), always-zoom, grid (fixed tiles), tree (where the "
@@ -74,7 +86,7 @@ class AgentConfig:
         "scorer chooses), or MODULE:FUNCTION for your own",
     )
     system_prompt: str | None = _field(None, "file with the text that replaces our system prompt")
-    max_tokens: int = _field(GREEDY.max_tokens, "largest number of tokens of one turn")
+    max_tokens: int | None = _field(None, "largest number of tokens of one turn (default: 512, or as the dialect says)")
     temperature: float | None = _field(
         None, "temperature at which answers are drawn (default: 0, always the likeliest token; 1 with --seed)"
     )
@@ -86,9 +98,9 @@ class AgentConfig:
     )
 
     def __post_init__(self) -> None:
-        systems = [system.value for system in CoordinateSystem]
+        systems = [system.value for system in OF_MODELS]
         rules = {
-            "max_tokens must be at least 1": self.max_tokens >= 1,
+            "max_tokens must be at least 1": self.max_tokens is None or self.max_tokens >= 1,
             "temperature must be 0 or more": self.temperature is None or self.temperature >= 0,
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "timeout must be above 0": self.timeout > 0,
@@ -100,7 +112,32 @@ class AgentConfig:
         for rule, holds in rules.items():
             if not holds:
                 raise InputError(f"{rule}.")
-        self._settings(CoordinateSystem.ABSOLUTE, PixelLimits())  # whose own rules hold for any model
+        self.settings_for(CoordinateSystem.ABSOLUTE, PixelLimits())  # whose own rules hold for any model
+
+    @cached_property
+    def spoken(self) -> Dialect:
+        """The dialect itself.
+
+        Raises:
+            InputError: if there is none of this name, or its words have still to be fetched.
+        """
+        return dialect(self.dialect or str(beside(self.model) or OURS))
+
+    @property
+    def zooms(self) -> int:
+        """The number of zooms that the agent may make."""
+        return self.spoken.end.zooms if self.max_zooms is None else self.max_zooms
+
+    @property
+    def turn_tokens(self) -> int:
+        """The largest number of tokens of one turn."""
+        return self.spoken.end.tokens if self.max_tokens is None else self.max_tokens
+
+    @property
+    def areas(self) -> tuple[int | None, int | None]:
+        """The largest area of the overview and of a crop in shown pixels, where something but the model says it."""
+        spoken = self.spoken
+        return self.overview_pixels or spoken.overview.max_pixels, self.zoom_pixels or spoken.crop.max_pixels
 
     def settings(self, policy: Policy) -> ZoomSettings:
         """What the policy is shown.
@@ -108,26 +145,46 @@ class AgentConfig:
         Raises:
             InputError: if a value makes no sense.
         """
-        return self._settings(policy.coordinates, policy.limits)
+        return self.settings_for(policy.coordinates, policy.limits)
 
-    def _settings(self, system: CoordinateSystem, limits: PixelLimits) -> ZoomSettings:
-        return ZoomSettings(
-            system=system,
+    def settings_for(self, system: CoordinateSystem, limits: PixelLimits) -> ZoomSettings:
+        """What a model with these coordinates and limits is shown.
+
+        Raises:
+            InputError: if a value makes no sense.
+        """
+        plain = ZoomSettings(
+            system=self.spoken.coordinates or system,
             limits=limits,
-            max_zooms=self.max_zooms,
-            enlarge=self.enlarge,
-            min_side=self.min_side,
-            zoom_scale=self.zoom_scale,
             max_source_pixels=self.max_source_pixels,
             crop=self.crop,
             tools=self.tools,
         )
+        given = {name: getattr(self, name) for name in ("max_zooms", "enlarge", "min_side", "zoom_scale")}
+        settings = in_dialect(plain, self.spoken)
+        return replace(settings, **{name: value for name, value in given.items() if value is not None})
 
     @property
     def sampling(self) -> Sampling:
         """How each assistant message is drawn."""
-        temperature = self.temperature if self.temperature is not None else float(self.seed is not None)
-        return Sampling(self.max_tokens, temperature, self.top_p, self.seed)
+        given = self.spoken.temperature if self.seed is None else 1.0
+        temperature = given if self.temperature is None else self.temperature
+        return Sampling(self.turn_tokens, temperature, self.top_p, self.seed, stop=self.spoken.call.stop)
+
+
+def in_dialect(settings: ZoomSettings, dialect: Dialect, *, zooms: int = 0) -> ZoomSettings:
+    """The settings by the rules of a dialect. zooms: that it has to allow at least, as for a conversation that was held."""
+    rule = dialect.crop
+    return replace(
+        settings,
+        limits=dialect.limits(settings.limits),
+        max_zooms=max(dialect.end.zooms, zooms),
+        enlarge=rule.enlarge,
+        min_side=rule.min_side,
+        zoom_scale=rule.zoom_scale,
+        rule=dialect.rule,
+        counts_from=dialect.call.counts_from,
+    )
 
 
 def read_prompt(path: str | None) -> str | None:

@@ -21,18 +21,22 @@ from PIL import Image
 from cof_agent.cache import Recent
 from cof_agent.errors import InputError
 from cof_agent.geometry import (
+    OUR_RULE,
     Box,
     BoxError,
     CoordinateSystem,
+    CropRule,
     PixelLimits,
     Size,
     View,
     clip_to_view,
-    crop_region,
+    cut,
     read_box,
+    shown_size,
+    sized,
     smart_resize,
 )
-from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, Source, open_source
+from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, RESAMPLING, Source, open_source
 from cof_agent.region_refs import check_inside
 from cof_agent.tools import Tool, ToolError, load_tool
 from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Trajectory, Use, Zoom
@@ -67,6 +71,8 @@ class ZoomSettings:
     min_side: int = 28  # of a crop, in source pixels
     zoom_scale: float = 2.0  # shown pixels of a crop per source pixel, within `limits.zoom_pixels`
     max_source_pixels: int = DEFAULT_MAX_SOURCE_PIXELS
+    rule: CropRule = OUR_RULE  # how a box is cut, beside the three above
+    counts_from: int = 0  # the number that the model gives to the first image
     crop: CropMode = "real"  # the ablations: "blank" shows grey, "shuffled" another place of the same image
     resolution: int | None = None  # long side of the overview in shown pixels, in place of `limits.max_pixels`
     tools: tuple[str, ...] = ()  # `module:function` of each tool beside the zoom (see `tools`)
@@ -88,6 +94,11 @@ class ZoomSettings:
             if not holds:
                 raise InputError(f"{rule}.")
 
+    @property
+    def cutting(self) -> CropRule:
+        """How a box is cut."""
+        return replace(self.rule, enlarge=self.enlarge, min_side=self.min_side, zoom_scale=self.zoom_scale)
+
     def _allows(self, max_pixels: int) -> bool:
         return max_pixels >= self.limits.grid**2 and 0 < self.limits.min_pixels <= max_pixels
 
@@ -101,7 +112,12 @@ class ZoomSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
-        return {**asdict(self), "system": self.system.value, "tools": list(self.tools)}
+        plain = {**asdict(self), "system": self.system.value, "tools": list(self.tools)}
+        ours = {name for name in ("rule", "counts_from") if getattr(self, name) == getattr(_OURS, name)}
+        return {name: value for name, value in plain.items() if name not in ours}
+
+
+_OURS = ZoomSettings()
 
 
 def settings_of(trajectory: Trajectory) -> ZoomSettings:
@@ -117,6 +133,7 @@ def settings_of(trajectory: Trajectory) -> ZoomSettings:
             "limits": PixelLimits(**recorded["limits"]),
             "system": CoordinateSystem(recorded["system"]),
             "tools": tuple(recorded.get("tools", ())),
+            "rule": CropRule(**recorded.get("rule", {})),
         }
         return ZoomSettings(**{**plain, **typed})
     except (KeyError, TypeError, ValueError):
@@ -249,28 +266,44 @@ class ZoomEnvironment:
         spent: bool,
     ) -> Observation:
         if isinstance(action, Malformed):
-            return Observation(error=action.reason)
+            return self._refused(action.reason, views)
         if spent:
             return Observation(error="No zooms are left: answer with what you have seen.")
         if not 0 <= action.image < len(views):
             last = len(views) - 1
-            known = "0 is the only image of this conversation" if last == 0 else f"the images are numbered 0 to {last}"
-            return Observation(error=f"There is no image {action.image}: {known}.")
+            first = self.settings.counts_from
+            known = f"the images are numbered {first} to {last + first}"
+            known = f"{first} is the only image of this conversation" if last == 0 else known
+            return Observation(error=f"There is no image {action.image + first}: {known}.")
         named = views[action.image]
         if named.tool is not None:
+            number = action.image + self.settings.counts_from
             return Observation(
-                error=f"Image {action.image} was made by {named.tool}: name the image that it was made from instead."
+                error=f"Image {number} was made by {named.tool}: name the image that it was made from instead."
             )
-        return self._zoomed(action, named, seen) if isinstance(action, Zoom) else self._used(sample, action, named)
+        return (
+            self._zoomed(action, named, views, seen) if isinstance(action, Zoom) else self._used(sample, action, named)
+        )
 
-    def _zoomed(self, action: Zoom, named: View, seen: list[View]) -> Observation:
+    def _zoomed(self, action: Zoom, named: View, views: Sequence[View], seen: list[View]) -> Observation:
+        system = self.settings.system
         try:
-            box = clip_to_view(read_box(action.box, self.settings.system), named, self.settings.system)
+            rule = self.settings.rule
+            box = read_box(action.box, system, swap=rule.order == "swap")
+            box = clip_to_view(box, named, system) if rule.outside == "clip" else box
+            view = self.cut(named.to_source(box, system), named, views[named.source])
         except BoxError as error:
-            return Observation(error=str(error))
-        region = named.to_source(box, self.settings.system)
-        view = replace(self.crop_view(region, named.source_size), source=named.source)
-        return Observation(view=view, note=_no_detail(view, action.image, named, seen))
+            return self._refused(str(error), views)
+        return Observation(view=view, note=_no_detail(view, action.image + self.settings.counts_from, named, seen))
+
+    def _refused(self, reason: str, views: Sequence[View]) -> Observation:
+        """What a call that cannot be carried out brings: a sentence, or the whole image as if it had been asked for."""
+        rule, overview = self.settings.cutting, views[0]
+        if rule.bad_box == "sentence":
+            return Observation(error=reason)
+        whole = Box(0, 0, overview.shown_size.width, overview.shown_size.height)
+        shown = shown_size(whole, rule, self.settings.limits)
+        return Observation(view=replace(overview, shown_size=shown, cut=whole), note=reason)
 
     def _used(self, sample: Sample | None, action: Use, named: View) -> Observation:
         if sample is None:
@@ -302,18 +335,27 @@ class ZoomEnvironment:
     def overview(self, size: Size, number: int = 0) -> View:
         """How a source of `size` pixels is shown first, which is image `number` of its sample."""
         limits, most = self.settings.limits, self.settings.overview_pixels(size)
-        shown = smart_resize(size, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=most)
+        sizing = self.settings.rule.sizing
+        shown = sized(size.width, size.height, sizing, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=most)
         return View(size, Box(0, 0, size.width, size.height), shown, source=number)
 
     def crop_view(self, box: Box, source: Size) -> View:
-        """How `box` (source pixels) is shown when it is asked for: enlarged, at least `min_side`, on the grid."""
-        limits, settings = self.settings.limits, self.settings
-        region = crop_region(box, source, enlarge=settings.enlarge, min_side=settings.min_side)
-        wanted = Size(
-            max(1, round(region.width * settings.zoom_scale)), max(1, round(region.height * settings.zoom_scale))
-        )
-        shown = smart_resize(wanted, grid=limits.grid, min_pixels=limits.min_pixels, max_pixels=limits.zoom_pixels)
-        return View(source, region, shown)
+        """How `box` (source pixels) of the first image is shown when it is asked for, by the rule of `settings`.
+
+        Raises:
+            BoxError: if the rule refuses it.
+        """
+        overview = self.overview(source)
+        return self.cut(box, overview, overview)
+
+    def cut(self, box: Box, named: View, overview: View) -> View:
+        """How `box` (source pixels) is shown when it is asked for in the image `named`; overview: of the same source.
+
+        Raises:
+            BoxError: if the rule of `settings` refuses it.
+        """
+        view = cut(box, named, overview, self.settings.cutting, self.settings.limits)
+        return replace(view, source=named.source)
 
     def _source(self, path: str) -> Source:
         return self._sources.get(
@@ -327,11 +369,20 @@ class ZoomEnvironment:
         if view.tool is not None:
             return self._made(source, view)
         if self.settings.crop == "real" or view == self.overview(source.size, view.source):
-            return source.show(view)
+            return self._real(source, view)
         region = _elsewhere(view, sample) if self.settings.crop == "shuffled" else None
         if region is None:
             return Image.new("RGB", (view.shown_size.width, view.shown_size.height), _MID_GREY)
         return source.show(View(view.source_size, region, view.shown_size))
+
+    def _real(self, source: Source, view: View) -> Image.Image:
+        """The view itself, cut from the source or, where its dialect says so, from the overview."""
+        resample = self.settings.rule.resample
+        if view.cut is None:
+            return source.show(view, resample)
+        whole = source.show(self.overview(source.size, view.source), resample)
+        size = (view.shown_size.width, view.shown_size.height)
+        return whole.crop(view.cut.pixels()).resize(size, RESAMPLING[resample])
 
     def _made(self, source: Source, view: View) -> Image.Image:
         made = self._result(source, view)

@@ -81,6 +81,9 @@ _REDUCING_GAP = 2.0
 """Pillow's `resize` averages blocks first where at least this factor is left for bicubic; its `thumbnail` does the same.
 An overview of a 4K image takes a fifth of the time."""
 
+RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+"""Pillow's filters by the names that crop rules have for them."""
+
 _STRIP_PIXELS = 4_000_000  # conversions go strip by strip, so that no second full copy is held
 
 
@@ -108,11 +111,11 @@ class Source:
         """
         return _crop(self._decoded(), self._edges(region))
 
-    def show(self, view: View) -> Image.Image:
+    def show(self, view: View, resample: str = "bicubic") -> Image.Image:
         """The pixels of a view of this source: mode RGB at exactly `view.shown_size`.
 
-        The region is cropped first, then resized (bicubic; where it is made more than four times smaller, after
-        averaging whole blocks of pixels), so nothing from outside it bleeds in.
+        The region is cropped first, then resized, so nothing from outside it bleeds in. resample: a filter of `RESAMPLING`;
+        where a region is made more than four times smaller, bicubic averages whole blocks of pixels first.
 
         Raises:
             InputError: if the file cannot be decoded, or is not of the size that the view was made for.
@@ -129,7 +132,8 @@ class Source:
         # A crop of everything would be a second full copy.
         part = pixels if edges == (0, 0, *pixels.size) else _crop(pixels, edges)
         if part.size != shown:
-            return part.resize(shown, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
+            gap = _REDUCING_GAP if resample == "bicubic" else None
+            return part.resize(shown, RESAMPLING[resample], reducing_gap=gap)
         return part.copy() if part is pixels else part
 
     def _edges(self, region: Box) -> tuple[int, int, int, int]:

@@ -175,12 +175,13 @@ class Trajectory:
     """One sample's whole conversation. `overview` is None only when an image could not be opened; `more_overviews` are those
     of further images, and a file lists all of them as `overviews`.
 
-    strategy: how the zooms were spent (`strategies.registry`). resolution: long side in shown pixels at which the overview was
-    asked for, where it was. play: which of several plays of the sample this is, from 1. shuffle_seed: of the order of the
-    choices, where it was drawn. failure: what failed where it ended in an error, whose sentence is `error`. warning: why the
-    answer is unreliable, where that is known (`backends.scenes_only`). Of RL: the training `step`, `rewards` by name (None where
-    one could not be scored), the `advantage`, and the `group` of plays that it was computed over. Fields that do not apply are
-    None.
+    strategy: how the zooms were spent (`strategies.registry`). dialect: in which the conversation was held
+    (`protocol.dialects`); one that is not ours is among the settings in full. resolution: long side in shown pixels
+    at which the overview was asked for, where it was. play: which of several plays of the sample this is, from 1.
+    shuffle_seed: of the order of the choices, where it was drawn. failure: what failed where it ended in an error, whose
+    sentence is `error`. warning: why the answer is unreliable, where that is known (`backends.scenes_only`). Of RL: the
+    training `step`, `rewards` by name (None where one could not be scored), the `advantage`, and the `group` of plays that it
+    was computed over. Fields that do not apply are None.
     """
 
     sample: Sample
@@ -193,6 +194,7 @@ class Trajectory:
     error: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     strategy: str = "focus"
+    dialect: str = "ours"
     resolution: int | None = None
     play: int | None = None
     shuffle_seed: int | None = None

@@ -15,11 +15,12 @@ from rich.table import Table
 from cof_agent import protocol
 from cof_agent.backends import families
 from cof_agent.backends.local.policy import CAPACITY
-from cof_agent.backends.local.reader import limits_of, template_messages
+from cof_agent.backends.local.reader import limits_of, template_messages, templated
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.geometry import PixelLimits
+from cof_agent.protocol.dialects import Dialect
 from cof_agent.training import memory, plan
 from cof_agent.training.memory import ADAPTERS, LANGUAGE, Row
 from cof_agent.training.models import read_checkpoint
@@ -58,8 +59,7 @@ def show(settings: Settings, wanted: Sequence[Episode]) -> None:
     config, processor = read_checkpoint(settings)
     limits = limits_of(config, processor, *_pixels(settings))
     agent, system = settings.run.agent_config(), families.of(config).vision.coordinates
-    shown = ZoomSettings(system, limits, max_source_pixels=agent.max_source_pixels, tools=agent.tools)
-    prompt = longest_prompt(wanted, processor, shown, agent.system_prompt)
+    prompt = longest_prompt(wanted, processor, agent.settings_for(system, limits), agent.system_prompt, agent.spoken)
     conversation = conversation_of(settings, prompt, limits)
     model = plan.model_of(settings, config)
     if model.sharding.engine == "FSDP":
@@ -98,14 +98,18 @@ def on_these_gpus(training: Any) -> bool:
 
 
 def _pixels(settings: Settings) -> tuple[int | None, int | None]:
-    return settings.run.overview_pixels, settings.run.zoom_pixels
+    return settings.run.agent_config().areas
 
 
 def longest_prompt(
-    wanted: Sequence[Episode], processor: Any, shown: ZoomSettings, system_prompt: str | None = None
+    wanted: Sequence[Episode],
+    processor: Any,
+    shown: ZoomSettings,
+    system_prompt: str | None = None,
+    dialect: Dialect | None = None,
 ) -> Prompt:
     """The longest of the episodes' prompts, for an agent that is shown its images by these settings; decodes no image.
-    system_prompt: replaces our own.
+    system_prompt: replaces that of the dialect, which is ours by default.
 
     Raises:
         InputError: if an image cannot be opened.
@@ -114,10 +118,15 @@ def longest_prompt(
     for episode in wanted:
         overviews = environment.at(episode.resolution).overviews(episode.sample)
         opening = protocol.opening(
-            episode.sample, *overviews, system=shown.system, prompt=system_prompt, tools=environment.tool_schemas
+            episode.sample,
+            *overviews,
+            system=shown.system,
+            prompt=system_prompt,
+            tools=environment.tool_schemas,
+            dialect=dialect,
         )
         messages = template_messages(opening)
-        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = templated(processor, messages, add_generation_prompt=True)
         cells = sum(view.shown_size.area for view in overviews) // shown.limits.grid**2
         words = len(processor.tokenizer.encode(text, add_special_tokens=False)) - len(overviews)  # one stands for each
         found.append(Prompt(words + cells, cells))
@@ -127,7 +136,7 @@ def longest_prompt(
 def conversation_of(settings: Settings, prompt: Prompt, limits: PixelLimits) -> Conversation:
     """The longest conversation: all of the longest prompt and of `max_completion_length`, with as many crops as can be."""
     written = settings.training.max_completion_length
-    crops = min(settings.run.max_zooms * _crop_tokens(limits), written)
+    crops = min(settings.run.agent_config().zooms * _crop_tokens(limits), written)
     return Conversation(prompt.tokens + written, prompt.image_tokens + crops, written)
 
 
@@ -154,8 +163,9 @@ def _run_table(settings: Settings, samples: int, prompt: Prompt, longest: Conver
     made.add_row("longest prompt", f"{prompt.tokens:,} tokens, {prompt.image_tokens:,} of them the overview's")
     words = f"max_completion_length {longest.trained:,}"
     made.add_row("longest conversation", f"{longest.tokens:,} tokens: the longest prompt and {words}")
-    zooms = f"at most {run.max_zooms} zooms, each of up to {_crop_tokens(limits):,} tokens, and an answer"
-    made.add_row("turns", f"{zooms}; {run.max_tokens:,} tokens of its own each")
+    agent = run.agent_config()
+    zooms = f"at most {agent.zooms} zooms, each of up to {_crop_tokens(limits):,} tokens, and an answer"
+    made.add_row("turns", f"{zooms}; {agent.turn_tokens:,} tokens of its own each")
     plan.add_steps(made, training, steps, "rollouts")
     made.add_row("prompts a step", f"{steps.batch / group:g}, each played {group} times")
     at_once = f"{training.generation_batch_size:,}, on each process {rollouts_on_each(training):,}"
@@ -173,8 +183,8 @@ def _weighted(settings: Settings) -> list[tuple[str, float]]:
 
 def warnings(settings: Settings, longest: Conversation, limits: PixelLimits) -> list[str]:
     """What would end conversations early, in sentences."""
-    training, run = settings.training, settings.run
-    wanted = (run.max_zooms + 1) * run.max_tokens + run.max_zooms * _crop_tokens(limits)
+    training, agent = settings.training, settings.run.agent_config()
+    wanted = (agent.zooms + 1) * agent.turn_tokens + agent.zooms * _crop_tokens(limits)
     found = []
     if wanted > training.max_completion_length:
         found.append(

@@ -81,6 +81,7 @@ def sampling_params(sampling: Sampling, stop_ids: Collection[int], unspeakable: 
         "stop_token_ids": sorted(stop_ids),
         "logit_bias": dict.fromkeys(unspeakable, -100.0),  # the least that vLLM takes; see `generated_of`
         "logprobs": 0,
+        **({"stop": [sampling.stop], "include_stop_str_in_output": True} if sampling.stop else {}),
     }
 
 
@@ -279,7 +280,8 @@ class VLLMPolicy(Reader):
         generated = generated_of(await self._rounds.ask(request), self.stop_ids, self.unspeakable)
         if not generated.ids:
             raise PolicyError("vLLM wrote nothing.", transient=False)
-        return generated
+        said_stop = bool(sampling.stop) and sampling.stop in self.text(generated.ids)
+        return replace(generated, stopped=generated.stopped or said_stop)
 
 
 def rounds_of(conversations: int) -> Rounds[Request, Reply]:

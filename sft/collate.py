@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from cof_agent.backends.families import Markers
+from cof_agent.backends.local.reader import templated
 
 IGNORED = -100
 BLANK = (56, 56)  # shown pixels; the processor makes more of it where its limits ask for that
@@ -35,7 +36,7 @@ class AssistantCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         tokenizer = self.processor.tokenizer
-        texts = [self.processor.apply_chat_template(row["messages"], tokenize=False) for row in rows]
+        texts = [templated(self.processor, row["messages"]) for row in rows]
         images = [image for row in rows for image in row["images"]]
         if not images:
             texts[0], images = f"{texts[0]}{self.markers.shown}", [Image.new("RGB", BLANK)]

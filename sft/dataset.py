@@ -26,6 +26,7 @@ from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.errors import InputError
 from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS
 from cof_agent.protocol import Message
+from cof_agent.protocol.dialects import Dialect
 from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
 from sft.conversations.rows import Checks, read_dialogues
@@ -51,7 +52,7 @@ def to_row(messages: Sequence[Message], images: Sequence[Image.Image]) -> dict[s
 
 
 def _plain(messages: Sequence[Message]) -> list[Message]:
-    return [{"role": message["role"], "content": [_part(part) for part in message["content"]]} for message in messages]
+    return [{**message, "content": [_part(part) for part in message["content"]]} for message in messages]
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
@@ -81,10 +82,13 @@ class TrajectoryRows:
     """Trajectories as the agent had them: the same words, and its views cut again from the source images.
 
     One that did not end in an answer, or in a wrong one, is no example and is left out. file: where they are from.
+    dialect: in which they are held again; by default each in its own.
     """
 
-    def __init__(self, trajectories: Sequence[Trajectory], frame: Frame, file: str = "") -> None:
-        self._trajectories, self._frame, self._file = trajectories, frame, file
+    def __init__(
+        self, trajectories: Sequence[Trajectory], frame: Frame, file: str = "", dialect: Dialect | None = None
+    ) -> None:
+        self._trajectories, self._frame, self._file, self._dialect = trajectories, frame, file, dialect
         self._environment, self._checks = ZoomEnvironment(source_cache=0), Checks()
 
     def __len__(self) -> int:
@@ -102,7 +106,7 @@ class TrajectoryRows:
         if scoring.accuracy(trajectory) is False:
             raise Unusable(WRONG, trajectory.answer)
         try:
-            trajectory = reframe(trajectory, self._frame, self._environment)
+            trajectory = reframe(trajectory, self._frame, self._environment, self._dialect)
             shown = self._environment.overviews(trajectory.sample)
         except InputError as error:
             raise Unusable(DAMAGED_IMAGE, error) from None
@@ -114,7 +118,7 @@ class TrajectoryRows:
         return Outline(_plain(messages_of(trajectory)), [view.shown_size for view in trajectory.views])
 
     def row(self, index: int) -> dict[str, Any]:
-        trajectory = reframe(self._trajectories[index], self._frame, self._environment)
+        trajectory = reframe(self._trajectories[index], self._frame, self._environment, self._dialect)
         environment = self._environment.with_settings(settings_of(trajectory))
         images = [environment.image(trajectory.sample, view) for view in trajectory.views]
         return {"messages": _plain(messages_of(trajectory)), "images": images}
@@ -156,11 +160,13 @@ def read_rows(
     write: bool = True,
     most_pixels: int = DEFAULT_MAX_SOURCE_PIXELS,
     progress: bool = False,
+    dialect: Dialect | None = None,
 ) -> Rows:
     """The samples of a source: trajectories (their file or its folder), or a set of conversations, see `data.dialogues`.
 
     tally: where what was read and left out is recorded. keep_images: the folder for images that rows hold themselves or name
-    by URL. write: whether they are written, which training needs. most_pixels: of an image, in source pixels.
+    by URL. write: whether they are written, which training needs. most_pixels: of an image, in source pixels. dialect: in which
+    trajectories are held again, by default each in its own; published conversations are trained as they are written.
 
     Raises:
         InputError: if there are none, or a column is mapped that does not exist.
@@ -169,7 +175,7 @@ def read_rows(
     path = Path(source.data)
     ours = path / TRAJECTORIES if path.is_dir() else path
     if (path.is_dir() and ours.exists()) or (path.is_file() and _are_trajectories(path)):
-        return _trajectories(source, ours, frame, tally)
+        return _trajectories(source, ours, frame, tally, dialect)
     found = find(source.data, source.split)
     if found.ours:
         raise InputError(f"{source.data} holds questions and no conversations; `cof collect` makes some of them.")
@@ -203,12 +209,12 @@ def _are_trajectories(path: Path) -> bool:
     return isinstance(first, dict) and {"sample", "turns"} <= set(first)
 
 
-def _trajectories(source: Source, path: Path, frame: Frame, tally: Tally) -> TrajectoryRows:
+def _trajectories(source: Source, path: Path, frame: Frame, tally: Tally, dialect: Dialect | None) -> TrajectoryRows:
     if source.column:
         raise InputError("--column is for other sets; trajectories have columns of their own.")
     found = [_placed(one, source.images) for one in islice(read_jsonl(path, Trajectory), source.samples)]
     tally.rows += len(found)
-    return TrajectoryRows(found, frame, str(path))
+    return TrajectoryRows(found, frame, str(path), dialect)
 
 
 def _placed(trajectory: Trajectory, images: str | None) -> Trajectory:

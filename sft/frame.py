@@ -12,11 +12,22 @@ from typing import Any
 
 from cof_agent.backends import families
 from cof_agent.backends.families import Family
+from cof_agent.config import in_dialect
 from cof_agent.data.unusable import Unusable
 from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
-from cof_agent.geometry import Box, BoxError, CoordinateSystem, PixelLimits, Size, View, read_box, smart_resize
+from cof_agent.geometry import (
+    Box,
+    BoxError,
+    CoordinateSystem,
+    PixelLimits,
+    Size,
+    View,
+    read_box,
+    smart_resize,
+)
 from cof_agent.protocol import Message
-from cof_agent.strategies.replay import format_of
+from cof_agent.protocol.dialects import Dialect, ours, to_plain
+from cof_agent.strategies.replay import dialect_of, format_of
 from cof_agent.trajectory import Trajectory
 
 NOT_SHOWN = "image that was never shown"
@@ -60,8 +71,12 @@ def frame_of(config: Any, processor: Any) -> Frame:
     return Frame(families.of(config), grid, size["shortest_edge"], size["longest_edge"])
 
 
-def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) -> Trajectory:
+def reframe(
+    trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment, dialect: Dialect | None = None
+) -> Trajectory:
     """The trajectory as the model of `frame` would have written and seen it; `environment` keeps decoded images.
+
+    dialect: in which it is to be held; by default the one that it was held in.
 
     Raises:
         Unusable: if it was never shown, or a turn that must be rewritten is not in the wire format.
@@ -69,17 +84,12 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
     """
     if trajectory.overview is None:
         raise Unusable(NOT_SHOWN)
-    made, wire = settings_of(trajectory), format_of(trajectory)
-    system = wire.system or frame.system
-    if made.system == system and all(frame.fits(view.shown_size) for view in trajectory.views):
+    made, wire, spoken = settings_of(trajectory), format_of(trajectory), dialect_of(trajectory)
+    into = dialect or spoken
+    system = wire.system or into.coordinates or frame.system
+    if into == spoken and made.system == system and all(frame.fits(view.shown_size) for view in trajectory.views):
         return trajectory
-    limits = PixelLimits(
-        frame.grid,
-        frame.min_pixels,
-        min(max(_overview_pixels(made, trajectory), frame.min_pixels), frame.max_pixels),
-        min(max(made.limits.zoom_pixels, frame.min_pixels), frame.max_pixels),
-    )
-    settings = replace(made, system=system, limits=limits, resolution=None)
+    settings = _settings(made, trajectory, frame, system, None if into == spoken else into)
     target = environment.with_settings(settings)
     views, shown, turns = trajectory.views, [*target.overviews(trajectory.sample)], []
 
@@ -88,7 +98,7 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
 
     for turn in trajectory.turns:
         try:
-            text, actions = wire.rewrite(turn, move, shown[0])
+            text, actions = wire.rewrite(turn, move, shown[0], spoken, into)
         except ValueError as error:
             raise Unusable(NOT_REWRITTEN, error) from None
         observations = target.step(actions, shown, sample=trajectory.sample)
@@ -96,14 +106,26 @@ def reframe(trajectory: Trajectory, frame: Frame, environment: ZoomEnvironment) 
             raise Unusable(NOT_REWRITTEN, "a box of it brings no crop in this model's coordinates")
         shown += [found.view for found in observations if found.view is not None]
         turns.append(replace(turn, text=text, actions=actions, observations=observations))
-    made_with = {**trajectory.settings, **settings.to_dict()}
+    kept = {
+        name: value for name, value in trajectory.settings.items() if name not in ("rule", "counts_from", "dialect")
+    }
+    made_with = {**kept, **settings.to_dict(), **({} if into == ours() else {"dialect": to_plain(into)})}
     first, *others = shown[: len(trajectory.overviews)]
-    return replace(trajectory, overview=first, more_overviews=tuple(others), turns=tuple(turns), settings=made_with)
+    shared: dict[str, Any] = {"overview": first, "more_overviews": tuple(others), "turns": tuple(turns)}
+    return replace(trajectory, **shared, settings=made_with, dialect=into.name)
 
 
-def _overview_pixels(made: ZoomSettings, trajectory: Trajectory) -> int:
-    """The largest area in which its images were shown first, in shown pixels."""
-    return max(made.overview_pixels(view.source_size) for view in trajectory.overviews)
+def _settings(
+    made: ZoomSettings, trajectory: Trajectory, frame: Frame, system: CoordinateSystem, into: Dialect | None
+) -> ZoomSettings:
+    """What the model of `frame` is shown, by the rules of the dialect `into`, or by those that the trajectory was made with."""
+    areas = (max(made.overview_pixels(view.source_size) for view in trajectory.overviews), made.limits.zoom_pixels)
+    stated = (into.overview.max_pixels, into.crop.max_pixels) if into else (None, None)
+    least, most = frame.min_pixels, frame.max_pixels
+    overview, crop = (min(max(one or other, least), most) for one, other in zip(stated, areas, strict=True))
+    limits = PixelLimits(frame.grid, least, overview, crop)
+    settings = replace(made, system=system, limits=limits, resolution=None)
+    return in_dialect(settings, into, zooms=trajectory.zooms) if into else settings
 
 
 def _moved(

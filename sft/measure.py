@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from cof_agent.backends.local.reader import templated
 from cof_agent.data.unusable import HINTS, LeftOut, Tally, Unusable, write_left_out
 from cof_agent.errors import InputError
 from cof_agent.output.terminal import console
@@ -82,7 +83,7 @@ class _Ruler:
         """
         self._check(outline)
         tokenizer = self._processor.tokenizer
-        text = self._processor.apply_chat_template(outline.messages, tokenize=False)
+        text = templated(self._processor, outline.messages)
         ids = tokenizer.encode(text, add_special_tokens=False)
         trained = sum(stop - start for start, stop in assistant_spans(ids, tokenizer, self._frame.family.markers))
         if not trained:
@@ -195,6 +196,7 @@ def _read(run: RunConfig, frame: Frame, tally: Tally, images: Path, *, progress:
             write=not run.dry_run,
             most_pixels=run.max_source_pixels,
             progress=progress,
+            dialect=run.agent_config().spoken,
         )
         for spec in [run.data, *run.mix]
     ]

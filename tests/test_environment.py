@@ -102,7 +102,7 @@ class TestViews:
         environment = ZoomEnvironment(ZoomSettings(system=system, limits=limits))
         views = [View(size, Box(0, 0, size.width, size.height), Size(28 * 9, 28 * 5))]
         for image, at in enumerate((first, second)):
-            frame = system.frame(views[image].shown_size)
+            frame = views[image].frame(system)
             edges = [(frame.x0, frame.width), (frame.y0, frame.height)] * 2
             box = tuple(start + share * length for share, (start, length) in zip(at, edges, strict=True))
             (observation,) = environment.step([Zoom(box, image)], views)
@@ -200,7 +200,7 @@ class TestSteps:
 
     @pytest.mark.parametrize("system", CoordinateSystem)
     def test_every_system_gives_the_same_crop(self, system: CoordinateSystem) -> None:
-        frame = system.frame(overview().shown_size)
+        frame = overview().frame(system)
         x, y, width, height = frame.x0, frame.y0, frame.width, frame.height
         box = Box(x + 0.1 * width, y + 0.25 * height, x + 0.2 * width, y + 0.5 * height)
         (observation,) = ENVIRONMENT.with_system(system).step([Zoom(tuple(system.ordered(box)))], [overview()])

@@ -59,7 +59,8 @@ class TestRoundTrip:
     @given(views(), systems, st.tuples(fractions, fractions, fractions, fractions))
     @settings(deadline=None, max_examples=150)
     def test_model_to_source_to_model(self, view: View, system: CoordinateSystem, at: tuple[float, ...]) -> None:
-        frame = system.frame(view.shown_size)
+        assume(system is not CoordinateSystem.UNIT_OR_PIXELS)  # which writes no 1
+        frame = view.frame(system)
         width, height = frame.width, frame.height
         x, y = frame.x0, frame.y0
         box = Box(x + at[0] * width, y + at[1] * height, x + at[2] * width, y + at[3] * height)
@@ -83,7 +84,8 @@ class TestRoundTrip:
     @given(views(), systems)
     @settings(deadline=None)
     def test_the_whole_view_is_its_region(self, view: View, system: CoordinateSystem) -> None:
-        source = view.to_source(system.frame(view.shown_size), system)
+        assume(system is not CoordinateSystem.UNIT_OR_PIXELS)  # whose 1 is a pixel
+        source = view.to_source(view.frame(system), system)
         assert tuple(source) == pytest.approx(tuple(view.region))
 
     @given(views(), st.tuples(fractions, fractions, fractions, fractions))

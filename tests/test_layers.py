@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 # lines. Rooms on one line do not know each other.
 LAYERS = (
     "cof_agent",
-    "cof_agent.fields",
-    "cof_agent.errors cof_agent.geometry cof_agent.cache cof_agent.nano cof_agent.data.spec",
+    "cof_agent.fields cof_agent.errors",
+    "cof_agent.geometry cof_agent.cache cof_agent.nano cof_agent.data.spec",
     "cof_agent.output",
     "cof_agent.image cof_agent.trajectory cof_agent.plugins",
     "cof_agent.region_refs cof_agent.episodes cof_agent.tools",

@@ -121,7 +121,7 @@ class TestInTheLoop:
             (use("turned", degrees=90, way="up"), "The arguments of turned are not right: way: Input should be"),
             (use("turned", degrees=45), "turned: only quarter turns are possible."),
             (use("turned", degrees=90, image=3), "There is no image 3: 0 is the only image"),
-            (use("turned", degrees=90, image="0"), '"image" must be the number of an image'),
+            (use("turned", degrees=90, image="zero"), '"image" must be the number of an image'),
             (use("spin"), f"There is no such tool; the tools are {protocol.TOOL_NAME}, turned, size."),
         ],
     )

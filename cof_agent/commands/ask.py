@@ -75,8 +75,8 @@ def run(options: argparse.Namespace) -> int:
         regions=regions,
         more_images=tuple(options.more_images),
     )
-    _check(sample, options)
     config = common.config_of(options, **({"strategy": REGIONS_FIRST} if options.region_crops else {}))
+    _check(sample, options, config.zooms)
     common.warn_if_unknown_to_nano(config.model, [sample])
     agent = common.agent_of(config)
     steps = common.console(quiet=options.json or options.quiet)
@@ -90,8 +90,8 @@ def run(options: argparse.Namespace) -> int:
     return _close(trajectory, steps)
 
 
-def _check(sample: Sample, options: argparse.Namespace) -> None:
-    """What is wrong is said before a model is loaded."""
+def _check(sample: Sample, options: argparse.Namespace, zooms: int) -> None:
+    """What is wrong is said before a model is loaded; zooms: that may be made."""
     if not sample.question.strip():
         raise InputError("the question is empty.")
     sizes = [open_source(path, max_source_pixels=options.max_source_pixels).size for path in sample.images]
@@ -99,10 +99,10 @@ def _check(sample: Sample, options: argparse.Namespace) -> None:
     check_inside(sample, sizes[0])
     if options.region_crops and not sample.regions:
         raise InputError("--region-crops shows the regions of the question; give one with --region X0,Y0,X1,Y1.")
-    if options.region_crops and len(sample.regions) > options.max_zooms:
+    if options.region_crops and len(sample.regions) > zooms:
         raise InputError(
             f"--region-crops takes a zoom for each of the {len(sample.regions)} regions; raise --max-zooms from "
-            f"{options.max_zooms}."
+            f"{zooms}."
         )
     if options.region_crops and options.strategy != AgentConfig.strategy:
         raise InputError("--region-crops is a strategy of its own; leave --strategy out.")

@@ -84,7 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--gpus", type=at_least(0, float), default=0.0, metavar="N", help="GPUs of each Ray worker")
     add_agent(
         parser,
-        without=("model", "strategy", "system_prompt", "max_tokens", "temperature", "top_p"),
+        without=("model", "strategy", "dialect", "system_prompt", "max_tokens", "temperature", "top_p"),
         seed={"default": 0, "help": "seed of the resolutions and of the sampled glances"},
     )
 

@@ -19,6 +19,7 @@ from cof_agent.errors import InputError, first_sentence, said
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.install import how_to_install
+from cof_agent.protocol import dialects
 
 PEFT_PREFIX = "base_model.model."  # of the weights of an adapter
 _ADAPTED = re.compile(r"(.*)\.lora_(?:embedding_)?A(?:\.weight)?")
@@ -218,6 +219,8 @@ def _write_processor(adapter: Path, base: str, revision: str | None, config: Any
     except Exception as error:  # as when a checkpoint is loaded
         raise InputError(f"cannot read the processor of {adapter if own else base}: {first_sentence(error)}.") from None
     processor.save_pretrained(folder)
+    if recorded := dialects.beside(adapter):
+        dialects.record(dialects.dialect(str(recorded)), folder)
 
 
 def _write_card(adapter: Path, base: str, folder: Path) -> None:

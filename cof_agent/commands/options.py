@@ -16,7 +16,7 @@ from cof_agent.data.source import Source
 from cof_agent.environment import CropMode
 from cof_agent.episodes import Resolutions
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem
+from cof_agent.geometry import OF_MODELS
 
 Group = argparse._ActionsContainer  # a parser, or a group of options in it
 
@@ -24,6 +24,7 @@ MODEL = ("model", "base_url", "coordinates", "device", "dtype", "attn")
 VIEWS = ("overview_pixels", "zoom_pixels", "max_zooms", "enlarge", "min_side", "zoom_scale", "max_source_pixels")
 ANSWERS = (
     "strategy",
+    "dialect",
     "tools",
     "system_prompt",
     "max_tokens",
@@ -78,7 +79,7 @@ count, whole = at_least(1), at_least(0)
 KINDS: dict[str, dict[str, Any]] = {
     "model": {"metavar": "MODEL"},
     "base_url": {"metavar": "URL"},
-    "coordinates": {"choices": [system.value for system in CoordinateSystem]},
+    "coordinates": {"choices": [system.value for system in OF_MODELS]},
     "device": {"metavar": "DEVICE"},
     "dtype": {"choices": ["bfloat16", "float16", "float32"]},
     "attn": {"metavar": "NAME"},
@@ -92,6 +93,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "crop": {"choices": list(get_args(CropMode))},
     "tools": {"action": "append", "metavar": "MODULE:FUNCTION", "default": []},
     "strategy": {"metavar": "NAME"},
+    "dialect": {"metavar": "NAME|FILE"},
     "system_prompt": {"metavar": "FILE"},
     "max_tokens": {"type": count, "metavar": "N"},
     "temperature": {"type": at_least(0, float), "metavar": "T"},

@@ -5,7 +5,8 @@
 How a run ends:
 - ANSWERED: a turn answers.
 - MAX_ZOOMS: the zooms are used up, a zoom beyond them was refused with a sentence that says so, and the model asks
-  for another. With `max_zooms=0` the first one is refused: the model has to answer from the overview.
+  for another. With `max_zooms=0` the first one is refused: the model has to answer from the overview. Some dialects end here
+  at the first zoom beyond the limit (`End.at_limit`).
 - MALFORMED: more than `FRUITLESS_TURNS` turns in a row bring nothing to see (no action, or refused boxes only); each
   time before, the model reads what was wrong.
 - TRUNCATED: a turn runs into `max_tokens` and what there is of it holds no action.
@@ -46,7 +47,8 @@ def _end(now: Progress, truncated: bool, context: Context) -> dict[str, Any]:
     looking = any(map(is_look, actions))
     if truncated and not looking:
         return {"stop": StopReason.TRUNCATED.value}
-    if looking and now.refused(context.environment.settings.max_zooms):
+    most = context.environment.settings.max_zooms
+    if looking and (now.refused(most) or (context.dialect.end.at_limit == "stop" and now.zooms + now.texts >= most)):
         return {"stop": StopReason.MAX_ZOOMS.value}
     if not looking and now.fruitless > FRUITLESS_TURNS:
         return {"stop": StopReason.MALFORMED.value}

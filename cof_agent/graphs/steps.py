@@ -37,6 +37,7 @@ from cof_agent.policy import (
     Sampling,
     reply,
 )
+from cof_agent.protocol.dialects import Dialect, ours, to_plain
 from cof_agent.trajectory import Action, Failure, Observation, Sample, StopReason, Trajectory, Turn
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class ImageGone(RuntimeError):
 class Context:
     """What a run needs beside its state.
 
-    prompt: replaces the system message. timeout: seconds for one assistant message, waiting in a queue included. retries:
-    when the policy is asked again; runs that share a policy share them.
+    prompt: replaces the system message. dialect: in which the conversation is held. timeout: seconds for one assistant
+    message, waiting in a queue included. retries: when the policy is asked again; runs that share a policy share them.
     strategy, details: recorded, the details among the settings. play, shuffle_seed, warning: as in `Trajectory`.
     """
 
@@ -98,6 +99,7 @@ class Context:
     shuffle_seed: int | None = None
     warning: str | None = None
     retries: Retries = field(default_factory=Retries)
+    dialect: Dialect = field(default_factory=ours)
 
     async def images(self, sample: Sample, views: tuple[View, ...]) -> list[Image]:
         """The pixels of the views; the environment keeps them, so they are no part of the state."""
@@ -150,10 +152,12 @@ def conversation(now: Progress, context: Context) -> list[protocol.Message]:
     """What was said and shown so far, in the wire format."""
     overviews = now.overviews
     assert overviews
-    system = context.environment.settings.system
+    system, dialect = context.environment.settings.system, context.dialect
     tools = context.environment.tool_schemas
-    messages = protocol.opening(now.sample, *overviews, system=system, prompt=context.prompt, tools=tools)
-    return messages + protocol.render_turns(now.turns, first_view=len(overviews), system=system)
+    messages = protocol.opening(
+        now.sample, *overviews, system=system, prompt=context.prompt, tools=tools, dialect=dialect
+    )
+    return messages + protocol.render_turns(now.turns, first_view=len(overviews), system=system, dialect=dialect)
 
 
 async def speak(
@@ -187,7 +191,7 @@ async def speak(
     text = protocol.bounded(completion.text)
     turn = Turn(
         text,
-        read(text) if read else protocol.parse(text, environment.tools, environment.settings.system),
+        read(text) if read else protocol.parse(text, environment.tools, environment.settings.system, context.dialect),
         tokens=completion.tokens,
         seconds=seconds,
     )
@@ -299,23 +303,26 @@ class Graph:
             "sampling": context.sampling.to_dict(),
             "prompt": context.prompt,
         }
+        if context.dialect != ours():  # in full, so that the conversation can be held again word for word
+            settings["dialect"] = to_plain(context.dialect)
         return {
             "policy": context.policy.name,
             "protocol_version": self.version,
             "settings": settings,
             "strategy": context.strategy,
+            "dialect": context.dialect.name,
         }
 
     def _check(self, context: Context) -> None:
         """Boxes would be misread, or images shown at a size that the model was not made for, without a word."""
         settings, policy = context.environment.settings, context.policy
-        wanted = self.system or policy.coordinates
+        wanted = self.system or context.dialect.coordinates or policy.coordinates
         if settings.system != wanted:
             raise InputError(
                 f"the environment reads boxes as {settings.system.value}, but {policy.name} writes them as {wanted.value}; "
                 "make it with AgentConfig.settings(policy)."
             )
-        if settings.limits != policy.limits:
+        if settings.limits != context.dialect.limits(policy.limits):
             raise InputError(
                 f"the environment shows images within {settings.limits}, but {policy.name} takes {policy.limits}; make it "
                 "with AgentConfig.settings(policy)."

@@ -33,7 +33,7 @@ from cof_agent.data.shards import Shard
 from cof_agent.errors import InputError
 from cof_agent.image import png_of
 from cof_agent.output.escape import for_terminal
-from cof_agent.policy import GREEDY, Sampling
+from cof_agent.policy import Sampling
 from cof_agent.strategies.registry import check_images
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 
@@ -96,19 +96,20 @@ def sampling(generation: Mapping[str, Any], options: Options) -> Sampling:
     """How each turn is drawn: greedy at temperature 0, without a temperature, or with `do_sample: false`.
 
     A task's `max_new_tokens` is measured for a bare answer, often 16, in which neither a thought nor a zoom can be written.
-    So a turn may take 512 tokens, or what the task allows if that is more; the model argument replaces both.
+    So a turn may take what the dialect allows (ours 512 tokens), or what the task allows if that is more; the model
+    argument replaces both.
 
     Raises:
         InputError: if a setting is no number or out of range.
     """
-    most = options.max_tokens or max(GREEDY.max_tokens, int(_number(generation, "max_new_tokens", 0)))
+    most = options.max_tokens or max(options.agent.turn_tokens, int(_number(generation, "max_new_tokens", 0)))
     temperature = _number(generation, "temperature", 1.0 if generation.get("do_sample") else 0.0)
     if temperature <= 0 or generation.get("do_sample") is False:
-        return Sampling(most)
+        return Sampling(most, stop=options.agent.spoken.call.stop)
     top_p = _number(generation, "top_p", 1.0)
     if not 0 < top_p <= 1:
         raise InputError(f"the generation setting top_p must be above 0 and at most 1, not {top_p:g}.")
-    return Sampling(most, temperature, top_p, options.agent.seed)
+    return Sampling(most, temperature, top_p, options.agent.seed, stop=options.agent.spoken.call.stop)
 
 
 def _number(generation: Mapping[str, Any], name: str, default: float) -> float:

@@ -10,6 +10,7 @@ from langgraph.runtime import Runtime
 
 from cof_agent.agent import Agent
 from cof_agent.config import AgentConfig
+from cof_agent.environment import ZoomSettings
 from cof_agent.episodes import Episode
 from cof_agent.graphs import focus
 from cof_agent.graphs.state import progress
@@ -39,5 +40,5 @@ def _configured(node: focus.Node) -> focus.Node:
 graph = (
     focus.build(AgentConfig, _configured)
     .compile()
-    .with_config(recursion_limit=focus.recursion_limit(AgentConfig.max_zooms))
+    .with_config(recursion_limit=focus.recursion_limit(ZoomSettings.max_zooms))
 )

@@ -18,17 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one assistant message is drawn. Temperature 0 is greedy; with a seed, sampling is reproducible."""
+    """How one assistant message is drawn. Temperature 0 is greedy; with a seed, sampling is reproducible. stop: a text that ends
+    the message, and stays in it."""
 
     max_tokens: int = 512  # per turn, as in Chain-of-Focus
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    stop: str = ""
     logprobs: bool = False  # whether `Completion.logprob` is asked for
 
     def to_dict(self) -> dict[str, Any]:
         """What decides which message is drawn, as plain values, for the record."""
-        return {name: value for name, value in asdict(self).items() if name != "logprobs"}
+        return {
+            name: value for name, value in asdict(self).items() if name != "logprobs" and (name, value) != ("stop", "")
+        }
 
 
 GREEDY = Sampling()

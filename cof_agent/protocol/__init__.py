@@ -8,6 +8,7 @@ published Chain-of-Focus and DeepEyes checkpoints write (arXiv 2505.15436): lite
 `<answer>`; observations come back in a user message as image, then text.
 """
 
+from cof_agent.protocol.calls import Call
 from cof_agent.protocol.messages import (
     Message,
     asked,
@@ -18,7 +19,6 @@ from cof_agent.protocol.messages import (
     render_turns,
 )
 from cof_agent.protocol.parse import (
-    Call,
     after_thought,
     begins_anew,
     bounded,

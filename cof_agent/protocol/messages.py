@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cof_agent.geometry import CoordinateSystem, View
-from cof_agent.protocol.prompt import question_text, system_prompt
+from cof_agent.protocol.dialects import Dialect, filled, ours
+from cof_agent.protocol.prompt import options_text, system_prompt, tool_schema
 from cof_agent.region_refs import located
 from cof_agent.trajectory import Observation, Sample, Trajectory, Turn
 
 Message = dict[str, Any]
-"""`{"role": ..., "content": [{"type": "text", "text": ...} | {"type": "image", "view": k}]}`; `view` counts images."""
+"""`{"role": ..., "content": [{"type": "text", "text": ...} | {"type": "image", "view": k}]}`; `view` counts images. Where a
+dialect hands its tools to the model as tools, the first message has their schemas as `tools`."""
+
+IMAGE = "{image}"
 
 
 def opening(
@@ -20,29 +24,45 @@ def opening(
     system: CoordinateSystem,
     prompt: str | None = None,
     tools: Sequence[dict[str, Any]] = (),
+    dialect: Dialect | None = None,
 ) -> list[Message]:
-    """The system message and the user's question under the overview, its regions as words and boxes. Of several overviews,
-    each is followed by its number and size.
+    """The system message and the user's question under the overviews, its regions as words and boxes.
 
     prompt: replaces the system message. tools: schemas of the tools beside the zoom.
     """
-    question = located(question_text(sample), sample.regions, overviews[0], system)
-    told = system_prompt(system, tools, images=len(overviews)) if prompt is None else prompt
-    return [
-        {"role": "system", "content": [_text(told)]},
-        {"role": "user", "content": [*_pictures(overviews, system), _text(question)]},
-    ]
+    spoken = dialect or ours()
+    told = system_prompt(system, tools, images=len(overviews), dialect=spoken) if prompt is None else prompt
+    messages = [{"role": "system", "content": [_text(told)]}] if told or prompt is not None else []
+    messages.append({"role": "user", "content": _question(sample, overviews, system, spoken)})
+    if spoken.opening.tools == "native":
+        messages[0] = {**messages[0], "tools": [tool_schema(system, spoken), *tools]}
+    return messages
 
 
-def _pictures(overviews: Sequence[View], system: CoordinateSystem) -> list[dict[str, Any]]:
-    """The overviews as parts of a message. One alone needs no label; of several, people count from 1, calls from 0."""
+def _question(
+    sample: Sample, overviews: Sequence[View], system: CoordinateSystem, dialect: Dialect
+) -> list[dict[str, Any]]:
+    """The question as parts of a message; the regions that it names are put into words before anything else."""
+    texts = {"question": sample.question, "options": options_text(sample.choices, dialect)}
+    values = {name: located(text, sample.regions, overviews[0], system) for name, text in texts.items()}
+    content: list[dict[str, Any]] = []
+    for part in dialect.opening.choosing if sample.choices else dialect.opening.user:
+        if part == IMAGE:
+            content += _pictures(overviews, system, dialect)
+        else:
+            content.append(_text(filled(dialect.expanded(part), values)))
+    return content
+
+
+def _pictures(overviews: Sequence[View], system: CoordinateSystem, dialect: Dialect) -> list[dict[str, Any]]:
+    """The overviews as parts of a message. One alone needs no label."""
     if len(overviews) == 1:
         return [{"type": "image", "view": 0}]
-    parts: list[dict[str, Any]] = []
+    content: list[dict[str, Any]] = []
     for number, view in enumerate(overviews):
-        label = f"Image {number}, picture {number + 1} of {len(overviews)}, {system.describe(view.shown_size)}.\n"
-        parts += [{"type": "image", "view": number}, _text(label)]
-    return parts
+        values = {"place": number + 1, "count": len(overviews), **_of_view(view, number, system, dialect)}
+        content += _filled(dialect.opening.several, values, number, dialect)
+    return content
 
 
 def asked(messages: Sequence[Message]) -> str:
@@ -51,23 +71,68 @@ def asked(messages: Sequence[Message]) -> str:
     return str(user["content"][-1]["text"])
 
 
-def observation_message(observations: Sequence[Observation], first_view: int, *, system: CoordinateSystem) -> Message:
-    """The user message that answers one assistant turn: for each look its image, then its text; or the error sentence.
+def observation_message(
+    observations: Sequence[Observation],
+    first_view: int,
+    *,
+    system: CoordinateSystem,
+    dialect: Dialect | None = None,
+    turn: int = 1,
+    first_crop: int = 1,
+) -> Message:
+    """The message that answers one assistant turn: for each look its image and words; or the error sentence.
 
-    `first_view` is the number that the first crop gets in the conversation.
+    `first_view` is the number that the first crop gets in the conversation, from 0; first_crop: its number among the crops,
+    turn: of the answered message, both from 1.
     """
+    spoken = dialect or ours()
     content: list[dict[str, Any]] = []
     number = first_view
-    for observation in observations:
-        if observation.view is None:
-            content.append(_text(f"{observation.text if observation.error is None else observation.error}\n"))
-            continue
-        view, note = observation.view, f" {observation.note}" if observation.note else ""
-        what = system.describe(view.shown_size) if view.tool is None else f"made by {view.tool}"
-        content += [{"type": "image", "view": number}, _text(f"Image {number}, {what}.{note}\n")]
-        number += 1
-    content[-1]["text"] = content[-1]["text"].removesuffix("\n")
-    return {"role": "user", "content": content}
+    for position, observation in enumerate(observations):
+        values = {"turn": turn, "before": turn - 1, "zoom": first_crop + number - first_view}
+        parts = _reply(observation, values, number, system, spoken)
+        content += parts if position == len(observations) - 1 else _ended(parts, spoken.reply.between)
+        number += observation.view is not None
+    return {"role": spoken.reply.role, "content": content}
+
+
+def _ended(parts: list[dict[str, Any]], end: str) -> list[dict[str, Any]]:
+    """Parts of a message with `end` behind the last one."""
+    if parts[-1]["type"] == "image":
+        return [*parts, _text(end)]
+    return [*parts[:-1], _text(parts[-1]["text"] + end)]
+
+
+def _reply(
+    observation: Observation, values: Mapping[str, Any], number: int, system: CoordinateSystem, dialect: Dialect
+) -> list[dict[str, Any]]:
+    """What one look brought, as parts of a message."""
+    reply, view = dialect.reply, observation.view
+    if view is None:
+        parts = reply.text if observation.error is None else reply.error
+        said = {"text": observation.text or "", "error": observation.error or ""}
+        return _filled(parts, {**values, **said}, number, dialect)
+    note = f" {observation.note}" if observation.note else ""
+    known = {**values, "note": note, **_of_view(view, number, system, dialect)}
+    return _filled(reply.parts, known, number, dialect)
+
+
+def _of_view(view: View, number: int, system: CoordinateSystem, dialect: Dialect) -> dict[str, Any]:
+    frame = system.describe(view.shown_size) if view.tool is None else f"made by {view.tool}"
+    size = {"width": view.shown_size.width, "height": view.shown_size.height}
+    return {"number": number + dialect.call.counts_from, "frame": frame, **size}
+
+
+def _filled(parts: Iterable[str], values: Mapping[str, Any], number: int, dialect: Dialect) -> list[dict[str, Any]]:
+    """Parts of a dialect as parts of a message; `{image}` in them is image `number`."""
+    content: list[dict[str, Any]] = []
+    for part in parts:
+        for position, text in enumerate(dialect.expanded(part).split(IMAGE)):
+            if position:
+                content.append({"type": "image", "view": number})
+            if text:
+                content.append(_text(filled(text, values)))
+    return content
 
 
 def render(
@@ -76,6 +141,7 @@ def render(
     system: CoordinateSystem,
     prompt: str | None = None,
     tools: Sequence[dict[str, Any]] = (),
+    dialect: Dialect | None = None,
 ) -> list[Message]:
     """The whole conversation of a trajectory; image `k` of it is `trajectory.views[k]`. The rest as for `opening`.
 
@@ -85,18 +151,26 @@ def render(
     if trajectory.overview is None:
         raise ValueError(f"sample {trajectory.sample.id} was never shown, so there is nothing to render")
     overviews = trajectory.overviews
-    opened = opening(trajectory.sample, *overviews, system=system, prompt=prompt, tools=tools)
-    return opened + render_turns(trajectory.turns, first_view=len(overviews), system=system)
+    opened = opening(trajectory.sample, *overviews, system=system, prompt=prompt, tools=tools, dialect=dialect)
+    return opened + render_turns(trajectory.turns, first_view=len(overviews), system=system, dialect=dialect)
 
 
-def render_turns(turns: Iterable[Turn], *, first_view: int, system: CoordinateSystem) -> list[Message]:
-    """Assistant messages, literal, and the user messages with what each turn was shown."""
+def render_turns(
+    turns: Iterable[Turn], *, first_view: int, system: CoordinateSystem, dialect: Dialect | None = None
+) -> list[Message]:
+    """Assistant messages, literal, and the messages with what each turn was shown."""
     messages: list[Message] = []
-    for turn in turns:
+    crop = 1
+    for number, turn in enumerate(turns, 1):
         messages.append(assistant(turn.text))
         if turn.observations:
-            messages.append(observation_message(turn.observations, first_view, system=system))
-            first_view += sum(observation.view is not None for observation in turn.observations)
+            seen = sum(observation.view is not None for observation in turn.observations)
+            messages.append(
+                observation_message(
+                    turn.observations, first_view, system=system, dialect=dialect, turn=number, first_crop=crop
+                )
+            )
+            first_view, crop = first_view + seen, crop + seen
     return messages
 
 

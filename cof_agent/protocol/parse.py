@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from cof_agent.geometry import Box, CoordinateSystem
-from cof_agent.protocol.prompt import TOOL_NAME
+from cof_agent.protocol.calls import Call, calls_in, has_call
+from cof_agent.protocol.dialects import Dialect, ours
+from cof_agent.protocol.values import LONGEST, box_of, value_in, whole_number
 from cof_agent.trajectory import Action, Answer, Malformed, Use, Zoom
 
 
@@ -34,8 +35,7 @@ def bounded(text: str) -> str:
 
 
 _THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
-_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
-_TAGS = re.compile(r"</?(?:think|tool_call|answer)>")
+_TAGS = re.compile(r"</?(?:think|tool_call|grounding|answer)>")
 
 
 def thought(text: str) -> str:
@@ -51,81 +51,132 @@ def after_thought(text: str) -> str:
 
 
 def without_tags(text: str) -> str:
-    """`text` as it may stand inside a tag: on one line, without the format's own tags."""
+    """`text` as it may stand inside a tag: on one line, without the tags of any dialect."""
     return " ".join(_TAGS.sub("", text).split())
 
 
-def well_formed(text: str, tools: Collection[str] = ()) -> bool:
-    """Whether a turn has exactly the format: one thought, then calls that parse or one answer, and nothing else.
+def well_formed(text: str, tools: Collection[str] = (), dialect: Dialect | None = None) -> bool:
+    """Whether a turn has exactly the form of its dialect: one thought, then calls that parse or one answer, and nothing else.
 
     tools: as for `parse`.
     """
+    spoken = dialect or ours()
     head, closing, rest = text.strip().partition("</think>")
-    rest = rest.strip()
-    if not (head.startswith("<think>") and closing):
+    if closing and head.startswith("<think>"):
+        inside = [head.removeprefix("<think>")]
+    elif closing or "<think>" in head or spoken.end.thought == "required":
         return False
-    inside = [head.removeprefix("<think>")]
-    if rest.startswith("<answer>") and rest.endswith("</answer>"):
-        inside.append(rest.removeprefix("<answer>").removesuffix("</answer>"))
-    elif rest.endswith("</tool_call>"):
-        calls = [call.strip() for call in rest.removesuffix("</tool_call>").split("</tool_call>")]
-        if not all(call.startswith("<tool_call>") for call in calls):
-            return False
-        inside += [call.removeprefix("<tool_call>") for call in calls]
     else:
+        # What stands before the calls is the thought.
+        before, tag, calls = head.partition(spoken.call.open)
+        inside, rest = [before] if tag else [], tag + calls if tag else head
+    said = _parts(rest.strip(), spoken)
+    if said is None or any(_TAGS.search(part) for part in (*inside, *said)):
         return False
-    if any(_TAGS.search(part) for part in inside):
-        return False
-    return not any(isinstance(action, Malformed) for action in parse(text, tools))
+    return not any(isinstance(action, Malformed) for action in parse(text, tools, dialect=spoken))
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A tool call as it was written, unchecked; `name` is None where the call names no tool."""
-
-    name: Any
-    arguments: dict[str, Any]
+def _parts(rest: str, dialect: Dialect) -> list[str] | None:
+    """What stands in the tags of a turn behind its thought, where it is calls alone or one answer alone; else None."""
+    opening, closing = dialect.call.open, dialect.call.close
+    if rest.endswith(closing) and rest.startswith(opening):
+        calls = [call.strip() for call in rest.removesuffix(closing).split(closing)]
+        return [call.removeprefix(opening) for call in calls] if all(c.startswith(opening) for c in calls) else None
+    if "tag" in dialect.end.answer and rest.startswith("<answer>") and rest.endswith("</answer>"):
+        return [rest.removeprefix("<answer>").removesuffix("</answer>")]
+    if "tag" not in dialect.end.answer and rest and not has_call(rest, dialect.call):
+        return [rest]  # a boxed or a plain answer stands between other words
+    return None
 
 
 def parse(
-    text: str, tools: Collection[str] = (), system: CoordinateSystem = CoordinateSystem.ABSOLUTE
+    text: str,
+    tools: Collection[str] = (),
+    system: CoordinateSystem = CoordinateSystem.ABSOLUTE,
+    dialect: Dialect | None = None,
 ) -> tuple[Action, ...]:
     """The actions of one assistant turn, as `read` finds them; never empty, never raises.
 
     tools: names of the tools that the model has beside the zoom. system: in whose order the reason of a `Malformed` names the
-    numbers of a box.
+    numbers of a box. dialect: by default ours.
     """
-    return tuple(_action(call, tools, system) if isinstance(call, Call) else call for call in read(text))
+    spoken = dialect or ours()
+    return tuple(
+        _action(call, tools, system, spoken) if isinstance(call, Call) else call for call in read(text, spoken)
+    )
 
 
-def read(text: str) -> tuple[Call | Answer | Malformed, ...]:
+def read(text: str, dialect: Dialect | None = None) -> tuple[Call | Answer | Malformed, ...]:
     """What one assistant turn does, whatever its tools, in order; never empty, never raises.
 
     - What stands inside a closed thought is no action; an unclosed thought hides only what it holds before the
       first call or answer tag. A thought whose opening tag is missing starts with the text, if an action follows it.
-    - Several calls are several actions. A call that cannot be read is `Malformed` in its place.
+    - Several calls are several actions, or the first or the last one counts (`Call.take` of the dialect). A call that cannot
+      be read is `Malformed` in its place.
     - Of more than `MOST_ACTIONS` calls the rest is counted in one `Malformed`.
-    - With calls present, an answer in the same turn is not taken: the model has not seen what it asked for.
-    - Without calls, the text of the last `<answer>` counts, up to its closing tag or the end; tags inside it go.
+    - With calls present, an answer in the same turn is not taken: the model has not seen what it asked for. Some
+      checkpoints were trained the other way round (`Call.beside_answer`).
+    - Without calls, the answer is looked for as the dialect marks it; of several, the last one counts.
     """
-    body = _outside_thought(text)
-    raw = _CALL.findall(body)
-    if raw:
-        beyond = len(raw) - MOST_ACTIONS
-        more = (Malformed(f"{beyond} more tool calls of this turn were not read."),) if beyond > 0 else ()
-        return (*map(_read_call, raw[:MOST_ACTIONS]), *more)
+    spoken = dialect or ours()
+    body = _outside_thought(text, spoken)
+    calls = _taken(body, spoken)
+    answer = _answer(body, spoken) if not calls or spoken.call.beside_answer == "answer" else None
+    if calls and not isinstance(answer, Answer):
+        return calls
+    return (answer or Malformed("There is neither a tool call nor an answer: write one of them after the thought."),)
+
+
+def _taken(body: str, dialect: Dialect) -> tuple[Call | Malformed, ...]:
+    """The calls of a turn that count."""
+    found = list(islice(calls_in(body, dialect.call), MOST_ACTIONS))
+    if dialect.call.take != "all":
+        return tuple(found[:1] if dialect.call.take == "first" else found[-1:])
+    beyond = sum(1 for _ in calls_in(body, dialect.call)) - MOST_ACTIONS if len(found) == MOST_ACTIONS else 0
+    more = (Malformed(f"{beyond} more tool calls of this turn were not read."),) if beyond > 0 else ()
+    return (*found, *more)
+
+
+def _answer(body: str, dialect: Dialect) -> Answer | Malformed | None:
+    """The answer in a turn without its thought; None where nothing is marked as one."""
+    for way in dialect.end.answer:
+        found = _ANSWERS[way](body, dialect)
+        if found is not None:
+            return Answer(found) if found else Malformed("The answer is empty.")
+    return None
+
+
+def _tagged(body: str, dialect: Dialect) -> str | None:
     _, tag, rest = body.rpartition("<answer>")
-    if tag:
-        answer = _TAGS.sub("", rest.partition("</answer>")[0]).strip()
-        return (Answer(answer) if answer else Malformed("The answer is empty."),)
-    return (Malformed("There is neither a tool call nor an answer: write one of them after the thought."),)
+    return _TAGS.sub("", rest.partition("</answer>")[0]).strip() if tag else None
 
 
-def _outside_thought(text: str) -> str:
+def _boxed(body: str, dialect: Dialect) -> str | None:
+    """The content of the last `\\boxed{}`, brackets in it included."""
+    _, mark, rest = body.rpartition("\\boxed{")
+    depth = 1
+    for at, character in enumerate(rest):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return rest[:at].strip()
+    return rest.strip() if mark else None
+
+
+def _plain(body: str, dialect: Dialect) -> str | None:
+    """The whole turn, where it says anything and calls nothing."""
+    text = _TAGS.sub("", body).strip()
+    return text if text and not has_call(body, dialect.call) else None
+
+
+_ANSWERS = {"tag": _tagged, "boxed": _boxed, "plain": _plain}
+
+
+def _outside_thought(text: str, dialect: Dialect) -> str:
     """`text` without its closed thoughts and without the tags of thinking that are left over."""
     # Not by regular expression: `<think>.*?</think>` takes quadratic time on many opening tags.
     head, closing, tail = text.partition("</think>")
-    if closing and "<think>" not in head and ("<tool_call>" in tail or "<answer>" in tail):
+    acts = has_call(tail, dialect.call) or "<answer>" in tail or dialect.end.answer != ("tag",)
+    if closing and "<think>" not in head and acts:
         text = tail
     first, *pieces = text.split("<think>")
     kept, unclosed = [first], []
@@ -150,105 +201,90 @@ def box_after(text: str, start: int) -> Box | None:
 def json_in(text: str) -> Any:
     """The JSON object, or list, that stands somewhere in `text`, read as leniently as a call; None without one."""
     text = text.partition("</think>")[2] or text
-    found = _lenient_json(text)
-    return _lenient_json(text, "[]") if found is None else found
+    found = value_in(text)
+    return value_in(text, "[]") if found is None else found
 
 
-def _read_call(raw: str) -> Call | Malformed:
-    value = _lenient_json(raw)
-    if not isinstance(value, dict):
-        return Malformed('The tool call is not JSON of the form {"name": ..., "arguments": {"bbox_2d": [...]}}.')
-    arguments = value.get("arguments", value.get("parameters", value))
-    if isinstance(arguments, str):
-        arguments = _lenient_json(arguments)
-    if not isinstance(arguments, dict):
-        return Malformed("The tool call has no arguments.")
-    return Call(value.get("name"), arguments)
-
-
-def _action(call: Call, tools: Collection[str], system: CoordinateSystem) -> Zoom | Use | Malformed:
+def _action(call: Call, tools: Collection[str], system: CoordinateSystem, dialect: Dialect) -> Zoom | Use | Malformed:
     arguments, name = call.arguments, call.name
     known = isinstance(name, str) and name in tools
-    if not known and name not in (None, TOOL_NAME):
-        return Malformed(_no_such_tool(tools))
-    image = _image_named(arguments)
+    if not known and name is not None and name not in dialect.call.names:
+        return Malformed(_no_such_tool(tools, dialect))
+    image = image_named(arguments, dialect)
     if isinstance(image, Malformed):
         return image
     if known:
-        given = {str(key): value for key, value in arguments.items() if key not in IMAGE_KEYS}
-        if any(isinstance(value, dict | list) or value != _plain(value, longest=_MAX_CALL) for value in given.values()):
-            return Malformed(f"The arguments of {name} must be numbers, words, true or false.")
-        return Use(name, given, image)
-    box = arguments.get("bbox_2d", arguments.get("bbox"))
-    if not isinstance(box, list):
-        return Malformed(f"The tool call has no bbox_2d, a list of four numbers {system.corners}.")
-    return Zoom(tuple(_plain(number) for number in box[:16]), image)
+        return _use(str(name), arguments, image, dialect)
+    value = next((arguments[key] for key in (dialect.call.box, *_BOX_KEYS) if key in arguments), None)
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(part, list) and len(part) == 4 for part in value):
+        return Malformed(f"{dialect.call.box} holds {len(value)} boxes: write one call for each.")
+    box = box_of(value)
+    if box is None:
+        return Malformed(f"The tool call has no {dialect.call.box}, a list of four numbers {system.corners}.")
+    return Zoom(tuple(_recorded(number) for number in box[:16]), image)
 
 
-IMAGE_KEYS = ("image", "img_idx")
-"""What the number of an image is called in a call: by us, and in the zoom tool of Qwen3-VL. Both count from 0."""
+_BOX_KEYS = ("bbox_2d", "bbox", "box_2d")
 
 
-def _image_named(arguments: dict[str, Any]) -> int | Malformed:
-    """The number of the image that a call names; 0 where it names none."""
-    named = [(key, arguments[key]) for key in IMAGE_KEYS if key in arguments]
-    for key, image in named:
-        if isinstance(image, bool) or not isinstance(image, int) or not 0 <= image < 10_000:
-            return Malformed(f'"{key}" must be the number of an image in this conversation, 0 for the first.')
-    if len({image for _, image in named}) > 1:
-        return Malformed('"image" and "img_idx" name different images: write one of them.')
-    return named[0][1] if named else 0
+def _use(name: str, arguments: dict[str, Any], image: int, dialect: Dialect) -> Use | Malformed:
+    keys = {dialect.call.image, *_IMAGE_KEYS}
+    given = {str(key): value for key, value in arguments.items() if key not in keys}
+    if any(isinstance(value, dict | list) or value != _recorded(value, longest=LONGEST) for value in given.values()):
+        return Malformed(f"The arguments of {name} must be numbers, words, true or false.")
+    return Use(name, given, image)
 
 
-def _no_such_tool(tools: Collection[str]) -> str:
+_IMAGE_KEYS = {"image": 0, "img_idx": 0, "image_index": 0, "target_image": 1}
+"""What the number of an image is called in the calls of known checkpoints, each with the number of the first one."""
+
+
+def image_named(arguments: dict[str, Any], dialect: Dialect) -> int | Malformed:
+    """The number of the image that a call names, from 0; 0 where it names none, or the dialect knows the first one only."""
+    if dialect.call.always_first:
+        return 0
+    keys = {**_IMAGE_KEYS, **({dialect.call.image: dialect.call.counts_from} if dialect.call.image else {})}
+    named = {key: arguments[key] for key in keys if arguments.get(key) is not None}
+    numbers = {key: _image_number(value, keys[key], dialect) for key, value in named.items()}
+    for key, number in numbers.items():
+        if number is None:
+            return Malformed(_no_such_image(key, keys[key], dialect))
+    if len(set(numbers.values())) > 1:
+        both = " and ".join(f'"{key}"' for key in numbers)
+        return Malformed(f"{both} name different images: write one of them.")
+    return next((number for number in numbers.values() if number is not None), 0)
+
+
+def _image_number(value: Any, first: int, dialect: Dialect) -> int | None:
+    """The number, from 0, of an image that is named by its number or in the dialect's words; None if it is no such name."""
+    call = dialect.call
+    if isinstance(value, str) and call.first_called:
+        if value.strip() == call.first_called:
+            return 0
+        head, _, tail = call.later_called.partition("{n}")
+        digits = value.strip().removeprefix(head).removesuffix(tail)
+        return int(digits) if head and value.strip() == f"{head}{digits}{tail}" and digits.isdecimal() else None
+    number = whole_number(value)
+    return number - first if number is not None and first <= number < 10_000 else None
+
+
+def _no_such_image(key: str, first: int, dialect: Dialect) -> str:
+    call = dialect.call
+    if call.first_called and key == call.image:
+        later = call.later_called.replace("{n}", "1")
+        return f'"{key}" must be "{call.first_called}", or "{later}" for the first crop and so on.'
+    return f'"{key}" must be the number of an image in this conversation, {first} for the first.'
+
+
+def _no_such_tool(tools: Collection[str], dialect: Dialect) -> str:
+    zoom = dialect.call.names[0]
     if not tools:
-        return f"There is no such tool; the only one is {TOOL_NAME}."
-    return f"There is no such tool; the tools are {', '.join((TOOL_NAME, *tools))}."
+        return f"There is no such tool; the only one is {zoom}."
+    return f"There is no such tool; the tools are {', '.join((zoom, *tools))}."
 
 
-def _plain(value: Any, longest: int = 64) -> Any:
+def _recorded(value: Any, longest: int = 64) -> Any:
     """What a record may hold of a value the model wrote: finite numbers as they are, the rest as short strings."""
     if value is None or (isinstance(value, (bool, int, float)) and abs(value) < 2**53):
         return value
     return str(value)[:longest] if not isinstance(value, int) else "a huge number"
-
-
-_MAX_CALL = 4_000  # characters; a real call has about 100
-
-
-def _lenient_json(raw: str, brackets: str = "{}") -> Any:
-    """JSON as models write it: comments, trailing commas and single quotes are forgiven. None if unreadable.
-
-    Taken is what stands from the first of the opening `brackets` to the last of the closing ones."""
-    raw = raw.strip()
-    if len(raw) > _MAX_CALL:
-        return None
-    start, end = raw.find(brackets[0]), raw.rfind(brackets[1])
-    if start < 0 or end < start:
-        return None
-    strict = raw[start : end + 1]
-    for candidate in (strict, _repair(strict)):
-        try:
-            return json.loads(candidate)
-        except (ValueError, RecursionError):
-            continue
-    return None
-
-
-# What is never closed runs to the end, so that no part of the text is scanned twice.
-_PIECES = re.compile(
-    r"""("(?:\\.?|[^"\\])*(?:"|\Z))|'((?:\\.?|[^'\\])*)(?:'|\Z)|(//[^\n]*|/\*.*?(?:\*/|\Z)|\#[^\n]*)|,(?=\s*[}\]])""",
-    re.DOTALL,
-)
-
-
-def _repair(text: str) -> str:
-    """Single-quoted strings become double-quoted; comments and trailing commas go. Strings are left as they are."""
-
-    def fix(match: re.Match[str]) -> str:
-        if match[1] is not None:
-            return match[1]
-        return json.dumps(match[2].replace("\\'", "'")) if match[2] is not None else ""
-
-    without_comments = _PIECES.sub(fix, text)
-    return _PIECES.sub(fix, without_comments)  # a comma can become trailing once a comment behind it is gone

@@ -7,35 +7,49 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cof_agent.geometry import Box
+from cof_agent.protocol.dialects import Dialect, ours
 from cof_agent.protocol.parse import thought, well_formed
-from cof_agent.protocol.prompt import TOOL_NAME
-from cof_agent.trajectory import Turn, Zoom
+from cof_agent.trajectory import Answer, Turn, Zoom
 
 THOUGHT, CALL, ANSWER = "<think>{}</think>", "<tool_call>{}</tool_call>", "<answer>{}</answer>"
 """How a thought, a call and an answer are marked, for prompts that explain it."""
 
 
-def write_zoom(thought: str, box: Box, image: int = 0) -> str:
+def write_zoom(thought: str, box: Box, image: int = 0, dialect: Dialect | None = None) -> str:
     """A well-formed assistant turn that zooms; `box` in the model's coordinates, whole numbers without a point."""
-    return f"<think>{thought}</think>\n{_zoom_call(box, image)}"
+    spoken = dialect or ours()
+    return f"{_head(thought, spoken)}{_zoom_call(box, image, spoken)}"
 
 
 def write_zooms(thought: str, boxes: Sequence[Box]) -> str:
-    """The same with several zooms into the overview."""
-    return f"<think>{thought}</think>\n" + "\n".join(_zoom_call(box) for box in boxes)
+    """The same with several zooms into the overview, in our dialect."""
+    return f"{_head(thought, ours())}" + "\n".join(_zoom_call(box, 0, ours()) for box in boxes)
 
 
-def _zoom_call(box: Box, image: int = 0) -> str:
-    arguments: dict[str, Any] = {"bbox_2d": [int(v) if float(v).is_integer() else round(v, 3) for v in box]}
-    if image:
-        arguments["image"] = image
-    call = json.dumps({"name": TOOL_NAME, "arguments": arguments})
-    return f"<tool_call>\n{call}\n</tool_call>"
+def _head(thought: str, dialect: Dialect) -> str:
+    return f"<think>{thought}</think>\n" if dialect.end.thought == "required" else f"{thought}\n" if thought else ""
 
 
-def write_answer(thought: str, answer: str) -> str:
-    """A well-formed assistant turn that answers."""
-    return f"<think>{thought}</think>\n<answer>{answer}</answer>"
+def _zoom_call(box: Box, image: int, dialect: Dialect) -> str:
+    call = dialect.call
+    arguments: dict[str, Any] = {call.box: [int(v) if float(v).is_integer() else round(v, 3) for v in box]}
+    if call.first_called:
+        arguments[call.image] = call.later_called.replace("{n}", str(image)) if image else call.first_called
+    elif call.image and (image or call.counts_from):
+        arguments[call.image] = image + call.counts_from
+    if call.bare:
+        return f"{call.open}{json.dumps(arguments)}{call.close}"
+    written = json.dumps({"name": call.names[0], "arguments": arguments})
+    return f"{call.open}\n{written}\n{call.close}"
+
+
+def write_answer(thought: str, answer: str, dialect: Dialect | None = None) -> str:
+    """A well-formed assistant turn that answers; where an answer has no mark, it stands alone."""
+    spoken = dialect or ours()
+    if spoken.end.answer[0] == "plain":
+        return answer
+    marked = {"tag": f"<answer>{answer}</answer>", "boxed": f"\\boxed{{{answer}}}"}
+    return f"{_head(thought, spoken)}{marked[spoken.end.answer[0]]}"
 
 
 def put_together(thought: str, text: str, calls: Sequence[tuple[str, str]]) -> str:
@@ -58,17 +72,27 @@ def begin_answer(thought: str) -> str:
     return write_answer(thought, "").removesuffix("</answer>")
 
 
-def rewrite(turn: Turn, move: Callable[[Sequence[Any], int], Box]) -> str:
+def rewrite(
+    turn: Turn, move: Callable[[Sequence[Any], int], Box], dialect: Dialect | None = None, into: Dialect | None = None
+) -> str:
     """The words of a turn with the box of its zoom moved: `move` gets the box as written and the number of its image.
 
+    dialect: in which the turn was written, `into`: in which it is written again; by default ours, and the same one.
+
     Raises:
-        ValueError: if the turn is not one thought and one action.
+        ValueError: if the turn is not one thought and one action, or the other dialect cannot say it.
     """
-    if not well_formed(turn.text) or len(turn.actions) > 1:
+    spoken = dialect or ours()
+    target = into or spoken
+    if not well_formed(turn.text, dialect=spoken) or len(turn.actions) > 1:
         raise ValueError(
             "a turn of it is not one thought and one action, so that it cannot be rewritten for this model"
         )
     (action,) = turn.actions
-    if not isinstance(action, Zoom):
+    if isinstance(action, Zoom):
+        if action.image and target.call.always_first:
+            raise ValueError(f"it zooms into a crop, which {target.name} cannot")
+        return write_zoom(thought(turn.text), move(action.box, action.image), action.image, target)
+    if target == spoken or not isinstance(action, Answer):
         return turn.text
-    return write_zoom(thought(turn.text), move(action.box, action.image), action.image)
+    return write_answer(thought(turn.text), action.text, target)

@@ -12,6 +12,7 @@ from cof_agent.environment import ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.plugins import is_plugin, load_function
 from cof_agent.policy import Policy
+from cof_agent.protocol.dialects import OURS
 from cof_agent.strategies import fixed
 from cof_agent.strategies.wrapper import Strategy, Way
 from cof_agent.trajectory import Sample
@@ -54,6 +55,19 @@ def check_images(name: str, samples: Iterable[Sample]) -> None:
             )
 
 
+def check_dialect(name: str, dialect: str) -> None:
+    """Whether the strategy of this name can be played in this dialect.
+
+    Raises:
+        InputError: if it writes turns itself, which it does in ours.
+    """
+    if dialect != OURS and not is_plugin(name) and name not in _ANY_DIALECT:
+        raise InputError(
+            f"the strategy {name} writes turns in our own dialect; with {dialect} the strategies are "
+            f"{' and '.join(_ANY_DIALECT)}."
+        )
+
+
 def _focus(policy: Policy, settings: ZoomSettings) -> Way:
     return Way(policy, settings)
 
@@ -88,3 +102,4 @@ _STRATEGIES: dict[str, Strategy] = {
 }
 
 _SEVERAL_IMAGES = ("focus", "direct")
+_ANY_DIALECT = ("focus", "direct")

@@ -9,6 +9,7 @@ from typing import Any
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.geometry import Box, CoordinateSystem, View
+from cof_agent.protocol.dialects import OURS, Dialect, from_plain, ours
 from cof_agent.strategies.spot import protocol as spot
 from cof_agent.trajectory import Action, Trajectory, Turn
 
@@ -21,11 +22,12 @@ class Format:
     """A wire format. system: what its boxes mean, where the format says that and not the model.
 
     render: the conversation of a trajectory. rewrite: the words and actions of a turn whose box is moved, given the new
-    overview; raises ValueError if it cannot be rewritten.
+    overview, the dialect that it was written in and the one that it is to be written in; raises ValueError if it cannot be
+    rewritten.
     """
 
     render: Callable[[Trajectory], list[protocol.Message]]
-    rewrite: Callable[[Turn, Move, View], tuple[str, tuple[Action, ...]]]
+    rewrite: Callable[[Turn, Move, View, Dialect, Dialect], tuple[str, tuple[Action, ...]]]
     system: CoordinateSystem | None = None
 
 
@@ -44,15 +46,27 @@ def messages_of(trajectory: Trajectory) -> list[protocol.Message]:
     return format_of(trajectory).render(trajectory)
 
 
+def dialect_of(trajectory: Trajectory) -> Dialect:
+    """The dialect that a trajectory was held in.
+
+    Raises:
+        InputError: if the record does not hold it.
+    """
+    if trajectory.dialect == OURS:
+        return ours()
+    return from_plain(trajectory.settings.get("dialect"), f"the dialect of {trajectory.sample.id}")
+
+
 def _render(trajectory: Trajectory) -> list[protocol.Message]:
     settings = settings_of(trajectory)
     tools = ZoomEnvironment(settings).tool_schemas
-    return protocol.render(trajectory, system=settings.system, prompt=trajectory.settings.get("prompt"), tools=tools)
+    prompt, dialect = trajectory.settings.get("prompt"), dialect_of(trajectory)
+    return protocol.render(trajectory, system=settings.system, prompt=prompt, tools=tools, dialect=dialect)
 
 
-def _rewrite(turn: Turn, move: Move, overview: View) -> tuple[str, tuple[Action, ...]]:
-    text = protocol.rewrite(turn, move)
-    return text, protocol.parse(text)
+def _rewrite(turn: Turn, move: Move, overview: View, dialect: Dialect, into: Dialect) -> tuple[str, tuple[Action, ...]]:
+    text = protocol.rewrite(turn, move, dialect, into)
+    return text, protocol.parse(text, dialect=into)
 
 
 _AGENT = Format(_render, _rewrite)

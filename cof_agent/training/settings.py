@@ -20,6 +20,7 @@ from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.output.files import write_atomic
 from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.protocol.dialects import beside
 from cof_agent.training import keys
 
 if TYPE_CHECKING:
@@ -80,14 +81,15 @@ class RunConfig(Source):
     )
     overview_pixels: int | None = like(AgentConfig, "overview_pixels")
     zoom_pixels: int | None = like(AgentConfig, "zoom_pixels")
-    max_zooms: int = like(AgentConfig, "max_zooms")
-    enlarge: float = like(AgentConfig, "enlarge")
-    min_side: int = like(AgentConfig, "min_side")
-    zoom_scale: float = like(AgentConfig, "zoom_scale")
+    max_zooms: int | None = like(AgentConfig, "max_zooms")
+    enlarge: float | None = like(AgentConfig, "enlarge")
+    min_side: int | None = like(AgentConfig, "min_side")
+    zoom_scale: float | None = like(AgentConfig, "zoom_scale")
     max_source_pixels: int = like(AgentConfig, "max_source_pixels")
-    max_tokens: int = like(AgentConfig, "max_tokens")
+    max_tokens: int | None = like(AgentConfig, "max_tokens")
     timeout: float = like(AgentConfig, "timeout")
     strategy: str = like(AgentConfig, "strategy")
+    dialect: str | None = like(AgentConfig, "dialect")
     system_prompt: str | None = like(AgentConfig, "system_prompt")
     tools: list[str] = field(
         default_factory=list, metadata={"help": "tools of your own beside the zoom, each as MODULE:FUNCTION"}
@@ -144,6 +146,8 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     run, training, model = KeyParser(*kinds).read(keys.arguments_of(found))
     if model.model_name_or_path == NANO:
         model.model_name_or_path = str(WEIGHTS)
+    if run.dialect is None and (recorded := beside(model.model_name_or_path or "")):
+        run.dialect = str(recorded)
     _check(run, training)
     training.remove_unused_columns = False
     if run.quiet:

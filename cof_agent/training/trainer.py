@@ -37,6 +37,7 @@ from cof_agent.errors import InputError
 from cof_agent.evaluation.metrics import figures as figures_of
 from cof_agent.nano import WEIGHTS
 from cof_agent.output.files import write_atomic
+from cof_agent.protocol import dialects
 from cof_agent.training import card
 from cof_agent.training.settings import Settings
 from cof_agent.trajectory import Trajectory, from_json, to_json
@@ -54,7 +55,8 @@ R = TypeVar("R", bound=Reader)
 def policy_of(model: Any, processor: Any, config: AgentConfig, kind: Callable[..., R], **options: Any) -> R:
     """A `Reader` of this kind for a model in training (for its base, where it is an adapter)."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    pixels = {"max_pixels": config.overview_pixels, "zoom_pixels": config.zoom_pixels}
+    overview, zoom = config.areas
+    pixels = {"max_pixels": overview, "zoom_pixels": zoom}
     name = IN_TRAINING if base.name_or_path == str(WEIGHTS) else "in training"
     return kind(base, processor, name=name, **pixels, **options)
 
@@ -201,6 +203,8 @@ class ZoomTrainer(Base):
         """
         try:
             super().save_model(output_dir, _internal_call)
+            if self.is_world_process_zero():
+                dialects.record(self._agent.spoken, Path(output_dir or str(self.args.output_dir)))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise _unwritable(Path(output_dir or self.args.output_dir), error) from error
 

@@ -224,8 +224,8 @@ def _stock(settings: Settings) -> GRPOTrainer:
     zoom = ZoomEnvironment(agent.settings(policy_of(model, processor, agent, LocalPolicy)))
     samples = read_samples(run.data)
     # Else a turn may be as long as all of a conversation.
-    training.generation_kwargs = {"max_new_tokens": agent.max_tokens}
-    training.max_tool_calling_iterations = agent.max_zooms + 1  # the agent, too, is told once that no zooms are left
+    training.generation_kwargs = {"max_new_tokens": agent.turn_tokens}
+    training.max_tool_calling_iterations = agent.zooms + 1  # the agent, too, is told once that no zooms are left
     return GRPOTrainer(
         model,
         [accuracy],

@@ -79,7 +79,49 @@ def call(arguments: str, name: str = '"image_zoom_in_tool"') -> str:
     return f'<tool_call>{{"name": {name}, "arguments": {arguments}}}</tool_call>'
 
 
+SLIPS: list[tuple[str, Zoom]] = [
+    ('{"bbox_2d": [[1, 2, 3, 4]]}', ZOOM),
+    ('{"bbox_2d": [[1, 2], [3, 4]]}', ZOOM),
+    ('{"bbox_2d": "[1, 2, 3, 4]"}', ZOOM),
+    ('{"bbox_2d": "1, 2, 3, 4"}', ZOOM),
+    ('{"bbox_2d": "<|box_start|>(1,2),(3,4)<|box_end|>"}', ZOOM),
+    ('{"box_2d": [1, 2, 3, 4]}', ZOOM),
+    ('{"bbox_2d": [1, 2, 3, 4], "image": null}', ZOOM),
+    ('{"bbox_2d": [1, 2, 3, 4], "image": "1"}', Zoom((1, 2, 3, 4), 1)),
+    ('{"bbox_2d": [1, 2, 3, 4], "img_idx": 1}', Zoom((1, 2, 3, 4), 1)),
+    ('{"bbox_2d": [1, 2, 3, 4], "img_idx": 1.0}', Zoom((1, 2, 3, 4), 1)),
+    ('{"bbox_2d": [1, 2, 3, 4], "target_image": 2}', Zoom((1, 2, 3, 4), 1)),
+    ('{"bbox_2d": [1, 2, 3, 4], "label": None}', ZOOM),
+    ('{"bbox_2d": (1, 2, 3, 4)}', ZOOM),
+    ('{"bbox_2d": [1, 2, 3, 4], "label": "the\nsign"}', ZOOM),
+    ('{"bbox_2d": [1, 2, 3, 4]', ZOOM),
+    ('{"bbox_2d": [1, 2, 3, 4]}}', ZOOM),
+    ('"{\\"bbox_2d\\": [1, 2, 3, 4]}"', ZOOM),
+]
+"""Arguments with the slips that models make, where what is meant is plain."""
+
+XML = "<function=image_zoom_in_tool>\n<parameter=bbox_2d>\n[1, 2, 3, 4]\n</parameter>\n</function>"
+
 ACTIONS: list[tuple[str, list[Action]]] = [
+    # other ways of writing a call
+    (f"<tool_call>\n{XML}\n</tool_call>", [ZOOM]),
+    (XML, [ZOOM]),
+    (f"<tool_call>{XML}{XML.replace('1, 2, 3, 4', '5, 6, 7, 8')}</tool_call>", [ZOOM, OTHER_ZOOM]),
+    (
+        f"<tool_call>{XML.replace('</parameter>', '</parameter><parameter=image>2</parameter>')}</tool_call>",
+        [Zoom((1, 2, 3, 4), 2)],
+    ),
+    (
+        "<tool_call>image_zoom_in_tool\n<arg_key>bbox_2d</arg_key>\n<arg_value>[1, 2, 3, 4]</arg_value>\n</tool_call>",
+        [ZOOM],
+    ),
+    (
+        '<tool_call>{"type": "function", "function": '
+        '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 2, 3, 4]}}}</tool_call>',
+        [ZOOM],
+    ),
+    ('<tool_call>{"bbox_2d": [1, 2, 3, 4]}\n{"bbox_2d": [5, 6, 7, 8]}</tool_call>', [ZOOM, OTHER_ZOOM]),
+    ('<tool_call>[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6, 7, 8]}]</tool_call>', [ZOOM, OTHER_ZOOM]),
     (f"<think>look</think>\n{CALL}", [ZOOM]),
     ("<think>look</think>\n<answer>red</answer>", [Answer("red")]),
     (CALL, [ZOOM]),
@@ -137,7 +179,11 @@ NO_ACTIONS = [
     ("<tool_call>[1, 2, 3, 4]</tool_call>", "The tool call is not JSON"),
     ("<tool_call>{}</tool_call>", "The tool call has no bbox_2d"),
     (call("[1, 2, 3, 4]"), "The tool call has no arguments."),
-    (call('{"bbox_2d": "1, 2, 3, 4"}'), "The tool call has no bbox_2d"),
+    (call('{"bbox_2d": "the sign"}'), "The tool call has no bbox_2d"),
+    (call('{"bbox_2d": [[1, 2, 3, 4], [5, 6, 7, 8]]}'), "bbox_2d holds 2 boxes: write one call for each."),
+    (call('{"bbox_2d": [1, 2, 3, 4], "image": 1, "img_idx": 2}'), '"image" and "img_idx" name different images'),
+    (call('{"bbox_2d": [1, 2, 3, 4], "target_image": 0}'), '"target_image" must be the number of an image in this'),
+    ("<tool_call><function=></tool_call>", "The tool call is not of the form <function="),
     (
         call('{"bbox_2d": [1, 2, 3, 4]}', '"search"'),
         "There is no such tool; the only one is image_zoom_in_tool.",
@@ -154,6 +200,10 @@ class TestParse:
     def test_cases(self) -> None:
         for text, actions in ACTIONS:
             assert parse(text) == tuple(actions), text
+
+    def test_slips_are_forgiven(self) -> None:
+        for arguments, zoom in SLIPS:
+            assert parse(call(arguments)) == (zoom,), arguments
 
     def test_what_is_no_action_says_why(self) -> None:
         for text, reason in NO_ACTIONS:

@@ -82,7 +82,7 @@ def test_the_papers_recipe(name: str) -> None:
     assert (rollouts, training.num_generations) == (64 * 6, 6)
     assert training.steps_per_generation == training.gradient_accumulation_steps
     assert (training.learning_rate, training.beta, training.temperature) == (1e-6, 0.001, 1.0)
-    assert (run.max_zooms + 1, run.max_tokens) == (4, 512)
+    assert (run.agent_config().zooms + 1, run.agent_config().turn_tokens) == (4, 512)
 
 
 def test_a_server_is_told_what_its_run_says() -> None:

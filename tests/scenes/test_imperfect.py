@@ -9,7 +9,7 @@ import pytest
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem, PixelLimits, View
+from cof_agent.geometry import OF_MODELS, Box, CoordinateSystem, PixelLimits, View
 from cof_agent.scenes import oracle
 from cof_agent.scenes.imperfect import Faults, Teacher
 from cof_agent.trajectory import Sample, Zoom
@@ -51,7 +51,7 @@ def test_it_is_hasty_and_needless_as_often_as_asked() -> None:
     assert sum(needless) / len(needless) == pytest.approx(0.4, abs=0.2)
 
 
-@pytest.mark.parametrize("system", CoordinateSystem)
+@pytest.mark.parametrize("system", OF_MODELS)
 def test_misplaced_boxes_lie_beside_in_the_view_and_are_its_last(system: CoordinateSystem) -> None:
     environment, faults = settings(system), Faults(misplaced=1.0, shift=0.5, tight=0.5)
     missed = []

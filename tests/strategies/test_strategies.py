@@ -14,7 +14,7 @@ from cof_agent import protocol
 from cof_agent.cli import main
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem, Size
+from cof_agent.geometry import OF_MODELS, Box, CoordinateSystem, Size
 from cof_agent.graphs import focus
 from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, ScriptedPolicy, begun
@@ -48,7 +48,7 @@ def test_direct_answers_from_the_overview(sample: Sample) -> None:
     assert "No zooms are left" in str(played.turns[0].observations[0].error)
 
 
-@pytest.mark.parametrize("system", list(CoordinateSystem))
+@pytest.mark.parametrize("system", OF_MODELS)
 def test_the_grid_shows_every_pixel_once_and_then_the_model_answers(sample: Sample, system: CoordinateSystem) -> None:
     played = play("grid", sample, ["never said", ANSWER], system)
     assert (played.stop, played.answer, played.zooms) == (StopReason.ANSWERED, "red", 9)

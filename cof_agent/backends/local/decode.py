@@ -7,7 +7,7 @@ all conversations in one forward pass a step; conversations join and leave betwe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -68,7 +68,15 @@ class _Row:
 class Decoder:
     """The engine of the local backend (see `batching.Engine`). stop_ids end a turn; unspeakable ones are never written."""
 
-    def __init__(self, model: Any, stop_ids: set[int], unspeakable: list[int], *, capacity: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        stop_ids: set[int],
+        unspeakable: list[int],
+        *,
+        capacity: int,
+        text: Callable[[Sequence[int]], str],
+    ) -> None:
         self.capacity = capacity
         self._threads = _threads(model)
         self._model = model
@@ -76,6 +84,7 @@ class Decoder:
         self._language, self._head = model.get_submodule(modules.language), model.get_submodule(modules.head)
         self._stop_ids = stop_ids
         self._unspeakable = unspeakable
+        self._text = text
         self._pool = KeyValuePool()
         self._rows: list[_Row] = []
         self.forget()
@@ -221,12 +230,16 @@ class Decoder:
         finished = {}
         for index in range(len(self._rows) - 1, -1, -1):
             row = self._rows[index]
-            stopped = row.ids[-1] in self._stop_ids
+            stopped = row.ids[-1] in self._stop_ids or self._said(row, row.prompt.sampling.stop)
             if stopped or len(row.ids) >= row.prompt.sampling.max_tokens:
                 finished[row.key] = Generated(row.ids, stopped, row.logprobs)
                 self._past.keep(row.prompt.ids + row.ids[:-1], row.prompt.pictures, self._pool.row(index, row.length))
                 self._remove(index)
         return finished
+
+    def _said(self, row: _Row, stop: str) -> bool:
+        """Whether the text that ends a message has just been written."""
+        return bool(stop) and stop in self._text(row.ids[-len(stop) :])  # a token has at least a character
 
     def _remove(self, index: int) -> None:
         last = self._rows.pop()

@@ -53,7 +53,7 @@ class LocalPolicy(Reader):
     ) -> None:
         super().__init__(model, processor, name=name, max_pixels=max_pixels, zoom_pixels=zoom_pixels)
         self.model, self.folder = model, folder
-        self._decoder = Decoder(model, self.stop_ids, list(self.unspeakable), capacity=capacity)
+        self._decoder = Decoder(model, self.stop_ids, list(self.unspeakable), capacity=capacity, text=self.text)
         self._batcher: Batcher[Prompt, Generated] = Batcher(self._decoder)
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:

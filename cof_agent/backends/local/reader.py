@@ -70,13 +70,12 @@ class Reader:
         """The text of a conversation by the model's own template; `answering`: up to where the next turn begins, or to
         where the last message, if it is the assistant's, goes on."""
         goes_on = answering and bool(begun(messages))
-        text: str = self._processor.apply_chat_template(
+        return templated(
+            self._processor,
             template_messages(messages),
-            tokenize=False,
             add_generation_prompt=answering and not goes_on,
             continue_final_message=goes_on,
         )
-        return text
 
     def read(self, text: str, images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
         """Token ids of a rendered text, each image token as often as its image has merged patches; and the images.
@@ -127,11 +126,28 @@ def template_messages(messages: Sequence[Message]) -> list[Message]:
     """Content as chat templates know it: which image is meant is said by the order."""
     return [
         {
-            "role": message["role"],
+            **message,
             "content": [{"type": "image"} if part["type"] == "image" else part for part in message["content"]],
         }
         for message in messages
     ]
+
+
+def templated(processor: Any, messages: Sequence[Message], **options: Any) -> str:
+    """The text of a conversation by the processor's own template, which is handed the tools that its first message has.
+
+    Raises:
+        InputError: if it has tools, and the template knows none.
+    """
+    tools = messages[0].get("tools")
+    if tools and "tools" not in str(processor.chat_template or ""):
+        raise InputError(
+            "the chat template of this checkpoint knows no tools; use another --dialect, such as ours or qwen3-zoom."
+        )
+    plain = [{name: value for name, value in message.items() if name != "tools"} for message in messages]
+    given = {"tools": tools} if tools else {}
+    text: str = processor.apply_chat_template(plain, tokenize=False, **given, **options)
+    return text
 
 
 def _stop_ids(model: Any, tokenizer: Any, family: families.Family) -> set[int]:

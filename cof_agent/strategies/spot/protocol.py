@@ -13,6 +13,7 @@ from typing import Any
 
 from cof_agent import protocol
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, View, clip_to_view, read_box
+from cof_agent.protocol.dialects import Dialect
 from cof_agent.trajectory import Action, Answer, Malformed, Sample, Trajectory, Turn, Zoom
 
 VERSION = "spot-1"
@@ -87,7 +88,9 @@ def read_region(text: str, overview: View) -> Zoom | Malformed:
     return Zoom(box)
 
 
-def rewrite(turn: Turn, move: Callable[[Sequence[Any], int], Box], overview: View) -> tuple[str, tuple[Action, ...]]:
+def rewrite(
+    turn: Turn, move: Callable[[Sequence[Any], int], Box], overview: View, *dialects: Dialect
+) -> tuple[str, tuple[Action, ...]]:
     """The words and the action of a turn with its region moved into the padded square of another overview."""
     (action,) = turn.actions
     if not isinstance(action, Zoom):

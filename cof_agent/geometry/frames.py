@@ -8,16 +8,11 @@ Three frames are told apart by name:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from cof_agent.fields import omitting
-
-
-class BoxError(ValueError):
-    """A box that cannot be used; the message is the sentence the model reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +102,20 @@ class CoordinateSystem(StrEnum):
     THOUSAND = "thousand"  # 0..1000 on both axes
     THOUSAND_YX = "thousand-yx"  # the same, written y first: [y1, x1, y2, x2]
     UNIT = "unit"  # 0..1 on both axes
+    SOURCE = "source"  # pixels of the image file, whichever image is named
+    UNIT_OR_PIXELS = (
+        "unit-or-pixels"  # 0..1 where all four numbers are below 1, else pixels of the named image (Pixel-Reasoner)
+    )
     PADDED = "padded"  # 0..1 on both axes of the square in whose middle the image lies (LLaVA, Chain-of-Spot)
 
     def frame(self, shown: Size) -> Box:
-        """The edges of a view shown at `shown` pixels, in the model's coordinates and order."""
+        """The edges of a view shown at `shown` pixels, in the model's coordinates and order (for `SOURCE` see `View.frame`)."""
         match self:
-            case CoordinateSystem.ABSOLUTE:
+            case CoordinateSystem.ABSOLUTE | CoordinateSystem.SOURCE:
                 return Box(0.0, 0.0, float(shown.width), float(shown.height))
             case CoordinateSystem.THOUSAND | CoordinateSystem.THOUSAND_YX:
                 return Box(0.0, 0.0, 1000.0, 1000.0)
-            case CoordinateSystem.UNIT:
+            case CoordinateSystem.UNIT | CoordinateSystem.UNIT_OR_PIXELS:
                 return Box(0.0, 0.0, 1.0, 1.0)
         x, y = (0.5 - side / shown.long_side / 2 for side in (shown.width, shown.height))
         return Box(x, y, 1 - x, 1 - y)
@@ -124,7 +123,7 @@ class CoordinateSystem(StrEnum):
     @property
     def digits(self) -> int:
         """Decimals with which its numbers are written."""
-        return 3 if self in (CoordinateSystem.UNIT, CoordinateSystem.PADDED) else 0
+        return 3 if self in (self.UNIT, self.UNIT_OR_PIXELS, self.PADDED) else 0
 
     @property
     def y_first(self) -> bool:
@@ -146,7 +145,19 @@ class CoordinateSystem(StrEnum):
             return f"{shown} pixels"
         if self is CoordinateSystem.PADDED:
             return f"{', '.join(f'{edge:.3f}' for edge in self.frame(shown))} of the padded square"
-        return "0 to 1 on both axes" if self is CoordinateSystem.UNIT else "0 to 1000 on both axes"
+        if self is CoordinateSystem.SOURCE:
+            return "part of the image file, in whose pixels boxes are given"
+        unit = self in (CoordinateSystem.UNIT, CoordinateSystem.UNIT_OR_PIXELS)
+        return "0 to 1 on both axes" if unit else "0 to 1000 on both axes"
+
+
+OF_MODELS = tuple(
+    one for one in CoordinateSystem if one not in (CoordinateSystem.SOURCE, CoordinateSystem.UNIT_OR_PIXELS)
+)
+"""The systems that a model may have by itself; the others belong to dialects."""
+
+
+_BELOW_ONE = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +167,9 @@ class View:
     View 0 of a trajectory is the overview. Only a view turns a box in the model's words into source pixels
     and back. In the model's words the numbers of a box stand in the order in which they are written: of a y-first system
     x0 and x1 are places on the y axis. tool: what made the image of the region, with these `arguments`, if it is not the
-    region itself; boxes mean nothing in such an image. source: which of the sample's images the region is of, from 0.
+    region itself; boxes mean nothing in such an image. source: which of the sample's images the region is of, from 0. cut: in
+    pixels of the overview as shown, the edges of a crop that is cut from the overview; `region` then has the source's whole
+    pixels around them.
     """
 
     source_size: Size
@@ -165,18 +178,31 @@ class View:
     tool: str | None = None
     arguments: tuple[tuple[str, Any], ...] = ()
     source: int = 0
+    cut: Box | None = None
 
     @classmethod
     def __get_pydantic_core_schema__(cls, kind: Any, handler: Any) -> Any:
-        return omitting(handler(kind), handler, source=0)
+        return omitting(handler(kind), handler, source=0, cut=None)
+
+    def frame(self, system: CoordinateSystem, box: Box | None = None) -> Box:
+        """The edges of this view in the model's coordinates and order; `box` is one in them, where its numbers decide."""
+        if system is CoordinateSystem.SOURCE:
+            return self.region
+        if system is CoordinateSystem.UNIT_OR_PIXELS and box is not None and max(box) >= 1:
+            whole = Box(0, 0, self.source_size.width, self.source_size.height)
+            return whole if self.region == whole else CoordinateSystem.ABSOLUTE.frame(self.shown_size)
+        return system.frame(self.shown_size)
 
     def to_source(self, box: Box, system: CoordinateSystem) -> Box:
         """A box in the model's coordinates of this view -> source pixels."""
-        return _mapped(system.ordered(box), system.frame(self.shown_size), self.region)
+        return moved(system.ordered(box), self.frame(system, box), self.region)
 
     def from_source(self, box: Box, system: CoordinateSystem) -> Box:
         """A box in source pixels -> the model's coordinates of this view."""
-        return system.ordered(_mapped(box, self.region, system.frame(self.shown_size)))
+        written = system.ordered(moved(box, self.region, self.frame(system)))
+        if system is CoordinateSystem.UNIT_OR_PIXELS:  # whose 1 is a pixel
+            return Box(*(min(edge, _BELOW_ONE) for edge in written))
+        return written
 
     @property
     def scale(self) -> float:
@@ -194,8 +220,8 @@ class PixelLimits:
     zoom_pixels: int = 320 * 28 * 28  # each crop
 
 
-def _mapped(box: Box, old: Box, new: Box) -> Box:
-    """`box` moved and stretched as `old` is to become `new`."""
+def moved(box: Box, old: Box, new: Box) -> Box:
+    """`box` moved and stretched as `old` is to become `new`; any of them in any frame."""
     sx, sy = new.width / old.width, new.height / old.height
     return Box(
         new.x0 + (box.x0 - old.x0) * sx,
@@ -203,109 +229,3 @@ def _mapped(box: Box, old: Box, new: Box) -> Box:
         new.x0 + (box.x1 - old.x0) * sx,
         new.y0 + (box.y1 - old.y0) * sy,
     )
-
-
-def read_box(values: Any, system: CoordinateSystem = CoordinateSystem.ABSOLUTE) -> Box:
-    """The box a model wrote, as four numbers in its own coordinates and order with x0 < x1 and y0 < y1.
-
-    system: whose order of the numbers a refusal names.
-
-    Stated rule: plain numbers and numbers in strings are taken; reversed edges are swapped; anything else
-    (not four values, booleans, words, NaN, infinite, no width or height) is refused.
-
-    Raises:
-        BoxError: with the sentence the model reads.
-    """
-    if not isinstance(values, (list, tuple)) or len(values) != 4:
-        raise BoxError(f"bbox_2d must be a list of four numbers {system.corners}.")
-    numbers = [_number(value) for value in values]
-    x0, x1 = sorted((numbers[0], numbers[2]))
-    y0, y1 = sorted((numbers[1], numbers[3]))
-    if not (x1 > x0 and y1 > y0):
-        raise BoxError("The box has no area: x1 must differ from x2 and y1 from y2.")
-    return Box(x0, y0, x1, y1)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise BoxError("bbox_2d must hold four numbers and nothing else.")
-    try:
-        number = float(value)
-    except ValueError:
-        raise BoxError("bbox_2d must hold four numbers and nothing else.") from None
-    except OverflowError:  # an integer beyond all floats
-        number = math.inf
-    if not math.isfinite(number) or abs(number) > 1e9:
-        raise BoxError("bbox_2d must hold finite numbers that lie inside the image.")
-    return number
-
-
-def clip_to_view(box: Box, view: View, system: CoordinateSystem) -> Box:
-    """The part of a model's box inside the view it names, in the model's coordinates.
-
-    Raises:
-        BoxError: if nothing of it lies inside.
-    """
-    frame = system.frame(view.shown_size)
-    inside = Box(max(box.x0, frame.x0), max(box.y0, frame.y0), min(box.x1, frame.x1), min(box.y1, frame.y1))
-    if not (inside.x1 > inside.x0 and inside.y1 > inside.y0):
-        raise BoxError(f"The box lies outside the image, which is {system.describe(view.shown_size)}.")
-    return inside
-
-
-def crop_region(box: Box, source: Size, *, enlarge: float = 1.0, min_side: int = 1) -> Box:
-    """The pixel-aligned region of the source to cut for a box in source pixels.
-
-    The box is enlarged about its centre, widened to at least `min_side` source pixels a side, moved (not cut)
-    back inside the source where it fits, and rounded outwards to whole pixels.
-    """
-    x0, x1 = _span(box.x0, box.x1, source.width, enlarge, min_side)
-    y0, y1 = _span(box.y0, box.y1, source.height, enlarge, min_side)
-    return Box(x0, y0, x1, y1)
-
-
-def _span(low: float, high: float, limit: int, enlarge: float, min_side: int) -> tuple[int, int]:
-    center, length = (low + high) / 2, max((high - low) * enlarge, float(min_side))
-    # Rounding away float noise first keeps an exact pixel edge from growing by one.
-    start, end = math.floor(round(center - length / 2, 6)), math.ceil(round(center + length / 2, 6))
-    if end - start >= limit:
-        return 0, limit
-    shift = max(0, -start) - max(0, end - limit)
-    return start + shift, max(end + shift, start + shift + 1)
-
-
-def smart_resize(size: Size, *, grid: int, min_pixels: int, max_pixels: int) -> Size:
-    """The size at which a Qwen-VL processor shows an image: multiples of `grid`, area between the limits.
-
-    The rule of the Qwen2-VL processors (transformers `smart_resize`, qwen-vl-utils `smart_resize`). They refuse
-    an aspect ratio above 200; here such an image is shown distorted to at most that ratio instead, so that a
-    1 x 40,000 strip still has a view. The result is a fixed point: a processor with the same limits changes
-    nothing. Where the limits leave no room on the grid for this shape (they are less than a factor of four apart), the
-    area is at least `min_pixels`, which is the model's own, and above `max_pixels`, which a user may have lowered.
-
-    Raises:
-        ValueError: if the limits contradict each other or have no room for one grid cell.
-    """
-    if not 0 < min_pixels <= max_pixels or max_pixels < grid * grid:
-        raise ValueError(f"pixel limits must satisfy 0 < min <= max and max >= {grid * grid}")
-    width, height = float(size.width), float(size.height)
-    width, height = max(width, height / 200), max(height, width / 200)
-    w, h = max(grid, round(width / grid) * grid), max(grid, round(height / grid) * grid)
-    if w * h > max_pixels:
-        beta = math.sqrt(width * height / max_pixels)
-        w = max(grid, math.floor(width / beta / grid) * grid)
-        h = max(grid, math.floor(height / beta / grid) * grid)
-    elif w * h < min_pixels:
-        beta = math.sqrt(min_pixels / (width * height))
-        w, h = math.ceil(width * beta / grid) * grid, math.ceil(height * beta / grid) * grid
-    # In a thin image, rounding the short side to whole grid cells can leave the area above the limit or the ratio
-    # above 200; the processor would then shrink what it is given, or refuse it.
-    if w > h:
-        w = min(w, 200 * h, max_pixels // h // grid * grid)
-    else:
-        h = min(h, 200 * w, max_pixels // w // grid * grid)
-    if w * h < min_pixels and max_pixels < 4 * min_pixels:
-        scale = math.sqrt(min_pixels / (width * height))
-        least = Size(max(1, round(width * scale)), max(1, round(height * scale)))
-        return smart_resize(least, grid=grid, min_pixels=min_pixels, max_pixels=4 * min_pixels)
-    return Size(w, h)

@@ -1,0 +1,105 @@
+"""Tool calls in a turn, in every way in which models write them: JSON in tags, XML parameters, arguments alone in a tag."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from cof_agent.protocol.dialects import Call as Syntax
+from cof_agent.protocol.values import LONGEST, objects_in, value_in
+from cof_agent.trajectory import Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call as it was written, unchecked; `name` is None where the call names no tool."""
+
+    name: Any
+    arguments: dict[str, Any]
+
+
+def has_call(text: str, syntax: Syntax) -> bool:
+    """Whether a text without its thought holds the start of a call."""
+    return syntax.open in text or "<function=" in text
+
+
+def calls_in(text: str, syntax: Syntax) -> Iterator[Call | Malformed]:
+    """The calls in a text without its thought, in order; one that cannot be read is `Malformed` in its place."""
+    for match in _tags(syntax.open, syntax.close).finditer(text):
+        yield from _inside(match[1] if match[1] is not None else match[0], syntax)
+
+
+@lru_cache(maxsize=32)
+def _tags(opening: str, closing: str) -> re.Pattern[str]:
+    """A call from its opening tag to the closing one, the next opening one, or the end; or a bare XML function."""
+    start, end = re.escape(opening), re.escape(closing)
+    return re.compile(rf"{start}(.*?)(?:{end}|(?={start})|\Z)|<function=.*?(?:</function>|\Z)", re.DOTALL)
+
+
+def _inside(raw: str, syntax: Syntax) -> list[Call | Malformed]:
+    """The calls between one pair of tags."""
+    if len(raw) > LONGEST:
+        return [Malformed(f"The tool call is longer than {LONGEST:,} characters.")]
+    if "<function=" in raw:
+        return [*_xml(raw)]
+    if "<arg_key>" in raw:
+        return [_pairs(raw)]
+    values = objects_in(raw)
+    if not values or not all(isinstance(value, dict) for value in values):
+        return [Malformed(_form(syntax))]
+    return [_call(value, syntax) for value in values]
+
+
+def _form(syntax: Syntax) -> str:
+    if syntax.bare:
+        return f'The call is not JSON of the form {{"{syntax.box}": [...]}}.'
+    return f'The tool call is not JSON of the form {{"name": ..., "arguments": {{"{syntax.box}": [...]}}}}.'
+
+
+def _call(value: dict[str, Any], syntax: Syntax) -> Call | Malformed:
+    """A call that was written as JSON; OpenAI's wrapper around a function is taken off."""
+    if isinstance(value.get("function"), dict):
+        value = value["function"]
+    arguments = value.get("arguments", value.get("parameters", value))
+    if isinstance(arguments, str):
+        arguments = value_in(arguments)
+    if not isinstance(arguments, dict):
+        return Malformed("The tool call has no arguments.")
+    name = value.get("name", value.get("function"))
+    return Call(name if not syntax.bare or isinstance(name, str) else None, arguments)
+
+
+_FUNCTION = re.compile(r"<function=([^>\n]{1,200})>(.*?)(?:</function>|(?=<function=)|\Z)", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\n]{1,200})>(.*?)(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
+
+
+def _xml(raw: str) -> Iterator[Call | Malformed]:
+    """Calls as Qwen3.5 and Qwen3-Coder write them."""
+    found = False
+    for function in _FUNCTION.finditer(raw):
+        found = True
+        yield Call(function[1].strip(), {p[1].strip(): _argument(p[2]) for p in _PARAMETER.finditer(function[2])})
+    if not found:
+        yield Malformed(
+            "The tool call is not of the form <function=name><parameter=argument>value</parameter></function>."
+        )
+
+
+_PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL)
+
+
+def _pairs(raw: str) -> Call:
+    """A call as GLM-4.5 and later write it: the name, then keys and values."""
+    return Call(raw.partition("<arg_key>")[0].strip(), {p[1].strip(): _argument(p[2]) for p in _PAIR.finditer(raw)})
+
+
+def _argument(text: str) -> Any:
+    """The value of an XML argument: JSON where it is a list, an object or a number, else its text."""
+    text = text.strip()
+    if text[:1] in "[{" and text[:1]:
+        value = value_in(text, "[]" if text[0] == "[" else "{}")
+        return text if value is None else value
+    return int(text) if re.fullmatch(r"-?\d{1,9}", text) else text

@@ -1,0 +1,37 @@
+"""The dialects: in which words and by which rules a checkpoint holds its conversations."""
+
+from cof_agent.protocol.dialects import words
+from cof_agent.protocol.dialects.read import (
+    OURS,
+    beside,
+    described,
+    dialect,
+    from_plain,
+    names,
+    ours,
+    record,
+    to_plain,
+    to_yaml,
+)
+from cof_agent.protocol.dialects.record import Call, Dialect, End, Opening, Reply, Shown, filled
+
+__all__ = [
+    "OURS",
+    "Call",
+    "Dialect",
+    "End",
+    "Opening",
+    "Reply",
+    "Shown",
+    "beside",
+    "described",
+    "dialect",
+    "filled",
+    "from_plain",
+    "names",
+    "ours",
+    "record",
+    "to_plain",
+    "to_yaml",
+    "words",
+]

@@ -1,0 +1,169 @@
+"""Values as models write them: JSON with the slips that they make, Python literals, boxes in strings and in box tokens."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+LONGEST = 4_000
+"""Characters of a call that are read; a real one has about 100."""
+
+
+def objects_in(raw: str) -> list[Any]:
+    """The JSON objects that stand one behind the other in `raw`, or in one list; empty where it cannot be read.
+
+    Comments, trailing commas, single quotes, Python's words for true, false and null, line breaks in strings, a closing
+    bracket too many and up to three too few are forgiven.
+    """
+    raw = raw.strip()
+    if len(raw) > LONGEST:
+        return []
+    start = min((at for at in (raw.find("{"), raw.find("[")) if at >= 0), default=-1)
+    if start < 0:
+        return []
+    found: list[Any] = []
+    while start >= 0:
+        value, end = _first(raw, start)
+        if end == 0:
+            break
+        found += value if isinstance(value, list) else [value]
+        start = raw.find("{", end)
+    return found
+
+
+def value_in(raw: str, brackets: str = "{}") -> Any:
+    """The object, or list, from the first of the opening `brackets` on, read as leniently; None if unreadable.
+
+    What stands between the first opening and the last closing bracket is tried first, as one value.
+    """
+    raw = raw.strip()
+    if len(raw) > LONGEST:
+        return None
+    start, end = raw.find(brackets[0]), raw.rfind(brackets[1])
+    if start < 0:
+        return None
+    whole = _loaded(raw[start : end + 1]) if end > start else None
+    if whole is not None:
+        return whole
+    value, end = _first(raw, start)
+    return value if end else None
+
+
+def _first(raw: str, start: int) -> tuple[Any, int]:
+    """The value that begins at `start`, and where it ends; (None, 0) if it cannot be read."""
+    end = _end(raw, start)
+    if end:
+        value = _loaded(raw[start:end])
+        return (None, 0) if value is None else (value, end)
+    for closing in _missing(raw, start):
+        value = _loaded(raw[start:] + closing)
+        if value is not None:
+            return value, len(raw)
+    return None, 0
+
+
+def _end(raw: str, start: int) -> int:
+    """Where the value that begins at `start` is closed; 0 where it never is."""
+    return start + at if (at := _balance(raw[start:])[0]) else 0
+
+
+def _missing(raw: str, start: int) -> list[str]:
+    """The brackets that would close what begins at `start`, at most three of them."""
+    _, unclosed = _balance(raw[start:])
+    return [unclosed[::-1]] if 0 < len(unclosed) <= 3 else []
+
+
+_CLOSING = {"{": "}", "[": "]", "(": ")"}
+_STRINGS = re.compile(r""""(?:\\.?|[^"\\])*(?:"|\Z)|'(?:\\.?|[^'\\])*(?:'|\Z)|[{}\[\]()]""", re.DOTALL)
+
+
+def _balance(text: str) -> tuple[int, str]:
+    """Where the first bracket is closed, 0 where it is not; and the closing brackets that are still to come."""
+    open: list[str] = []
+    for match in _STRINGS.finditer(text):
+        mark = match[0]
+        if mark in _CLOSING:
+            open.append(_CLOSING[mark])
+        elif mark in _CLOSING.values():
+            if not open or open[-1] != mark:
+                return 0, ""
+            open.pop()
+            if not open:
+                return match.end(), ""
+    return 0, "".join(open)
+
+
+def _loaded(text: str) -> Any:
+    """The value of a text that holds nothing else, None if unreadable."""
+    for candidate in (text, _repaired(text)):
+        try:
+            return json.loads(candidate, strict=False)  # line breaks in strings are allowed
+        except (ValueError, RecursionError):
+            continue
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+# What is never closed runs to the end, so that no part of the text is scanned twice.
+_PIECES = re.compile(
+    r"""("(?:\\.?|[^"\\])*(?:"|\Z))|'((?:\\.?|[^'\\])*)(?:'|\Z)|(//[^\n]*|/\*.*?(?:\*/|\Z)|\#[^\n]*)|,(?=\s*[}\]])|\b(None|True|False)\b""",
+    re.DOTALL,
+)
+_WORDS = {"None": "null", "True": "true", "False": "false"}
+
+
+def _repaired(text: str) -> str:
+    """Single-quoted strings become double-quoted, Python's words JSON's; comments and trailing commas go. Strings are left as
+    they are."""
+
+    def fix(match: re.Match[str]) -> str:
+        if match[1] is not None:
+            return match[1]
+        if match[4] is not None:
+            return _WORDS[match[4]]
+        return json.dumps(match[2].replace("\\'", "'")) if match[2] is not None else ""
+
+    without_comments = _PIECES.sub(fix, text)
+    return _PIECES.sub(fix, without_comments)  # a comma can become trailing once a comment behind it is gone
+
+
+_BOX_TEXT = re.compile(r"[\s\d.,;+\-()\[\]]*")
+_BOX_TOKENS = re.compile(r"<\|(?:box_start|box_end|begin_of_box|end_of_box)\|>|</?(?:box|bbox|bbox_2d)>")
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+
+
+def box_of(value: Any) -> list[Any] | None:
+    """The four values of a box that was written as a list, a list in a list, or a string, with box tokens or without.
+
+    None where it is none; a list of another length comes back as it is, for the reason why it is refused.
+    """
+    if isinstance(value, str):
+        plain = _BOX_TOKENS.sub(" ", value)
+        if len(value) > LONGEST or not _BOX_TEXT.fullmatch(plain):
+            return None
+        numbers: list[Any] = [float(number) for number in _NUMBER.findall(plain)]
+        return numbers or None
+    if isinstance(value, tuple):
+        value = list(value)
+    if not isinstance(value, list):
+        return None
+    if len(value) == 1 and isinstance(value[0], list | tuple | str):
+        return box_of(value[0])
+    if len(value) == 2 and all(isinstance(corner, list | tuple) and len(corner) == 2 for corner in value):
+        return [*value[0], *value[1]]
+    if len(value) == 4 and value and all(isinstance(part, list | tuple) for part in value):
+        return None
+    return value
+
+
+def whole_number(value: Any) -> int | None:
+    """A number without a fraction, also as a string or a float; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,5}\s*", value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**31:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

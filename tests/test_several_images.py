@@ -21,7 +21,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings, opened
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.graphs.focus import run
-from cof_agent.graphs.state import open_checkpoints
+from cof_agent.graphs.state import open_checkpoints, progress
 from cof_agent.graphs.steps import Context
 from cof_agent.nano import NANO
 from cof_agent.policy import Completion, PolicyError, ScriptedPolicy
@@ -198,6 +198,10 @@ class TestTheLoop:
         broken, whole = asyncio.run(twice())
         assert broken.stop is StopReason.ERROR and len(broken.overviews) == 2
         assert whole.answer == "the first" and [view.source for view in whole.views] == [0, 1, 1]
+
+    def test_a_front_end_may_list_images(self) -> None:
+        found = progress({"sample": {"images": ["a.png", "b.png"], "question": "Which?"}}).sample
+        assert (found.id, found.images) == ("a.png", ("a.png", "b.png"))
 
     def test_a_second_image_that_changes_is_noticed(self, tmp_path: Path) -> None:
         sample = pair(tmp_path)

@@ -13,7 +13,7 @@ from cof_agent.output.install import how_to_install
 
 Values = dict[str, Any]
 
-_BATCH_BYTES = 32 << 20  # of rows that are in memory as Python objects at once
+_BATCH_BYTES = 8 << 20  # of rows that are in memory as Python objects at once
 _MOST_ROWS = 1024  # in a batch
 _READ_AT_ONCE = 1 << 20  # bytes of a Parquet file; row groups of images are most of the file
 

@@ -31,6 +31,8 @@ ROLES = {
     "function_call": "assistant",
     "tool_call": "assistant",
     "tool_response": "tool",
+    "function_response": "tool",
+    "environment": "tool",
     "ipython": "tool",
     "developer": "system",
 }

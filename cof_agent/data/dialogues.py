@@ -51,6 +51,7 @@ FIELDS = ("messages", "images", "system", "question", "answer", "id")
 _NAMES = ("messages", "conversations", "conversation", "message_list", "dialogue", "dialog", "texts", "prompt")
 _REPLIES = {("completion",), ("response",), ("output",), ("chosen",)}
 """Columns with what a model is to say. An `answer` is a truth to score by, and no reply unless a user says so."""
+_PARTS = {"text", "image", "image_url", "input_text", "input_image"}
 _SYSTEM = {("system",), ("system", "prompt")}
 _OTHERWISE = {"rejected", "original", "raw"}
 PLACEHOLDERS = re.compile(r"<(?:bbox|ref-object|quad)>")
@@ -202,14 +203,37 @@ def _turns(raw: Mapping[str, Any]) -> Iterator[_Said]:
     role = ROLES.get(name)
     if role is None:
         raise Unusable(BAD_TURNS, f"role {role_of(raw)}")
-    content = next((raw[key] for key in TEXT_KEYS if raw.get(key) not in (None, [])), "")
-    if isinstance(content, list):
-        parts = [_part(part) for part in content]
-    elif isinstance(content, str):
-        parts = [content]
-    else:
-        raise Unusable(BAD_TURNS, f"content of kind {type(content).__name__}")
+    parts = _content(next((raw[key] for key in TEXT_KEYS if raw.get(key) not in (None, [])), ""))
+    if beside := [one for key in ("images", "image") for one in references(raw.get(key))]:
+        parts = _with_beside(parts, beside)
     yield _Said(role, _as_called(raw, parts, name) if role == "assistant" else parts)
+
+
+def _content(content: Any) -> list[str | _Slot]:
+    if isinstance(content, str) and content.startswith("[{"):  # parts, as one text
+        found = unpacked(content)
+        is_parts = isinstance(found, list) and all(isinstance(one, dict) and one.get("type") in _PARTS for one in found)
+        content = found if is_parts else content
+    if isinstance(content, list):
+        return [_part(part) for part in content]
+    if isinstance(content, str):
+        return [content]
+    raise Unusable(BAD_TURNS, f"content of kind {type(content).__name__}")
+
+
+def _with_beside(parts: list[str | _Slot], beside: list[Reference]) -> list[str | _Slot]:
+    """The parts with the images that stand beside them in a message: at its marks, or before its words."""
+    if any(isinstance(part, _Slot) for part in parts):
+        raise Unusable(BAD_TURNS, "images in a message and beside it")
+    pieces = [piece for part in parts if isinstance(part, str) for piece in _pieces(part)]
+    slots = [piece for piece in pieces if isinstance(piece, _Slot)]
+    if not slots:
+        return [*(_Slot(one) for one in beside), *parts]
+    if len(slots) != len(beside):
+        raise Unusable(IMAGES_AND_MARKS, f"{len(slots)} places for {len(beside)} images")
+    for slot, one in zip(slots, beside, strict=True):
+        slot.given, slot.number = one, None
+    return pieces
 
 
 def _part(part: Any) -> str | _Slot:
@@ -267,6 +291,8 @@ def _placed(said: Sequence[_Said], column: list[Reference]) -> list[Reference]:
 
 def _named(slot: _Slot) -> Reference:
     """The image that a message itself names in a place."""
+    if isinstance(slot.given, Reference):
+        return slot.given
     named = references(slot.given)
     if len(named) != 1:
         raise Unusable(IMAGES_AND_MARKS, f"{len(named)} images in one place")

@@ -16,6 +16,9 @@ from cof_agent.backends.secrets import log_handler
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 
+_FROM_WORKER = f"{InputError.__module__}.{InputError.__qualname__}: "
+"""Behind it stands the sentence of an error that comes from a data worker, with the traceback of that before it."""
+
 
 def explained(name: str, main: Callable[[], None]) -> None:
     """Runs `main`. Warnings are written above the progress bars. What is wrong with its input is said once on each machine,
@@ -27,7 +30,7 @@ def explained(name: str, main: Callable[[], None]) -> None:
         with logging_redirect_tqdm():
             main()
     except InputError as error:
-        _end(f"{name}: {error}", 2)
+        _end(f"{name}: {str(error).rpartition(_FROM_WORKER)[2].rstrip()}", 2)
     except OSError as error:
         if error.filename is None:
             raise  # of no file: a connection, say

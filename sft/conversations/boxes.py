@@ -140,11 +140,28 @@ def _moved(box: TextBox, views: Sequence[View], frame: Frame, form: Form) -> Seq
     if box.image >= len(views):
         raise Unusable(BAD_BOX, f"a box in image {box.image}, but there are {len(views)}")
     found = box.numbers if form.order == "xyxy" else corners(box.numbers, form.order)
-    x0, y0, x1, y1 = views[box.image].from_source(Box(*found), frame.system)
+    view = views[box.image]
+    x0, y0, x1, y1 = _inside(view.from_source(Box(*found), frame.system), frame.system.frame(view.shown_size))
     if form.order == "xyxy":
         return x0, y0, x1, y1
     width, height = x1 - x0, y1 - y0
     return (x0, y0, width, height) if form.order == "xywh" else (x0 + width / 2, y0 + height / 2, width, height)
+
+
+def _inside(box: Box, edges: Box) -> Box:
+    """The box inside its image, at least 1 wide and high where it was that in the file: rounding must not leave nothing of it."""
+    x0, x1 = _spread(box.x0, box.x1, edges.x0, edges.x1)
+    y0, y1 = _spread(box.y0, box.y1, edges.y0, edges.y1)
+    return Box(x0, y0, x1, y1)
+
+
+def _spread(low: float, high: float, first: float, last: float) -> tuple[float, float]:
+    low, high = (min(max(value, first), last) for value in (low, high))
+    if (
+        high < low or round(low) != round(high) or last - first <= 1
+    ):  # a reversed box stays reversed; shares are no pixels
+        return low, high
+    return (low, low + 1) if low + 1 <= last else (last - 1, last)
 
 
 def _stays(size: Size, frame: Frame) -> bool:

@@ -54,6 +54,9 @@ def test_one_conversation_in_many_layouts() -> None:
         {"query": "<image>What colour?", "response": "red", "images": ["a.jpg"]},
         {"instruction": "<image>What colour?", "input": "", "output": "red", "images": ["a.jpg"]},
         {"messages": [{"role": "user", "content": "<img>a.jpg</img>What colour?"}, SAY]},
+        {"messages": [ASK | {"images": ["a.jpg"]}, SAY]},
+        {"conversations": [{"from": "human", "value": "What colour?", "image": "a.jpg"}, sharegpt[1]]},
+        {"messages": [{"role": "user", "content": json.dumps(inside)}, SAY]},
     ]
     for row in rows:
         assert said(row) == ANSWERED, row

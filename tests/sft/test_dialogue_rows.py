@@ -262,3 +262,16 @@ def test_a_trace_of_code_in_one_turn_is_refused(tmp_path: Path) -> None:
         InputError, match=r"3 results of tools inside a turn of an assistant, of 3 rows.*code is never run"
     ):
         build_trainer(parse([*given, *["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]]))
+
+
+@pytest.mark.slow
+def test_one_process_without_images_keeps_no_other_waiting(tmp_path: Path) -> None:
+    from tests import processes
+
+    (tmp_path / "a.png").write_bytes(png())
+    talk = [{"messages": [{"role": "user", "content": "Hi"}, SAY]}, {"messages": [ASK, SAY], "images": ["a.png"]}]
+    path = written(tmp_path / "rows.jsonl", talk * 2)  # one process gets the first and the third, the other the rest
+    given = f"--model_name_or_path nano --data {path} --output_dir {tmp_path / 'out'} --max_steps 2 --use_cpu true"
+    more = "--per_device_train_batch_size 1 --ddp_find_unused_parameters false --bf16 false --report_to none --train_sampling_strategy sequential"
+    processes.train("sft.train", f"{given} {more}".split(), 2, tmp_path / "log")
+    assert (tmp_path / "out" / "model.safetensors").exists()

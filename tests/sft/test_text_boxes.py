@@ -47,6 +47,8 @@ def test_pixels_of_a_file_become_the_models_own_coordinates() -> None:
     assert second == '{"bbox_2d": [196, 98, 392, 196], "img_idx": 1}'
     thousandths = shown(moved(talk([560, 280, 1120, 560], [0.1, 0.2, 0.3, 0.4]), [big], QWEN3, form))[2]
     assert thousandths == '{"bbox_2d": [500, 500, 1000, 1000]} {"bbox_2d": [0.1, 0.2, 0.3, 0.4]}'
+    tiny = shown(moved(talk([600, 300, 601, 301], [1000, 500, 1125, 566]), [big], QWEN25, form))[2]
+    assert tiny == '{"bbox_2d": [210, 105, 211, 106]} {"bbox_2d": [350, 175, 392, 196]}'
     with pytest.raises(Unusable, match="a box in image 3"):
         moved(talk([560, 280, 1120, 560], img_idx=3), [big], QWEN25, form)
 

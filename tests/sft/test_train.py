@@ -282,6 +282,21 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err == f"\nsft.train: {path}: No such file or directory.\n"
 
 
+def test_the_sentence_of_a_data_worker_comes_without_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    from torch.utils.data import DataLoader, Dataset
+
+    class Gone(Dataset[int]):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> int:
+            raise InputError("the image a.png is gone.")
+
+    with pytest.raises(SystemExit):
+        explained("sft.train", lambda: print(list(DataLoader(Gone(), num_workers=1))))
+    assert capsys.readouterr().err.strip() == "sft.train: the image a.png is gone."
+
+
 def test_warnings_are_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     def warn() -> None:
         for _ in tqdm(range(2)):

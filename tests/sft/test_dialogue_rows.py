@@ -269,7 +269,8 @@ def test_one_process_without_images_keeps_no_other_waiting(tmp_path: Path) -> No
     from tests import processes
 
     (tmp_path / "a.png").write_bytes(png())
-    talk = [{"messages": [{"role": "user", "content": "Hi"}, SAY]}, {"messages": [ASK, SAY], "images": ["a.png"]}]
+    plain: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}, SAY]}
+    talk = [plain, {"messages": [ASK, SAY], "images": ["a.png"]}]
     path = written(tmp_path / "rows.jsonl", talk * 2)  # one process gets the first and the third, the other the rest
     given = f"--model_name_or_path nano --data {path} --output_dir {tmp_path / 'out'} --max_steps 2 --use_cpu true"
     more = "--per_device_train_batch_size 1 --ddp_find_unused_parameters false --report_to none --bf16 false"

@@ -17,6 +17,7 @@ from cof_agent.errors import InputError
 from cof_agent.training import memory, plan
 from cof_agent.training.models import read_checkpoint
 from sft import measure
+from sft.conversations.ruler import Measure
 from sft.frame import Frame, frame_of
 from sft.settings import CURRICULUM, Settings
 
@@ -30,7 +31,7 @@ class Data:
     samples: int
     tokens: int
     images: int
-    longest: measure.Measure
+    longest: Measure
     exact: bool = True
 
 
@@ -71,7 +72,7 @@ def data_of(settings: Settings, processor: Any, frame: Frame) -> Data:
     return _data(kept, run.samples or 0)
 
 
-def _data(measured: Sequence[measure.Measure], samples: int) -> Data:
+def _data(measured: Sequence[Measure], samples: int) -> Data:
     tokens, images = fmean(one.tokens for one in measured), fmean(one.images for one in measured)
     longest = max(measured, key=lambda one: one.tokens)
     return Data(samples, round(samples * tokens), round(samples * images), longest, samples == len(measured))

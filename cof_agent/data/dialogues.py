@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cof_agent.data.columns import Columns, words
@@ -22,13 +22,11 @@ from cof_agent.data.conversations import (
     listed,
     role_of,
 )
+from cof_agent.data.image_places import Said, Slot, placed, with_beside
 from cof_agent.data.images import Reference, images_in, is_video, references
 from cof_agent.data.nested import at_path, is_missing, unpacked
-from cof_agent.data.questions import MARK
 from cof_agent.data.unusable import (
     BAD_TURNS,
-    IMAGE_IN_REPLY,
-    IMAGES_AND_MARKS,
     MASKED_REPLY,
     NO_CONVERSATION,
     NO_OBJECT,
@@ -57,8 +55,6 @@ _OTHERWISE = {"rejected", "original", "raw"}
 PLACEHOLDERS = re.compile(r"<(?:bbox|ref-object|quad)>")
 """What ms-swift fills from its column `objects`."""
 _CALLS = {"function_call", "tool_call"}
-_NUMBER = re.compile(r"\d+")
-_PATH = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +66,6 @@ class Dialogue:
     messages: list[Message]
     images: list[Reference]
     coordinates: str | None = None
-
-
-@dataclass(slots=True)
-class _Slot:
-    """The place of an image. given: what the message itself says of it; number: which of the row's images it is, from 0."""
-
-    given: Any = None
-    number: int | None = None
-
-
-@dataclass(slots=True)
-class _Said:
-    role: str
-    parts: list[str | _Slot] = field(default_factory=list)
-
-    @property
-    def slots(self) -> list[_Slot]:
-        return [part for part in self.parts if isinstance(part, _Slot)]
 
 
 class Dialogues:
@@ -118,7 +96,7 @@ class Dialogues:
         said = self._with_system(said, rest)
         named = self._given.get("images")
         images = references(at_path(values, named)) if named else images_in(rest)
-        shown = _placed(said, images)
+        shown = placed(said, images)
         messages = list(_messages(said))
         _check(messages)
         id = self._columns.of(rest).find("id", lambda value: isinstance(value, str | int))
@@ -127,7 +105,7 @@ class Dialogues:
         known = next((one.value for one in CoordinateSystem if one == rest.get("coordinates")), None)
         return Dialogue("" if id is None else str(id), messages, shown, known)
 
-    def _said(self, values: dict[str, Any]) -> tuple[list[_Said], dict[str, Any]]:
+    def _said(self, values: dict[str, Any]) -> tuple[list[Said], dict[str, Any]]:
         """What is said in a row, and the columns that say nothing."""
         names = self._conversations(values)
         if not names:
@@ -151,7 +129,7 @@ class Dialogues:
         found = [name for name in values if not _OTHERWISE & set(words(name)) and is_conversation(values[name])]
         return sorted(found, key=lambda name: _NAMES.index(name) if name in _NAMES else len(_NAMES))
 
-    def _pair(self, values: dict[str, Any]) -> list[_Said]:
+    def _pair(self, values: dict[str, Any]) -> list[Said]:
         """A question and its response, with those before them where a column has these."""
         named = self._given.get("answer")
         replies = [named] if named else [name for name in values if words(name) in _REPLIES]
@@ -164,14 +142,14 @@ class Dialogues:
         before = unpacked(values.get("history")) or []
         turns = [str(text) for pair in before for text in pair] if all(map(_is_pair_of_texts, before)) else []
         roles = ("user", "assistant")
-        return [_Said(roles[number % 2], [text]) for number, text in enumerate([*turns, question, reply])]
+        return [Said(roles[number % 2], [text]) for number, text in enumerate([*turns, question, reply])]
 
-    def _with_system(self, said: list[_Said], rest: dict[str, Any]) -> list[_Said]:
+    def _with_system(self, said: list[Said], rest: dict[str, Any]) -> list[Said]:
         """With the system message of a column of its own, where none is said."""
         named = self._given.get("system")
         texts = [at_path(rest, named)] if named else [rest[name] for name in rest if words(name) in _SYSTEM]
         if not any(one.role == "system" for one in said):
-            said = [*(_Said("system", [text]) for text in texts[:1] if isinstance(text, str) and text), *said]
+            said = [*(Said("system", [text]) for text in texts[:1] if isinstance(text, str) and text), *said]
         tools = next((value for name, value in rest.items() if words(name) == ("tools",)), None)
         told = (part for one in said if one.role == "system" for part in one.parts if isinstance(part, str))
         if not is_missing(unpacked(tools)) and not any("tool" in part.lower() for part in told):
@@ -183,21 +161,21 @@ def _is_pair_of_texts(pair: Any) -> bool:
     return isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
 
 
-def _reply(value: Any) -> list[_Said]:
+def _reply(value: Any) -> list[Said]:
     if is_conversation(value):
         return [one for raw in listed(value) for one in _turns(raw)]
     if isinstance(value, str):
-        return [_Said("assistant", [value])]
+        return [Said("assistant", [value])]
     raise Unusable(NO_REPLY, f"a completion of kind {type(value).__name__}")
 
 
 # Turns --------------------------------------------------------------------------------------------------------------------------
 
 
-def _turns(raw: Mapping[str, Any]) -> Iterator[_Said]:
+def _turns(raw: Mapping[str, Any]) -> Iterator[Said]:
     if is_pair(raw):
-        yield _Said("user", [raw["user"]])
-        yield _Said("assistant", [raw["assistant"]])
+        yield Said("user", [raw["user"]])
+        yield Said("assistant", [raw["assistant"]])
         return
     name = str(role_of(raw)).lower()
     role = ROLES.get(name)
@@ -205,11 +183,11 @@ def _turns(raw: Mapping[str, Any]) -> Iterator[_Said]:
         raise Unusable(BAD_TURNS, f"role {role_of(raw)}")
     parts = _content(next((raw[key] for key in TEXT_KEYS if raw.get(key) not in (None, [])), ""))
     if beside := [one for key in ("images", "image") for one in references(raw.get(key))]:
-        parts = _with_beside(parts, beside)
-    yield _Said(role, _as_called(raw, parts, name) if role == "assistant" else parts)
+        parts = with_beside(parts, beside)
+    yield Said(role, _as_called(raw, parts, name) if role == "assistant" else parts)
 
 
-def _content(content: Any) -> list[str | _Slot]:
+def _content(content: Any) -> list[str | Slot]:
     if isinstance(content, str) and content.startswith("[{"):  # parts, as one text
         found = unpacked(content)
         is_parts = isinstance(found, list) and all(isinstance(one, dict) and one.get("type") in _PARTS for one in found)
@@ -221,22 +199,7 @@ def _content(content: Any) -> list[str | _Slot]:
     raise Unusable(BAD_TURNS, f"content of kind {type(content).__name__}")
 
 
-def _with_beside(parts: list[str | _Slot], beside: list[Reference]) -> list[str | _Slot]:
-    """The parts with the images that stand beside them in a message: at its marks, or before its words."""
-    if any(isinstance(part, _Slot) for part in parts):
-        raise Unusable(BAD_TURNS, "images in a message and beside it")
-    pieces = [piece for part in parts if isinstance(part, str) for piece in _pieces(part)]
-    slots = [piece for piece in pieces if isinstance(piece, _Slot)]
-    if not slots:
-        return [*(_Slot(one) for one in beside), *parts]
-    if len(slots) != len(beside):
-        raise Unusable(IMAGES_AND_MARKS, f"{len(slots)} places for {len(beside)} images")
-    for slot, one in zip(slots, beside, strict=True):
-        slot.given, slot.number = one, None
-    return pieces
-
-
-def _part(part: Any) -> str | _Slot:
+def _part(part: Any) -> str | Slot:
     if isinstance(part, str):
         return part
     if not isinstance(part, Mapping):
@@ -246,11 +209,11 @@ def _part(part: Any) -> str | _Slot:
         return text
     image = next((part[key] for key in IMAGE_KEYS if not is_missing(part.get(key))), None)
     if image is not None or str(kind).startswith(("image", "input_image")):
-        return _Slot(image, number if isinstance(number, int) else None)
+        return Slot(image, number if isinstance(number, int) else None)
     raise Unusable(VIDEO if "video" in str(kind) else BAD_TURNS, f"part of type {kind}")
 
 
-def _as_called(raw: Mapping[str, Any], parts: list[str | _Slot], name: str) -> list[str | _Slot]:
+def _as_called(raw: Mapping[str, Any], parts: list[str | Slot], name: str) -> list[str | Slot]:
     """The parts of a reply, a thought and calls that stand beside its text written into it."""
     if raw.get("loss") in (False, 0) or raw.get("weight") in (False, 0):
         raise Unusable(MASKED_REPLY)
@@ -261,84 +224,15 @@ def _as_called(raw: Mapping[str, Any], parts: list[str | _Slot], name: str) -> l
     if not thought and not calls:
         return parts
     try:
-        return [called(text, thought, calls), *(part for part in parts if isinstance(part, _Slot))]
+        return [called(text, thought, calls), *(part for part in parts if isinstance(part, Slot))]
     except ValueError as error:
         raise Unusable(BAD_TURNS, error) from None
-
-
-# Images -------------------------------------------------------------------------------------------------------------------------
-
-
-def _placed(said: Sequence[_Said], column: list[Reference]) -> list[Reference]:
-    """The image of each slot, in order; where no message has any, marks in the texts become slots first."""
-    if not any(one.slots for one in said):
-        _mark(said, len(column))
-    if any(one.slots for one in said if one.role == "assistant"):
-        held = any(holds_results(part) for one in said for part in one.parts if isinstance(part, str))
-        raise Unusable(ONE_TURN_TRACE if held else IMAGE_IN_REPLY)
-    slots = [slot for one in said for slot in one.slots]
-    if slots and all(slot.given is not None for slot in slots):
-        return [_named(slot) for slot in slots]
-    numbers = [slot.number for slot in slots]
-    if None not in numbers and set(numbers) == set(range(len(column))):
-        return [column[number] for number in numbers if number is not None]
-    waiting = iter(column)
-    shown = [next(waiting, None) if slot.given is None else _named(slot) for slot in slots]
-    if None in shown or next(waiting, None) is not None or any(number is not None for number in numbers):
-        raise Unusable(IMAGES_AND_MARKS, f"{len(slots)} places for {len(column)} images")
-    return [one for one in shown if one is not None]
-
-
-def _named(slot: _Slot) -> Reference:
-    """The image that a message itself names in a place."""
-    if isinstance(slot.given, Reference):
-        return slot.given
-    named = references(slot.given)
-    if len(named) != 1:
-        raise Unusable(IMAGES_AND_MARKS, f"{len(named)} images in one place")
-    return named[0]
-
-
-def _mark(said: Sequence[_Said], images: int) -> None:
-    """Makes slots of the marks for images. What an assistant or the system says is text, unless images were left over without
-    its marks; images without any mark stand before the first words of a user."""
-    counts = {role: _marks(said, role) for role in ("user", "tool", "assistant")}
-    shown = counts["user"] + counts["tool"]
-    paths = any(_PATH.search(part) for one in said for part in one.parts if isinstance(part, str))
-    if images and not shown and not counts["assistant"]:
-        first = next((one for one in said if one.role == "user"), None)
-        if first is not None:
-            first.parts = [*(_Slot() for _ in range(images)), *first.parts]
-        return
-    roles = {"user", "tool"}
-    if counts["assistant"] and images == shown + counts["assistant"]:
-        roles.add("assistant")
-    if shown or paths or "assistant" in roles:
-        for one in said:
-            if one.role in roles:
-                one.parts = [piece for part in one.parts if isinstance(part, str) for piece in _pieces(part)]
-
-
-def _marks(said: Sequence[_Said], role: str) -> int:
-    return sum(
-        len(MARK.findall(part)) for one in said if one.role == role for part in one.parts if isinstance(part, str)
-    )
-
-
-def _pieces(text: str) -> Iterator[str | _Slot]:
-    place = 0
-    for mark in MARK.finditer(text):
-        path, number = _PATH.fullmatch(mark[0]), _NUMBER.search(mark[0])
-        yield text[place : mark.start()]
-        yield _Slot(path[1]) if path else _Slot(number=max(0, int(number[0]) - 1) if number else None)
-        place = mark.end()
-    yield text[place:]
 
 
 # Messages -----------------------------------------------------------------------------------------------------------------------
 
 
-def _messages(said: Sequence[_Said]) -> Iterator[Message]:
+def _messages(said: Sequence[Said]) -> Iterator[Message]:
     """Each turn as a message; results of tools, one after the other, as one of a user."""
     results: list[dict[str, Any]] = []
     for one in said:
@@ -360,7 +254,7 @@ def _result(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [_text(RESULT[0]), *parts, _text(RESULT[1])]
 
 
-def _plain(part: str | _Slot) -> dict[str, Any]:
+def _plain(part: str | Slot) -> dict[str, Any]:
     return _text(part) if isinstance(part, str) else {"type": "image"}
 
 

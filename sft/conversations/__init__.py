@@ -1,1 +1,1 @@
-"""Conversations in the words of their sets: their rows, and the boxes in their texts."""
+"""Conversations to train on: rows in the words of their sets, the boxes in their texts, and their lengths."""

@@ -194,12 +194,14 @@ def _named(text: str, choices: Choices, reading: Reading) -> tuple[str, ...]:
         return tuple(key for key, choice in choices.items() if plain(choice) == wanted)[:1]
     if reading == "letter":
         return _by_letter(text, choices)
-    if not (text.isdecimal() and len(text) < 4):
+    found = _NUMBERED.fullmatch(text)
+    if found is None:
         return ()
-    number = int(text) - (reading == "number from 1")
+    number = int(found[1]) - (reading == "number from 1")
     return (list(choices)[number],) if 0 <= number < len(choices) else ()
 
 
+_NUMBERED = re.compile(r"(?:(?:option|choice|opt)[\s_]*)?([0-9]{1,3})", re.IGNORECASE)
 _MARKED = re.compile(r"(?:(?:option|choice)\s+)?[(\[（]?\s*([A-Za-z]|\d{1,2})\s*[)\].:、）：]?\s*", re.IGNORECASE)
 _MARKED_TEXT = re.compile(r"(?:[(\[（]\s*([A-Za-z])\s*[)\]）][.:]?|([A-Za-z])[).:、：])\s*(.+)", re.DOTALL)
 

@@ -17,7 +17,7 @@ from cof_agent.data.choices import choice_columns, flags_of
 from cof_agent.data.columns import Columns, is_asked, is_named, words
 from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_video, references
-from cof_agent.data.nested import is_missing, unpacked, with_objects
+from cof_agent.data.nested import is_missing, is_nan, unpacked, with_objects
 from cof_agent.data.questions import has_numbered_marks, images_named_in, marks
 from cof_agent.data.unusable import (
     BAD_CHOICES,
@@ -128,7 +128,8 @@ def _are_texts(value: list[Any]) -> bool:
 
 def _drafts(values: Values, columns: Columns) -> list[Draft]:
     one_each = choice_columns(tuple(values))
-    choices = {key: values[name] for key, name in one_each.items() if not is_missing(values[name])}
+    told = {key: values[name] for key, name in one_each.items()}
+    choices = {key: text for key, text in told.items() if not (is_missing(text) or is_nan(text))}
     rest = {name: value for name, value in values.items() if name not in one_each.values()} if one_each else values
     said = [name for name, value in rest.items() if is_conversation(value) and is_asked(name)]
     if not said:
@@ -193,7 +194,7 @@ class _Row:
             answer = flags_of(choices) or self._find("flags", lambda value: isinstance(value, list))
         texts = {name: self._text(name) for name in ("category", "subcategory", "dataset")}
         metadata = {name: value for name, value in texts.items() if value is not None}
-        hint = self._text("hint")
+        hint = None if is_nan(found := self._text("hint")) else found
         check_characters((id, question, answer, [ref.value for ref in images], prompt, choices, hint, metadata))
         return Draft(
             id="" if id is None else str(id),

@@ -160,7 +160,9 @@ def decoded(text: str) -> bytes | None:
 
 _WHOLE_NAMES = {"image": 0, "images": 0, "img": 0, "imgs": 0, "picture": 1, "photo": 1, "bytes": 1, "image bytes": 1}
 _PATH_NAMES = {"file name", "filename", "file path", "filepath", "path", "file"}
-_IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "figure", "screenshot"}
+_IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "figure", "screenshot"} | {
+    *("imagepath", "imgpath", "imagename", "imgname", "imagefile", "imageurl"),
+}
 _ABOUT_IMAGES = {
     *(
         "id",

@@ -18,6 +18,11 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, list | tuple | dict | bytes) and not value
 
 
+def is_nan(value: Any) -> bool:
+    """Whether a text is what pandas writes for nothing. It may also be an answer."""
+    return isinstance(value, str) and value.strip().lower() == "nan"
+
+
 def at_path(values: Any, path: str) -> Any:
     """The value under a name, or inside other values, as in `extra_info.question` or `images.0`; None where there is none."""
     if isinstance(values, Mapping) and path in values:
@@ -33,11 +38,12 @@ def at_path(values: Any, path: str) -> Any:
 
 
 def with_objects(values: dict[str, Any], keep: Callable[[str], bool]) -> dict[str, Any]:
-    """A row whose columns hold objects where they held them as JSON texts, but for columns that `keep` names."""
+    """A row whose columns hold objects, or lists of them, where they held them as texts; but for columns that `keep` names."""
     opened = {
         name: found
         for name, text in values.items()
-        if isinstance(text, str) and text[:1] == "{" and not keep(name) and isinstance(found := unpacked(text), dict)
+        if isinstance(text, str) and text.startswith(("{", "[{")) and not keep(name)
+        if isinstance(found := unpacked(text), dict | list)
     }
     return values | opened if opened else values
 

@@ -255,6 +255,7 @@ VARIANTS: dict[str, Write] = {
     "text_beside_a_long_answer": _by_path(
         answer=lambda n: f"So it is {ANSWERS[n]}, I think.", final_answer=ANSWERS.__getitem__
     ),
+    "pairs_as_a_text": _in_rows(qa_pairs=lambda n: str([_asked(n)])),
     "gold": _by_path(answer=lambda n: None, gold=ANSWERS.__getitem__),
 }
 CHOSEN: dict[str, Write] = {
@@ -262,6 +263,30 @@ CHOSEN: dict[str, Write] = {
     "counted_from_1": _by_path(choices=_placed, answer=lambda n: n + 1),
     "letter_and_text": _by_path(
         options=lambda n: list(CHOICES[n]), answer=lambda n: {"letter": "A", "text": ANSWERS[n]}
+    ),
+    "columns_that_pandas_left_empty": _by_path(
+        A=lambda n: CHOICES[n][0],
+        B=lambda n: CHOICES[n][1],
+        C=lambda n: CHOICES[n][2],
+        D=lambda n: (*CHOICES[n], "nan")[3],
+        hint=lambda n: "nan",
+        answer=lambda n: None,
+        correct=lambda n: "a",
+    ),
+    "name_of_the_choices_column": _by_path(
+        option1=lambda n: _placed(n)[0],
+        option2=lambda n: _placed(n)[1],
+        option3=lambda n: _placed(n)[2],
+        option4=lambda n: (*_placed(n), None)[3],
+        answer=lambda n: f"option{n + 1}",
+    ),
+    "stems": _by_path(
+        question=lambda n: {
+            "stem": QUESTIONS[n],
+            "choices": [{"text": text, "label": key} for text, key in zip(CHOICES[n], "ABCD", strict=False)],
+        },
+        answer=lambda n: None,
+        answerKey=lambda n: "A",
     ),
     "right_by_flag": _by_path(
         options=lambda n: [{"text": text, "is_correct": text == ANSWERS[n]} for text in _placed(n)],

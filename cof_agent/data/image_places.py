@@ -37,9 +37,12 @@ class Said:
 
 
 def placed(said: Sequence[Said], column: list[Reference]) -> list[Reference]:
-    """The image of each slot, in order; where no message has any, marks in the texts become slots first."""
-    if not any(one.slots for one in said):
-        _mark(said, len(column))
+    """The image of each slot, in order. Marks in the texts become slots first: in all messages where none has any, else in those
+    without one, if that is what the images are missing."""
+    waiting_slots = [slot for one in said for slot in one.slots if slot.given is None]
+    without = [one for one in said if not one.slots]
+    if len(without) == len(said) or len(waiting_slots) + _counts(without)["user"] == len(column):
+        _mark(without, len(column) - len(waiting_slots))
     if any(one.slots for one in said if one.role == "assistant"):
         held = any(holds_results(part) for one in said for part in one.parts if isinstance(part, str))
         raise Unusable(ONE_TURN_TRACE if held else IMAGE_IN_REPLY)
@@ -69,8 +72,8 @@ def _named(slot: Slot) -> Reference:
 def _mark(said: Sequence[Said], images: int) -> None:
     """Makes slots of the marks for images. What an assistant or the system says is text, unless images were left over without
     its marks; images without any mark stand before the first words of a user."""
-    counts = {role: _marks(said, role) for role in ("user", "tool", "assistant")}
-    shown = counts["user"] + counts["tool"]
+    counts = _counts(said)
+    shown = counts["user"]
     paths = any(_PATH.search(part) for one in said for part in one.parts if isinstance(part, str))
     if images and not shown and not counts["assistant"]:
         first = next((one for one in said if one.role == "user"), None)
@@ -86,10 +89,14 @@ def _mark(said: Sequence[Said], images: int) -> None:
                 one.parts = [piece for part in one.parts if isinstance(part, str) for piece in _pieces(part)]
 
 
-def _marks(said: Sequence[Said], role: str) -> int:
-    return sum(
-        len(MARK.findall(part)) for one in said if one.role == role for part in one.parts if isinstance(part, str)
-    )
+def _counts(said: Sequence[Said]) -> dict[str, int]:
+    """How many marks for images users (and tools) have in their texts, and assistants."""
+    texts = [(one.role, part) for one in said for part in one.parts if isinstance(part, str)]
+    counts = {"user": 0, "assistant": 0}
+    for role, text in texts:
+        if role != "system":
+            counts["assistant" if role == "assistant" else "user"] += len(MARK.findall(text))
+    return counts
 
 
 def _pieces(text: str) -> Iterator[str | Slot]:

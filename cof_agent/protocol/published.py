@@ -117,6 +117,8 @@ def _call(call: Any) -> tuple[str, str]:
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise ValueError("a call without the name of a function")
     arguments = inner.get("arguments", inner.get("parameters", {}))
+    if isinstance(arguments, dict):  # in a table, each call has the columns of all others
+        arguments = {name: value for name, value in arguments.items() if value is not None}
     return inner["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 

@@ -139,6 +139,9 @@ def test_each_image_goes_to_its_place() -> None:
         "b.jpg",
         "a.jpg",
     ]
+    looked = [ASK, SAY, {"role": "tool", "content": [IMAGE]}, SAY]  # a mark here, a part there
+    assert images({"messages": looked, "images": ["a.jpg", "b.jpg"]}) == ["a.jpg", "b.jpg"]
+    assert said({"messages": looked, "images": ["a.jpg", "b.jpg"]})[0] == ("user", "#What colour?")
     crop = {
         "image": ["a.jpg", "a.jpg###[1, 2, 3, 4]"],
         "conversations": [ASK, SAY, {"role": "user", "content": "<image>"}, SAY],

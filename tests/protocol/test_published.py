@@ -50,7 +50,7 @@ def test_a_trace_in_one_turn_is_known_by_what_no_assistant_writes() -> None:
 
 
 def test_calls_kept_apart_are_written_as_the_models_write_them() -> None:
-    calls = [{"type": "function", "function": {"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}}]
+    calls = [{"type": "function", "function": {"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4], "label": None}}}]
     written = '<tool_call>\n{"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}\n</tool_call>'
     assert called("Look.", "", calls) == f"Look.\n{written}"
     assert called("", "Small.", [{"name": "zoom", "arguments": '{"bbox_2d": [1, 2, 3, 4]}'}]) == (

@@ -89,23 +89,6 @@ def test_roles_tell_who_speaks_not_places() -> None:
     assert said(asked, system="nowhere")[0] == ("user", "#Sign?")
 
 
-def test_results_of_tools_are_what_the_models_own_template_makes_of_them() -> None:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from trl.chat_template_utils import qwen3_vl_chat_template
-
-    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(qwen3_vl_chat_template)
-    call = {"type": "function", "function": {"name": "zoom", "arguments": {"box": [1, 2]}}}
-    turns = [
-        {"role": "user", "content": "Sign?"},
-        {"role": "assistant", "content": "I look.", "tool_calls": [call]},
-        {"role": "tool", "content": "one"},
-        {"role": "tool", "content": "two"},
-        {"role": "assistant", "content": "EXIT"},
-    ]
-    ours = read({"messages": turns}).messages
-    assert template.render(messages=ours) == template.render(messages=turns)
-
-
 def test_texts_stay_as_they_are_written() -> None:
     talk = [
         {"role": "user", "content": "  <image>\n Two  spaces\u2028here "},

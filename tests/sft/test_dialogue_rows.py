@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from cof_agent.backends.families import QWEN2_5_VL
 from cof_agent.backends.local.processor import load_processor
+from cof_agent.data.dialogues import Dialogues
 from cof_agent.data.source import Source
 from cof_agent.data.unusable import Tally
 from cof_agent.errors import InputError
@@ -237,6 +238,23 @@ def test_rows_are_packed_and_come_back() -> None:
     for number in range(5):
         packed.append({"text": "ä\u2028" * number})
     assert [packed[index]["text"] for index in range(len(packed))] == ["ä\u2028" * number for number in range(5)]
+
+
+def test_results_of_tools_are_what_the_models_own_template_makes_of_them() -> None:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from trl.chat_template_utils import qwen3_vl_chat_template
+
+    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(qwen3_vl_chat_template)
+    call = {"type": "function", "function": {"name": "zoom", "arguments": {"box": [1, 2]}}}
+    turns = [
+        {"role": "user", "content": "Sign?"},
+        {"role": "assistant", "content": "I look.", "tool_calls": [call]},
+        {"role": "tool", "content": "one"},
+        {"role": "tool", "content": "two"},
+        {"role": "assistant", "content": "EXIT"},
+    ]
+    ours = Dialogues({}).of({"messages": turns}).messages
+    assert template.render(messages=ours) == template.render(messages=turns)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from datasets import Dataset
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings.run.dry_run:
         from rl import plan
 
-        plan.show(settings, episodes_of(settings))
+        with TemporaryDirectory() as folder:  # images that rows hold are measured, and not kept
+            plan.show(settings, episodes_of(settings, Path(folder)))
         return
     if says_finished(settings.training):
         return
@@ -67,7 +69,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         torch.set_num_threads(run.threads)
     set_seed(training.seed)
     config, processor = read_checkpoint(settings)
-    wanted = episodes_of(settings)
+    wanted = episodes_of(settings, Path(str(settings.training.output_dir)))
     held_out, judge = held_out_of(settings), _judge(settings)
     return ZoomGRPOTrainer(
         load_model(settings),
@@ -100,14 +102,14 @@ def _judge(settings: Settings) -> Judge | None:
     return Judge(policy, cache=cache, timeout=run.judge_timeout, concurrency=run.judge_concurrency)
 
 
-def episodes_of(settings: Settings) -> list[Episode]:
-    """What a run plays: the samples with a known answer, each at its resolution.
+def episodes_of(settings: Settings, output: Path) -> list[Episode]:
+    """What a run plays: the samples with a known answer, each at its resolution. output: the folder for images that rows hold,
+    and for the list of rows that are left out.
 
     Raises:
         InputError: if they cannot be read, or there are fewer than are played at once, of which TRL would play none.
     """
     run, training = settings.run, settings.training
-    output = Path(str(training.output_dir))
     one_image = not takes_several_images(run.agent_config().strategy)
     read = run.read(keep_images=output / "images", left_out=output / "left_out.jsonl", one_image=one_image)
     samples = [sample for sample in read if sample.answers]

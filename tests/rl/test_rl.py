@@ -290,7 +290,7 @@ def test_samples_of_a_dataset_are_read_as_elsewhere(
     columns = ["--column", "image=picture", "--column", "question=ask", "--column", "answer=truth"]
     given = ["--data", str(tmp_path / "set.parquet"), "-o", str(tmp_path / "out"), *columns, "--num-generations", "8"]
     settings = parse(["--model", NANO, "--use-cpu", "true", "--bf16", "false", *given])
-    wanted = episodes_of(settings)
+    wanted = episodes_of(settings, tmp_path / "out")
     assert len(wanted) == 8
     assert "nano knows only" in caplog.text  # it is asked about pictures that are no scenes
     assert {Path(one.sample.image).parent for one in wanted} == {tmp_path / "out" / "images"}

@@ -41,6 +41,7 @@ def test_a_recipe_of_rl_plays_its_set(weightless: Path, tmp_path: Path, capsys: 
         dry(rl, f"rl/configs/{name}.yaml", data=spec, model_name_or_path=weightless, output_dir=tmp_path / "run", **few)
         said = " ".join(capsys.readouterr().out.split())
         assert "3 with a known answer" in said and "DeepSpeed stage 3" in said, name
+        assert not (tmp_path / "run").exists(), name
         assert "may need" not in said and "is less than" not in said, name  # a conversation is not cut off
 
 
@@ -60,4 +61,5 @@ def test_a_recipe_of_sft_trains_on_its_set(
             **few,
         )
         said = " ".join(capsys.readouterr().out.split())
-        assert "DeepSpeed stage 3" in said and "left out" not in said, (name, said)
+        assert "DeepSpeed stage 3" in said and not (tmp_path / "run").exists(), name
+        assert "samples │ 3" in said, name

@@ -104,11 +104,11 @@ def _encode_source(
         return {}, {number: str(error) for number in images.values()}
     for wanted, number in images.items():
         most = int(min(wanted.most_bytes, unit * wanted.weight - _BLOCK_BYTES))
-        size = fitted(_region_size(wanted.region), _first_side(wanted, most), at_least=wanted.side)
         try:
+            size = fitted(_region_size(wanted.region), _first_side(wanted, most), at_least=wanted.side)
             pixels = source.show(View(wanted.source_size, wanted.region, size))
             encoded[number] = webp(pixels, most)
-        except (InputError, ValueError, OSError, MemoryError) as error:
+        except (InputError, ArithmeticError, ValueError, OSError, MemoryError) as error:
             problems[number] = str(error) or type(error).__name__
     return encoded, problems
 
@@ -119,7 +119,8 @@ def _region_size(region: Box) -> Size:
 
 def _first_side(wanted: _Wanted, most_bytes: int) -> int:
     """A long side that is worth trying: WebP of a noisy photograph takes at least 0.04 bytes a pixel."""
-    aspect = max(wanted.region.width / wanted.region.height, wanted.region.height / wanted.region.width)
+    region = _region_size(wanted.region)
+    aspect = max(region.width / region.height, region.height / region.width)
     return max(_MIN_SIDE, min(wanted.side, round(math.sqrt(max(0, most_bytes) / 0.04 * aspect))))
 
 

@@ -80,6 +80,15 @@ def test_without_its_images_the_page_is_there_and_says_what_is_missing(
     assert main(["view", str(path), "--images", str(tmp_path / "none")]) == 2
 
 
+def test_a_region_that_is_none_costs_its_own_image(played: Trajectory, tmp_path: Path) -> None:
+    assert played.overview is not None
+    region = played.overview.region
+    turned = [replace(region, y1=-5.0), replace(region, x1=0.0), replace(region, x0=1e300, x1=-1e300)]
+    hostile = [replace(played, overview=replace(played.overview, region=one)) for one in turned]
+    page = viewed(written(tmp_path / "trajectories.jsonl", played, *hostile))
+    assert len(records(page)) == 4 and "i0" in page.blocks
+
+
 def test_a_relative_path_is_found_under_the_folder_of_images(played: Trajectory, tmp_path: Path) -> None:
     shutil.copytree(tmp_path, tmp_path / "a" / "deep", ignore=shutil.ignore_patterns("a"))
     shutil.move(played.sample.image, tmp_path / "gone.png")

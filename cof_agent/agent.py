@@ -18,14 +18,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from cof_agent.backends.load import load
+from cof_agent.backends.load import check as check_model
+from cof_agent.backends.load import is_served, load, split_spec
 from cof_agent.backends.scenes_only import UnknownPicture, warning_for, warning_of
 from cof_agent.config import AgentConfig
 from cof_agent.data.image_files import kept_image
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box
+from cof_agent.geometry import Box, CoordinateSystem
 from cof_agent.graphs.steps import Context, Event
 from cof_agent.image import png_of
 from cof_agent.policy import Policy, Retries
@@ -66,7 +67,9 @@ class Agent:
         self.config = replace(config, **overrides)
         check(self.config)
         strategy = registry.by_name(self.config.strategy)
-        self.policy = load_policy(self.config) if policy is None else policy
+        if policy is None:
+            self.config, policy = loaded(self.config)
+        self.policy = policy
         self._way = strategy(self.policy, self.config.settings(self.policy))
         self._retries = Retries(self.config.retry_seconds)
         self.environment = (
@@ -228,18 +231,44 @@ def load_policy(config: AgentConfig) -> Policy:
     Raises:
         InputError: if it cannot be loaded or reached as described.
     """
+    return loaded(config)[1]
+
+
+def loaded(config: AgentConfig) -> tuple[AgentConfig, Policy]:
+    """The model that a configuration names, and the configuration in the dialect that the model was trained with: of a served
+    model, the server may say where its checkpoint lies.
+
+    Raises:
+        InputError: if it cannot be loaded or reached as described.
+    """
+    if is_served(config.model, config.base_url):
+        return _served(config)
     overview, zoom = config.areas
-    return load(
+    policy = load(
         config.model,
-        base_url=config.base_url,
-        coordinates=config.coordinates,
+        coordinates=config.coordinates,  # refused
         overview_pixels=overview,
         zoom_pixels=zoom,
-        timeout=config.timeout,
         device=config.device,
         dtype=config.dtype,
         attn=config.attn,
     )
+    return config, policy
+
+
+def _served(config: AgentConfig) -> tuple[AgentConfig, Policy]:
+    from cof_agent.backends.chat import reach
+
+    check_model(config.model, device=config.device, dtype=config.dtype, attn=config.attn, base_url=config.base_url)
+    provider, name = split_spec(config.model)
+    reached = reach(name, provider=provider or "openai", base_url=config.base_url, timeout=config.timeout)
+    if config.dialect is None and reached.known.dialect is not None:
+        config = replace(config, dialect=str(reached.known.dialect))
+        check(config)
+    system = config.coordinates or config.spoken.coordinates
+    overview, zoom = config.areas
+    coordinates = CoordinateSystem(system) if system else None
+    return config, reached.policy(coordinates=coordinates, max_pixels=overview, zoom_pixels=zoom)
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:

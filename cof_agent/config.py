@@ -41,7 +41,9 @@ class AgentConfig:
     # the model
     model: str = _field(NANO, "model that answers: nano, a folder, a hub id, or PROVIDER:MODEL for a served model")
     base_url: str | None = _field(None, "address of the server; a model without a provider is then openai's")
-    coordinates: str | None = _field(None, "what the boxes of a served model mean (default: as its name tells)")
+    coordinates: str | None = _field(
+        None, "what the boxes of a served model mean (default: as its checkpoint, the server or its name says)"
+    )
     device: str | None = _field(None, "device of a local model, such as cpu or cuda:1 (default: the best there is)")
     dtype: str | None = _field(None, "number type of a local model's weights (default: what suits the device)")
     attn: str | None = _field(

@@ -97,7 +97,7 @@ def _judge(settings: Settings) -> Judge | None:
         raise InputError(
             f"under ZeRO-3 the judge {model} would be divided among the processes; serve it, and name it PROVIDER:MODEL."
         )
-    policy = load(run.judge, base_url=run.judge_base_url, timeout=run.judge_timeout)
+    policy = load(run.judge, base_url=run.judge_base_url, timeout=run.judge_timeout, boxes=False)
     cache = Path(settings.training.output_dir) / "judge" / f"{settings.training.process_index}.jsonl"
     return Judge(policy, cache=cache, timeout=run.judge_timeout, concurrency=run.judge_concurrency)
 

@@ -155,7 +155,7 @@ class Family:
     """What is known of a family of models.
 
     model_types: in the configurations of its checkpoints. served_as: what the name of a served model contains, in lower case
-    and without punctuation.
+    and without punctuation. published: the same of zoom checkpoints whose names do not say their family.
     """
 
     name: str
@@ -164,6 +164,7 @@ class Family:
     vision: Vision
     markers: Markers
     modules: Modules
+    published: tuple[str, ...] = ()
 
 
 _QWEN_MARKERS = Markers(
@@ -204,6 +205,7 @@ QWEN2_5_VL = Family(
     vision=Vision(CoordinateSystem.ABSOLUTE, patch=14),
     markers=_QWEN_MARKERS,
     modules=_QWEN_MODULES,
+    published=("chainoffocus", "deepeyes", "minio3", "pixelreasoner"),
 )
 QWEN3_VL = Family(
     "Qwen3-VL",
@@ -217,12 +219,13 @@ QWEN3_VL = Family(
         level_projectors="deepstack_merger_list",
         levels="deepstack_visual_indexes",
     ),
+    published=("sensenovamars",),
 )
 
 FAMILIES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL)
 
 UNKNOWN = Vision(CoordinateSystem.THOUSAND, patch=14)
-"""What a served model of no known name is taken for: 0 to 1000 on both axes is what most families write."""
+"""How a served model of no known family is shown images, once somebody has said what its boxes mean."""
 
 EXAMPLE = "Qwen/Qwen2.5-VL-7B-Instruct"
 """A checkpoint to name where a sentence needs one."""
@@ -244,8 +247,9 @@ def of(config: Any) -> Family:
     )
 
 
-def served(model: str) -> Vision:
-    """What a served model is taken for, by its name."""
+def served(model: str) -> Vision | None:
+    """What the name of a served model says of it; None where it says nothing."""
     plain = "".join(character for character in model.lower() if character.isalnum())
-    known = (family.vision for family in FAMILIES if any(name in plain for name in family.served_as))
-    return next(known, UNKNOWN)
+    named = (family.vision for family in FAMILIES if any(name in plain for name in family.served_as))
+    published = (family.vision for family in FAMILIES if any(name in plain for name in family.published))
+    return next(named, None) or next(published, None)

@@ -64,12 +64,14 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     attn: str | None = None,
+    boxes: bool = True,
 ) -> Policy:
     """The model of a SPEC: served where the SPEC has a provider or `base_url` is given, else loaded into this process.
 
     coordinates: of a served model, the value of a `CoordinateSystem`. overview_pixels, zoom_pixels: largest areas of the
     overview and of a crop in shown pixels. timeout: seconds for one request to a server. device, dtype, attn: of a local
-    model, as torch and transformers name them.
+    model, as torch and transformers name them. boxes: whether it will be asked for boxes, so that of a served model it has to be
+    known what they mean.
 
     Raises:
         InputError: if it cannot be loaded or reached as described.
@@ -87,6 +89,7 @@ def load(
             max_pixels=overview_pixels,
             zoom_pixels=zoom_pixels,
             timeout=timeout,
+            boxes=boxes,
         )
     from cof_agent.backends.checkpoint import load as load_local
 

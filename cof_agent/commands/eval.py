@@ -199,7 +199,7 @@ def _score(
         return scoring.score, {}
     from cof_agent.evaluation.judge import Judge
 
-    policy = load(options.judge, base_url=options.judge_base_url)
+    policy = load(options.judge, base_url=options.judge_base_url, boxes=False)
     judge = Judge(policy, cache=output / "judge" / "verdicts.jsonl")
     verdicts = dict(zip((t.key for t in trajectories), judge.verdicts(trajectories), strict=True))
 

@@ -62,6 +62,19 @@ def put_together(thought: str, text: str, calls: Sequence[tuple[str, str]]) -> s
     return "\n".join([*head, *([text.strip()] if text.strip() else []), *written])
 
 
+def stopped(text: str, stop: str, told: Any = None) -> str:
+    """A turn that a server may have ended at the text `stop`, with that text in its place again.
+
+    told: what the server says stopped it, where it says so. Where it does not, a tag that is open and that `stop` would close
+    says the same.
+    """
+    if text.rstrip().endswith(stop):
+        return text
+    opening = stop.replace("</", "<", 1)
+    begun = opening != stop and opening in text.rpartition(stop)[2]
+    return text + stop if told == stop or begun else text
+
+
 def begin_zoom(thought: str) -> str:
     """The beginning of a turn that zooms, up to the first number of its box."""
     return write_zoom(thought, Box(0, 0, 0, 0)).rpartition("[")[0] + "["

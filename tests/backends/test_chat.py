@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -144,14 +145,16 @@ def test_what_is_no_reply_is_one_sentence(reply: bytes, sentence: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(reply)
+            with suppress(OSError):  # when the test is over
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(reply)
 
         threading.Thread(target=answer, daemon=True).start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        policy = connect("m", base_url=url, timeout=10)
+        policy = connect("m", base_url=url, timeout=10, boxes=False)
         with pytest.raises(PolicyError) as found:
             asyncio.run(policy.generate(QUESTION, [], GREEDY))
     said = str(found.value)
@@ -190,11 +193,11 @@ def test_a_served_model_goes_on_from_a_beginning_and_tells_probabilities() -> No
     with ThreadingHTTPServer(("127.0.0.1", 0), Continuing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        found = asyncio.run(connect("knows", base_url=url).generate(begun, [], Sampling(logprobs=True)))
+        found = asyncio.run(connect("knows", base_url=url, boxes=False).generate(begun, [], Sampling(logprobs=True)))
         assert (found.text, found.logprob) == (f"{beginning}7</answer>", -1.5)
         with pytest.raises(InputError, match="begins a new reply"):
-            asyncio.run(connect("new", base_url=url).generate(begun, [], GREEDY))
-        asyncio.run(connect("knows", base_url=url).generate(QUESTION, [], GREEDY))
+            asyncio.run(connect("new", base_url=url, boxes=False).generate(begun, [], GREEDY))
+        asyncio.run(connect("knows", base_url=url, boxes=False).generate(QUESTION, [], GREEDY))
         server.shutdown()
     flags = [
         [body.get(name) for name in ("add_generation_prompt", "continue_final_message")] for body in Continuing.asked
@@ -208,22 +211,24 @@ def test_a_provider_that_is_no_own_server_cannot_go_on(monkeypatch: pytest.Monke
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     begun = [*QUESTION, {"role": "assistant", "content": [{"type": "text", "text": "<think>"}]}]
     with pytest.raises(InputError, match="openai cannot go on from the beginning of a reply"):
-        asyncio.run(connect("gpt-5", provider="openai").generate(begun, [], GREEDY))
+        asyncio.run(connect("gpt-5", provider="openai", boxes=False).generate(begun, [], GREEDY))
 
 
 def test_what_is_sent_to_an_own_server() -> None:
-    """The same as LangChain's client would send."""
+    """Each parameter of sampling, so that no default of the checkpoint changes the answer."""
     seen = len(Continuing.asked)
     with ThreadingHTTPServer(("127.0.0.1", 0), Continuing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1/"
-        for sampling in (GREEDY, Sampling(7, 0.5, 0.9, 3)):
-            asyncio.run(connect("new", base_url=url).generate(QUESTION, [], sampling))
+        for sampling in (GREEDY, Sampling(7, 0.5, 0.9, 3, stop="</call>")):
+            asyncio.run(connect("new", base_url=url, boxes=False).generate(QUESTION, [], sampling))
         server.shutdown()
-    asked = {"model": "new", "stream": False, "messages": [{"role": "user", "content": "Hello?"}]}
+    neutral = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "frequency_penalty": 0.0}
+    asked = {"model": "new", "stream": False, "messages": [{"role": "user", "content": "Hello?"}], **neutral}
+    stop = {"stop": ["</call>"], "include_stop_str_in_output": True}
     assert Continuing.asked[seen:] == [
         {**asked, "max_completion_tokens": 512, "temperature": 0.0},
-        {**asked, "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3},
+        {**asked, **stop, "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3},
     ]
 
 
@@ -249,7 +254,8 @@ def test_a_key_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         ("qwen2_5_vl-finetuned", CoordinateSystem.ABSOLUTE, 28),
         ("Qwen/Qwen3-VL-8B-Instruct", CoordinateSystem.THOUSAND, 32),
         ("qwen/qwen2-vl-2b", CoordinateSystem.THOUSAND, 28),
-        ("some-other-model", CoordinateSystem.THOUSAND, 28),
+        ("outputs/DeepEyes-7B", CoordinateSystem.ABSOLUTE, 28),
+        ("me/Qwen3-VL-DeepEyes", CoordinateSystem.THOUSAND, 32),
     ],
 )
 def test_coordinates_follow_the_name(name: str, coordinates: CoordinateSystem, grid: int) -> None:
@@ -265,7 +271,7 @@ def test_coordinates_and_limits_can_be_given() -> None:
     assert policy.coordinates is CoordinateSystem.UNIT
     assert (policy.limits.max_pixels, policy.limits.zoom_pixels) == (40_000, 10_000)
     with pytest.raises(InputError, match="at least 784"):
-        connect("m", base_url=url, max_pixels=700)
+        connect("m", base_url=url, max_pixels=700, boxes=False)
 
 
 def test_a_missing_key_and_unknown_providers_are_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,7 @@ class TestLookups:
             for name in (family.name, family.name.upper().replace("-", "_"), f"acme/{family.name}-7B-finetuned"):
                 assert families.served(name) == family.vision
         for name in ("qwen", "gpt-5", "", "Qwen-VL-Max"):
-            assert families.served(name) == families.UNKNOWN
+            assert families.served(name) is None
 
     def test_limits(self) -> None:
         vision = Vision(CoordinateSystem.THOUSAND, patch=16)

@@ -36,7 +36,7 @@ def server() -> Iterator[Server]:
 
 
 def served(server: Server, model: str = "some-judge") -> ChatPolicy:
-    return connect(model, base_url=server.url)
+    return connect(model, base_url=server.url, boxes=False)
 
 
 def answered(answer: str | None, *true: str, question: str = "What colour is it?") -> Trajectory:
@@ -107,7 +107,7 @@ def test_one_that_is_too_slow_gives_no_verdict_and_nothing_is_kept(
 
 def test_a_dead_one_is_not_waited_for_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
-    judge = Judge(connect("gone", base_url=url), concurrency=4, retry_seconds=1)
+    judge = Judge(connect("gone", base_url=url, boxes=False), concurrency=4, retry_seconds=1)
     started = time.monotonic()
     assert judge.verdicts([answered(str(number)) for number in range(400)]) == [None] * 400
     assert time.monotonic() - started < 10

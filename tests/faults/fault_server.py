@@ -322,7 +322,11 @@ class FaultServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while (request := await self._read(reader)) is not None:
+            while True:
+                request = await self._read(reader)
+                if isinstance(request, bytes):
+                    writer.write(request)
+                    continue
                 mode = MODES[request.mode]
                 async for piece in _paced(mode.pieces(request)):
                     writer.write(piece)
@@ -335,8 +339,11 @@ class FaultServer:
         finally:
             writer.close()
 
-    async def _read(self, reader: asyncio.StreamReader) -> Request | None:
+    async def _read(self, reader: asyncio.StreamReader) -> Request | bytes:
+        """The next request, or what it is answered with at once: there is no list of models."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        if head.startswith("GET"):
+            return response(b"", 404)
         pairs = (line.partition(": ") for line in head.split("\r\n")[1:] if line)
         headers = {name.lower(): value for name, _, value in pairs}
         body = (await reader.readexactly(int(headers.get("content-length", 0)))).decode()

@@ -1,5 +1,5 @@
 """Served chat models: own servers of OpenAI's kind, and the providers that LangChain knows."""
 
-from cof_agent.backends.chat.policy import ChatPolicy, connect
+from cof_agent.backends.chat.policy import ChatPolicy, Connection, connect, reach
 
-__all__ = ["ChatPolicy", "connect"]
+__all__ = ["ChatPolicy", "Connection", "connect", "reach"]

@@ -38,12 +38,21 @@ async def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout: fl
         Unreadable: if the reply is too large, or not compressed as it says.
         aiohttp.ClientError, TimeoutError: if there is none.
     """
+    return await _ask("POST", url, body, headers, timeout)
+
+
+async def get(url: str, headers: Mapping[str, str], *, timeout: float) -> Reply:
+    """As `post`, without a body."""
+    return await _ask("GET", url, None, headers, timeout)
+
+
+async def _ask(method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float) -> Reply:
     from aiohttp import ClientTimeout
 
     session = await _session()
     limits = ClientTimeout(total=timeout, sock_connect=min(timeout, CONNECT))
-    request = session.post(
-        url, data=body, headers=dict(headers), proxy=_proxy(url), allow_redirects=False, timeout=limits
+    request = session.request(
+        method, url, data=body, headers=dict(headers), proxy=_proxy(url), allow_redirects=False, timeout=limits
     )
     async with request as response:
         raw = await _read(response)

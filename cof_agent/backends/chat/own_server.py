@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+import logging
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from cof_agent.backends import secrets
-from cof_agent.backends.chat.connections import Reply, Unreadable, post
+from cof_agent.backends.chat.connections import Reply, Unreadable, get, post
 from cof_agent.backends.chat.failures import decoded, of_error, of_status, unreadable
 from cof_agent.backends.chat.reading import completion
 from cof_agent.errors import InputError
 from cof_agent.output.install import how_to_install
 from cof_agent.policy import Completion, Sampling
 
+LISTING = 10.0  # seconds for the list of models, at most
+NEUTRAL: dict[str, Any] = {
+    "top_p": 1.0,
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "frequency_penalty": 0.0,  # `transformers serve` takes the repetition penalty by this name
+}
+"""Sent always: what is left out, a server fills in from the checkpoint's generation config. A server may refuse them."""
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class OwnServer:
-    """A model on such a server. where: its address, for sentences, without what is secret. url: that requests go to.
-    authorization: of the HTTP header. timeout: seconds for one reply."""
+    """A model on such a server. where: its address, for sentences, without what is secret. url: of its interface.
+    authorization: of the HTTP header. timeout: seconds for one reply. refused: the parameters that it does not take."""
 
     model: str
     where: str
-    url: str
+    url: SplitResult
     authorization: str
     timeout: float
+    refused: set[str] = field(default_factory=set)
     can_go_on: bool = True
 
     async def complete(self, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> Completion:
@@ -37,45 +54,96 @@ class OwnServer:
             PolicyError: if there is none.
             InputError: if the server refuses the API key, or knows no such model.
         """
-        body = self._body(messages, sampling, goes_on=goes_on)
+        body = _body(self.model, messages, sampling, goes_on=goes_on)
+        without = set(self.refused)
+        while True:
+            status, found, headers = await self._post({key: body[key] for key in body if key not in without})
+            more = _named_in(found, body, sampling) - without if status in (400, 422) else set()
+            if not more:
+                break
+            without |= more
+        if not 200 <= status < 300:
+            raise of_status(status, found, headers, self.model, self.where)
+        self._remember(without)
+        return completion(found, self.model, self.where, sampling.stop)
+
+    def models(self) -> list[dict[str, Any]]:
+        """What the server tells of its models, from any thread; empty where it tells nothing."""
+        with ThreadPoolExecutor(1) as thread:  # there, no event loop is running
+            return thread.submit(asyncio.run, self._models()).result()
+
+    async def _models(self) -> list[dict[str, Any]]:
+        try:
+            reply = await get(self._at("models"), self._headers(), timeout=min(self.timeout, LISTING))
+            found = decoded(reply.body) if reply.status == 200 else None
+        except Exception:  # whatever it is, the first question meets it again, and says it
+            return []
+        listed = found.get("data") if isinstance(found, dict) else None
+        return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+
+    async def _post(self, body: dict[str, Any]) -> tuple[int, Any, Mapping[str, str]]:
+        """Status, content and headers of the reply."""
         sent = await asyncio.to_thread(lambda: json.dumps(body, separators=(",", ":")).encode())
         try:
-            reply = await self._post(sent)
-            found = decoded(reply.body) if 200 <= reply.status < 300 else _words(reply)
+            reply = await post(self._at("chat/completions"), sent, self._headers(), timeout=self.timeout)
+            return reply.status, decoded(reply.body) if 200 <= reply.status < 300 else _words(reply), reply.headers
         except Unreadable as error:
             raise unreadable(str(error), self.where) from None
         except Exception as error:  # what aiohttp makes of a peer that breaks the rules of HTTP is not limited
             raise of_error(error, self.model, self.where) from error
-        if not 200 <= reply.status < 300:
-            raise of_status(reply.status, found, reply.headers, self.model, self.where)
-        return completion(found, self.model, self.where)
 
-    async def _post(self, body: bytes) -> Reply:
-        headers = {
+    def _at(self, place: str) -> str:
+        return self.url._replace(path=f"{self.url.path}/{place}").geturl()
+
+    def _headers(self) -> dict[str, str]:
+        return {
             "accept": "application/json",
             "accept-encoding": "gzip, deflate",
             "authorization": self.authorization,
             "content-type": "application/json",
         }
-        return await post(self.url, body, headers, timeout=self.timeout)
 
-    def _body(self, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": messages,
-            "stream": False,
-            "temperature": sampling.temperature,
-            "max_completion_tokens": sampling.max_tokens,
-        }
-        if sampling.top_p < 1:
-            body["top_p"] = sampling.top_p
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed
-        if sampling.logprobs:
-            body["logprobs"] = True
-        if goes_on:
-            body |= {"add_generation_prompt": False, "continue_final_message": True}
-        return body
+    def _remember(self, without: set[str]) -> None:
+        """Says once what the server does not take."""
+        new = sorted(without - self.refused)
+        self.refused.update(without)
+        if told := [name for name in new if name in NEUTRAL]:
+            _log.warning(
+                "%s does not take %s: it is asked without, and its own defaults hold, which the record does not know.",
+                self.where,
+                " and ".join(told),
+            )
+
+
+def _body(model: str, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "stream": False,
+        "max_completion_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        **NEUTRAL,
+        "top_p": sampling.top_p,
+    }
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if sampling.stop:
+        body |= {"stop": [sampling.stop], _KEEPS_STOP: True}
+    if sampling.logprobs:
+        body["logprobs"] = True
+    if goes_on:
+        body |= {"add_generation_prompt": False, "continue_final_message": True}
+    return body
+
+
+_KEEPS_STOP = "include_stop_str_in_output"  # of vLLM and SGLang; elsewhere the text is put back
+
+
+def _named_in(error: Any, body: dict[str, Any], sampling: Sampling) -> set[str]:
+    """The parameters that an error names and that can be left out: what was asked for in so many words cannot."""
+    words = json.dumps(error)
+    free = {_KEEPS_STOP, *NEUTRAL} - ({"top_p"} if sampling.top_p < 1 else set())
+    return {name for name in free if name in body and re.search(rf"(?<!\w){name}(?!\w)", words)}
 
 
 def connect(model: str, base_url: str, api_key: str, *, timeout: float) -> OwnServer:
@@ -94,8 +162,7 @@ def connect(model: str, base_url: str, api_key: str, *, timeout: float) -> OwnSe
     user, password = secrets.credentials(parts.geturl())
     authorization = f"Basic {secrets.basic(user, password)}" if user or password else f"Bearer {key}"
     place = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/"), fragment="")
-    url = place._replace(path=f"{place.path}/chat/completions").geturl()
-    return OwnServer(model, place._replace(query="").geturl(), url, authorization, timeout)
+    return OwnServer(model, place._replace(query="").geturl(), place, authorization, timeout)
 
 
 def _parts(base_url: str) -> SplitResult:

@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cof_agent.backends import families, secrets
 from cof_agent.backends.chat import own_server
+from cof_agent.backends.chat.identity import Identity, identify, unknown
 from cof_agent.backends.chat.messages import png, rendered
 from cof_agent.backends.chat.providers import Provider
 from cof_agent.cache import Recent
@@ -36,6 +37,10 @@ class Client(Protocol):
 
     @property
     def can_go_on(self) -> bool: ...
+
+    def models(self) -> list[dict[str, Any]]:
+        """What the server tells of its models; empty where it tells nothing."""
+        ...
 
     async def complete(self, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> Completion:
         """The reply to rendered messages; `goes_on`: the last one is the beginning of it."""
@@ -82,6 +87,51 @@ class ChatPolicy:
         return self._pngs.get(key, lambda: png(image), len)
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A served model that has been reached, before it is said how it will be asked. known: what it is."""
+
+    model: str
+    client: Client
+    known: Identity
+
+    def policy(
+        self,
+        *,
+        coordinates: CoordinateSystem | None = None,
+        max_pixels: int | None = None,
+        zoom_pixels: int | None = None,
+        boxes: bool = True,
+    ) -> ChatPolicy:
+        """The model as a policy; arguments and errors as for `connect`."""
+        known = self.known
+        if boxes and coordinates is None and known.vision is None:
+            raise unknown(self.model, self.client.where)
+        vision = known.vision or families.UNKNOWN
+        limits = vision.limits(max_pixels, zoom_pixels, own=known.own)
+        return ChatPolicy(self.model, self.client, coordinates=coordinates or vision.coordinates, limits=limits)
+
+
+def reach(
+    model: str,
+    *,
+    provider: str | None = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    timeout: float = 120.0,
+) -> Connection:
+    """The served model, and what its checkpoint, the server and its name say of it (`identity.identify`).
+
+    provider: as in `init_chat_model`; with `base_url` it is "openai" by default, which is what vLLM, SGLang and
+    `transformers serve` speak. timeout: seconds for one request.
+
+    Raises:
+        InputError: if a package or an API key is missing, the provider is unknown, or the address is none.
+    """
+    client = _client(model, provider, base_url, api_key, timeout)
+    return Connection(model, client, identify(model, client.models()))
+
+
 def connect(
     model: str,
     *,
@@ -92,23 +142,20 @@ def connect(
     max_pixels: int | None = None,
     zoom_pixels: int | None = None,
     timeout: float = 120.0,
+    boxes: bool = True,
 ) -> ChatPolicy:
     """A policy that asks a served model.
 
-    provider: as in `init_chat_model`; with `base_url` it is "openai" by default, which is what vLLM, SGLang and
-    `transformers serve` speak. coordinates: what the model's boxes mean; by default by the family in its name
-    (`families.served`). max_pixels, zoom_pixels: area limits of the overview and of a crop in shown pixels, by default the
-    family's; the server must allow as many, or it resizes and absolute coordinates are off.
-    timeout: seconds for one request.
+    coordinates: what the model's boxes mean, by default as is known of it. max_pixels, zoom_pixels: area limits of the
+    overview and of a crop in shown pixels, by default the checkpoint's or the family's; the server must allow as many, or it
+    resizes and absolute coordinates are off. boxes: whether it will be asked for any, so that their meaning has to be known.
+    The rest as for `reach`.
 
     Raises:
-        InputError: if a package or an API key is missing, the provider is unknown, the address is none, or a limit is
-            smaller than a cell.
+        InputError: as `reach`, or if a limit is smaller than a cell, or nothing says what the boxes mean.
     """
-    vision = families.served(model)
-    limits = vision.limits(max_pixels, zoom_pixels)
-    client = _client(model, provider, base_url, api_key, timeout)
-    return ChatPolicy(model, client, coordinates=coordinates or vision.coordinates, limits=limits)
+    reached = reach(model, provider=provider, base_url=base_url, api_key=api_key, timeout=timeout)
+    return reached.policy(coordinates=coordinates, max_pixels=max_pixels, zoom_pixels=zoom_pixels, boxes=boxes)
 
 
 def _client(model: str, provider: str | None, base_url: str | None, api_key: str | None, timeout: float) -> Client:

@@ -40,6 +40,10 @@ class Provider:
         secrets.keep(options.get("api_key"))
         self._client(GREEDY)  # a missing package or key is found now
 
+    def models(self) -> list[dict[str, Any]]:
+        """Nothing: a provider's list says no more than the names."""
+        return []
+
     async def complete(self, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> Completion:
         """The reply to rendered messages.
 

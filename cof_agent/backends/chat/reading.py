@@ -18,8 +18,8 @@ MOST_TOKENS = 2**53
 LEAST_LOGPROB = 1e9  # below zero; servers write -9999 for minus infinity
 
 
-def completion(reply: Any, model: str, where: str) -> Completion:
-    """The message in the decoded JSON of a chat completion.
+def completion(reply: Any, model: str, where: str, stop: str = "") -> Completion:
+    """The message in the decoded JSON of a chat completion. stop: a text that ends it and stays in it.
 
     Raises:
         PolicyError: if there is none; its text begins with `refused:` or `content filter:` where the server says so.
@@ -33,8 +33,9 @@ def completion(reply: Any, model: str, where: str) -> Completion:
     message, reason = choice.get("message"), choice.get("finish_reason")
     if not isinstance(message, dict):
         raise unreadable("its first choice holds no message", where)
+    text = message_text(message, reason, where)
     return Completion(
-        message_text(message, reason, where),
+        protocol.stopped(text, stop, choice.get("stop_reason")) if stop and reason not in CUT else text,
         tokens_of(reply.get("usage")),
         reason in CUT,
         logprob_of(choice.get("logprobs")),

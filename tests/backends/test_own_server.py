@@ -1,0 +1,127 @@
+"""What servers of one's own do not take, and what they leave out of a reply."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from cof_agent.backends.chat import connect
+from cof_agent.policy import GREEDY, PolicyError, Sampling
+from cof_agent.protocol import Message
+
+Reply = tuple[int, Any]
+QUESTION: list[Message] = [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}]
+
+
+@contextmanager
+def serving(answer: Callable[[dict[str, Any]], Reply]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A server that answers a request's body so: its address, and the bodies that it gets."""
+    asked: list[dict[str, Any]] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            status, body = answer(asked[-1])
+            sent = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(sent)))
+            self.end_headers()
+            self.wfile.write(sent)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+        server.shutdown()
+
+
+def saying(text: str, **choice: Any) -> Reply:
+    return 200, {"choices": [{"message": {"content": text}, "finish_reason": "stop", **choice}]}
+
+
+def knowing(*names: str) -> Callable[[dict[str, Any]], Reply]:
+    """A server that takes no other parameters, and names all of the others at once, as `transformers serve` does."""
+
+    def answer(body: dict[str, Any]) -> Reply:
+        others = set(body) - {"model", "messages", "stream", "temperature", "max_completion_tokens", *names}
+        return (422, {"detail": f"Unexpected fields in the request: {others}"}) if others else saying("hi")
+
+    return answer
+
+
+def one_by_one(body: dict[str, Any]) -> Reply:
+    """As OpenAI says it."""
+    for name in ("top_k", "min_p"):
+        if name in body:
+            return 400, {"error": {"message": f"Unrecognized request argument supplied: {name}", "param": None}}
+    return saying("hi")
+
+
+def _always(reply: Reply, body: dict[str, Any]) -> Reply:
+    return reply
+
+
+def ask(url: str, *samplings: Sampling) -> list[str]:
+    policy = connect("m", base_url=url, boxes=False)
+
+    async def all_of_them() -> list[str]:
+        return [(await policy.generate(QUESTION, [], sampling)).text for sampling in samplings]
+
+    return asyncio.run(all_of_them())
+
+
+def test_a_parameter_that_a_server_refuses_is_left_out_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    known = ("top_p", "frequency_penalty", "stop")
+    for answer, tries, refused in (
+        (knowing(*known), 2, "min_p and repetition_penalty and top_k"),
+        (one_by_one, 3, "min_p and top_k"),
+    ):
+        caplog.clear()
+        with serving(answer) as (url, asked), caplog.at_level(logging.WARNING):
+            assert ask(url, GREEDY, GREEDY) == ["hi", "hi"]
+        assert len(asked) == tries + 1  # it is not tried again
+        assert asked[0].keys() > asked[-1].keys()
+        (told,) = [one.getMessage() for one in caplog.records if one.name.startswith("cof_agent")]
+        assert told.startswith(f"{url} does not take {refused}: it is asked without")
+
+
+def test_what_was_asked_for_is_not_left_out() -> None:
+    with serving(knowing()) as (url, _):
+        assert ask(url, GREEDY) == ["hi"]
+        with pytest.raises(PolicyError, match="status 422: Unexpected fields"):
+            ask(url, Sampling(temperature=1.0, top_p=0.5))
+        with pytest.raises(PolicyError, match="status 422: Unexpected fields"):
+            ask(url, Sampling(stop="</call>"))
+
+
+def test_an_error_that_repeats_the_request_is_no_refusal_of_a_parameter(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(lambda body: (400, {"error": {"message": f"too long: {json.dumps(body)}"}})) as (url, asked):
+        with pytest.raises(PolicyError, match="status 400: too long"):
+            ask(url, GREEDY)
+        assert len(asked) == 2 and not caplog.records
+
+
+def test_a_stop_text_that_a_reply_lacks_is_put_back() -> None:
+    stop = "</call>"
+    for reply, whole in (
+        (saying("I look. <call>{}</call>"), "I look. <call>{}</call>"),
+        (saying("I look. <call>{}"), "I look. <call>{}</call>"),
+        (saying("I look. <call>{}", finish_reason="length"), "I look. <call>{}"),
+        (saying("odd: {}", stop_reason=stop), "odd: {}</call>"),
+        (saying("<call>{}</call> It is red."), "<call>{}</call> It is red."),
+        (saying("It is red."), "It is red."),
+    ):
+        with serving(partial(_always, reply)) as (url, asked):
+            assert ask(url, Sampling(stop=stop)) == [whole]
+        assert asked[0]["stop"] == [stop]

@@ -126,7 +126,7 @@ def test_a_run_in_which_some_failed_is_0_and_asks_those_again(
 
 def test_collect_in_which_all_failed(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = ["--base-url", "http://127.0.0.1:9/v1", "--timeout", "0.1", "--retry-seconds", "0"]
-    options = ["--teacher", "openai:gpt-x", *server]
+    options = ["--teacher", "openai:gpt-x", "--coordinates", "thousand", *server]
     command = ["collect", "--data", str(data), "-o", str(data / "out"), *options, "--samples", "1"]
     assert main(command) == 1
     assert "1 of 1 failed (model 1) and are rejected" in capsys.readouterr().err

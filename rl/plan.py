@@ -15,7 +15,8 @@ from rich.table import Table
 from cof_agent import protocol
 from cof_agent.backends import families
 from cof_agent.backends.local.policy import CAPACITY
-from cof_agent.backends.local.reader import limits_of, template_messages, templated
+from cof_agent.backends.local.reader import limits_of
+from cof_agent.backends.local.template import templated
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
@@ -125,8 +126,7 @@ def longest_prompt(
             tools=environment.tool_schemas,
             dialect=dialect,
         )
-        messages = template_messages(opening)
-        text = templated(processor, messages, add_generation_prompt=True)
+        text = templated(processor, opening, answering=True)
         cells = sum(view.shown_size.area for view in overviews) // shown.limits.grid**2
         words = len(processor.tokenizer.encode(text, add_special_tokens=False)) - len(overviews)  # one stands for each
         found.append(Prompt(words + cells, cells))

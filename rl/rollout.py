@@ -42,8 +42,8 @@ class TokenPolicy(Protocol):
     def read(self, text: str, images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
         """Its token ids and images."""
 
-    def text(self, ids: Sequence[int]) -> str:
-        """What token ids say."""
+    def turn(self, messages: Sequence[Message], ids: Sequence[int]) -> str:
+        """The words of the model's next turn, of which it wrote `ids`."""
 
     async def complete(self, prompt: Prompt) -> Generated:
         """The model's next turn."""
@@ -90,7 +90,7 @@ class Transcript:
         self.mask += [0] * len(shown) + [1] * len(generated.ids)
         self.logprobs += [0.0] * len(shown) + (generated.logprobs or [None] * len(generated.ids))
         self.exhausted = not generated.stopped and len(self.completion) >= self._budget
-        spoken = self._policy.text(generated.ids)
+        spoken = self._policy.turn(messages, generated.ids)
         return Completion(spoken, Tokens(len(told), len(generated.ids)), truncated=not generated.stopped)
 
     def _shown(self, messages: Sequence[Message], images: Sequence[Image]) -> tuple[list[int], list[Picture]]:

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from cof_agent.backends.families import Markers
-from cof_agent.backends.local.reader import templated
+from cof_agent.backends.local.template import opened, templated
 
 IGNORED = -100
 BLANK = (56, 56)  # shown pixels; the processor makes more of it where its limits ask for that
@@ -47,39 +47,47 @@ class AssistantCollator:
             padding_side="right",
             return_tensors="pt",
         )
-        mask = assistant_mask(batch["input_ids"], tokenizer, self.markers) & batch["attention_mask"].bool()
+        begun = opened(self.processor, self.markers)
+        mask = assistant_mask(batch["input_ids"], tokenizer, self.markers, begun) & batch["attention_mask"].bool()
         # Padding stands on the right, where causal attention never looks; without a mask attention is a third faster.
         batch["attention_mask"].fill_(1)
         return {**batch, "labels": batch["input_ids"].masked_fill(~mask, IGNORED)}
 
 
-def assistant_mask(ids: torch.Tensor, tokenizer: Any, markers: Markers) -> torch.Tensor:
+def assistant_mask(ids: torch.Tensor, tokenizer: Any, markers: Markers, begun: str = "") -> torch.Tensor:
     """True on what assistants wrote: after the header of a turn up to and with its ending.
 
-    ids: [batch, length], right-padded. markers: how the chat template frames a turn.
+    ids: [batch, length], right-padded. markers: how the chat template frames a turn. begun: what the template writes of it
+    before the model goes on (`template.opened`).
     """
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for row, sequence in zip(mask, ids.tolist(), strict=True):
-        for start, stop in assistant_spans(sequence, tokenizer, markers):
+        for start, stop in assistant_spans(sequence, tokenizer, markers, begun):
             row[start:stop] = True
     return mask
 
 
-def assistant_spans(sequence: list[int], tokenizer: Any, markers: Markers) -> list[tuple[int, int]]:
-    """Where what assistants wrote begins and ends among the ids of one conversation."""
-    header, end, after = _frame_of_turns(tokenizer, markers)
+def assistant_spans(
+    sequence: list[int], tokenizer: Any, markers: Markers, begun: str = ""
+) -> list[tuple[int, int]]:
+    """Where what assistants wrote begins and ends among the ids of one conversation; the rest as for `assistant_mask`."""
+    header, opening, end, after = _frame_of_turns(tokenizer, markers, begun)
     ends = [position for position, token in enumerate(sequence) if token == end]
     spans = []
     for position in (place for place, token in enumerate(sequence) if token == header[0]):
         start = position + len(header)
         if sequence[position:start] == header:
+            if sequence[start : start + len(opening)] == opening:  # else the thought is empty
+                start += len(opening)
             stop = next((place for place in ends if place >= start), len(sequence) - 1)
             spans.append((start, min(stop + 1 + after, len(sequence))))
     return spans
 
 
 @lru_cache(maxsize=8)
-def _frame_of_turns(tokenizer: Any, markers: Markers) -> tuple[list[int], int, int]:
-    """The ids before the words of an assistant, the one behind them, and how many more belong to the ending."""
+def _frame_of_turns(tokenizer: Any, markers: Markers, begun: str) -> tuple[list[int], list[int], int, int]:
+    """The ids before the words of an assistant, those that the template writes of them, the one behind them, and how many more
+    belong to the ending."""
     end, *after = tokenizer.encode(markers.ending, add_special_tokens=False)
-    return tokenizer.encode(markers.assistant, add_special_tokens=False), end, len(after)
+    header, opening = (tokenizer.encode(text, add_special_tokens=False) for text in (markers.assistant, begun))
+    return header, opening, end, len(after)

@@ -154,8 +154,13 @@ class Modules:
 class Family:
     """What is known of a family of models.
 
+<<<<<<< HEAD
     model_types: in the configurations of its checkpoints. served_as: what the name of a served model contains, in lower case
     and without punctuation. published: the same of zoom checkpoints whose names do not say their family.
+=======
+    model_types: in the configurations of its checkpoints. served_as: patterns of which the name of a served model contains one
+    (see `plain_name`).
+>>>>>>> 12c0ada (Qwen3.5 in process: states of linear attention, templates that think)
     """
 
     name: str
@@ -176,9 +181,11 @@ _QWEN_MARKERS = Markers(
     end_of_turn="<|im_end|>",
     end_of_text="<|endoftext|>",
 )
+_ATTENTION_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj")
+_LINEAR_ATTENTION_LINEAR = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj")
 _QWEN_MODULES = Modules(
     language="model.language_model",
-    language_linear=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    language_linear=(*_ATTENTION_LINEAR, "gate_proj", "up_proj", "down_proj"),
     embeddings="embed_tokens",
     head="lm_head",
     tower="model.visual",
@@ -201,7 +208,7 @@ QWEN2_VL = Family(
 QWEN2_5_VL = Family(
     "Qwen2.5-VL",
     model_types=("qwen2_5_vl",),
-    served_as=("qwen25vl",),
+    served_as=(r"qwen2\.?5vl", "mimovl"),
     vision=Vision(CoordinateSystem.ABSOLUTE, patch=14),
     markers=_QWEN_MARKERS,
     modules=_QWEN_MODULES,
@@ -222,7 +229,48 @@ QWEN3_VL = Family(
     published=("sensenovamars",),
 )
 
-FAMILIES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL)
+# All experts of a layer are one parameter, so that LoRA adapts what stands beside them.
+QWEN3_VL_MOE = Family(
+    "Qwen3-VL-MoE",
+    model_types=("qwen3_vl_moe",),
+    served_as=(),  # by the name of a served model they are one family
+    vision=QWEN3_VL.vision,
+    markers=_QWEN_MARKERS,
+    modules=replace(QWEN3_VL.modules, language_linear=_ATTENTION_LINEAR),
+)
+QWEN3_5 = Family(
+    "Qwen3.5",
+    model_types=("qwen3_5",),
+    served_as=(r"qwen3\.[568]",),
+    vision=QWEN3_VL.vision,
+    markers=_QWEN_MARKERS,
+    modules=replace(
+        _QWEN_MODULES,
+        language_linear=(*_QWEN_MODULES.language_linear, *_LINEAR_ATTENTION_LINEAR),
+        tower_linear=QWEN3_VL.modules.tower_linear,
+    ),
+)
+QWEN3_5_MOE = Family(
+    "Qwen3.5-MoE",
+    model_types=("qwen3_5_moe",),
+    served_as=(),
+    vision=QWEN3_VL.vision,
+    markers=_QWEN_MARKERS,
+    modules=replace(QWEN3_5.modules, language_linear=(*QWEN3_5.modules.language_linear, "shared_expert_gate")),
+)
+
+FAMILIES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE)
+
+ONLY_SERVED = (
+    ("InternVL3.5", (r"internvl3\.5",), Vision(CoordinateSystem.THOUSAND, patch=14)),
+    ("GLM-V", (r"glm4\.[156]v",), Vision(CoordinateSystem.THOUSAND, patch=14)),
+    # A picture of any size becomes 16 x 16 tokens.
+    ("Gemma 3", (r"gemma3(?!n)",), Vision(CoordinateSystem.THOUSAND_YX, patch=14, merge=4, overview_cells=256)),
+    ("Gemma 4", ("gemma4",), Vision(CoordinateSystem.THOUSAND_YX, patch=16, merge=3, overview_cells=280)),
+    ("LLaVA-OneVision", (r"llavaonevision(?!\d)",), Vision(CoordinateSystem.UNIT, patch=14)),
+)
+"""Families that no record describes for this process: name, patterns of a served model's name, and what such a model is shown.
+Of others (Kimi K2.5 and later, MiniCPM-V, Molmo, LLaVA-OneVision-1.5) it is not known what their boxes mean."""
 
 UNKNOWN = Vision(CoordinateSystem.THOUSAND, patch=14)
 """How a served model of no known family is shown images, once somebody has said what its boxes mean."""
@@ -247,9 +295,19 @@ def of(config: Any) -> Family:
     )
 
 
+def plain_name(model: str) -> str:
+    """The name of a served model as patterns see it: lower-case letters and digits, and a dot between two of a version's numbers,
+    however that is written (`Qwen3_5-9B` is `qwen3.59b`)."""
+    numbers = re.sub(r"(?<=\d)[._p](?=\d)", ".", model.lower())
+    return re.sub(r"[^a-z0-9.]|(?<!\d)\.|\.(?!\d)", "", numbers)
+
+
 def served(model: str) -> Vision | None:
     """What the name of a served model says of it; None where it says nothing."""
-    plain = "".join(character for character in model.lower() if character.isalnum())
-    named = (family.vision for family in FAMILIES if any(name in plain for name in family.served_as))
-    published = (family.vision for family in FAMILIES if any(name in plain for name in family.published))
-    return next(named, None) or next(published, None)
+    plain = plain_name(model)
+    known = [
+        *((family.served_as, family.vision) for family in FAMILIES),
+        *((patterns, vision) for _, patterns, vision in ONLY_SERVED),
+        *((family.published, family.vision) for family in FAMILIES),
+    ]
+    return next((vision for names, vision in known if any(re.search(name, plain) for name in names)), None)

@@ -96,6 +96,11 @@ def observation_message(
     return {"role": spoken.reply.role, "content": content}
 
 
+def is_result(message: Message) -> bool:
+    """Whether the words of a message say that they are the result of a tool."""
+    return str(message["content"][0].get("text", "")).lstrip().startswith("<tool_response>")
+
+
 def _ended(parts: list[dict[str, Any]], end: str) -> list[dict[str, Any]]:
     """Parts of a message with `end` behind the last one."""
     if parts[-1]["type"] == "image":

@@ -50,6 +50,14 @@ def after_thought(text: str) -> str:
     return rest if closing else "" if begins_anew(text) else text
 
 
+def taken_apart(text: str) -> tuple[str, str]:
+    """The thought of a turn and its other words; of one that begins no thought, or holds none, all of them."""
+    head, closing, rest = text.partition("</think>")
+    if begins_anew(head):
+        return head.lstrip().removeprefix("<think>").strip(), rest.strip()
+    return (head.strip(), rest.strip()) if closing and "<think>" not in head else ("", text)
+
+
 def without_tags(text: str) -> str:
     """`text` as it may stand inside a tag: on one line, without the tags of any dialect."""
     return " ".join(_TAGS.sub("", text).split())

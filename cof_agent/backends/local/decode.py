@@ -18,7 +18,9 @@ from transformers import DynamicCache
 
 from cof_agent.backends import families
 from cof_agent.backends.local.cpu import is_small
-from cof_agent.backends.local.memory import FeatureCache, KeyValuePool, Layers, PastConversations, Picture, layers_of
+from cof_agent.backends.local.layers import Layers, Pool, Recurrent, cut, layers_of, states_of
+from cof_agent.backends.local.memory import FeatureCache, Picture
+from cof_agent.backends.local.past import PastConversations
 from cof_agent.policy import Sampling
 
 
@@ -46,7 +48,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A prompt that was read: its keys and values, the logits [1, vocabulary] after it, and the next position."""
+    """A prompt that was read: what the layers keep of it, the logits [1, vocabulary] after it, and the next position."""
 
     layers: Layers
     logits: Tensor
@@ -58,8 +60,9 @@ class _Row:
     key: int
     prompt: Prompt
     logits: Tensor  # after the prompt
+    states: list[Recurrent]  # of linear attention, after the prompt
     position: int  # of the next token, the same on all three rotary axes once the prompt is over
-    length: int  # tokens whose keys and values are in the pool
+    length: int  # tokens of which the pool has what the layers keep
     generator: torch.Generator | None
     ids: list[int]
     logprobs: list[float | None] | None
@@ -80,12 +83,13 @@ class Decoder:
         self.capacity = capacity
         self._threads = _threads(model)
         self._model = model
+        self._text_config = model.config.get_text_config()
         modules = families.of(model.config).modules
         self._language, self._head = model.get_submodule(modules.language), model.get_submodule(modules.head)
         self._stop_ids = stop_ids
         self._unspeakable = unspeakable
         self._text = text
-        self._pool = KeyValuePool()
+        self._pool = Pool()
         self._rows: list[_Row] = []
         self.forget()
         self._next_key = 0
@@ -93,7 +97,7 @@ class Decoder:
     def forget(self) -> None:
         """Drops what is kept of images and past conversations. From any thread."""
         self._features = FeatureCache(self._model)
-        self._past = PastConversations()
+        self._past = PastConversations(self._text_config)
 
     def knows(self, picture: Picture) -> bool:
         """Whether the vision tower's features of the picture are there (for now). From any thread."""
@@ -117,10 +121,20 @@ class Decoder:
     def admit(self, request: Prompt) -> int:
         self._use_threads()
         read = self._read_before(request) or self._read(request)
-        self._pool.insert(read.layers, max((row.length for row in self._rows), default=0))
+        self._pool.insert(read.layers, len(request.ids), max((row.length for row in self._rows), default=0))
         generator = _generator(request.sampling)
         told: list[float | None] | None = [] if request.sampling.logprobs else None
-        row = _Row(self._next_key, request, read.logits, read.position, len(request.ids), generator, [], told)
+        row = _Row(
+            key=self._next_key,
+            prompt=request,
+            logits=read.logits,
+            states=states_of(read.layers),
+            position=read.position,
+            length=len(request.ids),
+            generator=generator,
+            ids=[],
+            logprobs=told,
+        )
         self._next_key += 1
         self._rows.append(row)
         self._append([row], read.logits)
@@ -144,7 +158,7 @@ class Decoder:
     @torch.inference_mode()
     def reset(self) -> None:
         self._rows.clear()
-        self._pool = KeyValuePool()
+        self._pool = Pool()
 
     def _use_threads(self) -> None:
         """Counts for the thread that calls, and for that one alone."""
@@ -159,8 +173,7 @@ class Decoder:
         for index, row in enumerate(self._rows):
             if row.prompt.ids == prompt.ids and [picture.key for picture in row.prompt.pictures] == pictures:
                 layers = self._pool.row(index, row.length)
-                begun = [(keys[:, :length], values[:, :length]) for keys, values in layers]
-                return _Read(begun, row.logits, row.position - (row.length - length))
+                return _Read(cut(layers, length, row.states), row.logits, row.position - (row.length - length))
         return None
 
     def _read(self, prompt: Prompt) -> _Read:
@@ -173,7 +186,7 @@ class Decoder:
         output = model.model(
             input_ids=ids[:, known:],
             position_ids=positions[:, :, known:],
-            past_key_values=cache or DynamicCache(config=model.config.get_text_config()),
+            past_key_values=cache or DynamicCache(config=self._text_config),
             use_cache=True,
             mm_encoder_outputs={"image": self._features.of(new)} if new else None,
         )
@@ -233,9 +246,15 @@ class Decoder:
             stopped = row.ids[-1] in self._stop_ids or self._said(row, row.prompt.sampling.stop)
             if stopped or len(row.ids) >= row.prompt.sampling.max_tokens:
                 finished[row.key] = Generated(row.ids, stopped, row.logprobs)
-                self._past.keep(row.prompt.ids + row.ids[:-1], row.prompt.pictures, self._pool.row(index, row.length))
+                self._keep(index)
                 self._remove(index)
         return finished
+
+    def _keep(self, index: int) -> None:
+        """Remembers what was read and written in a row."""
+        row = self._rows[index]
+        layers, ids = self._pool.row(index, row.length), row.prompt.ids + row.ids[:-1]
+        self._past.keep(ids, row.prompt.pictures, layers, {len(row.prompt.ids): row.states} if row.states else {})
 
     def _said(self, row: _Row, stop: str) -> bool:
         """Whether the text that ends a message has just been written."""

@@ -16,7 +16,7 @@ from cof_agent.backends.local.decode import Decoder, Generated, Prompt
 from cof_agent.backends.local.memory import Picture
 from cof_agent.backends.local.processor import prepare_images
 from cof_agent.backends.local.reader import Reader
-from cof_agent.policy import Completion, PolicyError, Sampling, begun
+from cof_agent.policy import Completion, PolicyError, Sampling
 from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class LocalPolicy(Reader):
         prompt = await asyncio.to_thread(self._prompt, messages, images, sampling)
         generated = await self.complete(prompt)
         return Completion(
-            begun(messages) + self.text(generated.ids),
+            self.turn(messages, generated.ids),
             Tokens(len(prompt.ids), len(generated.ids)),
             truncated=not generated.stopped,
             logprob=fmean(value or 0.0 for value in generated.logprobs) if generated.logprobs else None,

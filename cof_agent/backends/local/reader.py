@@ -15,6 +15,7 @@ import torch
 from cof_agent.backends import families
 from cof_agent.backends.local.memory import Picture
 from cof_agent.backends.local.processor import prepare_images
+from cof_agent.backends.local.template import opened, templated
 from cof_agent.errors import InputError, first_sentence
 from cof_agent.geometry import PixelLimits
 from cof_agent.policy import PolicyError, begun
@@ -38,6 +39,7 @@ class Reader:
 
     name: how the policy is called in the record. max_pixels: area limit of the overview in shown pixels, by default the
     checkpoint's own, but at most the family's `overview_cells`. zoom_pixels: that of a crop, a quarter of it by default.
+    `opened`: what the chat template writes of each turn of the assistant before the model goes on (`template.opened`).
     `stop_ids` end a turn. `unspeakable`: tokens that stand for part of an image or video, or a region; one that
     the model had written itself would have none.
 
@@ -58,6 +60,7 @@ class Reader:
         slots = (region["token_id"],) if region else ()
         self.unspeakable = (config.image_token_id, config.video_token_id, *slots)
         self._processor = processor
+        self.opened = opened(processor, self.family.markers)
         self._tokenizer = processor.tokenizer
         self._image_token_id = config.image_token_id
         self._tokenizing = threading.Lock()  # tokenizers refuse to be called from two threads at once
@@ -69,13 +72,14 @@ class Reader:
     def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
         """The text of a conversation by the model's own template; `answering`: up to where the next turn begins, or to
         where the last message, if it is the assistant's, goes on."""
-        goes_on = answering and bool(begun(messages))
-        return templated(
-            self._processor,
-            template_messages(messages),
-            add_generation_prompt=answering and not goes_on,
-            continue_final_message=goes_on,
-        )
+        beginning = begun(messages) if answering else ""
+        if beginning:
+            return self.render(messages[:-1]).removesuffix(self.opened) + beginning
+        return templated(self._processor, messages, answering=answering)
+
+    def turn(self, messages: Sequence[Message], ids: Sequence[int]) -> str:
+        """The words of the assistant's next turn, of which the model wrote `ids`: with what was begun of it."""
+        return (begun(messages) or self.opened) + self.text(ids)
 
     def read(self, text: str, images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
         """Token ids of a rendered text, each image token as often as its image has merged patches; and the images.
@@ -120,34 +124,6 @@ class Reader:
 
         key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).digest()
         return Picture(key, grid, image, process)
-
-
-def template_messages(messages: Sequence[Message]) -> list[Message]:
-    """Content as chat templates know it: which image is meant is said by the order."""
-    return [
-        {
-            **message,
-            "content": [{"type": "image"} if part["type"] == "image" else part for part in message["content"]],
-        }
-        for message in messages
-    ]
-
-
-def templated(processor: Any, messages: Sequence[Message], **options: Any) -> str:
-    """The text of a conversation by the processor's own template, which is handed the tools that its first message has.
-
-    Raises:
-        InputError: if it has tools, and the template knows none.
-    """
-    tools = messages[0].get("tools")
-    if tools and "tools" not in str(processor.chat_template or ""):
-        raise InputError(
-            "the chat template of this checkpoint knows no tools; use another --dialect, such as ours or qwen3-zoom."
-        )
-    plain = [{name: value for name, value in message.items() if name != "tools"} for message in messages]
-    given = {"tools": tools} if tools else {}
-    text: str = processor.apply_chat_template(plain, tokenize=False, **given, **options)
-    return text
 
 
 def _stop_ids(model: Any, tokenizer: Any, family: families.Family) -> set[int]:

@@ -51,7 +51,7 @@ class RegionPolicy(LocalPolicy):
         }
         new = await asyncio.to_thread(self._drawn, inputs, sampling)
         return Completion(
-            begun(messages) + self.text(new), Tokens(len(ids), len(new)), truncated=new[-1] not in self.stop_ids
+            self.turn(messages, new), Tokens(len(ids), len(new)), truncated=new[-1] not in self.stop_ids
         )
 
     @torch.inference_mode()

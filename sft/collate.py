@@ -67,9 +67,7 @@ def assistant_mask(ids: torch.Tensor, tokenizer: Any, markers: Markers, begun: s
     return mask
 
 
-def assistant_spans(
-    sequence: list[int], tokenizer: Any, markers: Markers, begun: str = ""
-) -> list[tuple[int, int]]:
+def assistant_spans(sequence: list[int], tokenizer: Any, markers: Markers, begun: str = "") -> list[tuple[int, int]]:
     """Where what assistants wrote begins and ends among the ids of one conversation; the rest as for `assistant_mask`."""
     header, opening, end, after = _frame_of_turns(tokenizer, markers, begun)
     ends = [position for position, token in enumerate(sequence) if token == end]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,38 @@ CHAT_TEMPLATE = (
 """The frame that the stock templates of Qwen2-VL, Qwen2.5-VL and Qwen3-VL share."""
 
 
+LINEAR_ATTENTION: dict[str, Any] = {
+    "num_hidden_layers": 4,  # the fourth has full attention
+    "head_dim": 32,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 1000.0,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [4, 2, 2],
+    },
+}
+"""What Qwen3.5 has beside other families."""
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}
+
+
+def published_template(name: str) -> str:
+    """A chat template that TRL brings."""
+    return (Path(find_spec("trl").origin).parent / "chat_templates" / f"{name}.jinja").read_text("utf-8")  # type: ignore[union-attr, arg-type]
+
+
 def write_checkpoint(family: str, directory: Path) -> None:
     """A tiny random checkpoint of the family that a `model_type` names."""
     import torch
-    from transformers import (
-        Qwen2VLConfig,
-        Qwen2VLForConditionalGeneration,
-        Qwen2VLImageProcessorPil,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-    )
+    from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
 
     from cof_agent.nano import build
 
@@ -32,7 +55,7 @@ def write_checkpoint(family: str, directory: Path) -> None:
         build.random_start(0, directory, CHAT_TEMPLATE)
         return
     tokenizer = build.build_tokenizer()
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = published_template("qwen3_5_think") if "qwen3_5" in family else CHAT_TEMPLATE
     base = build.build_config(tokenizer)
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -49,26 +72,27 @@ def write_checkpoint(family: str, directory: Path) -> None:
         name: getattr(base, name)
         for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     }
-    torch.manual_seed(0)
-    model: Any
-    vision: dict[str, Any]
+    patch = 14 if family == "qwen2_vl" else 16
+    vision: dict[str, Any] = {
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 256,
+    }
     if family == "qwen2_vl":
-        patch = 14
         vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
-        model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **ids))
+    elif "qwen3_5" in family:
+        text |= LINEAR_ATTENTION
     else:
-        patch = 16
-        vision = {
-            "depth": 3,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "out_hidden_size": 64,
-            "num_position_embeddings": 256,
-            "deepstack_visual_indexes": [0, 1],
-        }
         text["head_dim"] = 16
-        model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **ids))
+        vision["deepstack_visual_indexes"] = [0, 1]
+    if family.endswith("_moe"):
+        text |= EXPERTS
+    config = AutoConfig.for_model(family, text_config=text, vision_config=vision, **ids)
+    torch.manual_seed(0)
+    model: Any = AutoModelForImageTextToText.from_config(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(directory)

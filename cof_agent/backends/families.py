@@ -154,13 +154,8 @@ class Modules:
 class Family:
     """What is known of a family of models.
 
-<<<<<<< HEAD
-    model_types: in the configurations of its checkpoints. served_as: what the name of a served model contains, in lower case
-    and without punctuation. published: the same of zoom checkpoints whose names do not say their family.
-=======
     model_types: in the configurations of its checkpoints. served_as: patterns of which the name of a served model contains one
-    (see `plain_name`).
->>>>>>> 12c0ada (Qwen3.5 in process: states of linear attention, templates that think)
+    (see `plain_name`). published: the same of zoom checkpoints whose names do not say their family.
     """
 
     name: str

@@ -273,7 +273,15 @@ def rounded_away(parts: Sequence[Part], sharding: Sharding) -> list[str]:
 def language_stack(config: Any) -> Stack:
     text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return Stack(text.num_hidden_layers, text.hidden_size, text.num_key_value_heads * head, text.intermediate_size)
+    return Stack(text.num_hidden_layers, text.hidden_size, text.num_key_value_heads * head, _inner(text))
+
+
+def _inner(text: Any) -> int:
+    """Units of the inner layer that a token goes through: of experts, those that are chosen, and the shared one."""
+    experts = getattr(text, "num_experts_per_tok", None)
+    if experts is None:
+        return int(text.intermediate_size)
+    return int(experts * text.moe_intermediate_size + getattr(text, "shared_expert_intermediate_size", 0))
 
 
 def vision_stack(config: Any) -> Stack:

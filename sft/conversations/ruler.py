@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from cof_agent.backends.local.reader import templated
+from cof_agent.backends.local.template import opened, templated
 from cof_agent.data.unusable import Unusable
 from sft.collate import assistant_spans
 from sft.frame import Frame, Outline
@@ -35,6 +35,7 @@ class Ruler:
 
     def __init__(self, processor: Any, frame: Frame, most: int | None) -> None:
         self._processor, self._frame, self._most = processor, frame, most
+        self._begun = opened(processor, frame.family.markers)
         special = [str(token) for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
         self._control = re.compile("|".join(map(re.escape, special)))
 
@@ -47,7 +48,8 @@ class Ruler:
         tokenizer = self._processor.tokenizer
         text = templated(self._processor, outline.messages)
         ids = tokenizer.encode(text, add_special_tokens=False)
-        trained = sum(stop - start for start, stop in assistant_spans(ids, tokenizer, self._frame.family.markers))
+        spans = assistant_spans(ids, tokenizer, self._frame.family.markers, self._begun)
+        trained = sum(stop - start for start, stop in spans)
         if not trained:
             raise Unusable(UNTRAINED)
         images = len(outline.sizes)

@@ -26,7 +26,6 @@ from transformers import (
     Qwen3VLModel,
 )
 from transformers.quantizers.quantizers_utils import should_convert_module
-from trl import chat_template_utils as published
 
 from cof_agent import protocol
 from cof_agent.agent import Agent
@@ -58,7 +57,7 @@ from sft.dataset import TrajectoryRows
 from sft.frame import frame_of
 from sft.settings import Settings, parse
 from sft.train import build_trainer
-from tests.checkpoints import CHAT_TEMPLATE
+from tests.checkpoints import CHAT_TEMPLATE, published_template
 
 ROOT = Path(__file__).parents[2]
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -91,10 +90,9 @@ class TestRecords:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
 
-    def test_no_name_stands_for_two_families(self) -> None:
-        for names in ([f.model_types for f in FAMILIES], [f.served_as for f in FAMILIES]):
-            listed = [name for some in names for name in some]
-            assert all(one not in other for one in listed for other in listed if one is not other)
+    def test_no_model_type_stands_for_two_families(self) -> None:
+        listed = [name for family in FAMILIES for name in family.model_types]
+        assert len(set(listed)) == len(listed)
 
     @each_family
     def test_grid_and_class_are_transformers_own(self, family: Family) -> None:
@@ -198,10 +196,11 @@ class TestRecords:
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Question?"}]},
             {"role": "assistant", "content": [{"type": "text", "text": "Words."}]},
         ]
-        for template in (published.qwen2_5_vl_chat_template, published.qwen3_vl_chat_template):
-            text = processor.apply_chat_template(messages, chat_template=template, tokenize=False)
+        for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_5_think", "qwen3_5_nothink", "qwen3_6", "qwen3_8"):
+            text = processor.apply_chat_template(messages, chat_template=published_template(name), tokenize=False)
             assert f"{markers.before_image}{markers.image}{markers.after_image}Question?{markers.ending}" in text
-            assert text.endswith(f"{markers.assistant}Words.{markers.ending}")
+            head, _, words = text.rpartition(markers.assistant)
+            assert head and words.removeprefix("<think>\n\n</think>\n\n") == f"Words.{markers.ending}"
 
     def test_their_names_and_tokens_stand_nowhere_else(self) -> None:
         marks = {getattr(family.markers, field.name) for family in FAMILIES for field in fields(Markers)}
@@ -220,15 +219,41 @@ class TestLookups:
         with pytest.raises(InputError) as refused:
             families.of(config)
         assert str(refused.value) == (
-            "some/llava is a llava model; a local model must be of the Qwen2-VL, Qwen2.5-VL or Qwen3-VL family."
+            "some/llava is a llava model; a local model must be of the Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3-VL-MoE, Qwen3.5 or "
+            "Qwen3.5-MoE family."
         )
 
     def test_a_served_model_is_known_by_its_name_however_it_is_written(self) -> None:
         for family in FAMILIES:
             for name in (family.name, family.name.upper().replace("-", "_"), f"acme/{family.name}-7B-finetuned"):
                 assert families.served(name) == family.vision
-        for name in ("qwen", "gpt-5", "", "Qwen-VL-Max"):
+        for name in (
+            "qwen",
+            "gpt-5",
+            "",
+            "Qwen-VL-Max",
+            "Qwen3-8B",
+            "gemma-3n-E4B-it",
+            "LLaVA-OneVision-1.5-8B",
+            "Kimi-K2.5",
+        ):
             assert families.served(name) is None
+
+    def test_published_names(self) -> None:
+        expected = {
+            CoordinateSystem.ABSOLUTE: ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen25-VL", "XiaomiMiMo/MiMo-VL-7B-RL-2508"),
+            CoordinateSystem.THOUSAND: (
+                *("Qwen/Qwen3.5-9B", "qwen3_6-27b", "Qwen3p8-VL", "Qwen/Qwen3.5-35B-A3B-FP8"),
+                *("Qwen/Qwen3-VL-30B-A3B-Instruct", "zai-org/GLM-4.6V-Flash", "THUDM/GLM-4.1V-9B-Thinking"),
+                *("OpenGVLab/InternVL3_5-8B-HF", "qwen2-vl-7b"),
+            ),
+            CoordinateSystem.THOUSAND_YX: ("google/gemma-3-27b-it", "gemma-4-31b-it"),
+            CoordinateSystem.UNIT: ("llava-hf/llava-onevision-qwen2-7b-ov-hf",),
+        }
+        for coordinates, names in expected.items():
+            for name in names:
+                vision = families.served(name)
+                assert vision is not None and vision.coordinates is coordinates, name
 
     def test_limits(self) -> None:
         vision = Vision(CoordinateSystem.THOUSAND, patch=16)

@@ -43,12 +43,16 @@ def test_labels_are_the_assistants_words_and_nothing_else(
     checkpoint: Callable[[str], Path], family: families.Family, crops: int
 ) -> None:
     from cof_agent.backends.local.processor import load_processor
+    from cof_agent.backends.local.template import opened
     from sft.collate import IGNORED, AssistantCollator
 
     processor = load_processor(str(checkpoint(family.model_types[0])))
     messages, pictures = conversation(crops, family.vision.grid)
     labels = AssistantCollator(processor, family.markers)([to_row(messages, pictures)])["labels"]
     spoken = [message["content"][0]["text"] for message in messages if message["role"] == "assistant"]
+    if begun := opened(processor, family.markers):  # it stands before each turn, and the thought on lines of its own
+        assert begun == "<think>\n"
+        spoken = ["{}\n</think>\n\n{}".format(*protocol.taken_apart(text)) for text in spoken]
     assert processor.tokenizer.decode(labels[labels != IGNORED]) == "".join(f"{text}<|im_end|>\n" for text in spoken)
 
 

@@ -39,9 +39,8 @@ def templated(processor: Any, messages: Sequence[Message], *, answering: bool = 
     told = [_plain(message, apart="reasoning_content" in template) for message in messages]
     if _thoughtful(messages) and _forgets_thoughts(template):
         told = _as_results(told)
-    text: str = processor.apply_chat_template(
-        told, tokenize=False, add_generation_prompt=answering, **({"tools": tools} if tools else {}), **_THINKING
-    )
+    given = {**({"tools": tools} if tools else {}), **(_THINKING if "enable_thinking" in template else {})}
+    text: str = processor.apply_chat_template(told, tokenize=False, add_generation_prompt=answering, **given)
     return text
 
 
@@ -82,7 +81,8 @@ def _as_results(messages: Sequence[Message]) -> list[Message]:
 def _forgets_thoughts(template: str) -> bool:
     """Whether a template leaves the thought of an earlier turn out, once the user has said something after it."""
     thought = "a thought of an earlier turn"
-    spoken = {"role": "assistant", "content": f"<think>\n{thought}\n</think>\n\nYes.", "reasoning_content": thought}
-    asked = [{"role": "user", "content": "One?"}, spoken, {"role": "user", "content": "Two?"}]
+    turns = (("user", "One?"), ("assistant", f"<think>\n{thought}\n</think>\n\nYes."), ("user", "Two?"))
+    talk = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    asked = [_plain(message, apart="reasoning_content" in template) for message in talk]
     (text,), _ = render_jinja_template(conversations=[asked], chat_template=template, **_THINKING)
     return thought not in text

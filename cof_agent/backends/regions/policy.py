@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.regions.features import SLOT, slotted
-from cof_agent.policy import Completion, PolicyError, Sampling, begun
+from cof_agent.policy import Completion, PolicyError, Sampling
 from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ class RegionPolicy(LocalPolicy):
             "regions": torch.tensor([[0.0, *box] for box in boxes], device=self.model.device),
         }
         new = await asyncio.to_thread(self._drawn, inputs, sampling)
-        return Completion(
-            self.turn(messages, new), Tokens(len(ids), len(new)), truncated=new[-1] not in self.stop_ids
-        )
+        return Completion(self.turn(messages, new), Tokens(len(ids), len(new)), truncated=new[-1] not in self.stop_ids)
 
     @torch.inference_mode()
     def _drawn(self, inputs: dict[str, Any], sampling: Sampling) -> list[int]:

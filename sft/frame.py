@@ -26,8 +26,8 @@ from cof_agent.geometry import (
     smart_resize,
 )
 from cof_agent.protocol import Message
-from cof_agent.protocol.dialects import Dialect, ours, to_plain
-from cof_agent.strategies.replay import dialect_of, format_of
+from cof_agent.protocol.dialects import Dialect, dialect_of, ours, to_plain
+from cof_agent.strategies.replay import format_of
 from cof_agent.trajectory import Trajectory
 
 NOT_SHOWN = "image that was never shown"

@@ -6,16 +6,22 @@ from collections.abc import Sequence
 
 from cof_agent import protocol
 from cof_agent.geometry import Box
+from cof_agent.protocol.dialects import dialect_of
 from cof_agent.trajectory import Malformed, Trajectory, Turn, Use
 
 HIT_COVERAGE = 0.5  # of the target's area that a crop must take in
 
 
 def well_formed(trajectory: Trajectory) -> bool:
-    """The format reward's condition: every turn has exactly the wire format, and the last one answers."""
+    """The format reward's condition: every turn has exactly the form of its dialect, and the last one answers.
+
+    Raises:
+        InputError: if the record does not hold its dialect.
+    """
     if not trajectory.turns or trajectory.answer is None:
         return False
-    return all(protocol.well_formed(turn.text, _tools(turn)) for turn in trajectory.turns)
+    dialect = dialect_of(trajectory)
+    return all(protocol.well_formed(turn.text, _tools(turn), dialect) for turn in trajectory.turns)
 
 
 def _tools(turn: Turn) -> set[str]:

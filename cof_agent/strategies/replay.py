@@ -9,7 +9,7 @@ from typing import Any
 from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.geometry import Box, CoordinateSystem, View
-from cof_agent.protocol.dialects import OURS, Dialect, from_plain, ours
+from cof_agent.protocol.dialects import Dialect, dialect_of
 from cof_agent.strategies.spot import protocol as spot
 from cof_agent.trajectory import Action, Trajectory, Turn
 
@@ -44,17 +44,6 @@ def messages_of(trajectory: Trajectory) -> list[protocol.Message]:
         ValueError: if the image was never shown.
     """
     return format_of(trajectory).render(trajectory)
-
-
-def dialect_of(trajectory: Trajectory) -> Dialect:
-    """The dialect that a trajectory was held in.
-
-    Raises:
-        InputError: if the record does not hold it.
-    """
-    if trajectory.dialect == OURS:
-        return ours()
-    return from_plain(trajectory.settings.get("dialect"), f"the dialect of {trajectory.sample.id}")
 
 
 def _render(trajectory: Trajectory) -> list[protocol.Message]:

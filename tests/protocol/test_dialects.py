@@ -8,13 +8,14 @@ with their authors' own code.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from cof_agent import Agent, Sample, protocol
+from cof_agent import Agent, Sample, protocol, scoring
 from cof_agent.config import AgentConfig
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
@@ -68,6 +69,8 @@ def test_a_conversation(row: dict[str, Any], picture: Path, tmp_path: Path) -> N
     assert trajectory.answer == "A" and trajectory.dialect == row["name"]
     spoken = dialects.spoken(row["name"])
     assert [protocol.well_formed(turn.text, dialect=spoken) for turn in trajectory.turns] == [True, False, True, True]
+    kept = replace(trajectory, turns=(trajectory.turns[0], *trajectory.turns[2:]))
+    assert scoring.well_formed(kept) and not scoring.well_formed(trajectory)
 
 
 def test_all_dialects_are_in_the_table() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from cof_agent.errors import InputError
 from cof_agent.output.files import write_atomic
 from cof_agent.protocol.dialects.record import Dialect
+from cof_agent.trajectory import Trajectory
 
 SHIPPED = Path(__file__).parent / "shipped"
 OURS = "ours"
@@ -78,6 +79,17 @@ def record(dialect: Dialect, folder: Path) -> None:
 def ours() -> Dialect:
     """The dialect of this toolkit, which needs no words of others."""
     return _shipped(OURS)
+
+
+def dialect_of(trajectory: Trajectory) -> Dialect:
+    """The dialect that a trajectory was held in.
+
+    Raises:
+        InputError: if the record does not hold it.
+    """
+    if trajectory.dialect == OURS:
+        return ours()
+    return from_plain(trajectory.settings.get("dialect"), f"the dialect of {trajectory.sample.id}")
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cof_agent.environment import CropMode, ZoomSettings
 from cof_agent.errors import InputError
@@ -135,6 +135,17 @@ class AgentConfig:
         """The largest number of tokens of one turn."""
         return self.spoken.end.tokens if self.max_tokens is None else self.max_tokens
 
+    def filled(self) -> AgentConfig:
+        """The same with the values of the dialect where none was given."""
+        return replace(self, max_tokens=self.turn_tokens, **self._views())
+
+    def _views(self) -> dict[str, Any]:
+        """How it zooms, as given, else as the dialect says."""
+        given = {name: getattr(self, name) for name in ("enlarge", "min_side", "zoom_scale")}
+        rule = self.spoken.crop
+        said = {name: getattr(rule, name) if value is None else value for name, value in given.items()}
+        return {"max_zooms": self.zooms, **said}
+
     @property
     def areas(self) -> tuple[int | None, int | None]:
         """The largest area of the overview and of a crop in shown pixels, where something but the model says it."""
@@ -162,9 +173,7 @@ class AgentConfig:
             crop=self.crop,
             tools=self.tools,
         )
-        given = {name: getattr(self, name) for name in ("max_zooms", "enlarge", "min_side", "zoom_scale")}
-        settings = in_dialect(plain, self.spoken)
-        return replace(settings, **{name: value for name, value in given.items() if value is not None})
+        return replace(in_dialect(plain, self.spoken), **self._views())
 
     @property
     def sampling(self) -> Sampling:

@@ -25,6 +25,7 @@ from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import make_folder
 from cof_agent.output.origin import read_origin, refuse_others, write_origin
 from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.protocol.dialects import ours, to_plain
 from cof_agent.trajectory import Sample, StopReason, Trajectory, failures
 
 if TYPE_CHECKING:
@@ -149,7 +150,8 @@ def check_settings(config: AgentConfig, output: Path) -> bool:
     earlier = read_origin(path) if any(file.stat().st_size for file in output.glob("*.jsonl")) else None
     files = weight_files(config.model)
     known = earlier is not None and earlier.get("weight_files") == files  # else the weights are read through
-    values = {name: value for name, value in asdict(config).items() if name not in _WHERE}
+    values = {name: value for name, value in asdict(config.filled()).items() if name not in _WHERE}
+    values["dialect"] = config.spoken.name if config.spoken == ours() else to_plain(config.spoken)
     values["protocol_version"] = PROTOCOL_VERSION
     values["weights"] = earlier.get("weights") if earlier and known else _weights(config)
     if earlier is None:

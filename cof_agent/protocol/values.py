@@ -36,7 +36,8 @@ def objects_in(raw: str) -> list[Any]:
 def value_in(raw: str, brackets: str = "{}") -> Any:
     """The object, or list, from the first of the opening `brackets` on, read as leniently; None if unreadable.
 
-    What stands between the first opening and the last closing bracket is tried first, as one value.
+    What stands between the first opening and the last closing bracket is tried first, as one value. Of two values with words
+    between them none is taken.
     """
     raw = raw.strip()
     if len(raw) > LONGEST:
@@ -48,7 +49,7 @@ def value_in(raw: str, brackets: str = "{}") -> Any:
     if whole is not None:
         return whole
     value, end = _first(raw, start)
-    return value if end else None
+    return value if end and brackets[0] not in raw[end:] else None
 
 
 def _first(raw: str, start: int) -> tuple[Any, int]:

@@ -18,7 +18,7 @@ from tests.checkpoints import write_checkpoint
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples on every machine and in every run.
-settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("fixed")
 
 # A shell that starts the tests in the background lets them ignore interrupts, which some of them send.

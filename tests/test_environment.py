@@ -90,7 +90,7 @@ class TestViews:
         st.tuples(*[st.floats(-0.5, 1.5)] * 4),
         st.tuples(*[st.floats(0, 1)] * 4),
     )
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=60)
     def test_the_processor_changes_nothing(
         self,
         size: Size,

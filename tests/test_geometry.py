@@ -57,7 +57,7 @@ def views(draw: st.DrawFn) -> View:
 
 class TestRoundTrip:
     @given(views(), systems, st.tuples(fractions, fractions, fractions, fractions))
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=60)
     def test_model_to_source_to_model(self, view: View, system: CoordinateSystem, at: tuple[float, ...]) -> None:
         assume(system is not CoordinateSystem.UNIT_OR_PIXELS)  # which writes no 1
         frame = view.frame(system)
@@ -179,7 +179,7 @@ class TestClip:
 
 class TestCropRegion:
     @given(sizes, st.tuples(fractions, fractions, fractions, fractions), st.floats(1, 5), st.integers(1, 100))
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=60)
     def test_whole_pixels_inside_the_source_around_the_box(
         self, size: Size, at: tuple[float, ...], enlarge: float, min_side: int
     ) -> None:
@@ -208,7 +208,7 @@ class TestCropRegion:
 
 class TestSmartResize:
     @given(sizes, limits())
-    @settings(deadline=None, max_examples=250)
+    @settings(deadline=None, max_examples=80)
     def test_agrees_with_the_processors_and_is_their_fixed_point(self, size: Size, limit: dict[str, int]) -> None:
         ours = smart_resize(size, **limit)
         grid, low, high = limit["grid"], limit["min_pixels"], limit["max_pixels"]
@@ -248,7 +248,7 @@ class TestSmartResize:
         assert transformers_resize(shown.height, shown.width, 28, 3136, 12_845_056) == (shown.height, shown.width)
 
     @given(sizes, st.integers(28, 150), grids)
-    @settings(deadline=None, max_examples=250)
+    @settings(deadline=None, max_examples=80)
     def test_a_processor_enlarges_nothing_however_small_the_largest_area(
         self, size: Size, side: int, grid: int
     ) -> None:

@@ -219,7 +219,7 @@ class TestParse:
         assert (first, third) == (ZOOM, OTHER_ZOOM) and isinstance(second, Malformed)
 
     @given(anything)
-    @settings(deadline=None, max_examples=250)
+    @settings(deadline=None, max_examples=80)
     def test_never_raises_and_is_never_empty(self, text: str) -> None:
         actions = parse(text)
         assert actions and all(isinstance(action, (Zoom, Answer, Malformed)) for action in actions)
@@ -229,7 +229,7 @@ class TestParse:
                 json.dumps(action.box, allow_nan=False)
 
     @given(st.data())
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=60)
     def test_never_raises_on_damaged_well_formed_text(self, data: st.DataObject) -> None:
         text = data.draw(
             st.sampled_from([write_zoom("look", Box(1, 2, 3, 4), 1), write_answer("so", "red"), CALL + OTHER])
@@ -241,10 +241,10 @@ class TestParse:
         assert parse(text)
         well_formed(text)
 
-    def test_100_kb_of_garbage_takes_linear_time(self) -> None:
+    def test_40_kb_of_garbage_takes_linear_time(self) -> None:
         for unit in GARBAGE:
             for before, after in (("", ""), ("<think></think>", "x"), ("<tool_call>{", "}</tool_call>")):
-                text = before + (unit * (100_000 // len(unit) + 1))[:100_000] + after
+                text = before + (unit * (40_000 // len(unit) + 1))[:40_000] + after
                 started = time.process_time()
                 assert parse(text)
                 well_formed(text)

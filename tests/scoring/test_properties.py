@@ -259,9 +259,10 @@ LONG = (
 
 @pytest.mark.parametrize("reply", LONG, ids=lambda reply: repr(reply[:8]))
 def test_a_long_reply_takes_no_long_time(reply: str) -> None:
+    reply = reply[:30_000]  # what took quadratic time would take minutes
     began = time.process_time()
     for choices in ((), ("red", "blue", "green")):
         scoring.matches(reply, Sample("s", "i", "Is it red or blue?", ("red",), choices))
     scoring.matches(reply, Sample("s", "i", "Is it red?", ("yes",)))
     written_boxes(reply)
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 1.5

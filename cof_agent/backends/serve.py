@@ -2,8 +2,8 @@
 
     python -m cof_agent.backends.serve MODEL --port 8000
 
-It is `transformers serve` with our loader of processors, in the precision in which the local backend would run; all
-further options are its own (`--help` lists them). It says which packages it needs.
+It is `transformers serve` in the precision in which the local backend would run; where torchvision is missing, our loader
+reads the processor. All further options are its own (`--help` lists them). It says which packages it needs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     from cof_agent.backends.checkpoint import is_small_checkpoint, place
     from cof_agent.backends.local.processor import load_processor
 
-    # The server asks for this by name at each load; there is no option for it.
-    transformers.AutoProcessor.from_pretrained = staticmethod(load_processor)  # type: ignore[method-assign, assignment]
+    if find_spec("torchvision") is None:
+        # The server asks for this by name at each load; there is no option for it. With torchvision our loader calls it.
+        transformers.AutoProcessor.from_pretrained = staticmethod(load_processor)  # type: ignore[method-assign, assignment]
     placement = place(small=bool(given) and not given[0].startswith("-") and is_small_checkpoint(_config(given[0])))
     defaults = {"--device": placement.device, "--dtype": str(placement.dtype).removeprefix("torch.")}
     for option, value in defaults.items():

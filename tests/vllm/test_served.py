@@ -1,0 +1,64 @@
+"""nano behind `vllm serve` answers as nano in this process does, in every strategy that a server can play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cof_agent import Agent
+from cof_agent.data.samples import read_samples
+from cof_agent.nano import WEIGHTS
+from cof_agent.policy import Policy
+from cof_agent.trajectory import Sample, Trajectory
+from tests.ports import free_port
+from tests.vllm import server
+
+STRATEGIES = ("focus", "always-zoom", "tree", "grid")
+CACHES = ("vllm:prefix_cache_hits_total", "vllm:mm_cache_hits_total")
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs", "8"]
+    command = [*server.VLLM, "serve", str(WEIGHTS), "--host", "127.0.0.1", "--port", str(port), *options]
+    with server.running(command, port, tmp_path_factory.mktemp("vllm") / "log.txt") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def samples(scenes: Path) -> list[Sample]:
+    return read_samples(scenes)
+
+
+@pytest.fixture(scope="module")
+def local() -> Policy:
+    from cof_agent.backends.checkpoint import load
+
+    return load(WEIGHTS, device="cpu", dtype="float32")
+
+
+def words(trajectory: Trajectory) -> tuple[object, ...]:
+    """All that the model read and wrote, and what came of it."""
+    turns = [(turn.text, turn.tokens) for turn in trajectory.turns]
+    return trajectory.answer, trajectory.stop, trajectory.error, turns
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_server_plays_as_this_process_does(url: str, local: Policy, samples: list[Sample], strategy: str) -> None:
+    wanted = samples if strategy == "focus" else samples[:3]
+    there = Agent(f"openai:{WEIGHTS}", base_url=f"{url}/v1", strategy=strategy).ask_many(wanted, progress=False)
+    here = Agent(policy=local, strategy=strategy).ask_many(wanted, progress=False)
+    assert [words(one) for one in there] == [words(one) for one in here]
+    assert any(one.zooms for one in there)
+
+
+def test_what_was_read_before_is_not_read_again(url: str, samples: list[Sample]) -> None:
+    agent = Agent(f"openai:{WEIGHTS}", base_url=f"{url}/v1")
+    agent.ask_many(samples[:2], progress=False)
+    before = server.metrics(url, *CACHES)
+    agent.ask_many(samples[:2], progress=False)
+    after = server.metrics(url, *CACHES)
+    assert {name: after[name] > before[name] for name in CACHES} == dict.fromkeys(CACHES, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def _question(
 ) -> list[dict[str, Any]]:
     """The question as parts of a message; the regions that it names are put into words before anything else."""
     texts = {"question": sample.question, "options": options_text(sample.choices, dialect)}
-    values = {name: located(text, sample.regions, overviews[0], system) for name, text in texts.items()}
+    values = {name: plainly(located(text, sample.regions, overviews[0], system)) for name, text in texts.items()}
     content: list[dict[str, Any]] = []
     for part in dialect.opening.choosing if sample.choices else dialect.opening.user:
         if part == IMAGE:
@@ -63,6 +64,16 @@ def _pictures(overviews: Sequence[View], system: CoordinateSystem, dialect: Dial
         values = {"place": number + 1, "count": len(overviews), **_of_view(view, number, system, dialect)}
         content += _filled(dialect.opening.several, values, number, dialect)
     return content
+
+
+def plainly(text: str) -> str:
+    """A text from outside, in which no control token of a model (`<|im_end|>`, `<|image_pad|>`) can be read as one: an invisible
+    mark stands behind its first character."""
+    return _CONTROL.sub(f"<{_INVISIBLE}|", text)
+
+
+_CONTROL = re.compile(r"<\|(?=[^\s<>|]{1,60}\|>)")
+_INVISIBLE = "\u2060"  # WORD JOINER
 
 
 def asked(messages: Sequence[Message]) -> str:
@@ -115,7 +126,7 @@ def _reply(
     reply, view = dialect.reply, observation.view
     if view is None:
         parts = reply.text if observation.error is None else reply.error
-        said = {"text": observation.text or "", "error": observation.error or ""}
+        said = {"text": plainly(observation.text or ""), "error": plainly(observation.error or "")}
         return _filled(parts, {**values, **said}, number, dialect)
     note = f" {observation.note}" if observation.note else ""
     known = {**values, "note": note, **_of_view(view, number, system, dialect)}

@@ -22,7 +22,7 @@ from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.geometry import PixelLimits
 from cof_agent.protocol.dialects import Dialect
-from cof_agent.training import memory, plan
+from cof_agent.training import memory, plan, stacks
 from cof_agent.training.memory import ADAPTERS, LANGUAGE, Row
 from cof_agent.training.models import read_checkpoint
 from rl.settings import NO_FSDP, Settings
@@ -236,10 +236,12 @@ def playing(settings: Settings, model: plan.Model, longest: Conversation, found:
 
 def keys_and_values(model: plan.Model, longest: Conversation, count: int, size: int) -> tuple[str, int]:
     """How the cache of `count` conversations is reckoned, at `size` bytes a value, and its bytes."""
-    stack = memory.language_stack(model.config)
+    stack = stacks.language_stack(model.config)
     many = f"{count} conversation{'s' * (count > 1)}"
-    how = f"{many} x {longest.tokens:,} tokens x {stack.layers} layers x 2 x {stack.keys:,} x {size} bytes"
-    return how, count * longest.tokens * stack.layers * 2 * stack.keys * size
+    states = sum(stack.states)
+    how = f"{many} x {longest.tokens:,} tokens x {stack.caching} layers x 2 x {stack.keys:,} x {size} bytes"
+    beside = f", and {count} x {states:,} of linear attention" if states else ""
+    return how + beside, count * (longest.tokens * stack.caching * 2 * stack.keys * size + states)
 
 
 def _who_plays(settings: Settings) -> str:

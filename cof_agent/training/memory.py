@@ -22,6 +22,7 @@ from cof_agent.backends.families import Modules
 from cof_agent.errors import InputError, said
 from cof_agent.training.models import freeze, lora
 from cof_agent.training.settings import Settings
+from cof_agent.training.stacks import activations, language_stack, vision_stack
 
 TOWER, PROJECTOR, LANGUAGE, ENDS = "vision tower", "projector", "language model", "embeddings and head"
 ADAPTERS = "LoRA adapters"
@@ -70,16 +71,6 @@ class Memory:
     optimizer: float
     gathered: float
     offloaded: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Transformer layers of one kind: how many, and how wide hidden states, keys and the inner layer are."""
-
-    layers: int
-    hidden: int
-    keys: int
-    inner: int
 
 
 class Longest(Protocol):
@@ -270,38 +261,6 @@ def rounded_away(parts: Sequence[Part], sharding: Sharding) -> list[str]:
     return [part.name for part in parts if part.trained_bytes < 4 * part.trained and not sharding.master]
 
 
-def language_stack(config: Any) -> Stack:
-    text = config.get_text_config()
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return Stack(text.num_hidden_layers, text.hidden_size, text.num_key_value_heads * head, _inner(text))
-
-
-def _inner(text: Any) -> int:
-    """Units of the inner layer that a token goes through: of experts, those that are chosen, and the shared one."""
-    experts = getattr(text, "num_experts_per_tok", None)
-    if experts is None:
-        return int(text.intermediate_size)
-    return int(experts * text.moe_intermediate_size + getattr(text, "shared_expert_intermediate_size", 0))
-
-
-def vision_stack(config: Any) -> Stack:
-    vision = config.vision_config
-    hidden = getattr(vision, families.of(config).modules.tower_width)
-    return Stack(vision.depth, hidden, hidden, getattr(vision, "intermediate_size", None) or hidden * vision.mlp_ratio)
-
-
-def activations(stack: Stack, tokens: int, *, checkpointed: bool, wide: bool = False) -> int:
-    """Bytes that the backward pass needs of `tokens` tokens in all layers of `stack`; `wide`: in float32.
-
-    Counted from what autograd saves in a layer of the Qwen families under LoRA with dropout and fused attention, in 16 bit:
-    31 bytes a token and hidden unit, 4 a key, 9 an inner unit; without LoRA about a quarter less. With gradient
-    checkpointing each layer keeps its input, 2 bytes a hidden unit, and one layer at a time is computed again.
-    """
-    layer = tokens * (31 * stack.hidden + 4 * stack.keys + 9 * stack.inner)
-    kept = stack.layers * tokens * 2 * stack.hidden + layer if checkpointed else stack.layers * layer
-    return kept * (2 if wide else 1)
-
-
 def loss(scored: int, hidden: int, vocabulary: int, *, head_trained: bool) -> int:
     """Bytes of the loss of `scored` tokens: a tile of logits in 16 bit, and gradients in float32, of their hidden states
     and of a head that is trained.
@@ -361,8 +320,10 @@ def kept(settings: Settings, config: Any, longest: Longest, *, checkpointed: boo
     rows = []
     for name, stack, count in stacks:
         layer = f"(31 x {stack.hidden:,} + 4 x {stack.keys:,} + 9 x {stack.inner:,})"
-        inputs = f"({stack.layers} x 2 x {stack.hidden:,} + {layer})"
-        how = f"{count:,} x {inputs if checkpointed else f'{stack.layers} x {layer}'} bytes" + " x 2" * wide
+        more = max(stack.more, default=0) if checkpointed else sum(stack.more)
+        beyond = f" + {more:,} of linear attention" if more else ""
+        each = f"{stack.layers} x 2 x {stack.hidden:,} + {layer}" if checkpointed else f"{stack.layers} x {layer}"
+        how = f"{count:,} x {f'({each}{beyond})' if checkpointed or more else each} bytes" + " x 2" * wide
         rows.append(Row(f"activations, {name}", how, activations(stack, count, checkpointed=checkpointed, wide=wide)))
     return rows
 

@@ -18,7 +18,7 @@ from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import PixelLimits
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.training import memory
+from cof_agent.training import memory, stacks
 from cof_agent.training import plan as shared
 from cof_agent.training.memory import ADAPTERS, LANGUAGE, Part, Row, Sharding
 from cof_agent.trajectory import Sample, to_json
@@ -172,7 +172,7 @@ def test_memory_in_play_by_hand() -> None:
     longest = plan.Conversation(10, 4, 6)
     held = [Row("weights", "", 2400), Row("gradients", "", 400), Row("optimiser", "", 800), Row("pixels", "", 9)]
     found = memory.Estimate(held, [], [], True, 0)
-    stack = memory.language_stack(model_of(ALL, Sharding()).config)
+    stack = stacks.language_stack(model_of(ALL, Sharding()).config)
     value = 10 * stack.layers * 2 * stack.keys  # of one conversation
     colocated = settings_of("--use_vllm", "true", "--vllm_tensor_parallel_size", "2")
     rows = plan.playing(colocated, model_of(LORA, Sharding()), longest, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
+from transformers import AutoConfig
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from cof_agent import protocol
@@ -17,8 +19,8 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, PixelLimits
 from cof_agent.nano import WEIGHTS
-from cof_agent.training import memory
-from cof_agent.training.memory import ADAPTERS, ENDS, LANGUAGE, Part, Sharding, Stack
+from cof_agent.training import memory, stacks
+from cof_agent.training.memory import ADAPTERS, ENDS, LANGUAGE, Part, Sharding
 from cof_agent.training.plan import Steps
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, to_json
 from sft import plan
@@ -152,11 +154,14 @@ def test_what_a_deepspeed_config_asks_for() -> None:
 
 
 def test_activations_and_loss_by_hand() -> None:
-    stack = Stack(layers=2, hidden=10, keys=4, inner=20)
+    stack = stacks.Stack(layers=2, hidden=10, keys=4, inner=20)
     layer = 3 * (31 * 10 + 4 * 4 + 9 * 20)
-    assert memory.activations(stack, 3, checkpointed=False) == 2 * layer == 3036
-    assert memory.activations(stack, 3, checkpointed=True) == 2 * 3 * 2 * 10 + layer == 1638
-    assert memory.activations(stack, 3, checkpointed=True, wide=True) == 2 * 1638
+    assert stacks.activations(stack, 3, checkpointed=False) == 2 * layer == 3036
+    assert stacks.activations(stack, 3, checkpointed=True) == 2 * 3 * 2 * 10 + layer == 1638
+    assert stacks.activations(stack, 3, checkpointed=True, wide=True) == 2 * 1638
+    hybrid = replace(stack, more=(5, 7), states=(100,))
+    assert stacks.activations(hybrid, 3, checkpointed=False) == 3036 + 3 * 12 and hybrid.caching == 1
+    assert stacks.activations(hybrid, 3, checkpointed=True) == 1638 + 3 * 7
     assert memory.loss(5000, 10, 40000, head_trained=False) == 2 * 4096 * 32768 + 4 * 5000 * 10
     assert memory.loss(100, 10, 500, head_trained=True) == 2 * 100 * 500 + 4 * 100 * 10 + 4 * 500 * 10
 
@@ -196,8 +201,31 @@ def test_activations_are_about_what_autograd_saves() -> None:
     settings = settings_of("--use_peft", "true", "--freeze_vision", "true", "--freeze_projector", "true")
     adapted = get_peft_model(model, lora(settings, model.config), autocast_adapter_dtype=False)
     found = saved_bytes(adapted.train(), 256)
-    assert memory.activations(memory.language_stack(model.config), 256, checkpointed=False) == pytest.approx(
+    assert stacks.activations(stacks.language_stack(model.config), 256, checkpointed=False) == pytest.approx(
         found, rel=1 / 3
+    )
+
+
+def test_activations_of_linear_attention_are_what_autograd_saves() -> None:
+    """In the shapes of real layers, one of each kind, by the implementation of transformers."""
+    from peft import get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    from cof_agent.training.models import lora
+
+    text = {
+        **{"hidden_size": 512, "intermediate_size": 1024, "vocab_size": 500, "num_hidden_layers": 2},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": ["linear_attention", "full_attention"]},
+        **{"linear_num_key_heads": 4, "linear_num_value_heads": 8},
+    }
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 512}
+    config = AutoConfig.for_model("qwen3_5", text_config=text, vision_config=vision)
+    model = AutoModelForImageTextToText.from_config(config).to(torch.bfloat16)
+    settings = settings_of("--use_peft", "true", "--freeze_vision", "true", "--freeze_projector", "true")
+    adapted = get_peft_model(model, lora(settings, config), autocast_adapter_dtype=False)
+    found = saved_bytes(adapted.train(), 256)
+    assert stacks.activations(stacks.language_stack(config), 256, checkpointed=False) == pytest.approx(
+        found, rel=1 / 10
     )
 
 
@@ -218,7 +246,6 @@ def test_steps(samples: int, batch: int, processes: int, accumulation: int, expe
 
 
 def parts_of(settings: Settings) -> dict[str, Part]:
-    from transformers import AutoConfig
 
     parts = memory.parts_of(AutoConfig.from_pretrained(WEIGHTS), settings, memory.sharding_of(settings))
     return {part.name: part for part in parts}

@@ -37,6 +37,20 @@ EXPERTS = {
     "shared_expert_intermediate_size": 32,
 }
 
+INDEXED_ATTENTION = {
+    "hc_count": 2,
+    "hc_lowrank": 16,
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 64,
+    "indexer_compress_ratio": 4,
+    "ple_layer_ids": [1],
+    "ngram_vocab_size_base": 100,
+    "split_ngram_parts": 1,
+}
+"""What Qwen4-Exp has beside Qwen3.5: its cache holds more than keys and states."""
+
 
 def published_template(name: str) -> str:
     """A chat template that TRL brings."""
@@ -83,13 +97,15 @@ def write_checkpoint(family: str, directory: Path) -> None:
     }
     if family == "qwen2_vl":
         vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
-    elif "qwen3_5" in family:
+    elif "qwen3_5" in family or family == "qwen4_exp":
         text |= LINEAR_ATTENTION
     else:
         text["head_dim"] = 16
         vision["deepstack_visual_indexes"] = [0, 1]
-    if family.endswith("_moe"):
+    if family.endswith("_moe") or family == "qwen4_exp":
         text |= EXPERTS
+    if family == "qwen4_exp":
+        text |= {**INDEXED_ATTENTION, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = AutoConfig.for_model(family, text_config=text, vision_config=vision, **ids)
     torch.manual_seed(0)
     model: Any = AutoModelForImageTextToText.from_config(config)

@@ -254,7 +254,23 @@ QWEN3_5_MOE = Family(
     modules=replace(QWEN3_5.modules, language_linear=(*QWEN3_5.modules.language_linear, "shared_expert_gate")),
 )
 
-FAMILIES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE)
+QWEN4_EXP = Family(
+    "Qwen4-Exp",
+    model_types=("qwen4_exp",),
+    served_as=(r"qwen4exp",),
+    vision=QWEN3_VL.vision,
+    markers=_QWEN_MARKERS,
+    modules=replace(
+        QWEN3_5_MOE.modules,
+        language_linear=(
+            *QWEN3_5_MOE.modules.language_linear,
+            *("key_proj", "value_proj", "input_mix_weight_down", "input_mix_weight_up", "block_inject_weight"),
+            # Not `index_qk_proj`: it chooses tokens, and no gradient reaches it.
+        ),
+    ),
+)
+
+FAMILIES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE, QWEN4_EXP)
 
 ONLY_SERVED = (
     ("InternVL3.5", (r"internvl3\.5",), Vision(CoordinateSystem.THOUSAND, patch=14)),

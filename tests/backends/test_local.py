@@ -21,6 +21,7 @@ from cof_agent.backends.local.cpu import speed_up_training, speed_up_vision
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor, prepare_images
+from cof_agent.backends.local.stock import StockDecoder
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
@@ -31,8 +32,8 @@ from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, Tokens
 
 ALL_GRIDS = {model_type: family.vision.grid for family in FAMILIES for model_type in family.model_types}
-GRIDS = {model_type: grid for model_type, grid in ALL_GRIDS.items() if not model_type.endswith("_moe")}
-"""Experts change nothing of what the engine does, so that most tests leave them out."""
+GRIDS = {model_type: grid for model_type, grid in ALL_GRIDS.items() if not model_type.endswith(("_moe", "_exp"))}
+"""Experts change nothing of what the engine does, so that most tests leave them out; the last family has transformers' engine."""
 SHORT = Sampling(max_tokens=12)
 Conversation = tuple[list[Message], list[Image.Image]]
 
@@ -233,6 +234,37 @@ def test_what_a_group_shares_is_a_copy_to_the_last_bit(policy: LocalPolicy) -> N
     assert torch.equal(shared.logits, read.logits)
     for ours, theirs in zip(shared.layers, read.layers, strict=True):
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+
+
+def test_the_stock_engine_says_the_same(policy: LocalPolicy) -> None:
+    """Greedy, with a seed, and up to a stop text; whatever the generation config of the checkpoint asks for."""
+    stock = StockDecoder(policy.model, policy.stop_ids, list(policy.unspeakable), capacity=2, text=policy.text)
+    greedy = replace(SHORT, logprobs=True)
+    prompts = [policy._prompt(*conversation(28, crops, crops), greedy) for crops in range(2)]
+    said = policy.text(asyncio.run(policy.complete(prompts[0])).ids)
+    drawn = replace(greedy, temperature=1.0, top_p=0.9, seed=7)
+    prompts += [replace(prompts[0], sampling=replace(greedy, stop=said[2:5])), replace(prompts[1], sampling=drawn)]
+    policy.model.generation_config.repetition_penalty = 5.0
+    try:
+        keys = [stock.admit(prompt) for prompt in prompts]
+        stock.drop(stock.admit(prompts[0]))
+        found = {key: one for _ in prompts for key, one in stock.step().items()}
+        assert not stock.step()
+    finally:
+        policy.model.generation_config.repetition_penalty = 1.0
+    for key, prompt in zip(keys, prompts, strict=True):
+        expected = asyncio.run(policy.complete(prompt))
+        assert (found[key].ids, found[key].stopped) == (expected.ids, expected.stopped)
+        assert found[key].logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+    assert found[keys[2]].stopped and len(found[keys[2]].ids) < len(found[keys[0]].ids)
+
+
+def test_layers_that_the_engine_does_not_know_are_told(
+    checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = load(checkpoint("qwen4_exp"), device="cpu", dtype="float32")
+    assert isinstance(policy._decoder, StockDecoder)
+    assert "(qwen4_exp) are not known to our engine: transformers answers one conversation at a time" in caplog.text
 
 
 def test_a_tiny_top_p_is_greedy(policy: LocalPolicy) -> None:

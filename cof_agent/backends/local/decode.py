@@ -21,6 +21,7 @@ from cof_agent.backends.local.cpu import is_small
 from cof_agent.backends.local.layers import Layers, Pool, Recurrent, cut, layers_of, states_of
 from cof_agent.backends.local.memory import FeatureCache, Picture
 from cof_agent.backends.local.past import PastConversations
+from cof_agent.backends.local.sampling import Drawing, chosen, drawing, logprobs_of
 from cof_agent.policy import Sampling
 
 
@@ -63,7 +64,7 @@ class _Row:
     states: list[Recurrent]  # of linear attention, after the prompt
     position: int  # of the next token, the same on all three rotary axes once the prompt is over
     length: int  # tokens of which the pool has what the layers keep
-    generator: torch.Generator | None
+    drawing: Drawing
     ids: list[int]
     logprobs: list[float | None] | None
 
@@ -122,7 +123,6 @@ class Decoder:
         self._use_threads()
         read = self._read_before(request) or self._read(request)
         self._pool.insert(read.layers, len(request.ids), max((row.length for row in self._rows), default=0))
-        generator = _generator(request.sampling)
         told: list[float | None] | None = [] if request.sampling.logprobs else None
         row = _Row(
             key=self._next_key,
@@ -131,7 +131,7 @@ class Decoder:
             states=states_of(read.layers),
             position=read.position,
             length=len(request.ids),
-            generator=generator,
+            drawing=drawing(request.sampling),
             ids=[],
             logprobs=told,
         )
@@ -229,13 +229,11 @@ class Decoder:
 
     def _append(self, rows: list[_Row], logits: Tensor) -> None:
         logits[:, self._unspeakable] = -torch.inf
-        chosen = _chosen(logits, rows)
-        for row, token in zip(rows, chosen, strict=True):
+        tokens = chosen(logits, [row.drawing for row in rows])
+        for row, token in zip(rows, tokens, strict=True):
             row.ids.append(token)
         if any(row.logprobs is not None for row in rows):
-            tokens = torch.tensor(chosen, device=logits.device)[:, None]
-            told = logits.float().log_softmax(-1).gather(1, tokens)[:, 0].tolist()
-            for row, logprob in zip(rows, told, strict=True):
+            for row, logprob in zip(rows, logprobs_of(logits, tokens), strict=True):
                 if row.logprobs is not None:
                     row.logprobs.append(logprob)
 
@@ -243,7 +241,7 @@ class Decoder:
         finished = {}
         for index in range(len(self._rows) - 1, -1, -1):
             row = self._rows[index]
-            stopped = row.ids[-1] in self._stop_ids or self._said(row, row.prompt.sampling.stop)
+            stopped = row.ids[-1] in self._stop_ids or self._says(row.ids, row.prompt.sampling.stop)
             if stopped or len(row.ids) >= row.prompt.sampling.max_tokens:
                 finished[row.key] = Generated(row.ids, stopped, row.logprobs)
                 self._keep(index)
@@ -256,9 +254,9 @@ class Decoder:
         layers, ids = self._pool.row(index, row.length), row.prompt.ids + row.ids[:-1]
         self._past.keep(ids, row.prompt.pictures, layers, {len(row.prompt.ids): row.states} if row.states else {})
 
-    def _said(self, row: _Row, stop: str) -> bool:
+    def _says(self, ids: Sequence[int], stop: str) -> bool:
         """Whether the text that ends a message has just been written."""
-        return bool(stop) and stop in self._text(row.ids[-len(stop) :])  # a token has at least a character
+        return bool(stop) and stop in self._text(ids[-len(stop) :])  # a token has at least a character
 
     def _remove(self, index: int) -> None:
         last = self._rows.pop()
@@ -271,53 +269,3 @@ def _threads(model: Any) -> int | None:
     """A small model's operations are too short to share between cores, which then wait for each other more than they
     work; with another busy program on the machine a hundred times more. None for torch's own choice."""
     return 1 if model.device.type == "cpu" and is_small(model) else None
-
-
-def _generator(sampling: Sampling) -> torch.Generator | None:
-    """The random numbers of one request, its own, whatever else is in the batch; None for greedy."""
-    if sampling.temperature <= 0:
-        return None
-    generator = torch.Generator()
-    if sampling.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(sampling.seed)
-    return generator
-
-
-def _chosen(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
-    """The next token of each row of logits [rows, vocabulary]: the likeliest, or drawn where a row has random numbers."""
-    drawing = [index for index, row in enumerate(rows) if row.generator is not None]
-    chosen: list[int] = logits.argmax(-1).tolist() if len(drawing) < len(rows) else [0] * len(rows)
-    if drawing:
-        drawn = logits if len(drawing) == len(rows) else logits[drawing]
-        for index, token in zip(drawing, _drawn(drawn, [rows[index] for index in drawing]), strict=True):
-            chosen[index] = token
-    return chosen
-
-
-def _drawn(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
-    """One token for each row of logits [rows, vocabulary]: temperature, then the smallest set of tokens that holds `top_p`.
-
-    All rows at once and where the logits lie: row by row, a large vocabulary would take longer than the model on a GPU.
-    Only the point that decides comes from each row's own random numbers.
-    """
-    logits = logits.float() if logits.device.type in ("cpu", "cuda") else logits.float().cpu()  # others lack float64
-    temperatures, bounds = (
-        torch.tensor(values, device=logits.device)[:, None]
-        for values in zip(*((row.prompt.sampling.temperature, row.prompt.sampling.top_p) for row in rows), strict=True)
-    )
-    chances = torch.softmax(logits / temperatures, -1)
-    if any(row.prompt.sampling.top_p < 1 for row in rows):
-        ranked, order = chances.sort(descending=True, stable=True)
-        beyond = (ranked.cumsum(-1) - ranked >= bounds) & (bounds < 1)
-        chances = chances.scatter(1, order, ranked.masked_fill(beyond, 0))
-    # Along the vocabulary, not along the ranks: rounding may swap two ranks, and with them the token that is drawn.
-    total = chances.double().cumsum(-1)
-    points = total.new_tensor([float(torch.rand((), generator=row.generator, dtype=torch.float64)) for row in rows])
-    whole = total[:, -1:]
-    # Below the whole, whatever rounding does: there the sum still grows, so what is found has a chance.
-    points = torch.minimum(points[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
-    found = torch.searchsorted(total, points, right=True)[:, 0]
-    drawn: list[int] = found.clamp(max=total.shape[1] - 1).tolist()  # of NaN, a broken model's, it is beyond the last
-    return drawn

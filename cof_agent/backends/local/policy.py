@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from cof_agent.backends.local.batching import Batcher
 from cof_agent.backends.local.decode import Decoder, Generated, Prompt
+from cof_agent.backends.local.layers import is_known
 from cof_agent.backends.local.memory import Picture
 from cof_agent.backends.local.processor import prepare_images
 from cof_agent.backends.local.reader import Reader
+from cof_agent.backends.local.stock import StockDecoder
 from cof_agent.policy import Completion, PolicyError, Sampling
 from cof_agent.trajectory import Tokens
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cof_agent.protocol import Message
+
+_log = logging.getLogger(__name__)
 
 CAPACITY = 32
 """Conversations that are generated for at once, unless asked for otherwise."""
@@ -53,7 +58,16 @@ class LocalPolicy(Reader):
     ) -> None:
         super().__init__(model, processor, name=name, max_pixels=max_pixels, zoom_pixels=zoom_pixels)
         self.model, self.folder = model, folder
-        self._decoder = Decoder(model, self.stop_ids, list(self.unspeakable), capacity=capacity, text=self.text)
+        own = is_known(model.config)
+        if not own:
+            _log.warning(
+                "The layers of %s (%s) are not known to our engine: transformers answers one conversation at a time, and reads "
+                "each turn from its start.",
+                name,
+                model.config.model_type,
+            )
+        kind = Decoder if own else StockDecoder
+        self._decoder = kind(model, self.stop_ids, list(self.unspeakable), capacity=capacity, text=self.text)
         self._batcher: Batcher[Prompt, Generated] = Batcher(self._decoder)
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:

@@ -24,6 +24,7 @@ from cof_agent.protocol.parse import (
     begins_anew,
     bounded,
     box_after,
+    box_in,
     json_in,
     parse,
     read,
@@ -40,6 +41,7 @@ from cof_agent.protocol.prompt import (
     system_prompt,
     tool_schema,
 )
+from cof_agent.protocol.values import box_of
 from cof_agent.protocol.write import (
     ANSWER,
     CALL,
@@ -70,6 +72,8 @@ __all__ = [
     "begins_anew",
     "bounded",
     "box_after",
+    "box_in",
+    "box_of",
     "is_result",
     "json_in",
     "lettered",

@@ -206,6 +206,16 @@ def box_after(text: str, start: int) -> Box | None:
     return Box(*map(float, found.groups())) if found else None
 
 
+_FOUR = r"\s*,\s*".join([r"(-?\d{1,7}(?:\.\d{1,17})?)"] * 2)
+_BOX = re.compile(rf"[\[(]\s*{_FOUR}\s*(?:,|\)\s*,?\s*\(|\]\s*,\s*\[)\s*{_FOUR}\s*[\])]")
+
+
+def box_in(text: str) -> tuple[float, ...] | None:
+    """The first box that a reply names, however it is written: in JSON, as a list, as two corners, in box tokens."""
+    found = _BOX.search(text.partition("</think>")[2] or text)
+    return tuple(map(float, found.groups())) if found else None
+
+
 def json_in(text: str) -> Any:
     """The JSON object, or list, that stands somewhere in `text`, read as leniently as a call; None without one."""
     text = text.partition("</think>")[2] or text

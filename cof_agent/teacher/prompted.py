@@ -122,7 +122,7 @@ class AskedPlanner:
             return Unreadable("There is no such tool; the tools are locate, describe and adjust.")
         system = self.policy.coordinates
         try:
-            box = clip_to_view(read_box(call.arguments.get("bbox_2d"), system), shown[image], system)
+            box = clip_to_view(read_box(protocol.box_of(call.arguments.get("bbox_2d")), system), shown[image], system)
         except BoxError as error:
             return Unreadable(str(error))
         source = shown[image].to_source(box, system)
@@ -144,12 +144,9 @@ class AskedLocator:
         shown = fitted(view, self.policy.limits)
         request = _LOCATE.format(what=what, corners=system.corners, words=_WORDS[system])
         messages = [_message("user", request, {"type": "image", "view": 0})]
-        found = protocol.json_in((await errand.ask(self.policy, messages, [shown])).text)
-        if isinstance(found, list) and found and isinstance(found[0], dict):
-            found = found[0]
+        found = protocol.box_in((await errand.ask(self.policy, messages, [shown])).text)
         try:
-            box = read_box(found.get("bbox_2d") if isinstance(found, dict) else found)
-            return shown.to_source(clip_to_view(box, shown, system), system)
+            return None if found is None else shown.to_source(clip_to_view(read_box(found), shown, system), system)
         except BoxError:
             return None
 

@@ -401,3 +401,19 @@ class TestBounds:
         assert len(actions) == 65 and all(isinstance(action, Zoom) for action in actions[:64])
         assert actions[64] == Malformed("36 more tool calls of this turn were not read.")
         assert len(protocol.parse(call * 64)) == 64
+
+
+def test_a_box_is_found_however_it_is_written() -> None:
+    for text in (
+        '```json\n[{"bbox_2d": [10, 20, 300, 400], "label": "dog"}, {"bbox_2d": [5, 6, 7, 8]}]\n```',
+        '{"bbox_2d": [[10, 20, 300, 400]]}',
+        '{"bbox_2d": "[10, 20, 300, 400]"}',
+        "<|object_ref_start|>dog<|object_ref_end|><|box_start|>(10,20),(300,400)<|box_end|>",
+        "<think>[1, 2, 3, 4]</think>The dog is at [10, 20, 300, 400].",
+        '```json\n[{"bbox_2d": [10, 20, 300, 400]},{"bbox_2d": [5, 6, 7',
+        'As in [1], {"bbox": [10.0, 20, 300, 400]}',
+        "[[10, 20], [300, 400]]",
+    ):
+        assert protocol.box_in(text) == (10, 20, 300, 400), text
+    for text in ("", "nowhere", '{"bbox_2d": null}', '{"point_2d": [10, 20]}', "[1, 2, 3]", "[" * 10_000):
+        assert protocol.box_in(text) is None

@@ -56,7 +56,7 @@ def environment(samples: Sequence[Sample], ours: ZoomEnvironment) -> type[Any]:
                 image: Of which image.
             """
             (found,) = ours.step((Zoom(tuple(bbox_2d), image),), self.views)
-            message = protocol.observation_message([found], len(self.views), system=ours.settings.system)
+            (message,) = protocol.observation_messages([found], len(self.views), system=ours.settings.system)
             if found.view is not None:
                 self.views.append(found.view)
             return self._with_pixels(message)

@@ -8,13 +8,14 @@ published Chain-of-Focus and DeepEyes checkpoints write (arXiv 2505.15436): lite
 `<answer>`; observations come back in a user message as image, then text.
 """
 
+from cof_agent.protocol.apart import FOLLOWS, NOT_DONE, in_parts, put_together
 from cof_agent.protocol.calls import Call
 from cof_agent.protocol.messages import (
     Message,
     asked,
     assistant,
     is_result,
-    observation_message,
+    observation_messages,
     opening,
     render,
     render_turns,
@@ -48,7 +49,6 @@ from cof_agent.protocol.write import (
     THOUGHT,
     begin_answer,
     begin_zoom,
-    put_together,
     rewrite,
     stopped,
     write_answer,
@@ -59,6 +59,8 @@ from cof_agent.protocol.write import (
 __all__ = [
     "ANSWER",
     "CALL",
+    "FOLLOWS",
+    "NOT_DONE",
     "PROTOCOL_VERSION",
     "THOUGHT",
     "TOOL_NAME",
@@ -74,10 +76,11 @@ __all__ = [
     "box_after",
     "box_in",
     "box_of",
+    "in_parts",
     "is_result",
     "json_in",
     "lettered",
-    "observation_message",
+    "observation_messages",
     "opening",
     "parse",
     "put_together",

@@ -28,8 +28,14 @@ def has_call(text: str, syntax: Syntax) -> bool:
 
 def calls_in(text: str, syntax: Syntax) -> Iterator[Call | Malformed]:
     """The calls in a text without its thought, in order; one that cannot be read is `Malformed` in its place."""
+    for _, _, found in placed_calls(text, syntax):
+        yield from found
+
+
+def placed_calls(text: str, syntax: Syntax) -> Iterator[tuple[int, int, list[Call | Malformed]]]:
+    """The same, with the places where the tags around them begin and end."""
     for match in _tags(syntax.open, syntax.close).finditer(text):
-        yield from _inside(match[1] if match[1] is not None else match[0], syntax)
+        yield match.start(), match.end(), _inside(match[1] if match[1] is not None else match[0], syntax)
 
 
 @lru_cache(maxsize=32)

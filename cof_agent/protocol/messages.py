@@ -82,7 +82,7 @@ def asked(messages: Sequence[Message]) -> str:
     return str(user["content"][-1]["text"])
 
 
-def observation_message(
+def observation_messages(
     observations: Sequence[Observation],
     first_view: int,
     *,
@@ -90,21 +90,24 @@ def observation_message(
     dialect: Dialect | None = None,
     turn: int = 1,
     first_crop: int = 1,
-) -> Message:
-    """The message that answers one assistant turn: for each look its image and words; or the error sentence.
+) -> list[Message]:
+    """What answers one assistant turn, for each look its image and words, or the error sentence: one message, or as a tool one
+    for each look.
 
     `first_view` is the number that the first crop gets in the conversation, from 0; first_crop: its number among the crops,
     turn: of the answered message, both from 1.
     """
     spoken = dialect or ours()
-    content: list[dict[str, Any]] = []
+    replies: list[list[dict[str, Any]]] = []
     number = first_view
-    for position, observation in enumerate(observations):
+    for observation in observations:
         values = {"turn": turn, "before": turn - 1, "zoom": first_crop + number - first_view}
-        parts = _reply(observation, values, number, system, spoken)
-        content += parts if position == len(observations) - 1 else _ended(parts, spoken.reply.between)
+        replies.append(_reply(observation, values, number, system, spoken))
         number += observation.view is not None
-    return {"role": spoken.reply.role, "content": content}
+    if spoken.reply.role == "user":
+        *before, last = replies
+        replies = [[*(part for parts in before for part in _ended(parts, spoken.reply.between)), *last]]
+    return [{"role": spoken.reply.role, "content": content} for content in replies]
 
 
 def is_result(message: Message) -> bool:
@@ -181,10 +184,8 @@ def render_turns(
         messages.append(assistant(turn.text))
         if turn.observations:
             seen = sum(observation.view is not None for observation in turn.observations)
-            messages.append(
-                observation_message(
-                    turn.observations, first_view, system=system, dialect=dialect, turn=number, first_crop=crop
-                )
+            messages += observation_messages(
+                turn.observations, first_view, system=system, dialect=dialect, turn=number, first_crop=crop
             )
             first_view, crop = first_view + seen, crop + seen
     return messages

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cof_agent.protocol.write import put_together
+from cof_agent.protocol.apart import put_together
 
 _NUMBER = r"(-?\d{1,6}(?:\.\d{1,17})?)"
 _COMMA = r"\s*,\s*"

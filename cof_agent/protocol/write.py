@@ -52,16 +52,6 @@ def write_answer(thought: str, answer: str, dialect: Dialect | None = None) -> s
     return f"{_head(thought, spoken)}{marked[spoken.end.answer[0]]}"
 
 
-def put_together(thought: str, text: str, calls: Sequence[tuple[str, str]]) -> str:
-    """The turn that a server has taken apart into its thought (empty without one), the rest, and its calls, each the name of
-    a tool and the JSON of its arguments, which may be broken."""
-    written = (
-        f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {given}}}\n</tool_call>' for name, given in calls
-    )
-    head = [f"<think>{thought.strip()}</think>"] if thought.strip() else []
-    return "\n".join([*head, *([text.strip()] if text.strip() else []), *written])
-
-
 def stopped(text: str, stop: str, told: Any = None) -> str:
     """A turn that a server may have ended at the text `stop`, with that text in its place again.
 

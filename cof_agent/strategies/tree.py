@@ -123,7 +123,7 @@ def _asking(
         size = Size(*overview.size)
         seen = View(size, Box(0, 0, size.width, size.height), Size(*crop.size))  # of which only the size is told
         asked.append(protocol.assistant(protocol.write_zoom("I look closer.", part)))
-        asked.append(protocol.observation_message([Observation(view=seen)], 1, system=system))
+        asked += protocol.observation_messages([Observation(view=seen)], 1, system=system)
     return asked
 
 

@@ -168,7 +168,7 @@ class _Conversation:
                     break
                 seen = self.environment.step(protocol.parse(text), views)
                 system = self.environment.settings.system
-                messages.append(protocol.observation_message(seen, len(views), system=system))
+                messages += protocol.observation_messages(seen, len(views), system=system)
                 views += [one.view for one in seen if one.view]
             else:
                 messages.append(_message("assistant", oracle.answer(sample, self.views[0], self.environment)))

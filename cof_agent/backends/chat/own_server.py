@@ -6,9 +6,9 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -16,7 +16,8 @@ from urllib.parse import SplitResult, urlsplit
 from cof_agent.backends import secrets
 from cof_agent.backends.chat.connections import Reply, Unreadable, get, post
 from cof_agent.backends.chat.failures import decoded, of_error, of_status, unreadable
-from cof_agent.backends.chat.reading import completion
+from cof_agent.backends.chat.native import Rendered, strict
+from cof_agent.backends.chat.reading import completion, thought_field
 from cof_agent.errors import InputError
 from cof_agent.output.install import how_to_install
 from cof_agent.policy import Completion, Sampling
@@ -34,38 +35,42 @@ NEUTRAL: dict[str, Any] = {
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OwnServer:
     """A model on such a server. where: its address, for sentences, without what is secret. url: of its interface.
-    authorization: of the HTTP header. timeout: seconds for one reply. refused: the parameters that it does not take."""
+    authorization: of the HTTP header. timeout: seconds for one reply. thoughts: the field of its replies that has the thought,
+    once one had. refused: what it does not take, by name."""
 
     model: str
     where: str
     url: SplitResult
     authorization: str
     timeout: float
-    refused: set[str] = field(default_factory=set)
+    thoughts: str = ""
+    refused: frozenset[str] = frozenset()
     can_go_on: bool = True
 
-    async def complete(self, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> Completion:
-        """The reply to rendered messages; `goes_on`: the last one is the beginning of it.
+    async def complete(
+        self, messages: list[Rendered], sampling: Sampling, *, goes_on: bool, tools: Sequence[dict[str, Any]] = ()
+    ) -> Completion:
+        """The reply to rendered messages; `goes_on`: the last one is the beginning of it. tools: schemas of native ones.
 
         Raises:
             PolicyError: if there is none.
             InputError: if the server refuses the API key, or knows no such model.
         """
-        body = _body(self.model, messages, sampling, goes_on=goes_on)
-        without = set(self.refused)
-        while True:
-            status, found, headers = await self._post({key: body[key] for key in body if key not in without})
-            more = _named_in(found, body, sampling) - without if status in (400, 422) else set()
-            if not more:
-                break
+        body = _body(self.model, messages, sampling, goes_on=goes_on, tools=tools)
+        without = self.refused
+        status, found, headers = await self._post(_without(body, without))
+        while status in (400, 422) and (more := _refused(found, body, sampling) - without):
             without |= more
+            status, found, headers = await self._post(_without(body, without))
         if not 200 <= status < 300:
             raise of_status(status, found, headers, self.model, self.where)
         self._remember(without)
-        return completion(found, self.model, self.where, sampling.stop)
+        made = completion(found, self.model, self.where, sampling.stop)
+        self.thoughts = self.thoughts or thought_field(found)
+        return made
 
     def models(self) -> list[dict[str, Any]]:
         """What the server tells of its models, from any thread; empty where it tells nothing."""
@@ -103,11 +108,11 @@ class OwnServer:
             "content-type": "application/json",
         }
 
-    def _remember(self, without: set[str]) -> None:
+    def _remember(self, without: frozenset[str]) -> None:
         """Says once what the server does not take."""
-        new = sorted(without - self.refused)
-        self.refused.update(without)
-        if told := [name for name in new if name in NEUTRAL]:
+        told = sorted((without - self.refused) & NEUTRAL.keys())
+        self.refused |= without
+        if told:
             _log.warning(
                 "%s does not take %s: it is asked without, and its own defaults hold, which the record does not know.",
                 self.where,
@@ -115,7 +120,9 @@ class OwnServer:
             )
 
 
-def _body(model: str, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> dict[str, Any]:
+def _body(
+    model: str, messages: list[Rendered], sampling: Sampling, *, goes_on: bool, tools: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,
@@ -131,19 +138,41 @@ def _body(model: str, messages: list[dict[str, Any]], sampling: Sampling, *, goe
         body |= {"stop": [sampling.stop], _KEEPS_STOP: True}
     if sampling.logprobs:
         body["logprobs"] = True
+    if tools:
+        body["tools"] = [*tools]
     if goes_on:
         body |= {"add_generation_prompt": False, "continue_final_message": True}
     return body
 
 
 _KEEPS_STOP = "include_stop_str_in_output"  # of vLLM and SGLang; elsewhere the text is put back
+_PARSER = "tool parser"
+_IMAGES = "images of tools"
 
 
-def _named_in(error: Any, body: dict[str, Any], sampling: Sampling) -> set[str]:
-    """The parameters that an error names and that can be left out: what was asked for in so many words cannot."""
+def _refused(error: Any, body: dict[str, Any], sampling: Sampling) -> frozenset[str]:
+    """What a server may not take, by its error, of what can be left out or said in another way; what was asked for in so many
+    words cannot."""
     words = json.dumps(error)
     free = {_KEEPS_STOP, *NEUTRAL} - ({"top_p"} if sampling.top_p < 1 else set())
-    return {name for name in free if name in body and re.search(rf"(?<!\w){name}(?!\w)", words)}
+    found = {name for name in free if name in body and re.search(rf"(?<!\w){name}(?!\w)", words)}
+    if "tools" in body and "tool-call-parser" in words:
+        found.add(_PARSER)
+    elif "tools" in body and not found and strict(body["messages"]) != body["messages"]:
+        found.add(_IMAGES)
+    return frozenset(found)
+
+
+def _without(body: dict[str, Any], refused: frozenset[str]) -> dict[str, Any]:
+    """The body for a server that does not take these."""
+    found = {name: value for name, value in body.items() if name not in refused}
+    if _PARSER in refused and "tools" in body:
+        found["tool_choice"] = (
+            "none"  # vLLM tells the model of the tools all the same, and leaves its calls in the text
+        )
+    if _IMAGES in refused and "tools" in body:
+        found["messages"] = strict(body["messages"])
+    return found
 
 
 def connect(model: str, base_url: str, api_key: str, *, timeout: float) -> OwnServer:

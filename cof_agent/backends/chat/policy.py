@@ -1,4 +1,4 @@
-"""Asks a served chat model. Images travel as PNG data URLs at the size we gave them; tools are told of in text only."""
+"""Asks a served chat model. Images travel as PNG data URLs at the size we gave them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cof_agent.backends import families, secrets
 from cof_agent.backends.chat import own_server
 from cof_agent.backends.chat.identity import Identity, identify, unknown
 from cof_agent.backends.chat.messages import png, rendered
+from cof_agent.backends.chat.native import Rendered, with_calls
 from cof_agent.backends.chat.providers import Provider
 from cof_agent.cache import Recent
 from cof_agent.errors import InputError
@@ -30,7 +31,8 @@ _OPENAI_ADDRESS = ("OPENAI_BASE_URL", "OPENAI_API_BASE")  # where OpenAI's own c
 
 
 class Client(Protocol):
-    """One served model, as `OwnServer` and `Provider` are. where: for sentences. can_go_on: from the beginning of a reply."""
+    """One served model, as `OwnServer` and `Provider` are. where: for sentences. can_go_on: from the beginning of a reply.
+    thoughts: the field in which it has thoughts, apart from the text; empty where it has none."""
 
     @property
     def where(self) -> str: ...
@@ -38,12 +40,17 @@ class Client(Protocol):
     @property
     def can_go_on(self) -> bool: ...
 
+    @property
+    def thoughts(self) -> str: ...
+
     def models(self) -> list[dict[str, Any]]:
         """What the server tells of its models; empty where it tells nothing."""
         ...
 
-    async def complete(self, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> Completion:
-        """The reply to rendered messages; `goes_on`: the last one is the beginning of it."""
+    async def complete(
+        self, messages: list[Rendered], sampling: Sampling, *, goes_on: bool, tools: Sequence[dict[str, Any]] = ()
+    ) -> Completion:
+        """The reply to rendered messages; `goes_on`: the last one is the beginning of it. tools: schemas of native ones."""
         ...
 
 
@@ -72,7 +79,10 @@ class ChatPolicy:
             )
         pngs = await asyncio.to_thread(lambda: [self._png(image) for image in images])
         asked = [rendered(message, pngs) for message in messages]
-        completion = await self._client.complete(asked, sampling, goes_on=bool(beginning))
+        tools = messages[0].get("tools", ())
+        if tools:
+            asked = with_calls(asked, self._client.thoughts)
+        completion = await self._client.complete(asked, sampling, goes_on=bool(beginning), tools=tools)
         text = secrets.hidden(completion.text)
         if beginning and begins_anew(text):
             raise InputError(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from cof_agent import protocol
 from cof_agent.backends import secrets
 from cof_agent.backends.chat.failures import of_error
+from cof_agent.backends.chat.native import Rendered, strict
 from cof_agent.backends.chat.reading import CUT, count, logprob_of, message_text
 from cof_agent.errors import InputError, said
 from cof_agent.output.install import how_to_install
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("langchain", "langchain-openai", "openai")  # without which no provider can be asked
 
+_WITHOUT_SEED = ("anthropic",)
+_log = logging.getLogger(__name__)
+
 
 class Provider:
     """A model of a provider. options: of its client.
@@ -32,11 +39,13 @@ class Provider:
     """
 
     can_go_on = False
+    thoughts = "reasoning_content"  # which no client sends: providers want theirs back signed, or not at all
 
     def __init__(self, model: str, provider: str | None, options: dict[str, Any]) -> None:
         self.model, self._provider, self._options = model, provider, options
         self.where = str(provider or "the provider")
         self._clients: dict[Sampling, BaseChatModel] = {}
+        self._told = False  # that it takes no seed
         secrets.keep(options.get("api_key"))
         self._client(GREEDY)  # a missing package or key is found now
 
@@ -44,24 +53,39 @@ class Provider:
         """Nothing: a provider's list says no more than the names."""
         return []
 
-    async def complete(self, messages: list[dict[str, Any]], sampling: Sampling, *, goes_on: bool) -> Completion:
-        """The reply to rendered messages.
+    async def complete(
+        self, messages: list[Rendered], sampling: Sampling, *, goes_on: bool, tools: Sequence[dict[str, Any]] = ()
+    ) -> Completion:
+        """The reply to rendered messages. tools: schemas of native ones.
 
         Raises:
             PolicyError: if there is none.
             InputError: if the provider refuses the API key, or knows no such model.
         """
         assert not goes_on, "a provider does not go on from a beginning"
-        extra: dict[str, Any] = {} if sampling.seed is None else {"seed": sampling.seed}
+        client = self._client(sampling)
+        asked = _plain(strict(messages)) if tools else messages
         try:
-            reply = await _in_client_loop(self._client(sampling).ainvoke(messages, **extra))
+            ready = client.bind_tools([*tools]) if tools else client
+            reply = await _in_client_loop(ready.ainvoke(asked, **self._extra(sampling)))
         except Exception as error:  # clients of different providers share no exception types
             raise of_error(error, self.model, self.where) from error
-        return _completion(reply, self.where)
+        return _completion(reply, self.where, sampling.stop)
+
+    def _extra(self, sampling: Sampling) -> dict[str, Any]:
+        """What goes with each request."""
+        seed = sampling.seed
+        if seed is not None and self._provider in _WITHOUT_SEED:
+            seed = None
+            if not self._told:
+                self._told = True
+                _log.warning("%s takes no seed: the same question may get another answer next time.", self.where)
+        given = {"seed": seed, "stop": [sampling.stop] if sampling.stop else None}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _client(self, sampling: Sampling) -> BaseChatModel:
         """A client for these sampling parameters, which not every provider takes at each request."""
-        kind = replace(sampling, seed=None)  # seeds differ by turn, and go with the request
+        kind = replace(sampling, seed=None, stop="")  # these go with the request; seeds differ by turn
         if kind not in self._clients:
             options = {**self._options, "temperature": kind.temperature, "max_tokens": kind.max_tokens}
             if kind.top_p < 1:
@@ -111,15 +135,38 @@ def _without_redirects(provider: str | None) -> dict[str, Any]:
     return {"http_async_client": DefaultAsyncHttpxClient(follow_redirects=False)}
 
 
-def _completion(reply: AIMessage, where: str) -> Completion:
+def _plain(messages: Sequence[Rendered]) -> list[Rendered]:
+    """Without thoughts, which a client might send under another name."""
+    return [{name: value for name, value in one.items() if name != Provider.thoughts} for one in messages]
+
+
+def _completion(reply: AIMessage, where: str, stop: str) -> Completion:
     told = reply.response_metadata or {}
     reason = told.get("finish_reason") or told.get("stop_reason")
-    content = reply.content if isinstance(reply.content, str) else str(reply.text) or None
-    message = {"content": content, "refusal": reply.additional_kwargs.get("refusal")}
+    message = {
+        "content": reply.content if isinstance(reply.content, str) else str(reply.text) or None,
+        "refusal": reply.additional_kwargs.get("refusal"),
+        "reasoning_content": _thought(reply),
+        "tool_calls": _calls(reply),
+    }
     usage: Any = reply.usage_metadata or {}
+    text = message_text(message, reason, where)
     return Completion(
-        message_text(message, reason, where),
+        protocol.stopped(text, stop, told.get("stop_sequence")) if stop and reason not in CUT else text,
         Tokens(count(usage.get("input_tokens")), count(usage.get("output_tokens"))),
         reason in CUT,
         logprob_of(told.get("logprobs")),
     )
+
+
+def _thought(reply: AIMessage) -> str:
+    blocks: list[Any] = reply.content_blocks
+    found = [block.get("reasoning") for block in blocks if block.get("type") == "reasoning"]
+    return "\n".join(text for text in found if isinstance(text, str))
+
+
+def _calls(reply: AIMessage) -> list[dict[str, Any]]:
+    """The calls as OpenAI's interface has them, those with broken arguments too."""
+    whole = [(call["name"], json.dumps(call["args"], ensure_ascii=False)) for call in reply.tool_calls]
+    broken = [(call["name"], call["args"]) for call in reply.invalid_tool_calls]
+    return [{"function": {"name": name, "arguments": given}} for name, given in (*whole, *broken)]

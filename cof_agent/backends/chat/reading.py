@@ -112,8 +112,17 @@ def _first(choices: Any, where: str) -> dict[str, Any]:
     return choices[0]
 
 
+def thought_field(reply: Any) -> str:
+    """The field of a chat completion that has the thought; empty where there is none."""
+    message = _first(reply["choices"], "")["message"]
+    return next((name for name in _THOUGHTS if isinstance(message.get(name), str) and message[name].strip()), "")
+
+
+_THOUGHTS = ("reasoning_content", "reasoning")
+
+
 def _thought(message: dict[str, Any]) -> str:
-    found = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    found = (message.get(name) for name in _THOUGHTS)
     return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
 
 

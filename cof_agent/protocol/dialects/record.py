@@ -97,8 +97,9 @@ class Reply:
     (from `Call.counts_from`), `{zoom}` and `{turn}` (1 for the first), `{before}` (one less), `{frame}` (what boxes mean in
     it), `{width}` and `{height}` in shown pixels, `{note}`, `{error}`, and the names of words.
 
-    role: whose message it is. parts: for a crop. error: for a call that cannot be used. text: for the words of a tool.
-    between: stands between the replies to two calls of one turn.
+    role: whose message it is; as a tool's, there is one for each call. parts: for a crop. error: for a call that cannot be
+    used. text: for the words of a tool.
+    between: stands between the replies to two calls of one turn, where they are one message.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

@@ -1,0 +1,65 @@
+"""Turns as servers and providers have them, in parts: a thought, a text, and calls. And the literal text of these."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cof_agent.protocol.calls import Call, placed_calls
+from cof_agent.protocol.dialects import ours
+from cof_agent.protocol.parse import begins_anew, taken_apart
+
+FOLLOWS = "The image follows."
+"""A result that is an image alone, where images stand in another message."""
+NOT_DONE = "This call was not carried out."
+
+_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """calls: name and arguments as JSON, in the order of the turn's actions; None for one that cannot be read, which stands in
+    the text as it was written."""
+
+    thought: str
+    text: str
+    calls: tuple[tuple[str, str] | None, ...]
+
+
+def put_together(thought: str, text: str, calls: Sequence[tuple[str, str]]) -> str:
+    """The turn that a server has taken apart into its thought (empty without one), the rest, and its calls, each the name of
+    a tool and the JSON of its arguments, which may be broken."""
+    written = (
+        f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {given}}}\n</tool_call>' for name, given in calls
+    )
+    head = [f"<think>{thought.strip()}</think>"] if thought.strip() else []
+    return "\n".join([*head, *([text.strip()] if text.strip() else []), *written])
+
+
+def in_parts(turn: str, *, thought: bool) -> Parts:
+    """The parts of a literal turn. thought: whether its thought is one of them; else it stays in the text."""
+    head, closing, rest = turn.partition("</think>")
+    begun = closing and (begins_anew(head) or "<think>" not in head)
+    before, body = (head + closing, rest) if begun else ("", turn)
+    calls: list[tuple[str, str] | None] = []
+    kept: list[str] = []
+    end = 0
+    for start, stop, found in placed_calls(body, ours().call):
+        read = [_written(call) for call in found]
+        calls += read
+        if None not in read:
+            kept.append(body[end:start])
+            end = stop
+    text = "".join([*kept, body[end:]]).rstrip() if kept else body
+    if thought:
+        return Parts(*taken_apart(before + text), tuple(calls))
+    return Parts("", before + text, tuple(calls))
+
+
+def _written(call: Any) -> tuple[str, str] | None:
+    if not isinstance(call, Call) or not isinstance(call.name, str) or not _NAME.fullmatch(call.name):
+        return None
+    return call.name, json.dumps(call.arguments, ensure_ascii=False)

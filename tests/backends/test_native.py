@@ -306,5 +306,7 @@ def test_results_of_what_nobody_could_read_are_told_by_the_user() -> None:
 
 def test_where_results_are_the_user_s_messages_calls_are_text() -> None:
     call = f'<think>a</think>\n<tool_call>\n{{"name": "{NAME}", "arguments": {{}}}}\n</tool_call>'
-    messages = [{"role": role, "content": text} for role, text in (("user", "?"), ("assistant", call), ("user", "Seen."))]
+    messages = [
+        {"role": role, "content": text} for role, text in (("user", "?"), ("assistant", call), ("user", "Seen."))
+    ]
     assert with_calls(messages, "reasoning_content") == strict(messages) == messages

@@ -102,10 +102,10 @@ def test_concurrent_requests_and_seeds(served: ChatPolicy) -> None:
 @pytest.mark.slow
 def test_what_a_server_refuses(server: str) -> None:
     with pytest.raises(PolicyError, match="status 400") as refused:
-        asyncio.run(connect("another/model", base_url=server).generate(QUESTION, [], SHORT))
+        asyncio.run(connect("another/model", base_url=server, boxes=False).generate(QUESTION, [], SHORT))
     assert not refused.value.transient
     with pytest.raises(InputError, match="knows no model"):
-        asyncio.run(connect("x", base_url=f"{server}/nothing").generate(QUESTION, [], SHORT))
+        asyncio.run(connect("x", base_url=f"{server}/nothing", boxes=False).generate(QUESTION, [], SHORT))
 
 
 @pytest.mark.slow

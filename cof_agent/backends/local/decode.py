@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from cof_agent.backends import families
+from cof_agent.backends.local.budget import Budget, budget_of
 from cof_agent.backends.local.cpu import is_small
 from cof_agent.backends.local.layers import Layers, Pool, Recurrent, cut, layers_of, states_of
 from cof_agent.backends.local.memory import FeatureCache, Picture
@@ -70,7 +71,10 @@ class _Row:
 
 
 class Decoder:
-    """The engine of the local backend (see `batching.Engine`). stop_ids end a turn; unspeakable ones are never written."""
+    """The engine of the local backend (see `batching.Engine`). stop_ids end a turn; unspeakable ones are never written.
+
+    budget: what is kept of images and past conversations, by default by what is free on the device of the model.
+    """
 
     def __init__(
         self,
@@ -80,8 +84,9 @@ class Decoder:
         *,
         capacity: int,
         text: Callable[[Sequence[int]], str],
+        budget: Budget | None = None,
     ) -> None:
-        self.capacity = capacity
+        self.capacity, self._budget = capacity, budget or budget_of(model, capacity)
         self._threads = _threads(model)
         self._model = model
         self._text_config = model.config.get_text_config()
@@ -90,15 +95,15 @@ class Decoder:
         self._stop_ids = stop_ids
         self._unspeakable = unspeakable
         self._text = text
-        self._pool = Pool()
         self._rows: list[_Row] = []
         self.forget()
+        self.reset()
         self._next_key = 0
 
     def forget(self) -> None:
-        """Drops what is kept of images and past conversations. From any thread."""
-        self._features = FeatureCache(self._model)
-        self._past = PastConversations(self._text_config)
+        """Drops what is kept of images and past conversations; what is running stays. From any thread."""
+        self._features = FeatureCache(self._model, self._budget)
+        self._past = PastConversations(self._text_config, self._budget)
 
     def knows(self, picture: Picture) -> bool:
         """Whether the vision tower's features of the picture are there (for now). From any thread."""
@@ -121,8 +126,8 @@ class Decoder:
     @torch.inference_mode()
     def admit(self, request: Prompt) -> int:
         self._use_threads()
-        read = self._read_before(request) or self._read(request)
-        self._pool.insert(read.layers, len(request.ids), max((row.length for row in self._rows), default=0))
+        read = self._read_before(request) or self._read_with_room(request)
+        self._insert(read.layers, len(request.ids))
         told: list[float | None] | None = [] if request.sampling.logprobs else None
         row = _Row(
             key=self._next_key,
@@ -142,6 +147,8 @@ class Decoder:
 
     @torch.inference_mode()
     def step(self) -> dict[int, Generated]:
+        if self._lost:
+            raise torch.OutOfMemoryError("the pool could not grow")
         finished = self._take_finished()
         if self._rows and not finished:
             self._append(self._rows, self._logits())
@@ -158,7 +165,7 @@ class Decoder:
     @torch.inference_mode()
     def reset(self) -> None:
         self._rows.clear()
-        self._pool = Pool()
+        self._pool, self._lost = Pool(self._make_room), False
 
     def _use_threads(self) -> None:
         """Counts for the thread that calls, and for that one alone."""
@@ -175,6 +182,14 @@ class Decoder:
                 layers = self._pool.row(index, row.length)
                 return _Read(cut(layers, length, row.states), row.logits, row.position - (row.length - length))
         return None
+
+    def _read_with_room(self, prompt: Prompt) -> _Read:
+        """Reads it, if need be in the place of what is kept."""
+        try:
+            return self._read(prompt)
+        except torch.OutOfMemoryError:
+            self.forget()
+        return self._read(prompt)
 
     def _read(self, prompt: Prompt) -> _Read:
         model, ids = self._model, torch.tensor([prompt.ids], device=self._model.device)
@@ -201,6 +216,22 @@ class Decoder:
         while seen > 0:
             seen -= prod(pictures.pop(0).grid) // cell
         return pictures
+
+    def _insert(self, layers: Layers, length: int) -> None:
+        """Adds a row to the pool. Where that cannot grow, all other rows are lost, as the next step tells their callers."""
+        try:
+            self._pool.insert(layers, length, max((row.length for row in self._rows), default=0))
+        except torch.OutOfMemoryError:
+            self._lost = bool(self._rows)
+            self._rows.clear()
+            self._pool = Pool(self._make_room)
+            raise
+
+    def _make_room(self, wanted: int) -> None:
+        """Drops what is only kept, until so many bytes are free on the device."""
+        self._past.make_room(wanted)
+        if self._budget.free() < wanted:
+            self.forget()
 
     def _logits(self) -> Tensor:
         """One forward pass over the last token of every row: logits [rows, vocabulary]."""
@@ -249,9 +280,12 @@ class Decoder:
         return finished
 
     def _keep(self, index: int) -> None:
-        """Remembers what was read and written in a row."""
+        """Remembers what was read and written in a row, where there is memory for it."""
         row = self._rows[index]
-        layers, ids = self._pool.row(index, row.length), row.prompt.ids + row.ids[:-1]
+        try:
+            layers, ids = self._pool.row(index, row.length), row.prompt.ids + row.ids[:-1]
+        except torch.OutOfMemoryError:
+            return
         self._past.keep(ids, row.prompt.pictures, layers, {len(row.prompt.ids): row.states} if row.states else {})
 
     def _says(self, ids: Sequence[int], stop: str) -> bool:
@@ -263,6 +297,8 @@ class Decoder:
         if index < len(self._rows):
             self._rows[index] = last
         self._pool.remove(index)
+        if not self._rows:
+            self._pool = Pool(self._make_room)  # its memory is for others
 
 
 def _threads(model: Any) -> int | None:

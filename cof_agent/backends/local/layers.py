@@ -6,7 +6,8 @@ into which each token is written: what was before a token cannot be had back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -89,13 +90,14 @@ class Pool:
     """What all rows have in each layer. Of attention [slots, heads, columns, size]; every row ends before column `_end`.
 
     New columns are written in place: growing by concatenation would copy everything at every token. It stands in
-    for a transformers `Cache` in the forward pass of a single token.
+    for a transformers `Cache` in the forward pass of a single token. make_room: called with the bytes that a resize takes.
+    One that fails leaves a pool that is of no use.
     """
 
-    _SPARE = 128  # columns for new tokens at each resize, at least
-    _FEWEST = 4  # slots
+    _SPARE = (128, 1024)  # columns for new tokens at each resize, at least and at most
 
-    def __init__(self) -> None:
+    def __init__(self, make_room: Callable[[int], None]) -> None:
+        self._make_room = make_room
         self._layers: Layers = []
         self._rows = self._slots = self._columns = self._end = self._first = 0
 
@@ -169,22 +171,31 @@ class Pool:
     def _resize(self, keep: int, end: int) -> None:
         """Moves to tensors with room; the last `keep` columns of each row stay, and rows end at column `end`."""
         if self._rows == self._slots:
-            self._slots = max(self._FEWEST, 2 * self._slots)
-        self._columns = end + max(self._SPARE, end // 2)
+            self._slots = max(1, 2 * self._slots)
+        least, most = self._SPARE
+        self._columns = end + min(max(least, end // 2), most)
+        self._make_room(self._growth())
         for index, layer in enumerate(self._layers):  # one at a time, so that no more than one is held twice
-            move = self._moved if isinstance(layer, Attention) else self._grown
-            self._layers[index] = type(layer)(*(move(part, keep, end) for part in layer))
+            self._layers[index] = type(layer)(*(self._moved(layer, part, keep, end) for part in layer))
         self._end = end
 
-    def _moved(self, old: Tensor, keep: int, end: int) -> Tensor:
-        # Zeros, since a masked column is still multiplied, by 0: rubbish there could be NaN.
-        new = old.new_zeros(self._slots, old.shape[1], self._columns, old.shape[3])
-        if self._rows and keep:
-            new[: self._rows, :, end - keep : end] = old[: self._rows, :, self._end - keep : self._end]
-        return new
+    def _growth(self) -> int:
+        """Bytes that a resize takes at most: what is new, and one layer that is held twice."""
+        parts = [(layer, part) for layer in self._layers for part in layer]
+        new = sum(prod(self._shape(layer, part)) * part.element_size() for layer, part in parts)
+        return new - nbytes(self._layers) + max(nbytes([layer]) for layer in self._layers)
 
-    def _grown(self, old: Tensor, _keep: int, _end: int) -> Tensor:
-        """A state for each slot."""
-        new = old.new_zeros(self._slots, *old.shape[1:])
-        new[: self._rows] = old[: self._rows]
+    def _shape(self, layer: Layer, part: Tensor) -> tuple[int, ...]:
+        """That of a part of a layer after a resize."""
+        if isinstance(layer, Attention):
+            return (self._slots, part.shape[1], self._columns, part.shape[3])
+        return (self._slots, *part.shape[1:])
+
+    def _moved(self, layer: Layer, old: Tensor, keep: int, end: int) -> Tensor:
+        # Zeros, since a masked column is still multiplied, by 0: rubbish there could be NaN.
+        new = old.new_zeros(self._shape(layer, old))
+        if isinstance(layer, Recurrent):
+            new[: self._rows] = old[: self._rows]
+        elif self._rows and keep:
+            new[: self._rows, :, end - keep : end] = old[: self._rows, :, self._end - keep : self._end]
         return new

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cof_agent.backends.local.budget import FEATURES, Budget
+
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_FEATURE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,12 @@ class Picture:
 class FeatureCache:
     """What the vision tower makes of an image, kept for the later turns of a conversation, least recent out first.
 
-    From any thread; while one computes, others that ask wait.
+    From any thread; while one computes, others that ask wait. budget: how much is kept.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, budget: Budget) -> None:
+        self._model, self._budget = model, budget
         self._kept: OrderedDict[bytes, tuple[Tensor, list[Tensor]]] = OrderedDict()
-        self._bytes = 0
         self._one_at_a_time = threading.Lock()
 
     def __contains__(self, key: bytes) -> bool:
@@ -67,9 +66,8 @@ class FeatureCache:
         )
         result = output.pooler_output[0], [level[0] for level in getattr(output, "deepstack_features", None) or []]
         self._kept[picture.key] = result
-        self._bytes += _size(result)
-        while self._bytes > _FEATURE_BYTES and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        for _ in range(self._budget.surplus([_size(entry) for entry in self._kept.values()], FEATURES)):
+            self._kept.popitem(last=False)
         return result
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from transformers import DynamicCache
 
+from cof_agent.backends.local.budget import PAST, Budget
 from cof_agent.backends.local.layers import Layers, Recurrent, cache_of, cut, nbytes, states_of
 from cof_agent.backends.local.memory import Picture
-
-_PAST_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +21,7 @@ class _Past:
     pictures: list[bytes]
     layers: Layers
     states: dict[int, list[Recurrent]]
-
-    @property
-    def nbytes(self) -> int:
-        return nbytes(self.layers) + sum(map(nbytes, self.states.values()))
+    nbytes: int
 
     def usable(self, common: int) -> int:
         """How much can be gone on from, where the first `common` tokens are wanted: with linear attention only what ends where
@@ -43,11 +39,12 @@ class PastConversations:
     """What the layers kept of conversations that were answered, for their next turn: only what is new has to be read.
 
     Also what two conversations begin with in common is read once; with linear attention, which cannot be cut, only up to
-    where one prompt, or the reply to it, ended. Least recent out first. config: of the language model.
+    where one prompt, or the reply to it, ended. Least recent out first. config: of the language model. budget: how much of
+    it is kept.
     """
 
-    def __init__(self, config: Any) -> None:
-        self._config = config
+    def __init__(self, config: Any, budget: Budget) -> None:
+        self._config, self._budget = config, budget
         self._kept: list[_Past] = []
 
     def keep(
@@ -57,8 +54,13 @@ class PastConversations:
         attention at lengths before the end."""
         keys = [picture.key for picture in pictures]
         self._kept = [past for past in self._kept if _common(past, ids, keys) < len(past.ids)]
-        self._kept.append(_Past(ids, keys, layers, states))
-        while len(self._kept) > 1 and sum(past.nbytes for past in self._kept) > _PAST_BYTES:
+        size = nbytes(layers) + sum(map(nbytes, states.values()))
+        self._kept.append(_Past(ids, keys, layers, states, size))
+        del self._kept[: self._budget.surplus([past.nbytes for past in self._kept], PAST)]
+
+    def make_room(self, wanted: int) -> None:
+        """Drops the oldest until `wanted` bytes are free, or nothing is left."""
+        while self._kept and self._budget.free() < wanted:
             del self._kept[0]
 
     def recall(self, ids: list[int], pictures: Sequence[Picture]) -> tuple[DynamicCache | None, int]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cof_agent.backends.families import Modules
+from cof_agent.backends.local.budget import budget_of
 from cof_agent.backends.local.memory import FeatureCache, Picture
 from cof_agent.policy import PolicyError
 
@@ -99,7 +100,7 @@ class _Trace:
             kinds = (tokens == model.config.image_token_id).int()
             grid = torch.tensor([picture.grid for picture in pictures])
             positions, _ = model.model.get_rope_index(tokens, kinds, image_grid_thw=grid)
-            features = FeatureCache(model).of(pictures)
+            features = FeatureCache(model, budget_of(model, 1)).of(pictures)
             model.model(
                 input_ids=tokens, position_ids=positions, mm_encoder_outputs={"image": features}, use_cache=False
             )

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cof_agent import protocol
 from cof_agent.backends import families
+from cof_agent.backends.local.layers import columns_for, slots_for
 from cof_agent.backends.local.policy import CAPACITY
 from cof_agent.backends.local.reader import limits_of
 from cof_agent.backends.local.template import templated
@@ -220,7 +221,7 @@ def playing(settings: Settings, model: plan.Model, longest: Conversation, found:
         weights = sum(part.weights for part in model.parts if part.name != ADAPTERS)  # adapters are merged for vLLM
         share = f" / {tensor}" * (tensor > 1)
         rows.append(Row("vLLM's weights", f"{weights:,} x 2 bytes{share}", weights * 2 / tensor))
-        how, size = keys_and_values(model, longest, 1, 2)
+        how, size = keys_and_values(model, longest.tokens, 1, 2)
         rows.append(Row("keys and values", how + share, size / tensor))
     else:
         if model.sharding.stage == 3:
@@ -228,20 +229,22 @@ def playing(settings: Settings, model: plan.Model, longest: Conversation, found:
             rows.append(Row("all weights", "whole, as transformers generates with them", held))
         language = next(part for part in model.parts if part.name == LANGUAGE)
         wide = 4 if language.bytes >= 4 * language.weights else 2
-        rows.append(
-            Row("keys and values", *keys_and_values(model, longest, min(rollouts_on_each(training), CAPACITY), wide))
-        )
+        count = min(rollouts_on_each(training), CAPACITY)
+        how, size = keys_and_values(model, columns_for(longest.tokens), slots_for(count), wide)
+        rows.append(Row("keys and values", how + ", with room to grow", size))
+        how, size = keys_and_values(model, longest.tokens, count, wide)
+        rows.append(Row("earlier turns", how + "; fewer where these are more than half of what is free", size))
     return [*rows, Row("in all", "at least" * colocated(training), sum(row.bytes for row in rows))]
 
 
-def keys_and_values(model: plan.Model, longest: Conversation, count: int, size: int) -> tuple[str, int]:
-    """How the cache of `count` conversations is reckoned, at `size` bytes a value, and its bytes."""
+def keys_and_values(model: plan.Model, tokens: int, count: int, size: int) -> tuple[str, int]:
+    """How the cache of `count` conversations of so many tokens is reckoned, at `size` bytes a value, and its bytes."""
     stack = stacks.language_stack(model.config)
     many = f"{count} conversation{'s' * (count > 1)}"
     states = sum(stack.states)
-    how = f"{many} x {longest.tokens:,} tokens x {stack.caching} layers x 2 x {stack.keys:,} x {size} bytes"
+    how = f"{many} x {tokens:,} tokens x {stack.caching} layers x 2 x {stack.keys:,} x {size} bytes"
     beside = f", and {count} x {states:,} of linear attention" if states else ""
-    return how + beside, count * (longest.tokens * stack.caching * 2 * stack.keys * size + states)
+    return how + beside, count * (tokens * stack.caching * 2 * stack.keys * size + states)
 
 
 def _who_plays(settings: Settings) -> str:

@@ -30,7 +30,8 @@ TOKEN_TILE, VOCABULARY_TILE = 4096, 32768  # the logits that TRL makes at once; 
 LEFT_OUT = (
     "the CUDA context (about half a GiB), fragmentation (often a tenth), the working space of kernels, the gradients of "
     "one layer's activations, the buckets in which DDP and ZeRO communicate, the constants of 4-bit weights (an eighth "
-    "more), and the agent's evaluation; and another `optim` than AdamW keeps other states"
+    "more), and the agent's evaluation, which gives its memory back before training goes on; and another `optim` than AdamW "
+    "keeps other states"
 )
 
 

@@ -95,7 +95,6 @@ def turns(policy: LocalPolicy, engine: Decoder, conversations: int) -> tuple[lis
 
 def tensors() -> int:
     """Bytes of all tensors that there are."""
-    gc.collect()
     held = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in alive()}
     return sum(held.values())
 
@@ -154,27 +153,18 @@ def test_features_of_images_follow_what_is_free(policy: LocalPolicy) -> None:
 
 
 def test_forgetting_leaves_nothing_but_the_model(policy: LocalPolicy) -> None:
-    engine = decoder(policy, Memory(64 * 2**30))
-    answers(engine, [prompt(policy, 0)])  # what the first answer of all makes, such as buffers, stays
-    engine.forget()
+    """As training does after rollouts and evaluations."""
+    mine = LocalPolicy(policy.model, policy._processor, name="nano")
+
+    async def answered() -> None:
+        await asyncio.gather(*(mine.complete(prompt(mine, number)) for number in range(5)))
+
+    gc.collect()
     before = tensors()
-    questions = [prompt(policy, number) for number in range(5)]
-    for one in questions:
-        del one.pictures[:]
-    del questions
-    turns(policy, engine, 5)
+    asyncio.run(answered())
     assert tensors() > before + MIB
-    engine.forget()
+    mine.forget()
     assert tensors() == before
-
-
-def test_the_pool_is_given_back_when_nobody_is_answered(policy: LocalPolicy) -> None:
-    engine = decoder(policy, Memory(0))
-    keys = [engine.admit(prompt(policy, number)) for number in range(3)]
-    held = tensors()
-    for key in keys:
-        engine.drop(key)
-    assert tensors() < held - 3 * MIB
 
 
 class Zeros(TorchDispatchMode):
@@ -211,6 +201,15 @@ def test_a_resize_holds_one_pool_and_a_layer() -> None:
     assert zeros.held == 2 * before
     assert zeros.most == zeros.held + largest == before + asked[-1]
     assert len(asked) == 4  # for 1, 2, 4 and 8 rows
+
+
+def test_the_pool_is_given_back_when_nobody_is_answered(policy: LocalPolicy) -> None:
+    engine = decoder(policy, Memory(0))
+    with Zeros() as zeros:
+        for key in [engine.admit(prompt(policy, number)) for number in range(3)]:
+            assert zeros.held > 0
+            engine.drop(key)
+    assert zeros.held == 0
 
 
 def test_a_pool_that_cannot_grow_ends_all_conversations_and_no_later_one(policy: LocalPolicy) -> None:

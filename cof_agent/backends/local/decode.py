@@ -96,8 +96,8 @@ class Decoder:
         self._unspeakable = unspeakable
         self._text = text
         self._rows: list[_Row] = []
+        self._pool, self._lost = Pool(self._make_room), False
         self.forget()
-        self.reset()
         self._next_key = 0
 
     def forget(self) -> None:

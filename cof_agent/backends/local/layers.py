@@ -86,6 +86,21 @@ def cache_of(layers: Sequence[Layer], config: Any) -> DynamicCache:
     return cache
 
 
+_SPARE = (128, 1024)
+"""Columns for new tokens at each resize of a pool, at least and at most."""
+
+
+def columns_for(tokens: int) -> int:
+    """The columns of a pool whose longest row has so many tokens when it is resized."""
+    least, most = _SPARE
+    return tokens + min(max(least, tokens // 2), most)
+
+
+def slots_for(rows: int) -> int:
+    """The slots of a pool for so many rows: the next power of two."""
+    return 1 << (rows - 1).bit_length()
+
+
 class Pool:
     """What all rows have in each layer. Of attention [slots, heads, columns, size]; every row ends before column `_end`.
 
@@ -93,8 +108,6 @@ class Pool:
     for a transformers `Cache` in the forward pass of a single token. make_room: called with the bytes that a resize takes.
     One that fails leaves a pool that is of no use.
     """
-
-    _SPARE = (128, 1024)  # columns for new tokens at each resize, at least and at most
 
     def __init__(self, make_room: Callable[[int], None]) -> None:
         self._make_room = make_room
@@ -171,9 +184,8 @@ class Pool:
     def _resize(self, keep: int, end: int) -> None:
         """Moves to tensors with room; the last `keep` columns of each row stay, and rows end at column `end`."""
         if self._rows == self._slots:
-            self._slots = max(1, 2 * self._slots)
-        least, most = self._SPARE
-        self._columns = end + min(max(least, end // 2), most)
+            self._slots = slots_for(self._rows + 1)
+        self._columns = columns_for(end)
         self._make_room(self._growth())
         for index, layer in enumerate(self._layers):  # one at a time, so that no more than one is held twice
             self._layers[index] = type(layer)(*(self._moved(layer, part, keep, end) for part in layer))

@@ -7,21 +7,28 @@ import os
 import platform
 from importlib.metadata import version
 
-from benches import agent, collect, data, eval, rl, sft
+from benches import agent, collect, data, eval, local, rl, sft
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
-    parser.add_argument("what", choices=("agent", "eval", "collect", "data", "sft", "rl"))
+    parser.add_argument("what", choices=("agent", "eval", "collect", "data", "local", "sft", "rl"))
     parser.add_argument("--samples", type=int, help="agent (64), eval (48): scenes; data (100,000): rows")
     parser.add_argument("--repeats", type=int, default=1, help="agent, eval, rl: the best of so many runs counts")
     parser.add_argument(
-        "--steps", type=int, help="sft: steps of the run whose memory is watched (500); rl: compared (4)"
+        "--steps",
+        type=int,
+        help="sft: steps of the run whose memory is watched (500); rl: compared (4); local: tokens that are timed (4)",
     )
     parser.add_argument("--prompts", type=int, default=8, help="rl: of one step")
     parser.add_argument("--rollouts", type=int, default=4, help="rl: of each prompt")
     parser.add_argument("--threads", type=int, default=2, help="rl: of the CPU")
     parser.add_argument("--memory-steps", type=int, default=0, help="rl: of a small run whose memory is watched")
+    parser.add_argument("--shapes", choices=tuple(local.SHAPES), default="3b", help="local: whose layers")
+    parser.add_argument("--layers", type=int, help="local: of the language model (default: all)")
+    parser.add_argument("--tokens", type=int, default=8000, help="local: of the longest conversation")
+    parser.add_argument("--conversations", type=int, nargs="+", default=[1, 8, 32], help="local: at once")
+    parser.add_argument("--dtype", help="local: of the weights (default: what suits the device)")
     options = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
@@ -33,6 +40,9 @@ def main() -> None:
         collect.run()
     elif options.what == "data":
         data.run(options.samples or 100_000)
+    elif options.what == "local":
+        sizes = (options.shapes, options.layers, options.tokens, options.conversations)
+        local.run(*sizes, steps=options.steps or 4, dtype=options.dtype)
     elif options.what == "sft":
         sft.run(options.steps or 500)
     else:

@@ -106,6 +106,9 @@ def reframe(
             raise Unusable(NOT_REWRITTEN, "a box of it brings no crop in this model's coordinates")
         shown += [found.view for found in observations if found.view is not None]
         turns.append(replace(turn, text=text, actions=actions, observations=observations))
+    for view in shown:
+        if not frame.fits(view.shown_size):
+            raise Unusable(NOT_REWRITTEN, f"an image of {view.shown_size} pixels, which the processor would resize")
     kept = {
         name: value for name, value in trajectory.settings.items() if name not in ("rule", "counts_from", "dialect")
     }

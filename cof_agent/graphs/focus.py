@@ -9,7 +9,7 @@ How a run ends:
   at the first zoom beyond the limit (`End.at_limit`).
 - MALFORMED: more than `FRUITLESS_TURNS` turns in a row bring nothing to see (no action, or refused boxes only); each
   time before, the model reads what was wrong.
-- TRUNCATED: a turn runs into `max_tokens` and what there is of it holds no action.
+- TRUNCATED: a turn runs into `max_tokens`, and what there is of it holds no action, or an answer that is cut off.
 - ERROR: the image cannot be opened, or the policy fails after its retries; `error` says it in a sentence.
 Anything else that goes wrong is an error of the program, and propagates.
 """
@@ -43,6 +43,8 @@ def _end(now: Progress, truncated: bool, context: Context) -> dict[str, Any]:
     """The state's `stop` and `answer` after a turn without observations yet; nothing if the run goes on."""
     actions = now.turns[-1].actions
     if isinstance(actions[-1], Answer):
+        if truncated and not protocol.is_whole(now.turns[-1].text, context.dialect):
+            return {"stop": StopReason.TRUNCATED.value}
         return {"stop": StopReason.ANSWERED.value, "answer": actions[-1].text}
     looking = any(map(is_look, actions))
     if truncated and not looking:

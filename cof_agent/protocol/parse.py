@@ -135,6 +135,11 @@ def read(text: str, dialect: Dialect | None = None) -> tuple[Call | Answer | Mal
     return (answer or Malformed("There is neither a tool call nor an answer: write one of them after the thought."),)
 
 
+def is_whole(text: str, dialect: Dialect | None = None) -> bool:
+    """Whether a turn that was cut off says all that it has to: more words would not change what it does."""
+    return read(text, dialect) == read(f"{text} more", dialect)
+
+
 def _taken(body: str, dialect: Dialect) -> tuple[Call | Malformed, ...]:
     """The calls of a turn that count."""
     found = list(islice(calls_in(body, dialect.call), MOST_ACTIONS))

@@ -238,6 +238,8 @@ def _ends() -> None:
     add("ffilterpart", message("<think>a", "content_filter"), "^content filter: ")
     add("refusal", message(None, refusal="I cannot"), "^refused: I cannot")
     add("flength", message("<think>abc", "length"), ends=StopReason.TRUNCATED)
+    add("flengthanswer", message("<think>abc</think>\n<answer>o", "length"), ends=StopReason.TRUNCATED)
+    add("flengthwhole", message(f"{GOOD} It", "length"), OK, ANSWERED)
     add("reasoningall", message(None, reasoning_content="It is ok."), "without --reasoning-parser")
     add("reasoningcut", message(None, "length", reasoning="I look and"), ends=StopReason.TRUNCATED)
     add("cempty", message(""), ends=StopReason.MALFORMED)

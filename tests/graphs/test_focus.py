@@ -23,6 +23,7 @@ from cof_agent.graphs.steps import Context
 from cof_agent.policy import Completion, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.policy.retries import TRIES
 from cof_agent.protocol import PROTOCOL_VERSION, Message, write_answer, write_zoom
+from cof_agent.protocol.dialects import End, dialect, ours
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Turn, read_jsonl, to_json
 
 ZOOM = write_zoom("closer", Box(100, 100, 300, 250))
@@ -139,6 +140,24 @@ def test_a_malformed_turn_reads_what_was_wrong(sample: Sample) -> None:
 
 def test_truncated_without_an_action(sample: Sample) -> None:
     assert play([Completion("<think>on and on", truncated=True)], sample).stop is StopReason.TRUNCATED
+
+
+def test_an_answer_that_is_cut_off_is_none(sample: Sample) -> None:
+    native = dialect("native")
+    boxed = replace(ours(), end=End(answer=("boxed",)))
+    for text, spoken, stop in (
+        ("<think>a</think>\n<answer>re", ours(), StopReason.TRUNCATED),
+        ("<think>a</think>\n<answer>red</ans", ours(), StopReason.TRUNCATED),
+        ("<think>a</think>\n<answer>red</answer>", ours(), StopReason.ANSWERED),
+        ("<think>a</think>\n<answer>red</answer> and", ours(), StopReason.ANSWERED),
+        ("<think>a</think>\n\\boxed{re", boxed, StopReason.TRUNCATED),
+        ("<think>a</think>\n\\boxed{red} an", boxed, StopReason.ANSWERED),
+        ("It is re", native, StopReason.TRUNCATED),
+    ):
+        for truncated, ends in ((True, stop), (False, StopReason.ANSWERED)):
+            policy = ScriptedPolicy([Completion(text, truncated=truncated)])
+            found = asyncio.run(focus.run(sample, Context(policy, ZoomEnvironment(), dialect=spoken)))
+            assert found.stop is ends and (found.answer is None) is (ends is StopReason.TRUNCATED), text
 
 
 def test_truncated_with_an_action_goes_on(sample: Sample) -> None:

@@ -96,7 +96,7 @@ async def answer(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         turn = replace(last, tokens=turn.tokens + last.tokens, seconds=round(turn.seconds + last.seconds, 4))
     runtime.stream_writer(Spoke(len(now.turns) - 1, turn, protocol.thought(turn.text)))
     update = {"turns": [*state.get("turns", []), plain(turn)]}
-    if isinstance(turn.actions[-1], Answer):
+    if isinstance(turn.actions[-1], Answer) and not (completion.truncated and not protocol.is_whole(turn.text)):
         return {**update, "stop": StopReason.ANSWERED.value, "answer": turn.actions[-1].text}
     return {**update, "stop": (StopReason.TRUNCATED if completion.truncated else StopReason.MALFORMED).value}
 

@@ -75,8 +75,10 @@ def test_files_beside_the_checkpoint_come_first(tmp_path: Path) -> None:
     assert (found.vision.coordinates, found.vision.grid) == (CoordinateSystem.ABSOLUTE, 24)
     nested = checkpoint(tmp_path / "nested", "qwen3_vl")
     size = {"shortest_edge": 1024, "longest_edge": 4096}
+    small = {"model_type": "qwen3_vl", "text_config": {"vocab_size": 900}}
+    (nested / "config.json").write_text(json.dumps(small))
     (nested / "processor_config.json").write_text(json.dumps({"image_processor": {"size": size}}))
-    assert identify(str(nested)).own == (1024, 4096)
+    assert (identify(str(nested)).own, identify(str(nested)).phrases, found.phrases) == ((1024, 4096), True, False)
 
 
 def test_an_adapter_is_what_its_base_is(tmp_path: Path) -> None:

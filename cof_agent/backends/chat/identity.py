@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from cof_agent.geometry import CoordinateSystem
 from cof_agent.protocol.dialects import beside
 
 _LARGEST = 2**20  # bytes of a configuration
+_USUAL = 30_000  # tokens that the vocabulary of a published model has at least
 _PARENTS = 4  # of an adapter, of the model below it, ...
 
 
@@ -23,12 +25,14 @@ class Identity:
     """What is known of a served model.
 
     vision: None where nothing tells. own: the least and the largest area that its own processor makes, in shown pixels.
-    dialect: the file that training has left beside the checkpoint.
+    dialect: the file that training has left beside the checkpoint. phrases: whether it has a vocabulary of its own, so small
+    that its tokens may be whole phrases, as nano's are.
     """
 
     vision: Vision | None = None
     own: tuple[int, int] | None = None
     dialect: Path | None = None
+    phrases: bool = False
 
     def or_else(self, other: Identity) -> Identity:
         """This, and what it does not know from the other one."""
@@ -82,7 +86,8 @@ def _of_folder(name: str, parents: int = _PARENTS) -> Identity:
     found = Identity(dialect=beside(folder))
     family = next((one for one in families.FAMILIES if config.get("model_type") in one.model_types), None)
     if family is not None:
-        return replace(found, vision=_vision(family.vision, config), own=_own(folder))
+        vision, phrases = _vision(family.vision, config), _vocabulary(config) < _USUAL
+        return replace(found, vision=vision, own=_own(folder), phrases=phrases)
     base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(base, str) or not parents:
         return found
@@ -104,6 +109,13 @@ def _vision(vision: Vision, config: Mapping[str, Any]) -> Vision:
     patch, merge = sizes.get("patch_size", vision.patch), sizes.get("spatial_merge_size", vision.merge)
     usable = all(isinstance(size, int) and 0 < size < 1000 for size in (patch, merge))
     return replace(vision, patch=patch, merge=merge) if usable else vision
+
+
+def _vocabulary(config: Mapping[str, Any]) -> float:
+    """The number of tokens that the model knows."""
+    inner = config.get("text_config")
+    sizes = (one.get("vocab_size") for one in (inner, config) if isinstance(one, dict))
+    return next((size for size in sizes if isinstance(size, int)), math.inf)
 
 
 def _own(folder: Path) -> tuple[int, int] | None:

@@ -49,6 +49,7 @@ class OwnServer:
     thoughts: str = ""
     refused: frozenset[str] = frozenset()
     can_go_on: bool = True
+    counts_cells: bool = True
 
     async def complete(
         self, messages: list[Rendered], sampling: Sampling, *, goes_on: bool, tools: Sequence[dict[str, Any]] = ()

@@ -15,6 +15,7 @@ from cof_agent.backends.chat.identity import Identity, identify, unknown
 from cof_agent.backends.chat.messages import png, rendered
 from cof_agent.backends.chat.native import Rendered, with_calls
 from cof_agent.backends.chat.providers import Provider
+from cof_agent.backends.chat.sizes import SizeCheck
 from cof_agent.cache import Recent
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
@@ -32,7 +33,8 @@ _OPENAI_ADDRESS = ("OPENAI_BASE_URL", "OPENAI_API_BASE")  # where OpenAI's own c
 
 class Client(Protocol):
     """One served model, as `OwnServer` and `Provider` are. where: for sentences. can_go_on: from the beginning of a reply.
-    thoughts: the field in which it has thoughts, apart from the text; empty where it has none."""
+    thoughts: the field in which it has thoughts, apart from the text; empty where it has none. counts_cells: whether the tokens
+    that it tells of are those that the model reads."""
 
     @property
     def where(self) -> str: ...
@@ -42,6 +44,9 @@ class Client(Protocol):
 
     @property
     def thoughts(self) -> str: ...
+
+    @property
+    def counts_cells(self) -> bool: ...
 
     def models(self) -> list[dict[str, Any]]:
         """What the server tells of its models; empty where it tells nothing."""
@@ -55,11 +60,20 @@ class Client(Protocol):
 
 
 class ChatPolicy:
-    """A served model as a policy. What it says is free of the API key and of passwords that we know."""
+    """A served model as a policy. What it says is free of the API key and of passwords that we know. sizes: sees to it that
+    images keep their size, where it is known how many tokens they have."""
 
-    def __init__(self, name: str, client: Client, *, coordinates: CoordinateSystem, limits: PixelLimits) -> None:
+    def __init__(
+        self,
+        name: str,
+        client: Client,
+        *,
+        coordinates: CoordinateSystem,
+        limits: PixelLimits,
+        sizes: SizeCheck | None = None,
+    ) -> None:
         self.name, self.coordinates, self.limits = name, coordinates, limits
-        self._client = client
+        self._client, self._sizes = client, sizes
         self._pngs: Recent[str] = Recent(_PNG_CHARACTERS)
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
@@ -69,8 +83,11 @@ class ChatPolicy:
 
         Raises:
             PolicyError: if the server is gone, too slow, overloaded, says nothing readable (all worth a retry) or refuses.
-            InputError: if it refuses the API key, knows no such model, or cannot go on from a beginning.
+            InputError: if it refuses the API key, knows no such model, cannot go on from a beginning, or resizes images so that
+                boxes would be misread.
         """
+        if self._sizes is not None:
+            self._sizes.ask()
         beginning = begun(messages)
         if beginning and not self._client.can_go_on:
             raise InputError(
@@ -83,6 +100,8 @@ class ChatPolicy:
         if tools:
             asked = with_calls(asked, self._client.thoughts)
         completion = await self._client.complete(asked, sampling, goes_on=bool(beginning), tools=tools)
+        if self._sizes is not None:
+            self._sizes.told(messages, images, completion.tokens.prompt)
         text = secrets.hidden(completion.text)
         if beginning and begins_anew(text):
             raise InputError(
@@ -119,7 +138,10 @@ class Connection:
             raise unknown(self.model, self.client.where)
         vision = known.vision or families.UNKNOWN
         limits = vision.limits(max_pixels, zoom_pixels, own=known.own)
-        return ChatPolicy(self.model, self.client, coordinates=coordinates or vision.coordinates, limits=limits)
+        system = coordinates or vision.coordinates
+        counts = known.vision is not None and self.client.counts_cells
+        sizes = SizeCheck(self.client.where, limits.grid, system, known.phrases) if counts else None
+        return ChatPolicy(self.model, self.client, coordinates=system, limits=limits, sizes=sizes)
 
 
 def reach(

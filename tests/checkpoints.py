@@ -60,7 +60,7 @@ def published_template(name: str) -> str:
 def write_checkpoint(family: str, directory: Path) -> None:
     """A tiny random checkpoint of the family that a `model_type` names."""
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     from cof_agent.nano import build
 
@@ -113,5 +113,12 @@ def write_checkpoint(family: str, directory: Path) -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    limits = {"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": 144 * (2 * patch) ** 2}
+    write_processor(patch, 144, directory)
+
+
+def write_processor(patch: int, cells: int, directory: Path) -> None:
+    """A processor of images of up to so many cells."""
+    from transformers import Qwen2VLImageProcessorPil
+
+    limits = {"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": cells * (2 * patch) ** 2}
     Qwen2VLImageProcessorPil(patch_size=patch, size=limits).save_pretrained(directory)

@@ -67,8 +67,8 @@ def _pictures(overviews: Sequence[View], system: CoordinateSystem, dialect: Dial
 
 
 def plainly(text: str) -> str:
-    """A text from outside, in which no control token of a model (`<|im_end|>`, `<|image_pad|>`) can be read as one: an invisible
-    mark stands behind its first character."""
+    """A text from outside, in which no control token of a model (such as the end of a turn) can be read as one: an invisible mark
+    stands behind its first character."""
     return _CONTROL.sub(f"<{_INVISIBLE}|", text)
 
 

@@ -7,7 +7,6 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from sft.dataset import TrajectoryRows
 from sft.frame import frame_of
 from tests import dialects
 from tests.checkpoints import published_template
+from tests.stock_turns import played, stock_text
 
 TEMPLATES = ("qwen3_5_think", "qwen3_5_nothink", "qwen3_6", "qwen3_8")
 
@@ -88,8 +88,8 @@ def test_agent_sft_and_rl_are_one(
             return Generated([*ids, processor.tokenizer.convert_tokens_to_ids("<|im_end|>")], True)
 
         monkeypatch.setattr(policy, "complete", complete)
-        played = roll_out([Episode(sample)], policy, config, ZoomEnvironment(), budget=100_000, seeds=[0])
-        (rollout,) = asyncio.run(played)
+        rolled = roll_out([Episode(sample)], policy, config, ZoomEnvironment(), budget=100_000, seeds=[0])
+        (rollout,) = asyncio.run(rolled)
         scripted = ScriptedPolicy(script(config), coordinates=policy.coordinates, limits=policy.limits)
         agent = Agent(config, policy=scripted).ask(picture, sample.question, choices=sample.choices)
         assert (agent.answer, agent.zooms) == ("red", 3)
@@ -117,29 +117,10 @@ def test_four_turns_are_those_of_stock_generate(
     config = AgentConfig(str(model), max_tokens=12, dialect="native")
     policy: Any = load_policy(config)
     stock: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
-    asked: list[tuple[Any, Any]] = []
-    words = iter(script(config))
-
-    async def speak(messages: Any, images: Any, sampling: Any) -> Any:
-        """The model's own greedy words are checked; then the script goes on."""
-        found = await type(policy).generate(policy, messages, images, sampling)
-        asked.append(((list(messages), list(images)), found.text))
-        return replace(found, text=next(words), truncated=False)
-
-    speaker = ScriptedPolicy([], coordinates=policy.coordinates, limits=policy.limits)
-    monkeypatch.setattr(speaker, "generate", speak)
-    assert Agent(config, policy=speaker).ask(picture, "What is there?").answer == "red"
-    assert len(asked) == 5
-    for (messages, images), text in asked:
-        inputs = policy._processor(text=[policy.render(messages)], images=images, return_tensors="pt")
-        new = stock.generate(
-            **inputs,
-            max_new_tokens=12,
-            do_sample=False,
-            eos_token_id=sorted(policy.stop_ids),
-            suppress_tokens=list(policy.unspeakable),
-        )
-        assert text == policy.opened + policy.text(new[0, inputs["input_ids"].shape[1] :].tolist())
+    trajectory, asked = played(policy, config, script(config), picture, monkeypatch)
+    assert trajectory.answer == "red" and len(asked) == 5
+    for messages, images, text in asked:
+        assert text == stock_text(stock, policy, messages, images, 12)
 
 
 def test_what_a_person_asks_later_is_no_result_of_a_tool(checkpoint: Callable[[str], Path]) -> None:

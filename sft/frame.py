@@ -26,7 +26,7 @@ from cof_agent.geometry import (
     smart_resize,
 )
 from cof_agent.protocol import Message
-from cof_agent.protocol.dialects import Dialect, dialect_of, ours, to_plain
+from cof_agent.protocol.dialects import Dialect, dialect_of, recorded
 from cof_agent.strategies.replay import format_of
 from cof_agent.trajectory import Trajectory
 
@@ -112,7 +112,7 @@ def reframe(
     kept = {
         name: value for name, value in trajectory.settings.items() if name not in ("rule", "counts_from", "dialect")
     }
-    made_with = {**kept, **settings.to_dict(), **({} if into == ours() else {"dialect": to_plain(into)})}
+    made_with = {**kept, **settings.to_dict(), **recorded(into)}
     first, *others = shown[: len(trajectory.overviews)]
     shared: dict[str, Any] = {"overview": first, "more_overviews": tuple(others), "turns": tuple(turns)}
     return replace(trajectory, **shared, settings=made_with, dialect=into.name)

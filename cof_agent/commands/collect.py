@@ -84,7 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--gpus", type=at_least(0, float), default=0.0, metavar="N", help="GPUs of each Ray worker")
     add_agent(
         parser,
-        without=("model", "strategy", "dialect", "system_prompt", "max_tokens", "temperature", "top_p"),
+        without=("model", "strategy", "system_prompt", "max_tokens", "temperature", "top_p"),
         seed={"default": 0, "help": "seed of the resolutions and of the sampled glances"},
     )
 
@@ -199,7 +199,8 @@ def search_of(options: argparse.Namespace) -> Search:
     from cof_agent.teacher.graph import Search
 
     cast, describer = _cast(options)
-    config = AgentConfig(**{name: getattr(options, name) for name in VIEWS}, tools=tuple(options.tools))
+    views = {name: getattr(options, name) for name in VIEWS}
+    config = AgentConfig(**views, dialect=options.dialect, tools=tuple(options.tools))
     check(config)
     settings = config.settings(describer)
     return Search(
@@ -211,6 +212,7 @@ def search_of(options: argparse.Namespace) -> Search:
         options.timeout,
         _player(options, "describer"),
         Retries(options.retry_seconds),
+        config.spoken,
     )
 
 

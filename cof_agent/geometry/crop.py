@@ -175,6 +175,7 @@ def shown_size(crop: Box, rule: CropRule, limits: PixelLimits) -> Size:
     width, height = max(width, rule.at_least), max(height, rule.at_least)
     least = limits.min_pixels if rule.min_pixels is None else rule.min_pixels
     most = limits.zoom_pixels if rule.max_pixels is None else rule.max_pixels
+    least = min(least, most)  # a model's limit, or the user's, may be below what the rule asks for
     return sized(width, height, rule.sizing, grid=limits.grid, min_pixels=least, max_pixels=most)
 
 

@@ -37,7 +37,7 @@ from cof_agent.policy import (
     Sampling,
     reply,
 )
-from cof_agent.protocol.dialects import Dialect, ours, to_plain
+from cof_agent.protocol.dialects import Dialect, ours, recorded
 from cof_agent.trajectory import Action, Failure, Observation, Sample, StopReason, Trajectory, Turn
 
 if TYPE_CHECKING:
@@ -302,9 +302,8 @@ class Graph:
             **context.details,
             "sampling": context.sampling.to_dict(),
             "prompt": context.prompt,
+            **recorded(context.dialect),
         }
-        if context.dialect != ours():  # in full, so that the conversation can be held again word for word
-            settings["dialect"] = to_plain(context.dialect)
         return {
             "policy": context.policy.name,
             "protocol_version": self.version,

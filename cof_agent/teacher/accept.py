@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from cof_agent import protocol, scoring
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import BoxError, CoordinateSystem, View, read_box
+from cof_agent.protocol.dialects import Dialect
 from cof_agent.trajectory import Sample, Trajectory, to_json, views_of
 
 
@@ -36,21 +37,24 @@ class Refusal(StrEnum):
 Refused = tuple[Refusal, str] | None
 
 
-def refusal(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
+def refusal(trajectory: Trajectory, environment: ZoomEnvironment, dialect: Dialect | None = None) -> Refused:
     """The reason and the sentence why `trajectory` is not to be learned from; None if it is.
 
-    `environment` must have the settings that the student will have.
+    `environment` must have the settings that the student will have. dialect: in which it speaks, by default ours.
     """
-    for check in (_format, _boxes, _replay, _score, _thoughts):
+    if found := _format(trajectory, dialect):
+        return found
+    for check in (_boxes, _replay, _score, _thoughts):
         found = check(trajectory, environment)
         if found:
             return found
     return None
 
 
-def _format(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
+def _format(trajectory: Trajectory, dialect: Dialect | None) -> Refused:
     for number, turn in enumerate(trajectory.turns, 1):
-        if not protocol.well_formed(turn.text) or protocol.parse(turn.text) != turn.actions:
+        read = protocol.parse(turn.text, dialect=dialect)
+        if not protocol.well_formed(turn.text, dialect=dialect) or read != turn.actions:
             return Refusal.FORMAT, f"turn {number} does not have the wire format"
     if TypeAdapter(Trajectory).validate_json(to_json(trajectory)) != trajectory:
         return Refusal.FORMAT, "the record does not come back from JSON as it was"
@@ -70,11 +74,11 @@ def _boxes(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
 def _inside(written: tuple[Any, ...], image: int, views: tuple[View, ...], system: CoordinateSystem) -> bool:
     if not 0 <= image < len(views):
         return False
-    frame = system.frame(views[image].shown_size)
     try:
         box = read_box(written)
     except BoxError:
         return False
+    frame = views[image].frame(system, box)
     return box.x0 >= frame.x0 and box.y0 >= frame.y0 and box.x1 <= frame.x1 and box.y1 <= frame.y1
 
 

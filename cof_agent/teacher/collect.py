@@ -22,6 +22,7 @@ from cof_agent.episodes import Episode
 from cof_agent.output.files import write_atomic
 from cof_agent.output.origin import check_origin
 from cof_agent.protocol import PROTOCOL_VERSION
+from cof_agent.protocol.dialects import recorded
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.accept import Refusal
 from cof_agent.teacher.graph import Search
@@ -61,7 +62,11 @@ async def collect(
             one,
             output=path,
             concurrency=concurrency,
-            made_with=lambda episode: {"policy": search.cast.name, "protocol_version": PROTOCOL_VERSION},
+            made_with=lambda episode: {
+                "policy": search.cast.name,
+                "protocol_version": PROTOCOL_VERSION,
+                "dialect": search.dialect.name,
+            },
             retry_errors=True,
             progress=progress,
         )
@@ -72,7 +77,7 @@ def description(search: Search, wanted: Sequence[Episode]) -> dict[str, Any]:
     """What a result depends on, as JSON values."""
     return {
         "roles": search.cast.name,
-        "settings": search.settings.to_dict(),
+        "settings": {**search.settings.to_dict(), **recorded(search.dialect)},
         "glances": search.glances,
         "attempts": search.attempts,
         "seed": search.seed,

@@ -26,6 +26,7 @@ from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View, crop_region, smart_resize
 from cof_agent.policy import GREEDY, PolicyError, PolicyRefusal, Retries, Sampling
+from cof_agent.protocol.dialects import Dialect, ours, recorded
 from cof_agent.teacher.accept import Refusal, refusal
 from cof_agent.teacher.roles import (
     Adjust,
@@ -58,6 +59,7 @@ class Search:
     """What does not change from sample to sample. glances: times that the overview must suffice, for it to do so.
     attempts: answers that may be proposed. seed: of the sampled glances. timeout: seconds for one reply. describer: the name by
     which its model was loaded; what nano says of other pictures than its own is marked. retries: when a policy is asked again.
+    dialect: in which the student speaks; `settings` follow it.
     """
 
     cast: Cast
@@ -68,6 +70,18 @@ class Search:
     timeout: float = 600.0
     describer: str = ""
     retries: Retries = field(default_factory=Retries)
+    dialect: Dialect = field(default_factory=ours)
+
+    def point(self, views: Sequence[View], box: Box, image: int) -> tuple[Box, int]:
+        """A box (source pixels) as the student writes it in an image of the conversation; in the first one, where its dialect
+        knows no other."""
+        image = 0 if self.dialect.call.always_first else image
+        return Box(*words(views[image], box, self.settings.system)), image
+
+    def turn(self, thought: str, box: Box, image: int) -> Turn:
+        """The student's turn that zooms there."""
+        text = protocol.write_zoom(thought, box, image, self.dialect)
+        return Turn(text, protocol.parse(text, dialect=self.dialect))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +190,8 @@ async def act(state: State, runtime: Runtime[Context]) -> State:
 
 
 async def _describe(step: Step, move: Describe, views: list[View], context: Context) -> tuple[Step, list[View]]:
-    box = Box(*words(views[move.image], move.box, context.environment.settings.system))
-    pointed = protocol.parse(protocol.write_zoom("", box, move.image))
-    (observation,) = context.errand.environment.step(pointed, views)
+    pointed = context.search.turn("", *context.search.point(views, move.box, move.image))
+    (observation,) = context.errand.environment.step(pointed.actions, views)
     if observation.view is None or observation.note is not None:
         return replace(step, reply=observation.note or observation.error or ""), views
     describer = context.search.cast.describer
@@ -190,7 +203,7 @@ async def _describe(step: Step, move: Describe, views: list[View], context: Cont
 
 def words(view: View, box: Box, system: CoordinateSystem) -> tuple[float, ...]:
     """A box (source pixels) as a model writes it in a view: the part inside, edges rounded outwards."""
-    frame, inside, scale = system.frame(view.shown_size), view.from_source(box, system), 10**system.digits
+    frame, inside, scale = view.frame(system), view.from_source(box, system), 10**system.digits
     low = [
         max(limit, math.floor(value * scale) / scale) for value, limit in ((inside.x0, frame.x0), (inside.y0, frame.y0))
     ]
@@ -344,7 +357,7 @@ def _trajectory(state: State, context: Context) -> Trajectory:
     refused, thoughts = state.get("refused"), state.get("thoughts")
     if refused is None and thoughts:
         made = _told(state["links"], thoughts, context)
-        refused = refusal(made, context.environment)
+        refused = refusal(made, context.environment, context.search.dialect)
     else:
         made = _so_far(state, context)
     spent = asdict(context.errand.spent) | {"wrong_answers": state.get("wrong", 0)}
@@ -354,7 +367,8 @@ def _trajectory(state: State, context: Context) -> Trajectory:
         error=error,
         warning=warning_of(context.search.describer, context.errand.sample),
         failure=_FAILURES.get(refused[0]) if refused else None,
-        settings={**context.environment.settings.to_dict(), "teacher": spent},
+        settings={**context.environment.settings.to_dict(), **recorded(context.search.dialect), "teacher": spent},
+        dialect=context.search.dialect.name,
     )
 
 
@@ -367,27 +381,24 @@ def _told(links: Sequence[Link], thoughts: Sequence[str], context: Context) -> T
     overview = environment.reset(sample)
     views, turns = [overview], []
     for link, thought in zip(links, thoughts, strict=False):
-        box = Box(*words(views[link.parent], link.box, environment.settings.system))
-        text = protocol.write_zoom(thought, box, link.parent)
-        actions = protocol.parse(text)
-        turns.append(Turn(text, actions, environment.step(actions, views)))
+        turn = context.search.turn(thought, *context.search.point(views, link.box, link.parent))
+        turns.append(replace(turn, observations=environment.step(turn.actions, views)))
         views.append(link.view)
-    text = protocol.write_answer(thoughts[-1], sample.answers[0])
-    turns.append(Turn(text, protocol.parse(text)))
+    text = protocol.write_answer(thoughts[-1], sample.answers[0], context.search.dialect)
+    turns.append(Turn(text, protocol.parse(text, dialect=context.search.dialect)))
     return _record(sample, overview, turns, StopReason.ANSWERED, sample.answers[0], context)
 
 
 def _so_far(state: State, context: Context) -> Trajectory:
-    environment, sample = context.environment, context.errand.sample
+    sample = context.errand.sample
     overview = next(iter(state.get("views", [])), None)
     turns, answer = [], None
     for step in state.get("steps", []):
         if isinstance(step.move, Describe) and step.view is not None:
             views = state["views"]
-            box = Box(*words(views[step.move.image], step.move.box, environment.settings.system))
-            text = protocol.write_zoom(protocol.thought(step.text), box, step.move.image)
-            actions = protocol.parse(text)
-            turns.append(Turn(text, actions, context.errand.environment.step(actions, views)))
+            box, image = context.search.point(views, step.move.box, step.move.image)
+            turn = context.search.turn(protocol.thought(step.text), box, image)
+            turns.append(replace(turn, observations=context.errand.environment.step(turn.actions, views)))
         elif isinstance(step.move, Propose):
             answer = step.move.answer
     failed = state.get("refused", (None,))[0] in _FAILURES

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from cof_agent import scoring
 from cof_agent.cli import main
+from cof_agent.config import in_dialect
 from cof_agent.data.export import conversation, to_parquet, to_sharegpt
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
@@ -28,7 +30,8 @@ from cof_agent.geometry import Box
 from cof_agent.teacher.accept import refusal
 from cof_agent.teacher.collect import collect
 from cof_agent.teacher.graph import Search
-from cof_agent.trajectory import Sample, Trajectory, read_jsonl, to_json
+from cof_agent.trajectory import Sample, Trajectory, Zoom, read_jsonl, to_json
+from tests import dialects
 from tests.scripted_teacher import MODEL, Server
 from tests.teacher.players import LIMITS, SETTINGS, Reader, cast
 
@@ -83,6 +86,22 @@ def test_what_is_kept_and_what_is_not(samples: list[Episode], tmp_path: Path) ->
     assert summary["cost"]["calls"] > 12
     for trajectory in kept(tmp_path):
         assert refusal(trajectory, ZoomEnvironment(settings_of(trajectory))) is None
+
+
+@pytest.mark.parametrize("name", ["chain-of-focus", "mini-o3", "qwen3-zoom"])
+def test_another_dialect(name: str, samples: list[Episode], tmp_path: Path) -> None:
+    dialect = dialects.spoken(name)
+    settings = in_dialect(replace(SETTINGS, system=dialect.coordinates or SETTINGS.system), dialect)
+    settings = replace(settings, limits=LIMITS)
+    search = Search(cast(Reader()), settings, dialect=dialect)
+    summary = asyncio.run(collect(samples[:4], search, tmp_path, progress=False))
+    assert summary["kept"] == 4 and sum(one.zooms for one in kept(tmp_path)) >= 2
+    for trajectory in kept(tmp_path):
+        assert trajectory.dialect == name and scoring.well_formed(trajectory)
+        assert refusal(trajectory, ZoomEnvironment(settings_of(trajectory)), dialect) is None
+        assert all(
+            action.image == 0 for turn in trajectory.turns for action in turn.actions if isinstance(action, Zoom)
+        )
 
 
 def test_the_same_whatever_the_concurrency(samples: list[Episode], tmp_path: Path) -> None:

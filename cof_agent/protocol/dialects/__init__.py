@@ -11,6 +11,7 @@ from cof_agent.protocol.dialects.read import (
     names,
     ours,
     record,
+    recorded,
     to_plain,
     to_yaml,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "names",
     "ours",
     "record",
+    "recorded",
     "to_plain",
     "to_yaml",
     "words",

@@ -81,6 +81,12 @@ def ours() -> Dialect:
     return _shipped(OURS)
 
 
+def recorded(dialect: Dialect) -> dict[str, Any]:
+    """What the settings of a trajectory hold of its dialect: nothing of ours, another in full, so that the conversation can be
+    held again word for word."""
+    return {} if dialect == ours() else {"dialect": to_plain(dialect)}
+
+
 def dialect_of(trajectory: Trajectory) -> Dialect:
     """The dialect that a trajectory was held in.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cof_agent.backends.local.free_memory import free_memory
+from cof_agent.backends.local.free_memory import FreeMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,11 @@ class Limit:
     little: int
 
 
-PAST = Limit(share=1 / 2, enough=2, little=512 * 2**20)
-"""Conversations: while one is answered, another may wait for its next turn."""
+PAST = Limit(share=1 / 2, enough=4, little=512 * 2**20)
+"""Conversations: while one is answered, three may wait for their next turn."""
 
-FEATURES = Limit(share=1 / 8, enough=16, little=256 * 2**20)
-"""Images: an overview and seven crops of each conversation."""
+FEATURES = Limit(share=1 / 8, enough=32, little=256 * 2**20)
+"""Images: an overview and seven crops of each of these conversations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +51,4 @@ class Budget:
 
 def budget_of(model: Any, capacity: int) -> Budget:
     """By what is free on the device of a model."""
-    return Budget(lambda: free_memory(model.device), capacity)
+    return Budget(FreeMemory(model), capacity)

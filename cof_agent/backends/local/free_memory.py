@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,48 +15,72 @@ UNKNOWN = 2**30
 _SHARED = ("cpu", "mps")
 """Devices whose memory is the machine's."""
 
-
-def free_memory(device: torch.device) -> int:
-    """Free bytes of a device. On a GPU with what torch holds there and does not use; on a CPU what the machine has left, or
-    the container or batch job, if that is less."""
-    if device.type in _SHARED:
-        return machine_memory()
-    free, _ = torch.accelerator.get_memory_info(device)
-    return free + torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
+_NO_LIMIT = 2**60
+"""The first version of control groups says so with a number as large as this, or larger."""
 
 
-def machine_memory(root: Path = Path("/")) -> int:
-    """Free bytes of this machine, as Linux tells them below `root`."""
-    try:
-        told = (root / "proc/meminfo").read_text()
-    except OSError:
-        return UNKNOWN
-    available = 1024 * int(told.partition("MemAvailable:")[2].split()[0])
-    return max(0, min([available, *_left_by_limits(root)]))
+class FreeMemory:
+    """Free bytes of the device of a model. On a GPU with what torch holds there and does not use; on a CPU what the machine has
+    left, or the container or batch job, if that is less."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._machine = model, Machine()
+
+    def __call__(self) -> int:
+        device = self._model.device
+        if device.type in _SHARED:
+            return self._machine.free()
+        free, _ = torch.accelerator.get_memory_info(device)
+        return free + torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
 
 
-def _left_by_limits(root: Path) -> Iterator[int]:
-    """What the limits of this process's control groups, and of those above them, leave."""
-    mount, groups = root / "sys/fs/cgroup", root / "proc/self/cgroup"
-    for line in groups.read_text().splitlines() if groups.exists() else ():
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A control group with a limit of memory: the limit, the file with what is used, and the name of what is only cached."""
+
+    most: int
+    used: Path
+    cache: str
+
+    def left(self) -> int:
+        """Bytes that the limit leaves; files that are only cached would give way."""
+        cached = (self.used.parent / "memory.stat").read_text().partition(f"{self.cache} ")[2].split()[0]
+        return self.most - int(self.used.read_text()) + int(cached)
+
+
+class Machine:
+    """This machine, as Linux describes it below `root`. The limits on this process are looked up once: each file takes time."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._meminfo = root / "proc/meminfo"
+        self._groups = list(_groups(root))
+
+    def free(self) -> int:
+        """Bytes that could be allocated now."""
+        try:
+            available = 1024 * int(self._meminfo.read_text().partition("MemAvailable:")[2].split()[0])
+            return max(0, min([available, *(group.left() for group in self._groups)]))
+        except (OSError, IndexError, ValueError):
+            return UNKNOWN
+
+
+def _groups(root: Path) -> Iterator[_Group]:
+    """The groups of this process, and those above them, that have a limit."""
+    mount, own = root / "sys/fs/cgroup", root / "proc/self/cgroup"
+    for line in own.read_text().splitlines() if own.exists() else ():
         number, kinds, path = line.split(":", 2)
         if number == "0":
-            yield from _left(mount, path, "memory.max", "memory.current", "inactive_file ")
+            yield from _limited(mount, path, "memory.max", "memory.current", "\ninactive_file")
         elif "memory" in kinds.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
-            yield from _left(mount / "memory", path, *names)
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            yield from _limited(mount / "memory", path, *names)
 
 
-def _left(mount: Path, path: str, limit: str, used: str, cache: str) -> Iterator[int]:
-    """Of a group and those above it: the limit without what is used; files that are only cached would give way."""
+def _limited(mount: Path, path: str, limit: str, used: str, cache: str) -> Iterator[_Group]:
     group = mount / path.lstrip("/")
     for folder in (group, *group.parents):
-        try:
-            most = (folder / limit).read_text().strip()
-            if most.isdigit():
-                cached = (folder / "memory.stat").read_text().partition(cache)[2].split()[0]
-                yield int(most) - int((folder / used).read_text()) + int(cached)
-        except (OSError, IndexError):
-            pass
+        said = (folder / limit).read_text().strip() if (folder / limit).exists() else ""
+        if said.isdigit() and int(said) < _NO_LIMIT:
+            yield _Group(int(said), folder / used, cache)
         if folder == mount:
             return

@@ -1,45 +1,78 @@
 """Serves the rollouts of a run on GPUs of its own: `python -m rl.serve --config FILE [--key value ...]`, the options of the run.
 
-It is `trl vllm-serve` with that run's model, port and lengths, so that both sides cannot differ; for `vllm_mode: server`.
+It is `vllm serve` with that run's model, precision, port and lengths, so that both sides cannot differ; for
+`vllm_mode: server`. It listens to this machine alone; `--host ADDRESS` lets others in. Whoever reaches it can replace the
+weights and read the configuration: the endpoints that take weights are those for vLLM's developers.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-
-from trl.scripts import vllm_serve
+from typing import TYPE_CHECKING
 
 from cof_agent.errors import InputError
 from cof_agent.output.install import how_to_install
 from cof_agent.training.command import explained
+from rl.engine_options import options_of, precision_of
 from rl.settings import Settings, parse
+
+if TYPE_CHECKING:
+    import torch
+
+LOOPBACK = "127.0.0.1"
+DEVELOPMENT = {"VLLM_SERVER_DEV_MODE": "1"}
+"""Opens the endpoints that take weights, empty caches and tell the configuration."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--host", default=LOOPBACK)
+    given, others = own.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    settings = parse(others)
+    command = command_of(settings, given.host)
     if find_spec("vllm") is None:
         raise InputError(f"serving needs the package vllm, which is missing: {how_to_install('vllm')}.")
-    vllm_serve.main(served(parse(arguments)))
+    os.execve(command[0], command, os.environ | DEVELOPMENT)
 
 
-def served(settings: Settings) -> vllm_serve.ScriptArguments:
-    """What `trl vllm-serve` is told. The `vllm_*` settings, which TRL reads for colocation only, are the server's here.
+def command_of(settings: Settings, host: str = LOOPBACK) -> list[str]:
+    """The command that serves a run. The `vllm_*` settings, which TRL reads for colocation only, are the server's here.
 
     Raises:
-        InputError: if the run asks for no server.
+        InputError: if the run asks for no server, or its checkpoint cannot be read.
     """
     training = settings.training
     if not training.use_vllm or training.vllm_mode != "server":
         raise InputError("this run asks for no server: set use_vllm to true and vllm_mode to server.")
-    return vllm_serve.ScriptArguments(
-        model=settings.model_path,
-        port=training.vllm_server_port,
-        tensor_parallel_size=training.vllm_tensor_parallel_size,
-        gpu_memory_utilization=training.vllm_gpu_memory_utilization,
-        max_model_len=training.vllm_max_model_length,
-        dtype=settings.model.dtype or "auto",
-        vllm_model_impl=training.vllm_model_impl,
-    )
+    options = [
+        f"host={host}",
+        f"port={training.vllm_server_port}",
+        f"tensor-parallel-size={training.vllm_tensor_parallel_size}",
+        f"gpu-memory-utilization={training.vllm_gpu_memory_utilization}",
+        f"model-impl={training.vllm_model_impl}",
+        "enable-scale-out",  # takes token ids with images
+        f"weight-transfer-config={json.dumps({'backend': 'nccl'})}",
+        "logprobs-mode=processed_logprobs",  # of what was sampled from: after temperature and biases
+        *options_of(settings, precision_of(training, _weights(settings))),
+    ]
+    if training.vllm_max_model_length:
+        options.append(f"max-model-len={training.vllm_max_model_length}")
+    program = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", settings.model_path]
+    return [*program, *(f"--{option}" for option in options)]
+
+
+def _weights(settings: Settings) -> torch.dtype:
+    """The number type in which the run loads its weights."""
+    from cof_agent.training.memory import dtype_of
+    from cof_agent.training.models import read_checkpoint
+
+    config = read_checkpoint(settings)[0] if settings.model.dtype in ("auto", None) else None
+    return dtype_of(config, settings)
 
 
 if __name__ == "__main__":

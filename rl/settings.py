@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 TRAINER = "GRPOConfig"
 """TRL's part of the configuration, by name: importing TRL takes seconds."""
 
+DECIDED = {
+    "dtype": "the engine's precision is the training's (dtype, bf16, fp16)",
+    "host": "give --host to rl.serve",
+    "port": "set vllm_server_port",
+    "tensor-parallel-size": "set vllm_tensor_parallel_size",
+    "gpu-memory-utilization": "set vllm_gpu_memory_utilization",
+    "max-model-len": "set vllm_max_model_length",
+    "logprobs-mode": "training needs the log-probabilities of what was sampled from",
+}
+"""Options of vLLM that are decided elsewhere, and where or why."""
+
 NO_FSDP = "under FSDP the agent cannot play, which takes all weights; use DeepSpeed, or neither."
 
 
@@ -30,6 +41,14 @@ class RunConfig(settings.RunConfig):
     rewards: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
         metadata={"help": f"any of {', '.join(rewards.NAMES)}, or MODULE:FUNCTION for your own"},
+    )
+    vllm_options: list[str] = field(
+        default_factory=list,
+        metadata={
+            "metavar": "OPTION",
+            "help": "further options of `vllm serve` for the engine, in either vllm_mode, without their dashes, such as "
+            "enforce-eager or max-num-seqs=64",
+        },
     )
     redraws: int = field(
         default=0, metadata={"help": "times that groups without any variance are played again, with other samples"}
@@ -85,6 +104,10 @@ def _check_play(run: RunConfig, training: GRPOConfig) -> None:
         raise InputError(f"reward_weights must be one for each of {', '.join(run.rewards)}; there are {len(weights)}.")
     if training.temperature <= 0 or not 0 < training.top_p <= 1:
         raise InputError("rollouts are drawn: temperature must be above 0, and top_p above 0 and at most 1.")
+    for option in run.vllm_options:
+        name = option.partition("=")[0].replace("_", "-")
+        if name in DECIDED:
+            raise InputError(f"vllm_options: leave {name} out; {DECIDED[name]}.")
     if run.redraws < 0:
         raise InputError(f"redraws must be at least 0, not {run.redraws}.")
     if (training.top_k or 0) > 0 or training.min_p is not None or training.repetition_penalty != 1:

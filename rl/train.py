@@ -32,6 +32,7 @@ from cof_agent.training.settings import record
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from rl import rewards
+from rl.engine_options import options_of, precision_of
 from rl.settings import Settings, parse
 from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
 
@@ -71,8 +72,9 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
     config, processor = read_checkpoint(settings)
     wanted = episodes_of(settings, Path(str(settings.training.output_dir)))
     held_out, judge = held_out_of(settings), _judge(settings)
+    model = load_model(settings)
     return ZoomGRPOTrainer(
-        load_model(settings),
+        model,
         [rewards.by_name(name, training.num_generations, judge) for name in run.rewards],
         training,
         train_dataset=_dataset(wanted),
@@ -80,6 +82,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         processing_class=processor,
         peft_config=lora(settings, config) if settings.model.use_peft else None,
         redraws=run.redraws,
+        engine_options=options_of(settings, precision_of(training, model.dtype)) if training.use_vllm else (),
         agent=settings.run.agent_config(),
         held_out=held_out,
         blank_control=run.eval_blank,

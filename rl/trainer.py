@@ -29,6 +29,7 @@ from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.training.trainer import ZoomTrainer, policy_of
 from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json, to_json
+from rl.engine_options import colocated_with, precision_of
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
 from rl.vllm import Engine, VLLMPolicy, engine_of, rounds_of
@@ -45,14 +46,16 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     the played `trajectory`. Every conversation draws random numbers of its own, which depend on the seed, the step and its
     place in the batch, so that a resumed run plays the same ones.
 
-    redraws: how often groups without any variance are played again, with other samples.
+    redraws: how often groups without any variance are played again, with other samples. engine_options: vLLM's, see
+    `rl.engine_options`.
 
     With `use_vllm` vLLM writes the turns of the rollouts. `evaluate` still generates with transformers, from the weights
     in training: so its figures compare with those of SFT and of `cof eval`, and vLLM may sleep.
     """
 
-    def __init__(self, *arguments: Any, redraws: int = 0, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, *arguments: Any, redraws: int = 0, engine_options: Sequence[str] = (), **options: Any) -> None:
+        with colocated_with(engine_options):
+            super().__init__(*arguments, **options)
         if self.is_fsdp_enabled:
             raise InputError(NO_FSDP)
         # Images come in the model's own sizes. If TRL's processor resized one after all, its features would no longer
@@ -69,7 +72,8 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._sources = ZoomEnvironment()
         self._engine: Engine | None = None
         if self.use_vllm:
-            self._engine = engine_of(self.vllm_generation, self.accelerator, self.processing_class.image_token_id)
+            token, precision = self.processing_class.image_token_id, precision_of(self.args, self.model.dtype)
+            self._engine = engine_of(self.vllm_generation, self.accelerator, token, precision)
         self._generation = (-1, 0)
         self._seconds, self._elsewhere = 0.0, 0.0  # of a step's update, and of what came in between
         self.add_callback(ToolWatch())
@@ -143,7 +147,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
             return
         # As in TRL's `_generate_single_turn`: once an optimiser step.
         if self.state.global_step != self._last_loaded_step:  # type: ignore[has-type]
-            self.vllm_generation.sync_weights()
+            self._engine.take_weights()
             self._last_loaded_step = self.state.global_step
         with self._engine.awake():
             yield partial(self._played_by, self._engine)

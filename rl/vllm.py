@@ -7,7 +7,8 @@ Requests are built here rather than by TRL's `VLLMGeneration.generate`, which ha
 server mode cuts the replies up as if each process had asked for as many, and in colocate mode hands vLLM image tokens that
 vLLM multiplies once more. Private to TRL 1.16, and used here: of `VLLMGeneration` the attributes `mode`, `model`, `llm`,
 `vllm_client`, `tensor_parallel_size`, `tp_group`, `enable_sleep_mode`, `_llm_weights_sleeping`, and the methods
-`sync_weights` and `_place_features`; `VLLMClient`'s `image_features`, `generate` and `get_server_info`; `extract_logprobs`.
+`sync_weights` and `_place_features`; `VLLMClient`'s `image_features`, `generate`, `get_server_info`, `session` and `base_url`;
+`extract_logprobs`.
 
 A seed is a request's own, but vLLM draws other numbers from it than transformers does, and on another batch its logits, and
 with them now and then a token, may differ: a resumed run plays alike, not the same.
@@ -110,6 +111,11 @@ class Engine(Protocol):
 
     longest: int
     """Tokens of prompt and reply together, at most."""
+    precision: str
+    """The number type in which it computes, such as float32."""
+
+    def take_weights(self) -> None:
+        """Takes over the weights in training, and drops what it has kept of older ones. Every process calls it."""
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -123,10 +129,22 @@ class Engine(Protocol):
         """
 
 
-def engine_of(generation: Any, accelerator: Any, image_token: int) -> Engine:
-    """The engine of TRL's `VLLMGeneration`; every process makes one."""
+def engine_of(generation: Any, accelerator: Any, image_token: int, precision: str) -> Engine:
+    """The engine of TRL's `VLLMGeneration`; every process makes one.
+
+    precision: the number type in which the model is trained.
+
+    Raises:
+        InputError: if the engine has another one: it would sample from other probabilities than the trainer reckons with.
+    """
     kind = Server if generation.mode == "server" else Colocated
-    return kind(generation, accelerator, image_token)
+    engine = kind(generation, accelerator, image_token)
+    if engine.precision != precision:
+        raise InputError(
+            f"vLLM computes in {engine.precision}, and this run trains in {precision}; serve the run with rl.serve, or "
+            f"give vLLM --dtype {precision}."
+        )
+    return engine
 
 
 class Server:
@@ -135,7 +153,15 @@ class Server:
     def __init__(self, generation: Any, accelerator: Any, image_token: int) -> None:
         self._generation, self._accelerator, self._image_token = generation, accelerator, image_token
         told = [generation.vllm_client.get_server_info()["model_config"] if accelerator.is_main_process else None]
-        self.longest: int = broadcast_object_list(told)[0]["max_model_len"]
+        config = broadcast_object_list(told)[0]
+        self.longest: int = config["max_model_len"]
+        self.precision: str = config["dtype"].removeprefix("torch.")
+
+    def take_weights(self) -> None:
+        self._generation.sync_weights()  # which drops keys and values, but no features of images
+        if self._accelerator.is_main_process:
+            client = self._generation.vllm_client
+            client.session.post(f"{client.base_url}/reset_encoder_cache").raise_for_status()
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -185,7 +211,13 @@ class Colocated:
 
     def __init__(self, generation: Any, accelerator: Any, image_token: int) -> None:
         self._generation, self._accelerator, self._image_token = generation, accelerator, image_token
-        self.longest: int = generation.llm.llm_engine.model_config.max_model_len
+        config = generation.llm.llm_engine.model_config
+        self.longest: int = config.max_model_len
+        self.precision = str(config.dtype).removeprefix("torch.")
+
+    def take_weights(self) -> None:
+        self._generation.sync_weights()  # which drops keys and values, but no features of images
+        self._generation.llm.llm_engine.reset_encoder_cache()
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -194,7 +226,7 @@ class Colocated:
             yield
             return
         if generation._llm_weights_sleeping:  # they are not kept
-            generation.sync_weights()
+            self.take_weights()
         generation.llm.wake_up(tags=["kv_cache"])
         try:
             yield

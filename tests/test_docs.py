@@ -170,7 +170,7 @@ def keys(training: str) -> frozenset[str]:
 
     own = import_module(SETTINGS[training]).RunConfig
     kinds = (own, GRPOConfig if training.startswith("rl") else SFTConfig, ModelConfig)
-    options = {"config", "model", "o", "output", "processes", "accelerate", "help"}
+    options = {"config", "model", "o", "output", "processes", "accelerate", "help", "host"}
     return frozenset({field.name for kind in kinds for field in fields(kind)} | options)
 
 

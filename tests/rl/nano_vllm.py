@@ -85,17 +85,19 @@ class NanoServer:
         self.asked: list[dict[str, Any]] = []
         self.rendered = 0
         self.resizes = self.refuses = False
+        self.precision = "torch.float32"
 
     def get(self, path: str) -> Any:
         if path == "/v1/models":
             return {"data": [{"id": "nano"}]}
         if path.startswith("/server_info"):
-            told = {"max_model_len": self.longest, "logprobs_mode": "processed_logprobs"}
+            told = {"max_model_len": self.longest, "dtype": self.precision}
             return {"vllm_config": {"model_config": told}}
         return {}
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        return {"/v1/chat/completions/render": self._render, "/inference/v1/generate": self._generate}[path](body)
+        ways = {"/v1/chat/completions/render": self._render, "/inference/v1/generate": self._generate}
+        return ways[path](body) if path in ways else {}
 
     def _render(self, body: dict[str, Any]) -> Any:
         (message,) = body["messages"]
@@ -133,7 +135,7 @@ class NanoServer:
                 self._send(200, nano.get(self.path))
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")
                 if nano.refuses:
                     self._send(400, {"error": "no room on the device"})
                 else:
@@ -178,9 +180,12 @@ class NanoLLM:
 
     def __init__(self, policy: LocalPolicy, *, longest: int = 32768) -> None:
         self._engine = NanoEngine(policy)
-        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=longest))
+        config = SimpleNamespace(max_model_len=longest, dtype=torch.float32)
         self.calls: list[int] = []
         self.events: list[str] = []
+        self.llm_engine = SimpleNamespace(
+            model_config=config, reset_encoder_cache=lambda: self.events.append("no features")
+        )
 
     def generate(self, prompts: list[Any], *, sampling_params: list[SimpleNamespace], use_tqdm: bool) -> list[Any]:
         assert not use_tqdm
@@ -261,7 +266,7 @@ def main() -> None:
         sys.modules["vllm"] = SimpleNamespace(SamplingParams=SimpleNamespace)  # type: ignore[assignment]
     samples = read_samples(scenes)
     mine, seed = (samples[:1], 0) if rank == 0 else (samples[1:4], 1)
-    found = play(engine_of(generation, accelerator, local._image_token_id), local, mine, 1.0, seed)
+    found = play(engine_of(generation, accelerator, local._image_token_id, "float32"), local, mine, 1.0, seed)
     told = {
         "completions": [one.completion for one in found],
         "turns": [len(one.trajectory.turns) for one in found],

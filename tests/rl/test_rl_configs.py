@@ -86,16 +86,34 @@ def test_the_papers_recipe(name: str) -> None:
 
 
 def test_a_server_is_told_what_its_run_says() -> None:
-    from trl.scripts.vllm_serve import build_command
-
-    settings = configured(PAPER[1], "--vllm_server_port", "8123", "--model_name_or_path", "outputs/other")
-    command = build_command(serve.served(settings))
+    own = ["--vllm_options", "enforce-eager", "data-parallel-size=2"]
+    settings = configured(PAPER[1], "--vllm_server_port", "8123", "--model_name_or_path", "outputs/other", *own)
+    command = serve.command_of(settings, "10.0.0.7")
     assert command[command.index("serve") + 1] == "outputs/other"
-    given = {"--port": "8123", "--tensor-parallel-size": "4", "--max-model-len": "8192", "--dtype": "bfloat16"}
-    given |= {"--gpu-memory-utilization": "0.9"}
-    assert {name: command[command.index(name) + 1] for name in given} == given
+    given = {"--host=10.0.0.7", "--port=8123", "--tensor-parallel-size=4", "--max-model-len=8192", "--dtype=bfloat16"}
+    given |= {"--gpu-memory-utilization=0.9", "--enforce-eager", "--data-parallel-size=2"}
+    assert given <= set(command)
+    assert '--mm-processor-kwargs={"max_pixels": 1003520}' in command
+    assert "--host=127.0.0.1" in serve.command_of(settings)
     with pytest.raises(InputError, match="asks for no server"):
-        serve.served(configured(PAPER[0]))
+        serve.command_of(configured(PAPER[0]))
+
+
+def test_what_the_run_decides_is_no_option_of_vllm() -> None:
+    for option in ("dtype=bfloat16", "max_model_len=100"):
+        with pytest.raises(InputError, match="vllm_options: leave"):
+            settings_of("--vllm_options", option)
+
+
+def test_an_engine_computes_as_the_training_does() -> None:
+    for options, wanted in (
+        (["--bf16", "false"], "float32"),
+        (["--bf16", "true"], "bfloat16"),
+        (["--bf16", "false", "--dtype", "bfloat16"], "bfloat16"),
+        (["--bf16", "false", "--dtype", "auto"], "bfloat16"),  # nano's own
+    ):
+        settings = settings_of("--use_vllm", "true", "--vllm_mode", "server", *options)
+        assert f"--dtype={wanted}" in serve.command_of(settings)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def generation_of(policy: LocalPolicy, mode: str, **options: Any) -> Generation:
 
 
 def engine(generation: Generation, policy: LocalPolicy) -> Engine:
-    return engine_of(generation, generation.accelerator, policy._image_token_id)
+    return engine_of(generation, generation.accelerator, policy._image_token_id, "float32")
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_a_colocated_engine_writes_what_transformers_writes(
     with colocated.awake():
         assert generation.synced == 1
         found = play(colocated, policy, samples)
-    assert llm.events == ["kv_cache", "sleep 2"]
+    assert llm.events == ["no features", "kv_cache", "sleep 2"]
     assert generation._llm_weights_sleeping
     wanted = transformers(policy, samples)
     assert_same(found, wanted)
@@ -248,6 +248,12 @@ def test_what_is_wrong_with_a_server_is_one_sentence(
     server.refuses = True
     with pytest.raises(InputError, match="the vLLM server failed: .*no room on the device"):
         play(served, policy, samples[:1])
+
+
+def test_an_engine_of_another_precision_is_refused(server: NanoServer, policy: LocalPolicy) -> None:
+    server.precision = "torch.bfloat16"
+    with server.up() as url, pytest.raises(InputError, match="computes in bfloat16, and this run trains in float32"):
+        engine(generation_of(policy, "server", server_base_url=url), policy)
 
 
 @pytest.mark.slow

@@ -1,0 +1,68 @@
+"""What vLLM is told in either mode, beside what TRL tells it: the precision, limits on images, and a run's own `vllm_options`.
+
+An option is written as that of `vllm serve` without its dashes: `enforce-eager`, `max-num-seqs=64`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rl.settings import RunConfig, Settings
+
+if TYPE_CHECKING:
+    import torch
+    from trl import GRPOConfig
+
+
+def precision_of(training: GRPOConfig, weights: torch.dtype) -> str:
+    """The number type in which a model with these weights is trained, by the name that vLLM has for it.
+
+    An engine of another type samples from other probabilities: they are off by up to a third in bfloat16 beside float32.
+    """
+    if training.bf16 or training.fp16:
+        return "bfloat16" if training.bf16 else "float16"
+    return str(weights).removeprefix("torch.")
+
+
+def options_of(settings: Settings, precision: str) -> list[str]:
+    """The options of a run's engine."""
+    limits = {"limit-mm-per-prompt": {"video": 0}} | _image_limits(settings.run)
+    told = [f"{name}={json.dumps(value)}" for name, value in limits.items()]
+    return [f"dtype={precision}", *told, *settings.run.vllm_options]
+
+
+def _image_limits(run: RunConfig) -> dict[str, Any]:
+    """At its start vLLM tries the largest image that it may be given: minutes at a checkpoint's own limit of 12 megapixels."""
+    given = [area for area in (run.overview_pixels, run.max_pixels) if area]
+    if not given:
+        return {}
+    return {"mm-processor-kwargs": {"max_pixels": max(min(given), run.zoom_pixels or 0)}}
+
+
+def as_keywords(options: Sequence[str]) -> dict[str, Any]:
+    """Options as keyword arguments of vLLM's `LLM`. vLLM's own parser reads them; it ends the program where one is wrong."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = EngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm_options"))
+    default, given = vars(parser.parse_args([])), vars(parser.parse_args([f"--{option}" for option in options]))
+    return {name: value for name, value in given.items() if value != default[name]}
+
+
+@contextmanager
+def colocated_with(options: Sequence[str]) -> Iterator[None]:
+    """Within, TRL makes its colocated engine with these options; it has no settings for them. A server has its own."""
+    from trl.generation import vllm_generation
+
+    llm = getattr(vllm_generation, "LLM", None)  # where there is no vLLM, a server may still be asked in tests
+    if llm is None:
+        yield
+        return
+    vllm_generation.LLM = lambda **given: llm(**given | as_keywords(options))
+    try:
+        yield
+    finally:
+        vllm_generation.LLM = llm

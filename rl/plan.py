@@ -26,6 +26,7 @@ from cof_agent.protocol.dialects import Dialect
 from cof_agent.training import memory, plan, stacks
 from cof_agent.training.memory import ADAPTERS, LANGUAGE, Row
 from cof_agent.training.models import read_checkpoint
+from rl.engine_options import precision_of
 from rl.settings import NO_FSDP, Settings
 
 REFERENCE = "reference model"
@@ -220,8 +221,10 @@ def playing(settings: Settings, model: plan.Model, longest: Conversation, found:
     if colocated(training):
         weights = sum(part.weights for part in model.parts if part.name != ADAPTERS)  # adapters are merged for vLLM
         share = f" / {tensor}" * (tensor > 1)
-        rows.append(Row("vLLM's weights", f"{weights:,} x 2 bytes{share}", weights * 2 / tensor))
-        how, size = keys_and_values(model, longest.tokens, 1, 2)
+        precision = precision_of(training, memory.dtype_of(model.config, settings))
+        wide = 4 if precision == "float32" else 2
+        rows.append(Row("vLLM's weights", f"{weights:,} x {wide} bytes{share}", weights * wide / tensor))
+        how, size = keys_and_values(model, longest.tokens, 1, wide)
         rows.append(Row("keys and values", how + share, size / tensor))
     else:
         if model.sharding.stage == 3:

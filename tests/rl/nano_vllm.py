@@ -91,7 +91,7 @@ class NanoServer:
         if path == "/v1/models":
             return {"data": [{"id": "nano"}]}
         if path.startswith("/server_info"):
-            told = {"max_model_len": self.longest, "dtype": self.precision}
+            told = {"max_model_len": self.longest, "dtype": self.precision, "logprobs_mode": "processed_logprobs"}
             return {"vllm_config": {"model_config": told}}
         return {}
 

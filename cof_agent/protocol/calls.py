@@ -59,7 +59,12 @@ def _inside(raw: str, syntax: Syntax) -> list[Call | Malformed]:
     return [_call(value, syntax) for value in values]
 
 
+_XML = "The tool call is not of the form <function=name><parameter=argument>value</parameter></function>."
+
+
 def _form(syntax: Syntax) -> str:
+    if syntax.form == "xml":
+        return _XML
     if syntax.bare:
         return f'The call is not JSON of the form {{"{syntax.box}": [...]}}.'
     return f'The tool call is not JSON of the form {{"name": ..., "arguments": {{"{syntax.box}": [...]}}}}.'
@@ -89,9 +94,7 @@ def _xml(raw: str) -> Iterator[Call | Malformed]:
         found = True
         yield Call(function[1].strip(), {p[1].strip(): _argument(p[2]) for p in _PARAMETER.finditer(function[2])})
     if not found:
-        yield Malformed(
-            "The tool call is not of the form <function=name><parameter=argument>value</parameter></function>."
-        )
+        yield Malformed(_XML)
 
 
 _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL)

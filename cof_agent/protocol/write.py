@@ -40,6 +40,9 @@ def _zoom_call(box: Box, image: int, dialect: Dialect) -> str:
     if call.bare:
         return f"{call.open}{json.dumps(arguments)}{call.close}"
     written = json.dumps({"name": call.names[0], "arguments": arguments})
+    if call.form == "xml":
+        given = "".join(f"<parameter={key}>\n{json.dumps(value)}\n</parameter>\n" for key, value in arguments.items())
+        written = f"<function={call.names[0]}>\n{given}</function>"
     return f"{call.open}\n{written}\n{call.close}"
 
 

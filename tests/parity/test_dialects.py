@@ -30,7 +30,7 @@ from sft.frame import frame_of
 from tests import dialects
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
-FAMILY = {"qwen3-zoom": "qwen3_vl", "sensenova-mars": "qwen3_vl", "native": "qwen3_vl"}
+FAMILY = {"qwen3-zoom": "qwen3_vl", "sensenova-mars": "qwen3_vl", "native": "qwen3_vl", "qwen3.5": "qwen3_vl"}
 
 
 def roomy(model: Path, folder: Path, dialect: Dialect) -> Path:

@@ -74,7 +74,7 @@ def test_agent_sft_and_rl_are_one(
 ) -> None:
     model = thinking(checkpoint("qwen3_5"), template, tmp_path)
     # Last the dialect that needs large crops.
-    for dialect in ("ours", "native", "qwen3-zoom") if template == "qwen3_5_think" else ("ours",):
+    for dialect in ("ours", "qwen3.5", "qwen3-zoom") if template == "qwen3_5_think" else ("ours",):
         if dialect == "qwen3-zoom":
             roomy(model)
         sample = Sample("one", str(picture), "What is there?", choices=("red", "blue"))

@@ -27,7 +27,7 @@ from cof_agent.trajectory import Answer, Malformed, StopReason, Trajectory, Zoom
 from tests import dialects
 
 TABLE = [json.loads(line) for line in Path(__file__).with_name("dialects.jsonl").open()]
-OF_QWEN3 = ("qwen3-zoom", "native", "sensenova-mars")
+OF_QWEN3 = ("qwen3-zoom", "native", "qwen3.5", "sensenova-mars")
 CALL = '<think>t</think><tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 2, 3, 4]}}</tool_call>'
 
 

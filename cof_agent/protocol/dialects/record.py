@@ -54,7 +54,8 @@ class Opening:
 class Call:
     """How the zoom is called.
 
-    open, close: the tags around a call. bare: whether the arguments stand in the tags alone, without the name of a tool.
+    open, close: the tags around a call. form: in which calls are written; both are read. bare: whether the arguments stand in
+    the tags alone, without the name of a tool.
     names: of the zoom; the first is written, all are read. box: name of the argument. take: which of a turn's calls count.
     beside_answer: whether the call or the answer counts where one turn has both.
     image: name of the argument that says which image is meant; empty: the call cannot say it, and means the first. counts_from:
@@ -67,6 +68,7 @@ class Call:
 
     open: str = "<tool_call>"
     close: str = "</tool_call>"
+    form: Literal["json", "xml"] = "json"
     bare: bool = False
     names: tuple[str, ...] = ("image_zoom_in_tool",)
     box: str = "bbox_2d"

@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 from transformers.vision_utils import get_vision_window_index
 
-from cof_agent import protocol
 from cof_agent.backends.checkpoint import load
 from cof_agent.backends.regions.features import SLOT, RegionConfig, RegionExtractor, maps_of, slotted, with_regions
 from cof_agent.backends.regions.fourier import waves_of
@@ -247,12 +246,11 @@ def test_slots_stand_where_the_boxes_were() -> None:
     assert boxes == [[0, 4, 8, 16], [1, 2, 3, 4]]
 
 
-def test_a_question_with_the_slots_own_text_is_refused(loaded: Loaded, tmp_path: Path, picture: Path) -> None:
+def test_a_message_with_the_slots_own_text_is_refused(loaded: Loaded, tmp_path: Path) -> None:
     policy = load(_saved(loaded, tmp_path), dtype="float32")
-    sample = Sample("one", str(picture), f"What is {SLOT}?")
-    view = ZoomEnvironment(ZoomSettings(policy.coordinates, policy.limits)).reset(sample)
+    message = {"role": "user", "content": [{"type": "text", "text": f"What is {SLOT}?"}]}
     with pytest.raises(PolicyError, match="which stands for a region; remove it"):
-        asyncio.run(policy.generate(protocol.opening(sample, view, system=policy.coordinates), [], Sampling()))
+        asyncio.run(policy.generate([message], [], Sampling()))
 
 
 def test_another_family_is_one_sentence(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

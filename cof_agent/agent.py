@@ -195,7 +195,7 @@ class Agent:
             self.config.system_prompt,
             self.config.timeout,
             strategy=self.config.strategy,
-            details=self._way.details,
+            details={**self._way.details, **({} if self.config.jpeg is None else {"jpeg": self.config.jpeg})},
             play=episode.play,
             shuffle_seed=episode.shuffle_seed,
             warning=warning_of(self.policy.name, episode.sample),
@@ -243,6 +243,8 @@ def loaded(config: AgentConfig) -> tuple[AgentConfig, Policy]:
     """
     if is_served(config.model, config.base_url):
         return _served(config)
+    if given := next((name for name in ("image_folder", "jpeg") if getattr(config, name) is not None), None):
+        raise InputError(f"--{given.replace('_', '-')} is for served models; a local one gets the pixels themselves.")
     overview, zoom = config.areas
     policy = load(
         config.model,
@@ -268,7 +270,13 @@ def _served(config: AgentConfig) -> tuple[AgentConfig, Policy]:
     system = config.coordinates or config.spoken.coordinates
     overview, zoom = config.areas
     coordinates = CoordinateSystem(system) if system else None
-    return config, reached.policy(coordinates=coordinates, max_pixels=overview, zoom_pixels=zoom)
+    return config, reached.policy(
+        coordinates=coordinates,
+        max_pixels=overview,
+        zoom_pixels=zoom,
+        image_folder=config.image_folder,
+        jpeg=config.jpeg,
+    )
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:

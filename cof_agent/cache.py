@@ -11,10 +11,13 @@ Value = TypeVar("Value")
 
 
 class Recent(Generic[Value]):
-    """The most recently used values, as many as `budget` holds of what they cost, and always the last one. Thread-safe."""
+    """The most recently used values, as many as `budget` holds of what they cost, and always the last one. Thread-safe.
 
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
+    dropped: called with each value that has to go.
+    """
+
+    def __init__(self, budget: int, dropped: Callable[[Value], None] = lambda _: None) -> None:
+        self._budget, self._dropped = budget, dropped
         self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
 
@@ -38,5 +41,5 @@ class Recent(Generic[Value]):
             entry = self._values.setdefault(key, (made, cost(made)))
             self._values.move_to_end(key)
             while len(self._values) > 1 and sum(held for _, held in self._values.values()) > self._budget:
-                self._values.popitem(last=False)
+                self._dropped(self._values.popitem(last=False)[1][0])
             return entry[0]

@@ -44,6 +44,14 @@ class AgentConfig:
     coordinates: str | None = _field(
         None, "what the boxes of a served model mean (default: as its checkpoint, the server or its name says)"
     )
+    image_folder: str | None = _field(
+        None,
+        "folder in which a served model on this machine finds images as files, in place of images inside each request (vLLM: "
+        "--allowed-local-media-path)",
+    )
+    jpeg: int | None = _field(
+        None, "send images to a served model as JPEG of this quality, 1 to 100, which changes pixels (default: PNG)"
+    )
     device: str | None = _field(None, "device of a local model, such as cpu or cuda:1 (default: the best there is)")
     dtype: str | None = _field(None, "number type of a local model's weights (default: what suits the device)")
     attn: str | None = _field(
@@ -106,6 +114,9 @@ class AgentConfig:
             "temperature must be 0 or more": self.temperature is None or self.temperature >= 0,
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "timeout must be above 0": self.timeout > 0,
+            "jpeg must be from 1 to 100": self.jpeg is None or 1 <= self.jpeg <= 100,
+            "jpeg and image_folder are two ways to send images; name one of them": None
+            in (self.jpeg, self.image_folder),
             "retry_seconds must be 0 or more": self.retry_seconds >= 0,
             "overview_pixels must be at least 1": self.overview_pixels is None or self.overview_pixels >= 1,
             "zoom_pixels must be at least 1": self.zoom_pixels is None or self.zoom_pixels >= 1,

@@ -161,7 +161,7 @@ def check_settings(config: AgentConfig, output: Path) -> bool:
     return True
 
 
-_WHERE = ("base_url", "timeout", "retry_seconds", "device")
+_WHERE = ("base_url", "image_folder", "timeout", "retry_seconds", "device")
 """Fields of the configuration that say where a model runs, so that a run may go on elsewhere."""
 
 

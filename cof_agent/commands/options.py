@@ -20,7 +20,7 @@ from cof_agent.geometry import OF_MODELS
 
 Group = argparse._ActionsContainer  # a parser, or a group of options in it
 
-MODEL = ("model", "base_url", "coordinates", "device", "dtype", "attn")
+MODEL = ("model", "base_url", "coordinates", "image_folder", "jpeg", "device", "dtype", "attn")
 VIEWS = ("overview_pixels", "zoom_pixels", "max_zooms", "enlarge", "min_side", "zoom_scale", "max_source_pixels")
 ANSWERS = (
     "strategy",
@@ -80,6 +80,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "model": {"metavar": "MODEL"},
     "base_url": {"metavar": "URL"},
     "coordinates": {"choices": [system.value for system in OF_MODELS]},
+    "image_folder": {"metavar": "DIR"},
+    "jpeg": {"type": count, "metavar": "QUALITY"},
     "device": {"metavar": "DEVICE"},
     "dtype": {"choices": ["bfloat16", "float16", "float32"]},
     "attn": {"metavar": "NAME"},

@@ -1,23 +1,12 @@
-"""Messages as OpenAI's interface has them, which LangChain takes for every provider; images are PNGs inside."""
+"""Messages as OpenAI's interface has them, which LangChain takes for every provider."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from cof_agent.protocol import Message
-
-
-def png(image: Image) -> str:
-    """A data URL of the image at the size it has."""
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def rendered(message: Message, urls: Sequence[str]) -> dict[str, Any]:

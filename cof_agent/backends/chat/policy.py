@@ -1,4 +1,4 @@
-"""Asks a served chat model. Images travel as PNG data URLs at the size we gave them."""
+"""Asks a served chat model. Images travel at the size we gave them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cof_agent.backends import families, secrets
 from cof_agent.backends.chat import own_server
 from cof_agent.backends.chat.identity import Identity, identify, unknown
-from cof_agent.backends.chat.messages import png, rendered
+from cof_agent.backends.chat.images import Carrier, Files, Inside
+from cof_agent.backends.chat.messages import rendered
 from cof_agent.backends.chat.native import Rendered, with_calls
 from cof_agent.backends.chat.providers import Provider
 from cof_agent.backends.chat.sizes import SizeCheck
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from cof_agent.protocol import Message
 
-_PNG_CHARACTERS = 256 * 2**20  # of encoded images that are kept
 _OPENAI_ADDRESS = ("OPENAI_BASE_URL", "OPENAI_API_BASE")  # where OpenAI's own clients look for another server
 
 
@@ -61,7 +61,8 @@ class Client(Protocol):
 
 class ChatPolicy:
     """A served model as a policy. What it says is free of the API key and of passwords that we know. sizes: sees to it that
-    images keep their size, where it is known how many tokens they have."""
+    images keep their size, where it is known how many tokens they have. carrier: how images travel, by default to the last
+    pixel."""
 
     def __init__(
         self,
@@ -71,10 +72,12 @@ class ChatPolicy:
         coordinates: CoordinateSystem,
         limits: PixelLimits,
         sizes: SizeCheck | None = None,
+        carrier: Carrier | None = None,
     ) -> None:
         self.name, self.coordinates, self.limits = name, coordinates, limits
         self._client, self._sizes = client, sizes
-        self._pngs: Recent[str] = Recent(_PNG_CHARACTERS)
+        self._carrier = carrier or Inside()
+        self._urls: Recent[str] = Recent(self._carrier.budget, self._carrier.drop)
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next assistant message. Token counts are the server's, None where it does not say.
@@ -94,8 +97,8 @@ class ChatPolicy:
                 f"{self._client.where} cannot go on from the beginning of a reply, which this strategy needs; use a local "
                 "model, or --base-url with a server that can, such as vLLM or SGLang."
             )
-        pngs = await asyncio.to_thread(lambda: [self._png(image) for image in images])
-        asked = [rendered(message, pngs) for message in messages]
+        urls = await asyncio.to_thread(lambda: [self._url(image) for image in images])
+        asked = [rendered(message, urls) for message in messages]
         tools = messages[0].get("tools", ())
         if tools:
             asked = with_calls(asked, self._client.thoughts)
@@ -110,10 +113,10 @@ class ChatPolicy:
             )
         return replace(completion, text=beginning + text)
 
-    def _png(self, image: Image) -> str:
+    def _url(self, image: Image) -> str:
         """Made once: each turn of a conversation shows all of its earlier images again."""
-        key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).digest()
-        return self._pngs.get(key, lambda: png(image), len)
+        key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).hexdigest()
+        return self._urls.get(key, lambda: self._carrier.url(image, key), self._carrier.cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,11 @@ class Connection:
         max_pixels: int | None = None,
         zoom_pixels: int | None = None,
         boxes: bool = True,
+        image_folder: str | None = None,
+        jpeg: int | None = None,
     ) -> ChatPolicy:
-        """The model as a policy; arguments and errors as for `connect`."""
+        """The model as a policy; arguments and errors as for `connect`. image_folder, jpeg: how images travel, where not as
+        PNG."""
         known = self.known
         if boxes and coordinates is None and known.vision is None:
             raise unknown(self.model, self.client.where)
@@ -141,7 +147,8 @@ class Connection:
         system = coordinates or vision.coordinates
         counts = known.vision is not None and self.client.counts_cells
         sizes = SizeCheck(self.client.where, limits.grid, system, known.phrases) if counts else None
-        return ChatPolicy(self.model, self.client, coordinates=system, limits=limits, sizes=sizes)
+        carrier = Inside(jpeg) if image_folder is None else Files(image_folder)
+        return ChatPolicy(self.model, self.client, coordinates=system, limits=limits, sizes=sizes, carrier=carrier)
 
 
 def reach(

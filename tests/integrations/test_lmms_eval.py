@@ -57,7 +57,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Requests]:
         return f"<answer>{messages[1]['content'][-1]['text']}</answer>"
 
     def make(script: Any = echo, **options: Any) -> Requests:
-        monkeypatch.setattr(agents, "load_policy", lambda config: ScriptedPolicy(script))
+        monkeypatch.setattr(agents, "loaded", lambda config: (config, ScriptedPolicy(script)))
         return Requests(lmms.read_options({"model": "scripted", **options}))
 
     return make

@@ -3,7 +3,8 @@
 Prints for each number of conversations at once how long it takes to read the prompts. Then of one step, which gives each
 conversation one token: the time, the calls of torch's operations, the bytes that are held between steps, and the most that a
 step makes beside them. Then whether the tokens are the same, and how much is read for the next turn. A conversation is random
-words, of half to all of the tokens asked for; stock `generate` pads them to one length.
+words, of half to all of the tokens asked for; stock `generate` pads them to one length. Seconds on a CPU are those that its cores
+worked, so that other programs on the machine count for little: with OMP_NUM_THREADS=1 no core waits for another.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def run(
     print(f"{shapes} shapes, {depth} layers, {placement.device}, {placement.dtype}, {gib(weights)} GiB of weights")
     for count in conversations:
         prompts = _prompts(count, tokens)
-        print(f"\n{count} at once, of {len(prompts[0]):,} to {len(prompts[-1]):,} tokens")
+        print(f"\n{count} at once, of {len(prompts[0]):,} to {len(prompts[-1]):,} tokens", flush=True)
         print(f"{'':10}{'reading':>10}{'a step':>12}{'operations':>12}{'held':>12}{'made beside':>13}")
         stock, expected = _stock(model, prompts, steps, weights)
         ours, said, decoder = _ours(model, prompts, steps, weights)
@@ -96,7 +97,7 @@ def _prompts(count: int, tokens: int) -> list[list[int]]:
 
 @dataclass
 class Measured:
-    """Seconds of reading and of a step; operations of a step; bytes held between steps, and made beside them."""
+    """Seconds (see `seconds`) of reading and of a step; operations of a step; bytes held between steps, and made beside them."""
 
     reading: float = 0.0
     step: float = 0.0
@@ -118,17 +119,15 @@ class Watch:
     steps: int
     weights: int
     found: Measured = field(default_factory=Measured)
-    _started: float = field(default_factory=time.perf_counter)
+    _started: float = field(default_factory=lambda: seconds())
     _calls: int = -1
     _counter: Operations | None = None
 
     def __call__(self) -> bool:
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
         self._calls += 1
-        passed = time.perf_counter() - self._started
+        passed = seconds() - self._started
         if self._calls == 0:
-            self.found.reading, self._started = passed, time.perf_counter()
+            self.found.reading, self._started = passed, seconds()
         elif self._calls == self.steps:
             self.found.step, self.found.held = passed / self.steps, tensors() - self.weights
             self._counter = Operations()
@@ -162,6 +161,14 @@ class Operations(TorchDispatchMode):
             self.most, _bytes([one for ref in self._made.values() if (one := ref()) is not None], self._own)
         )
         return result
+
+
+def seconds() -> float:
+    """A clock: of the wall, where there is a GPU, once that has finished; else of the cores' work."""
+    if not torch.accelerator.is_available():
+        return time.process_time()
+    torch.accelerator.synchronize()
+    return time.perf_counter()
 
 
 def _place(tensor: Tensor) -> int:

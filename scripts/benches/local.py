@@ -1,10 +1,11 @@
 """The local engine at the layer shapes of published models against stock `generate`: the same random weights, one run.
 
 Prints for each number of conversations at once how long it takes to read the prompts. Then of one step, which gives each
-conversation one token: the time, the calls of torch's operations, the bytes that are held between steps, and the most that a
-step makes beside them. Then whether the tokens are the same, and how much is read for the next turn. A conversation is random
-words, of half to all of the tokens asked for; stock `generate` pads them to one length. Seconds on a CPU are those that its cores
-worked, so that other programs on the machine count for little: with OMP_NUM_THREADS=1 no core waits for another.
+conversation one token: the time, the calls of torch's operations, the bytes that are held between steps, and the most that
+is made in a step and held at once; stock makes its whole cache anew. Then whether the tokens are the same, and how much is
+read for the next turn. A conversation is random words, of half to all of the tokens asked for; stock `generate` pads them to
+one length. Seconds on a CPU are those that its cores worked, so that other programs on the machine count for little: with
+OMP_NUM_THREADS=1 no core waits for another.
 """
 
 from __future__ import annotations
@@ -66,12 +67,12 @@ def run(
     for count in conversations:
         prompts = _prompts(count, tokens)
         print(f"\n{count} at once, of {len(prompts[0]):,} to {len(prompts[-1]):,} tokens", flush=True)
-        print(f"{'':10}{'reading':>10}{'a step':>12}{'operations':>12}{'held':>12}{'made beside':>13}")
+        print(f"{'':10}{'reading':>10}{'a step':>12}{'operations':>12}{'held':>12}{'made':>13}")
         stock, expected = _stock(model, prompts, steps, weights)
         ours, said, decoder = _ours(model, prompts, steps, weights)
         print(stock.line("stock"), ours.line("ours"), sep="\n")
-        same = sum(one == other for one, other in zip(said, expected, strict=True))
-        print(f"{same} of {count} get the same {len(said[0])} tokens")
+        same = sum(one[:-1] == other for one, other in zip(said, expected, strict=True))
+        print(f"{same} of {count} get the same {len(expected[0])} tokens")
         _next_turn(decoder, prompts, said)
 
 
@@ -97,18 +98,18 @@ def _prompts(count: int, tokens: int) -> list[list[int]]:
 
 @dataclass
 class Measured:
-    """Seconds (see `seconds`) of reading and of a step; operations of a step; bytes held between steps, and made beside them."""
+    """Seconds (see `seconds`) of reading and of a step; operations of a step; bytes held between steps, and made in one."""
 
     reading: float = 0.0
     step: float = 0.0
     operations: int = 0
     held: int = 0
-    beside: int = 0
+    made: int = 0
 
     def line(self, name: str) -> str:
         return (
             f"{name:10}{self.reading:8.2f} s{1000 * self.step:9.1f} ms{self.operations:12,}"
-            f"{gib(self.held):>8} GiB{gib(self.beside):>9} GiB"
+            f"{gib(self.held):>8} GiB{gib(self.made):>9} GiB"
         )
 
 
@@ -134,7 +135,7 @@ class Watch:
             self._counter.__enter__()
         elif self._calls == self.steps + COUNTED and self._counter is not None:
             self._counter.__exit__(None, None, None)
-            self.found.operations, self.found.beside = self._counter.count // COUNTED, self._counter.most
+            self.found.operations, self.found.made = self._counter.count // COUNTED, self._counter.most
             return True
         return False
 
@@ -220,7 +221,7 @@ def _ours(
 ) -> tuple[Measured, list[list[int]], Decoder]:
     decoder = Decoder(model, set(), [], capacity=len(prompts), text=lambda _: "")
     watch = Watch(steps, weights)
-    sampling = Sampling(max_tokens=steps + COUNTED + 1)
+    sampling = Sampling(max_tokens=steps + COUNTED + 2)  # what is kept at the end of a turn is no part of a step
     keys = [decoder.admit(Prompt(one, [], sampling)) for one in prompts]
     done: dict[int, Generated] = {}
     watch()

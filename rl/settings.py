@@ -95,6 +95,11 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
             )
     _check_judge(run)
     _check_play(run, training)
+    if model.use_peft and model.lora_dropout:
+        raise InputError(
+            f"rollouts are played without dropout, so they must be scored without it: set lora_dropout to 0, not "
+            f"{model.lora_dropout}."
+        )
     return Settings(run, training, model)
 
 

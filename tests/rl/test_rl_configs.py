@@ -105,6 +105,11 @@ def test_what_the_run_decides_is_no_option_of_vllm() -> None:
             settings_of("--vllm_options", option)
 
 
+def test_dropout_in_adapters_is_refused() -> None:
+    with pytest.raises(InputError, match="played without dropout.* set lora_dropout to 0, not 0.05"):
+        settings_of("--use_peft", "true")
+
+
 def test_an_engine_computes_as_the_training_does() -> None:
     for options, wanted in (
         (["--bf16", "false"], "float32"),
@@ -178,7 +183,8 @@ def model_of(parts: list[Part], sharding: Sharding) -> shared.Model:
 def test_the_reference_model_by_hand() -> None:
     bf16 = ("--dtype", "bfloat16")
     kl, no_kl, lora = (
-        settings_of(*bf16, "--beta", beta, *rest) for beta, *rest in (["0.1"], ["0"], ["0.1", "--use_peft"])
+        settings_of(*bf16, "--beta", beta, *rest)
+        for beta, *rest in (["0.1"], ["0"], ["0.1", "--use_peft", "--lora_dropout", "0"])
     )
     assert [row.bytes for row in plan.reference(kl, model_of(ALL, Sharding()))] == [2000]
     assert [row.bytes for row in plan.reference(kl, model_of(ALL, Sharding("DeepSpeed", 3, 4, True)))] == [500]

@@ -156,6 +156,7 @@ def test_a_file_in_place_of_the_folder(
     assert (data / "file").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_the_middle_of_a_run(data: Path, model: Path) -> None:
     """One sentence, code 2, and the same command with room gives the result of an undisturbed run."""
     command = [sys.executable, "-m", "cof_agent.cli", "eval", "--data", str(data), "--model", str(model)]

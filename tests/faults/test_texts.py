@@ -62,6 +62,7 @@ def none_fails(count: int) -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 def test_hostile_texts_are_read() -> None:
     none_fails(SOME)
 

@@ -147,6 +147,7 @@ def test_errors_are_asked_again_by_the_same_call(image: str, server: FaultServer
     assert kept == third and server.asked["good"] == 2
 
 
+@pytest.mark.slow
 def test_an_outage_is_waited_for_and_told_once(
     image: str, server: FaultServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -340,6 +340,7 @@ def test_bad_input_is_one_sentence(scenes: Path, tmp_path: Path, changes: dict[s
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_rollouts_are_recorded_with_step_rewards_advantage_and_group(
     trajectories: list[Trajectory], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

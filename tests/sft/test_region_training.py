@@ -124,6 +124,7 @@ def trained(tmp_path: Path, name: str, *more: str) -> dict[str, torch.Tensor]:
     return load_file(tmp_path / name / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_each_stage_trains_what_it_is_to_train(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     start = load_file(checkpoint("qwen2_5_vl") / "model.safetensors")
     first = trained(tmp_path, "one", "--model_name_or_path", str(checkpoint("qwen2_5_vl")))

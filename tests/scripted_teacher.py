@@ -171,9 +171,11 @@ class Handler(BaseHTTPRequestHandler):
 def _prompt_tokens(body: bytes) -> int:
     """About as a Qwen2.5-VL server counts: a token for each cell of an image, and one for four characters of text."""
     tokens = 0
-    for message in json.loads(body)["messages"]:
-        content = message["content"]
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+    messages: list[dict[str, Any]] = json.loads(body)["messages"]
+    for message in messages:
+        content: Any = message["content"]
+        parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for part in parts:
             if part["type"] == "text":
                 tokens += 6 + len(part["text"]) // 4
             else:

@@ -54,9 +54,9 @@ def _inside(raw: str, syntax: Syntax) -> list[Call | Malformed]:
     if "<arg_key>" in raw:
         return [_pairs(raw)]
     values = objects_in(raw)
-    if not values or not all(isinstance(value, dict) for value in values):
+    if not any(isinstance(value, dict) for value in values):
         return [Malformed(_form(syntax))]
-    return [_call(value, syntax) for value in values]
+    return [_call(value, syntax) if isinstance(value, dict) else Malformed(_form(syntax)) for value in values]
 
 
 _XML = "The tool call is not of the form <function=name><parameter=argument>value</parameter></function>."

@@ -12,7 +12,8 @@ LONGEST = 4_000
 
 
 def objects_in(raw: str) -> list[Any]:
-    """The JSON objects that stand one behind the other in `raw`, or in one list; empty where it cannot be read.
+    """The JSON objects that stand one behind the other in `raw`, or in one list, with None for a rest that cannot be read; empty
+    where nothing can.
 
     Comments, trailing commas, single quotes, Python's words for true, false and null, line breaks in strings, a closing
     bracket too many and up to three too few are forgiven.
@@ -27,7 +28,7 @@ def objects_in(raw: str) -> list[Any]:
     while start >= 0:
         value, end = _first(raw, start)
         if end == 0:
-            break
+            return [*found, None] if found else []
         found += value if isinstance(value, list) else [value]
         start = raw.find("{", end)
     return found
@@ -54,26 +55,16 @@ def value_in(raw: str, brackets: str = "{}") -> Any:
 
 def _first(raw: str, start: int) -> tuple[Any, int]:
     """The value that begins at `start`, and where it ends; (None, 0) if it cannot be read."""
-    end = _end(raw, start)
-    if end:
-        value = _loaded(raw[start:end])
-        return (None, 0) if value is None else (value, end)
-    for closing in _missing(raw, start):
-        value = _loaded(raw[start:] + closing)
-        if value is not None:
-            return value, len(raw)
-    return None, 0
+    length, unclosed = _balance(raw[start:])
+    if not length and len(unclosed) > _MISSING:
+        return None, 0
+    end = start + length if length else len(raw)
+    value = _loaded(raw[start:end] + unclosed[::-1])
+    return (None, 0) if value is None else (value, end)
 
 
-def _end(raw: str, start: int) -> int:
-    """Where the value that begins at `start` is closed; 0 where it never is."""
-    return start + at if (at := _balance(raw[start:])[0]) else 0
-
-
-def _missing(raw: str, start: int) -> list[str]:
-    """The brackets that would close what begins at `start`, at most three of them."""
-    _, unclosed = _balance(raw[start:])
-    return [unclosed[::-1]] if 0 < len(unclosed) <= 3 else []
+_MISSING = 3
+"""Closing brackets that a value may lack."""
 
 
 _CLOSING = {"{": "}", "[": "]", "(": ")"}

@@ -201,6 +201,11 @@ class TestParse:
         for text, actions in ACTIONS:
             assert parse(text) == tuple(actions), text
 
+    def test_a_broken_call_behind_a_good_one_is_not_dropped(self) -> None:
+        for rest in ('{"bbox_2d": [[[[5, 6', "{what is that}", '{"bbox_2d": [5, 6, 7, 8] or so}'):
+            first, second = parse(f'<tool_call>{{"bbox_2d": [1, 2, 3, 4]}}\n{rest}</tool_call>')
+            assert first == ZOOM and isinstance(second, Malformed), rest
+
     def test_slips_are_forgiven(self) -> None:
         for arguments, zoom in SLIPS:
             assert parse(call(arguments)) == (zoom,), arguments

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,9 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.protocol import dialects
 from cof_agent.protocol.dialects import record
+from tests import loopback
 from tests.dialects import spoken
+from tests.loopback import saying
 from tests.ports import free_port
 
 
@@ -38,30 +38,9 @@ def checkpoint(folder: Path, model_type: str = "qwen2_5_vl", **limits: Any) -> P
 @contextmanager
 def listing(reply: Any, status: int = 200) -> Iterator[str]:
     """A server that tells this of its models, and answers every question."""
-
-    class Server(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._send(status, reply)
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            message = {"role": "assistant", "content": "<think>I see.</think>\n<answer>red</answer>"}
-            self._send(200, {"choices": [{"message": message, "finish_reason": "stop"}]})
-
-        def _send(self, status: int, body: Any) -> None:
-            sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
+    answer = saying("<think>I see.</think>\n<answer>red</answer>")
+    with loopback.serving(lambda path, body: (status, reply) if body is None else answer) as (url, _):
+        yield f"{url}/v1"
 
 
 def entries(*models: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -21,6 +17,8 @@ from cof_agent.backends.chat.images import Files, png
 from cof_agent.cache import Recent
 from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
+from tests import loopback
+from tests.loopback import Body, Reply, saying
 
 
 @contextmanager
@@ -28,25 +26,14 @@ def seeing() -> Iterator[tuple[str, list[Image.Image]]]:
     """A server that answers, and the images that it has been shown."""
     shown: list[Image.Image] = []
 
-    class Server(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            parts = [part for one in body["messages"] if isinstance(one["content"], list) for part in one["content"]]
-            shown.extend(_opened(part["image_url"]["url"]) for part in parts if part["type"] == "image_url")
-            message = {"content": "<think>I see.</think>\n<answer>grey</answer>"}
-            sent = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
+    def answer(path: str, body: Body | None) -> Reply:
+        messages = body["messages"] if body else []
+        parts = [part for one in messages if isinstance(one["content"], list) for part in one["content"]]
+        shown.extend(_opened(part["image_url"]["url"]) for part in parts if part["type"] == "image_url")
+        return saying("<think>I see.</think>\n<answer>grey</answer>") if body else (404, {})
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1", shown
-        server.shutdown()
+    with loopback.serving(answer) as (url, _):
+        yield f"{url}/v1", shown
 
 
 def _opened(url: str) -> Image.Image:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,10 @@ from cof_agent.backends.chat.policy import ChatPolicy
 from cof_agent.backends.chat.providers import Provider
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.trajectory import StopReason, Trajectory
+from tests import loopback
 from tests.dialects import saved
+from tests.loopback import Body, Reply
 
-Body = dict[str, Any]
-Reply = tuple[int, Body]
 ZOOM = {"bbox_2d": [100, 100, 400, 400]}
 NAME = "image_zoom_in_tool"
 
@@ -37,26 +35,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def serving(answer: Callable[[str, Body], Reply]) -> Iterator[tuple[str, list[Body]]]:
     """A server that answers a path and a body so: its address, and the bodies that it gets."""
-    asked: list[Body] = []
-
-    class Server(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            status, body = answer(self.path, asked[-1])
-            sent = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-        server.shutdown()
+    with loopback.serving(lambda path, body: (404, {}) if body is None else answer(path, body)) as served:
+        yield served
 
 
 def play(model: str, url: str, image: Path, **given: Any) -> Trajectory:

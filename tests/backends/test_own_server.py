@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,37 +15,17 @@ import pytest
 from cof_agent.backends.chat import connect
 from cof_agent.policy import GREEDY, PolicyError, Sampling
 from cof_agent.protocol import Message
+from tests import loopback
+from tests.loopback import Reply, saying
 
-Reply = tuple[int, Any]
 QUESTION: list[Message] = [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}]
 
 
 @contextmanager
 def serving(answer: Callable[[dict[str, Any]], Reply]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A server that answers a request's body so: its address, and the bodies that it gets."""
-    asked: list[dict[str, Any]] = []
-
-    class Server(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            status, body = answer(asked[-1])
-            sent = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
-        server.shutdown()
-
-
-def saying(text: str, **choice: Any) -> Reply:
-    return 200, {"choices": [{"message": {"content": text}, "finish_reason": "stop", **choice}]}
+    with loopback.serving(lambda path, body: (404, {}) if body is None else answer(body)) as (url, asked):
+        yield f"{url}/v1", asked
 
 
 def knowing(*names: str) -> Callable[[dict[str, Any]], Reply]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,8 @@ from PIL import Image
 from cof_agent.agent import Agent
 from cof_agent.errors import InputError
 from cof_agent.trajectory import StopReason
+from tests import loopback
+from tests.loopback import Body, Reply, saying
 
 CELLS = 36 * 27  # of a picture of 1000 x 750 pixels, at 28 pixels a cell
 TEXT = 450  # tokens of the text of a first question, about
@@ -32,27 +31,15 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def counting(tokens: Callable[[int], Any]) -> Iterator[str]:
     """A server that counts so many tokens for its n-th prompt."""
-    asked: list[int] = []
 
-    class Server(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            asked.append(1)
-            message = {"content": "<think>I see.</think>\n<answer>grey</answer>"}
-            usage = {"prompt_tokens": tokens(len(asked)), "completion_tokens": 9}
-            sent = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
+    def answer(path: str, body: Body | None) -> Reply:
+        if body is None:
+            return 404, {}
+        status, said = saying("<think>I see.</think>\n<answer>grey</answer>")
+        return status, {**said, "usage": {"prompt_tokens": tokens(len(asked)), "completion_tokens": 9}}
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
+    with loopback.serving(answer) as (url, asked):
+        yield f"{url}/v1"
 
 
 def test_the_right_count_and_what_is_no_count_are_taken(image: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cof_agent import protocol
 from cof_agent.geometry import Box, CoordinateSystem, View
-from cof_agent.protocol.dialects import Dialect, described, names, to_yaml
+from cof_agent.protocol.dialects import Dialect, described, names, ours, to_yaml
 from cof_agent.protocol.dialects.read import with_words
 
 OWN_WORDS = {
@@ -26,6 +26,8 @@ SHOWN = {
     "sensenova-mars": "<tool_response>\nThe crop:",
 }
 NAMES = names()
+ZOOM = ours().call.names[0]
+"""What our tool is called."""
 
 
 def spoken(name: str) -> Dialect:

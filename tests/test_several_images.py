@@ -29,6 +29,7 @@ from cof_agent.scoring import target_hits
 from cof_agent.strategies.registry import check_images, takes_several_images
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Zoom, from_json, to_json
 from rl.rewards import box_iou
+from tests import dialects
 from tests.pairs import SIZES, pair
 
 ENVIRONMENT = ZoomEnvironment(ZoomSettings(max_zooms=8, enlarge=1.0))
@@ -171,7 +172,7 @@ class TestTheLoop:
 
     def test_the_number_of_an_image_has_two_names(self) -> None:
         def call(**arguments: object) -> object:
-            written = json.dumps({"name": protocol.TOOL_NAME, "arguments": {"bbox_2d": [1, 2, 3, 4], **arguments}})
+            written = json.dumps({"name": dialects.ZOOM, "arguments": {"bbox_2d": [1, 2, 3, 4], **arguments}})
             (action,) = protocol.parse(f"<think>x</think>\n<tool_call>\n{written}\n</tool_call>")
             return action
 

@@ -23,6 +23,7 @@ from cof_agent.protocol import Message, parse, write_answer, write_zoom
 from cof_agent.strategies.replay import messages_of
 from cof_agent.tools import ToolError, load_tool
 from cof_agent.trajectory import Malformed, Observation, Sample, StopReason, Trajectory, Use, Zoom, from_json, to_json
+from tests import dialects
 
 ANSWER = write_answer("I see.", "red")
 ZOOM = write_zoom("Closer.", Box(100, 100, 300, 250))
@@ -83,7 +84,7 @@ class TestInTheLoop:
         found = asyncio.run(agent.aask(picture, "What is it?"))
         listed = read[0][0]["content"][0]["text"].partition("<tools>\n")[2].partition("\n</tools>")[0].splitlines()
         schemas = [json.loads(line)["function"] for line in listed]
-        assert [schema["name"] for schema in schemas] == [protocol.TOOL_NAME, "turned", "size"]
+        assert [schema["name"] for schema in schemas] == [dialects.ZOOM, "turned", "size"]
         assert schemas[1]["description"] == "Shows an image turned by so many degrees."
         assert schemas[1]["parameters"]["required"] == ["degrees"]
         assert set(schemas[1]["parameters"]["properties"]) == {"degrees", "way", "image"}
@@ -122,7 +123,7 @@ class TestInTheLoop:
             (use("turned", degrees=45), "turned: only quarter turns are possible."),
             (use("turned", degrees=90, image=3), "There is no image 3: 0 is the only image"),
             (use("turned", degrees=90, image="zero"), '"image" must be the number of an image'),
-            (use("spin"), f"There is no such tool; the tools are {protocol.TOOL_NAME}, turned, size."),
+            (use("spin"), f"There is no such tool; the tools are {dialects.ZOOM}, turned, size."),
         ],
     )
     def test_what_cannot_be_done_is_read_by_the_model_and_costs_nothing(
@@ -168,7 +169,7 @@ class TestParse:
     def test_a_call_is_a_use_only_where_the_tool_is_there(self) -> None:
         call = use("turned", degrees=90, image=2)
         assert parse(call, ["turned"]) == (Use("turned", {"degrees": 90}, 2),)
-        assert parse(call) == (Malformed(f"There is no such tool; the only one is {protocol.TOOL_NAME}."),)
+        assert parse(call) == (Malformed(f"There is no such tool; the only one is {dialects.ZOOM}."),)
         assert protocol.well_formed(call, ["turned"]) and not protocol.well_formed(call)
 
     def test_the_zoom_is_the_zoom_beside_other_tools(self) -> None:
@@ -182,7 +183,7 @@ class TestParse:
             assert parse(use("turned", value=value), ["turned"]) == (Malformed(reason),), value
 
     def test_the_reason_names_the_order_of_the_numbers(self) -> None:
-        call = use(protocol.TOOL_NAME, bbox_2d="all")
+        call = use(dialects.ZOOM, bbox_2d="all")
         (action,) = parse(call, [], CoordinateSystem.THOUSAND_YX)
         assert isinstance(action, Malformed) and "[y1, x1, y2, x2]" in action.reason
 

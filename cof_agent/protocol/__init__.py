@@ -37,7 +37,6 @@ from cof_agent.protocol.parse import (
 )
 from cof_agent.protocol.prompt import (
     PROTOCOL_VERSION,
-    TOOL_NAME,
     lettered,
     question_text,
     system_prompt,
@@ -64,7 +63,6 @@ __all__ = [
     "NOT_DONE",
     "PROTOCOL_VERSION",
     "THOUGHT",
-    "TOOL_NAME",
     "Call",
     "Message",
     "after_thought",

@@ -11,7 +11,6 @@ from cof_agent.protocol.dialects import Dialect, filled, ours
 from cof_agent.trajectory import Sample
 
 PROTOCOL_VERSION = "1"
-TOOL_NAME = "image_zoom_in_tool"
 
 _BOX_WORDS = {
     CoordinateSystem.ABSOLUTE: "in pixels of that image",

@@ -11,6 +11,7 @@ from cof_agent import protocol
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import CoordinateSystem, Size
 from cof_agent.trajectory import Action, Malformed, Sample, StopReason, Trajectory, Turn, from_json, to_json
+from tests import dialects
 
 TOOLS = ("rotate", "zoom_in")
 LONGEST = 4_000  # characters of a text of the grammar
@@ -63,7 +64,7 @@ NUMBERS = (
     *("[]", "{}", "[1]", '{"x": 1}', "--3", "+4", ".5", "5.", "1/3", "2**31", "2147483648", "9007199254740993"),
 )
 KEYS = ("bbox_2d", "bbox", "image", "img_idx", "name", "arguments", "parameters", "label", "__proto__", "", "BBOX_2D")
-NAMES = ("image_zoom_in_tool", protocol.TOOL_NAME, "rotate", "zoom_in", "rm -rf", "", "\x1b", "None", "a" * 300)
+NAMES = ("image_zoom_in_tool", dialects.ZOOM, "rotate", "zoom_in", "rm -rf", "", "\x1b", "None", "a" * 300)
 
 
 def text_of(seed: int, number: int) -> str:
@@ -119,7 +120,7 @@ def _json(chance: random.Random) -> str:
         given += f', "{chance.choice(KEYS)}": {_number(chance)}'
     if chance.random() < 0.2:
         return f"{{{given}}}"
-    name = chance.choice(NAMES) if chance.random() < 0.5 else protocol.TOOL_NAME
+    name = chance.choice(NAMES) if chance.random() < 0.5 else dialects.ZOOM
     return f'{{"name": "{name}", "arguments": {{{given}}}}}'
 
 

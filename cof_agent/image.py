@@ -300,7 +300,7 @@ def _orientation(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
         else:
             exif = image.getexif()
         value = exif.get(_ORIENTATION)
-    except Exception:
+    except Exception:  # Pillow's readers of EXIF raise anything at damaged bytes; the pixels are whole without them
         return 1
     return value if isinstance(value, int) and value in _TRANSPOSE else 1
 

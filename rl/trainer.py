@@ -24,6 +24,7 @@ from trl import GRPOTrainer
 
 from cof_agent import scoring
 from cof_agent.backends.local.policy import LocalPolicy
+from cof_agent.backends.vllm.policy import VLLMPolicy
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
@@ -32,7 +33,7 @@ from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_jso
 from rl.engine_options import colocated_with, precision_of
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
-from rl.vllm import Engine, VLLMPolicy, engine_of, rounds_of
+from rl.vllm import Engine, engine_of, rounds_of
 from rl.watch import ToolWatch
 
 ROLLOUTS = "trajectories.jsonl"
@@ -155,7 +156,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     def _played_by(self, engine: Engine, places: Sequence[int], attempt: int) -> list[Rollout]:
         rounds = rounds_of(len(places))
         policy = policy_of(
-            self.model, self.processing_class, self._agent, VLLMPolicy, longest=engine.longest, rounds=rounds
+            self.model, self.processing_class, self._agent, VLLMPolicy, longest=engine.longest, ask=rounds.ask
         )
         return rounds.play(lambda: self._rollouts(policy, places, attempt, rounds.leave), engine.answer)
 

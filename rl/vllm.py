@@ -16,94 +16,21 @@ with them now and then a token, may differ: a resumed run plays alike, not the s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any, Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
-from PIL.Image import Image
 from trl.generation.vllm_generation import extract_logprobs
 
-from cof_agent.backends.local.decode import Generated, Prompt
-from cof_agent.backends.local.reader import Reader
+from cof_agent.backends.vllm.requests import Reply, Request, check_sizes, engine_prompt, image_runs
 from cof_agent.errors import InputError, said
-from cof_agent.policy import PolicyError, Sampling
 from rl.rounds import Rounds
 
 REQUESTS_AT_ONCE = 64
 """Sent to a server at the same time, as TRL's client does; its connections are as many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A turn that is asked for; can be sent to another process.
-
-    ids: each image's token as often as the image has merged patches. keys: name the pixels of `images`.
-    sampling: fields of vLLM's `SamplingParams`.
-    """
-
-    ids: list[int]
-    images: list[Image]
-    keys: tuple[bytes, ...]
-    sampling: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Token ids as vLLM wrote them, a stop token included; and the log-probability of each, None for one it could not tell."""
-
-    ids: list[int]
-    logprobs: list[float | None]
-
-
-def request_of(prompt: Prompt, stop_ids: Collection[int], unspeakable: Collection[int]) -> Request:
-    """A prompt as a request."""
-    pictures = prompt.pictures
-    return Request(
-        prompt.ids,
-        [picture.image for picture in pictures],
-        tuple(picture.key for picture in pictures),
-        sampling_params(prompt.sampling, stop_ids, unspeakable),
-    )
-
-
-def sampling_params(sampling: Sampling, stop_ids: Collection[int], unspeakable: Collection[int]) -> dict[str, Any]:
-    """Fields of vLLM's `SamplingParams`, as JSON values; one reply, with the log-probabilities of its own tokens only."""
-    return {
-        "n": 1,
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
-        "stop_token_ids": sorted(stop_ids),
-        "logit_bias": dict.fromkeys(unspeakable, -100.0),  # the least that vLLM takes; see `generated_of`
-        "logprobs": 0,
-        **({"stop": [sampling.stop], "include_stop_str_in_output": True} if sampling.stop else {}),
-    }
-
-
-def generated_of(reply: Reply, stop_ids: Collection[int], unspeakable: Collection[int]) -> Generated:
-    """A reply as the transcript takes it: cut before the first token that stands for part of an image, should there be one."""
-    end = next((index for index, token in enumerate(reply.ids) if token in unspeakable), len(reply.ids))
-    ids = reply.ids[:end]
-    return Generated(ids, bool(ids) and ids[-1] in stop_ids, reply.logprobs[:end])
-
-
-def image_runs(ids: Sequence[int], image_token: int) -> list[int]:
-    """The length of each run of image tokens."""
-    return [len(list(run)) for token, run in groupby(ids) if token == image_token]
-
-
-def collapsed(ids: Sequence[int], image_token: int) -> list[int]:
-    """Each run of image tokens as one, from which vLLM makes as many as the image has merged patches."""
-    found: list[int] = []
-    for token, run in groupby(ids):
-        found += [token] if token == image_token else run
-    return found
 
 
 class Engine(Protocol):
@@ -198,7 +125,7 @@ class Server:
     def _reply(self, request: Request, features: Any) -> Reply:
         """The server's features of the images go with our own token ids, so they must be as long."""
         made = [] if features is None else [place["length"] for place in features["mm_placeholders"]["image"]]
-        _check_sizes(made, image_runs(request.ids, self._image_token))
+        check_sizes(made, image_runs(request.ids, self._image_token))
         placed = self._generation._place_features(features, request.ids)
         found = self._generation.vllm_client.generate(
             [request.ids], features=[placed], generation_kwargs=request.sampling
@@ -252,19 +179,13 @@ class Colocated:
         from vllm import SamplingParams
 
         outputs = self._generation.llm.generate(
-            [
-                {
-                    "prompt_token_ids": collapsed(request.ids, self._image_token),
-                    "multi_modal_data": {"image": request.images},
-                }
-                for request in requests
-            ],
+            [engine_prompt(request, self._image_token) for request in requests],
             sampling_params=[SamplingParams(**request.sampling) for request in requests],
             use_tqdm=False,
         )
         for output, request in zip(outputs, requests, strict=True):
             read = image_runs(output.prompt_token_ids, self._image_token)
-            _check_sizes(read, image_runs(request.ids, self._image_token))
+            check_sizes(read, image_runs(request.ids, self._image_token))
         logprobs, _ = extract_logprobs(outputs)
         return [
             Reply(list(output.outputs[0].token_ids), _sampled(entry))
@@ -275,45 +196,6 @@ class Colocated:
 def _sampled(logprobs: Sequence[Sequence[float | None]]) -> list[float | None]:
     """Of each token the log-probability of what was sampled: the only one asked for."""
     return [entry[0] for entry in logprobs]
-
-
-def _check_sizes(made: Sequence[int], ours: Sequence[int]) -> None:
-    if list(made) != list(ours):
-        raise InputError(
-            f"vLLM makes {list(made)} tokens of images that have {list(ours)}: it resizes them; keep min_pixels, "
-            "max_pixels, overview_pixels and zoom_pixels within the limits of the checkpoint's own image processor."
-        )
-
-
-class VLLMPolicy(Reader):
-    """A model in training whose turns vLLM writes. Of the model itself only the configuration is used."""
-
-    def __init__(
-        self, model: Any, processor: Any, *, longest: int, rounds: Rounds[Request, Reply], **options: Any
-    ) -> None:
-        super().__init__(model, processor, **options)
-        self._longest, self._rounds = longest, rounds
-
-    async def complete(self, prompt: Prompt) -> Generated:
-        """The model's next turn.
-
-        Raises:
-            PolicyError: if vLLM has no room for it.
-        """
-        room = self._longest - len(prompt.ids)
-        if room < 1:
-            raise PolicyError(
-                f"the conversation has {len(prompt.ids)} tokens and vLLM takes {self._longest} with the reply; raise "
-                "vllm_max_model_length, or the server's --max-model-len.",
-                transient=False,
-            )
-        sampling = replace(prompt.sampling, max_tokens=min(prompt.sampling.max_tokens, room))
-        request = request_of(replace(prompt, sampling=sampling), self.stop_ids, self.unspeakable)
-        generated = generated_of(await self._rounds.ask(request), self.stop_ids, self.unspeakable)
-        if not generated.ids:
-            raise PolicyError("vLLM wrote nothing.", transient=False)
-        said_stop = bool(sampling.stop) and sampling.stop in self.text(generated.ids)
-        return replace(generated, stopped=generated.stopped or said_stop)
 
 
 def rounds_of(conversations: int) -> Rounds[Request, Reply]:

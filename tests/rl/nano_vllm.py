@@ -30,6 +30,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy
+from cof_agent.backends.vllm.policy import VLLMPolicy
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment
@@ -38,7 +39,7 @@ from cof_agent.nano import NANO
 from cof_agent.policy import Sampling
 from cof_agent.trajectory import Sample
 from rl.rollout import Rollout, roll_out
-from rl.vllm import Engine, VLLMPolicy, engine_of, rounds_of
+from rl.vllm import Engine, engine_of, rounds_of
 
 
 class NanoEngine:
@@ -234,7 +235,7 @@ def play(
     """Rollouts of `samples`, written by the engine; their seeds count from `seed`."""
     rounds = rounds_of(len(samples))
     model = local._decoder._model
-    policy = VLLMPolicy(model, local._processor, name="nano", longest=engine.longest, rounds=rounds)
+    policy = VLLMPolicy(model, local._processor, name="nano", longest=engine.longest, ask=rounds.ask)
     return rounds.play(
         lambda: roll_out(
             episodes(samples),

@@ -1,4 +1,4 @@
-"""Rollouts that vLLM writes are those that transformers writes: requests, rounds, and both of TRL's modes with nano as vLLM."""
+"""Rollouts that vLLM writes are those that transformers writes: rounds, and both of TRL's modes with nano as vLLM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import pytest
 from accelerate import Accelerator
 
 from cof_agent.backends.checkpoint import load
-from cof_agent.backends.local.decode import Generated
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
@@ -25,15 +24,12 @@ from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO
-from cof_agent.policy import Sampling
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 from rl.rollout import Rollout, roll_out
 from rl.rounds import Rounds
-from rl.vllm import Engine, Reply, collapsed, engine_of, generated_of, image_runs, sampling_params
+from rl.vllm import Engine, engine_of
 from tests.rl.nano_vllm import Generation, NanoLLM, NanoServer, play
-
-PAD = 9
 
 
 @pytest.fixture(scope="module")
@@ -91,30 +87,6 @@ def assert_same(found: list[Rollout], wanted: list[Rollout]) -> None:
         assert [image.tobytes() for image in one.images] == [image.tobytes() for image in other.images]
         assert [turn.text for turn in one.trajectory.turns] == [turn.text for turn in other.trajectory.turns]
         assert one.trajectory.stop is other.trajectory.stop
-
-
-def test_each_run_of_image_tokens_becomes_one() -> None:
-    ids = [1, PAD, PAD, PAD, 2, PAD, 3, 3, PAD, PAD]
-    assert collapsed(ids, PAD) == [1, PAD, 2, PAD, 3, 3, PAD]
-    assert image_runs(ids, PAD) == [3, 1, 2]
-    assert collapsed([4, 4], PAD) == [4, 4]
-
-
-def test_a_request_samples_as_its_conversation_does() -> None:
-    asked = sampling_params(Sampling(7, 0.8, 0.9, 11), {5, 3}, (PAD, 8))
-    assert (asked["max_tokens"], asked["temperature"], asked["top_p"], asked["seed"]) == (7, 0.8, 0.9, 11)
-    assert asked["stop_token_ids"] == [3, 5]
-    assert asked["logit_bias"] == {PAD: -100.0, 8: -100.0}
-    assert json.loads(json.dumps(asked))["logprobs"] == 0
-
-
-@pytest.mark.parametrize(
-    ("ids", "kept", "stopped"),
-    [([1, 2, 5], 3, True), ([1, 2], 2, False), ([1, PAD, 2, 5], 1, False), ([PAD, 5], 0, False), ([], 0, False)],
-)
-def test_a_reply_stops_or_is_cut(ids: list[int], kept: int, stopped: bool) -> None:
-    reply = Reply(ids, [-float(token) for token in ids])
-    assert generated_of(reply, {5}, (PAD,)) == Generated(ids[:kept], stopped, reply.logprobs[:kept])
 
 
 class Chatter:
@@ -230,7 +202,7 @@ def test_a_conversation_that_outgrows_vllm_is_recorded(
         llm.llm_engine.model_config.max_model_len = len(zoomed.prompt) + room
         colocated = engine(generation, policy)
         if not room:
-            with pytest.raises(InputError, match=r"cannot be played: .* raise vllm_max_model_length"):
+            with pytest.raises(InputError, match=r"cannot be played: .* raise its max-model-len"):
                 play(colocated, policy, [zoomed.trajectory.sample])
             return
         (found,) = play(colocated, policy, [zoomed.trajectory.sample])

@@ -361,7 +361,7 @@ class ZoomEnvironment:
         return self._sources.get(
             identity(path),
             lambda: open_source(path, max_source_pixels=self.settings.max_source_pixels),
-            lambda source: source.size.area,
+            lambda source: source.held,
         )
 
     def _pixels(self, sample: Sample, view: View) -> Image.Image:

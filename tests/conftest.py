@@ -26,13 +26,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-CORE = ("geometry", "image", "trajectory", "environment", "region_refs", "policy", "episodes", "tools")
-"""What a question passes between the image and its score; `pytest -m core` tests it, and the protocol, in seconds."""
+CORE = ("geometry", "trajectory", "environment", "region_refs", "policy", "episodes", "tools")
+"""What a question passes between the image and its score; `pytest -m core` tests it, and the rooms image, protocol and scoring,
+in seconds."""
 
 
 def _is_core(path: Path) -> bool:
     file = path.relative_to(Path(__file__).parent)
-    return file.parts[0] in ("protocol", "scoring") or file.as_posix() in {f"test_{name}.py" for name in CORE}
+    return file.parts[0] in ("image", "protocol", "scoring") or file.as_posix() in {f"test_{name}.py" for name in CORE}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -390,9 +390,9 @@ def test_an_overview_of_a_large_png_and_its_crops_cost_one_decode(tmp_path: Path
     view = environment.reset(one)
     source = environment._source(one.image)
     environment.image(one, view)
-    decoded = source._pixels
+    assert source.is_decoded
     (observation,) = environment.step([Zoom((10, 10, 60, 60))], [view])
     assert observation.view is not None
     environment.image(one, observation.view)
-    assert decoded is not None and environment._source(one.image)._pixels is decoded
+    assert environment._source(one.image) is source
     assert open_source(one.image).size == view.source_size

@@ -1,0 +1,106 @@
+"""Pixels of every mode as 8-bit RGB: transparency over white, deep greyscale scaled. Colour profiles are not applied."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WHITE = (255, 255, 255)
+_STRIP_PIXELS = 4_000_000  # conversions go strip by strip, so that no second full copy is held
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The whole of `image` as mode RGB; itself, if it is that."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    levels = _levels(image)
+    pixels = Image.new("RGB", image.size)
+    for start, end in _strips(image.size):
+        pixels.paste(_strip_to_rgb(image.crop((0, start, image.width, end)), levels), (0, start))
+    return pixels
+
+
+def _strip_to_rgb(strip: Image.Image, levels: tuple[float, float] | None) -> Image.Image:
+    if levels is not None:
+        return _deep_to_grey(strip, *levels).convert("RGB")
+    if not strip.has_transparency_data:
+        return strip.convert("RGB")
+    if strip.mode in ("La", "RGBa"):  # colours multiplied by alpha have one way out each
+        strip = strip.convert({"La": "LA", "RGBa": "RGBA"}[strip.mode])
+    strip = strip.convert("RGBA")
+    over_white = Image.new("RGB", strip.size, WHITE)
+    over_white.paste(strip, mask=strip.getchannel("A"))
+    return over_white
+
+
+def _levels(image: Image.Image) -> tuple[float, float] | None:
+    """The values of black and white in a deep greyscale image; None for the 8-bit modes.
+
+    16-bit files use their whole range. 32-bit and float files do not say what white is: it is the smallest of
+    1 (float only), 255 and 65535 that holds every value; with negative or larger values, the extremes are taken.
+    """
+    if image.mode.startswith("I;16"):
+        return 0.0, 65535.0
+    if image.mode not in ("I", "F"):
+        return None
+    import numpy as np
+
+    low, high = np.inf, -np.inf
+    for start, end in _strips(image.size):
+        values = _values(image.crop((0, start, image.width, end)))
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:  # not one finite value
+        return 0.0, 1.0
+    for white in (1.0, 255.0, 65535.0)[image.mode == "I" :]:
+        if low >= 0 and high <= white:
+            return 0.0, white
+    return low, high
+
+
+def _deep_to_grey(strip: Image.Image, black: float, white: float) -> Image.Image:
+    import numpy as np
+
+    scaled = (_values(strip) - black) * (255.0 / ((white - black) or 1.0))
+    grey = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0), 0.0, 255.0))
+    return Image.fromarray(grey.astype(np.uint8))
+
+
+def _values(strip: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
+    import numpy as np
+
+    return np.asarray(strip).astype(np.float64)
+
+
+def crop(pixels: Image.Image, edges: tuple[int, int, int, int]) -> Image.Image:
+    """Pillow's crop; a huge one is put together from strips, since Pillow takes a huge crop for a bomb."""
+    left, top, right, bottom = edges
+    if (right - left) * (bottom - top) <= _STRIP_PIXELS:
+        return pixels.crop(edges)
+    part = Image.new(pixels.mode, (right - left, bottom - top))
+    for start, end in _strips(part.size):
+        part.paste(pixels.crop((left, top + start, right, top + end)), (0, start))
+    return part
+
+
+def _strips(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    width, height = size
+    rows = max(1, _STRIP_PIXELS // width)
+    return ((start, min(start + rows, height)) for start in range(0, height, rows))
+
+
+_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")  # that PNG holds without loss
+
+
+def png_of(image: Image.Image) -> bytes:
+    """A picture as a PNG file, without loss where PNG knows its mode, else as RGB."""
+    buffer = io.BytesIO()
+    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

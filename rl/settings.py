@@ -53,6 +53,14 @@ class RunConfig(settings.RunConfig):
     redraws: int = field(
         default=0, metadata={"help": "times that groups without any variance are played again, with other samples"}
     )
+    vision_cache: float = field(
+        default=4.0,
+        metadata={
+            "metavar": "GIB",
+            "help": "memory for what a frozen vision tower made of the images of a generation, used by all passes over it; "
+            "0 computes it in each of them",
+        },
+    )
     judge: str | None = field(
         default=None,
         metadata={
@@ -113,6 +121,8 @@ def _check_play(run: RunConfig, training: GRPOConfig) -> None:
         name = option.partition("=")[0].replace("_", "-")
         if name in DECIDED:
             raise InputError(f"vllm_options: leave {name} out; {DECIDED[name]}.")
+    if run.vision_cache < 0:
+        raise InputError(f"vision_cache must be at least 0, not {run.vision_cache:g}.")
     if run.redraws < 0:
         raise InputError(f"redraws must be at least 0, not {run.redraws}.")
     if (training.top_k or 0) > 0 or training.min_p is not None or training.repetition_penalty != 1:

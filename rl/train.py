@@ -82,6 +82,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         processing_class=processor,
         peft_config=lora(settings, config) if settings.model.use_peft else None,
         redraws=run.redraws,
+        vision_cache=run.vision_cache,
         engine_options=options_of(settings, precision_of(training, model.dtype)) if training.use_vllm else (),
         agent=settings.run.agent_config(),
         held_out=held_out,

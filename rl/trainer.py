@@ -20,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from accelerate.utils import gather_object
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 
 from cof_agent import scoring
@@ -28,9 +29,12 @@ from cof_agent.backends.vllm.policy import VLLMPolicy
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
+from cof_agent.training.rows import window_of
+from cof_agent.training.tower import TowerCache
 from cof_agent.training.trainer import ZoomTrainer, policy_of
 from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json, to_json
 from rl.engine_options import colocated_with, precision_of
+from rl.padding import Scores, alike_wherever, evened, scored
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
 from rl.vllm import Engine, engine_of, rounds_of
@@ -48,13 +52,20 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     place in the batch, so that a resumed run plays the same ones.
 
     redraws: how often groups without any variance are played again, with other samples. engine_options: vLLM's, see
-    `rl.engine_options`.
+    `rl.engine_options`. vision_cache: GiB for what a frozen vision tower makes of the images of a generation.
 
     With `use_vllm` vLLM writes the turns of the rollouts. `evaluate` still generates with transformers, from the weights
     in training: so its figures compare with those of SFT and of `cof eval`, and vLLM may sleep.
     """
 
-    def __init__(self, *arguments: Any, redraws: int = 0, engine_options: Sequence[str] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        redraws: int = 0,
+        engine_options: Sequence[str] = (),
+        vision_cache: float = 0.0,
+        **options: Any,
+    ) -> None:
         with colocated_with(engine_options):
             super().__init__(*arguments, **options)
         if self.is_fsdp_enabled:
@@ -68,6 +79,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         # TRL takes cut-off conversations out of the attention mask as well, and then counts fewer images than it is given.
         self._forgive_cut_off, self.mask_truncated_completions = self.args.mask_truncated_completions, False
         self._redraws = redraws
+        self._tower = TowerCache(vision_cache * 2**30, divided=is_deepspeed_zero3_enabled())
+        for model in (self.model, *([] if self.ref_model is None else [self.accelerator.unwrap_model(self.ref_model)])):
+            self._tower.attach(model)
         self._episodes: list[Episode] = []
         self._gathered: list[Trajectory] = []  # of all processes, of the generation under way
         self._sources = ZoomEnvironment()
@@ -85,11 +99,50 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._seconds += time.perf_counter() - started - self._elsewhere
         if self.accelerator.sync_gradients:
             self._metrics["train"]["seconds/update"].append(self._seconds)
-            self._seconds = 0.0
+            self._metrics["train"]["vision/computed"].append(self._tower.computed)
+            self._seconds, self._tower.computed = 0.0, 0
         return output
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """As TRL's, with rows of like length in each micro-batch."""
+        before = self._buffered_inputs  # type: ignore[has-type]
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        made: Any = self._buffered_inputs  # type: ignore[has-type]
+        if made is before or not alike_wherever(self):
+            return inputs
+        window = window_of(len(made), self.args.gradient_accumulation_steps, self.args.per_device_train_batch_size)
+        self._buffered_inputs = even = evened(made, window)
+        return even[int(self._step) % len(even)]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Any,
+        attention_mask: Any,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **inputs: Any,
+    ) -> Scores:
+        """As TRL's, without what pads the rows, and with the vision tower run once for an image."""
+        score = partial(
+            super()._get_per_token_logps_and_entropies,
+            model,
+            compute_entropy=compute_entropy,
+            compute_aux_loss=compute_aux_loss,
+        )
+        rows = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        with self._tower.used():
+            return scored(score, rows, logits_to_keep, batch_size, self.pad_to_multiple_of)
+
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        self._tower.forget()
+        return super().evaluate(*arguments, **options)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
+        self._tower.forget()
         self._episodes = [from_json(row["episode"], Episode) for row in inputs]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         self._record_played()

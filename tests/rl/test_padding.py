@@ -1,0 +1,159 @@
+"""Rows of like length together, without what pads them, give the log-probabilities, loss and gradients of TRL's batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+from trl.trainer.utils import (
+    shuffle_sequence_dict,
+    split_pixel_values_by_grid,
+    split_tensor_dict,
+    unsplit_pixel_values_by_grid,
+)
+
+from cof_agent.geometry import Size
+from cof_agent.nano import NANO
+from cof_agent.scenes.write import write_scenes
+from cof_agent.training.rows import by_length, window_of
+from rl.padding import evened
+from rl.settings import parse
+from rl.train import build_trainer
+from rl.trainer import ZoomGRPOTrainer
+
+RUN: dict[str, Any] = {
+    "model_name_or_path": NANO,
+    "use_cpu": "true",
+    "bf16": "false",
+    "gradient_checkpointing": "false",
+    "report_to": "none",
+    "threads": 1,
+    "freeze_vision": "true",
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 4,
+    "num_generations": 4,
+    "max_completion_length": 120,
+    "max_tokens": 48,
+    "overview_pixels": 224 * 126,
+    "zoom_pixels": 84 * 84,
+    "temperature": 2.0,  # conversations of uneven length
+}
+
+
+def trainer_of(folder: Path, **changes: Any) -> ZoomGRPOTrainer:
+    given = RUN | {"data": folder / "scenes", "output_dir": folder / "run"} | changes
+    return build_trainer(parse([text for key, value in given.items() for text in (f"--{key}", str(value))]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("padding")
+    write_scenes(path / "scenes", count=4, seed=3, size=Size(1600, 900), split="test", processes=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trainer(folder: Path) -> ZoomGRPOTrainer:
+    return trainer_of(folder)
+
+
+@pytest.fixture(scope="module")
+def generation(trainer: ZoomGRPOTrainer) -> dict[str, Any]:
+    """Two groups of four conversations, with the log-probabilities of another model, so that ratios are not 1."""
+    rows: Any = trainer.train_dataset
+    trainer.model.train()
+    found = trainer._generate_and_score_completions([dict(rows[number // 4]) for number in range(8)])
+    noise = torch.randn(found["completion_ids"].shape, generator=torch.Generator().manual_seed(1))
+    return found | {"old_per_token_logps": -2 + noise, "advantages": torch.linspace(-1, 1, 8)}
+
+
+def micro_batches(generation: dict[str, Any]) -> list[dict[str, Any]]:
+    """As TRL makes them."""
+    shuffled = shuffle_sequence_dict(split_pixel_values_by_grid(generation))
+    return [unsplit_pixel_values_by_grid(part) for part in split_tensor_dict(shuffled, 4)]
+
+
+def step(trainer: ZoomGRPOTrainer, batches: list[dict[str, Any]]) -> tuple[float, list[Tensor]]:
+    trainer.current_gradient_accumulation_steps = len(batches)
+    trainer.model.zero_grad()
+    total = 0.0
+    for batch in batches:
+        loss = trainer._compute_loss(trainer.model, batch)
+        loss.backward()
+        total += loss.item()
+    return total, [one.grad.clone() for one in trainer.model.parameters() if one.grad is not None]
+
+
+def lengths(batch: dict[str, Any]) -> list[int]:
+    found: list[int] = (batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)).tolist()
+    return found
+
+
+def test_log_probabilities_are_those_of_padded_rows(trainer: ZoomGRPOTrainer, generation: dict[str, Any]) -> None:
+    names = ("pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images")
+    ids = torch.cat([generation["prompt_ids"], generation["completion_ids"]], 1)
+    mask = torch.cat([generation["prompt_mask"], generation["completion_mask"]], 1)
+    kept = generation["completion_mask"].shape[1]
+    arguments = (trainer.model, ids, mask, kept, 3)
+    inputs = {name: generation[name] for name in names} | {"compute_entropy": True}
+    with torch.no_grad():
+        expected = GRPOTrainer._get_per_token_logps_and_entropies(trainer, *arguments, **inputs)
+        found = trainer._get_per_token_logps_and_entropies(*arguments, **inputs)
+    written = generation["completion_mask"].bool()
+    assert not written.all() and not generation["prompt_mask"].all()
+    for ours, stock in zip(found[:2], expected[:2], strict=True):
+        assert ours is not None and stock is not None
+        assert torch.allclose(ours[written], stock[written], atol=1e-5)
+    assert found[2] is None
+    assert trainer._tower.computed < len(generation["image_grid_thw"])  # a group sees the same overview
+
+
+def test_loss_and_gradients_of_a_step_are_those_of_trls_batches(
+    trainer: ZoomGRPOTrainer, generation: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = micro_batches(generation)
+    even = evened(batches, 8)
+    assert sorted(row for batch in batches for row in lengths(batch)) == sorted(
+        row for batch in even for row in lengths(batch)
+    )
+    order = [row for batch in even for row in lengths(batch)]
+    assert order == sorted(order, reverse=True) != [row for batch in batches for row in lengths(batch)]
+    for loss_type in ("dapo", "grpo", "dr_grpo"):
+        monkeypatch.setattr(trainer, "loss_type", loss_type)
+        found, gradients = step(trainer, even)
+        with monkeypatch.context() as patched:
+            for name in ("_get_per_token_logps_and_entropies",):
+                patched.setattr(ZoomGRPOTrainer, name, getattr(GRPOTrainer, name))
+            expected, stock = step(trainer, batches)
+        assert found == pytest.approx(expected, abs=1e-6), loss_type
+        largest = max(gradient.abs().max().item() for gradient in stock)
+        assert largest > 1e-4
+        for ours, theirs in zip(gradients, stock, strict=True):
+            assert (ours - theirs).abs().max() < 1e-5 * max(1.0, largest), loss_type
+
+
+def test_a_generation_is_evened_within_the_steps_that_it_is_used_in(folder: Path) -> None:
+    for changes, window in (
+        ({}, 8),
+        ({"gradient_accumulation_steps": 2, "steps_per_generation": 4}, 4),
+        ({"gradient_accumulation_steps": 2, "steps_per_generation": 4, "loss_type": "bnpo"}, 1),
+    ):
+        trainer = trainer_of(folder, **changes)
+        rows: Any = trainer.train_dataset
+        trainer.model.train()
+        first = trainer._prepare_inputs([dict(rows[number // 4]) for number in range(8)])
+        made = trainer._buffered_inputs
+        assert first is made[0] and len(made) == 4
+        order = [row for batch in made for row in lengths(batch)]
+        parts = [order[start : start + window] for start in range(0, 8, window)]
+        assert all(part == sorted(part, reverse=True) for part in parts)
+        assert (order == sorted(order, reverse=True)) == (window == 8)
+
+
+def test_rows_stay_in_their_windows() -> None:
+    assert by_length([3, 9, 1, 7, 5, 5, 8], 3) == [1, 0, 2, 3, 4, 5, 6]
+    assert [window_of(*sizes) for sizes in ((4, 4, 2), (8, 4, 2), (2, 4, 3), (4, 3, 5))] == [8, 8, 6, 5]

@@ -36,6 +36,7 @@ COMMANDS = {
     "rl": "train a model on conversations that it plays itself",
     "rollout": "play samples several times and keep those of medium difficulty",
     "scenes": "draw scenes with questions and known answers",
+    "serve": "serve the agent to browsers, OpenAI's clients and MCP's",
     "sft": "fine-tune a model on zoom trajectories",
     "spots": "find the regions that known answers rest on",
     "view": "turn trajectories into a page to look at",

@@ -30,7 +30,7 @@ LAYERS = (
     "cof_agent.viewer",
     "cof_agent.strategies",
     "cof_agent.agent cof_agent.data.export",
-    "cof_agent.training",
+    "cof_agent.training cof_agent.server",
     "cof_agent.commands",
     "cof_agent.integrations cof_agent.cli",
     "sft rl",

@@ -29,6 +29,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 OURS = ("cof_agent", "sft", "rl")
 OWN = {*OURS, "tests", "scripts", "benches"}
 TRAINING = ("cof_agent/training/", "sft/", "rl/")  # all of it needs the extra `train`
+SERVING = ("cof_agent/server/",)  # needs the extra `serve`
 HOSTS = {"lmms_eval"}  # load us, rather than we them
 DISTRIBUTIONS = packages_distributions()
 
@@ -81,12 +82,15 @@ def missing(found: Iterator[Import], allowed: set[str]) -> set[str]:
 
 
 def test_what_is_imported_with_a_module_is_installed_with_the_package() -> None:
-    core = [one for one in imports_of(*OURS) if not one.lazy and not one.path.startswith(TRAINING)]
+    core = [one for one in imports_of(*OURS) if not one.lazy and not one.path.startswith(TRAINING + SERVING)]
     assert {"numpy", "PIL", "torch"} <= {one.module for one in core}
     assert missing(iter(core), declared()) == set()
     training = [one for one in imports_of(*OURS) if not one.lazy and one.path.startswith(TRAINING)]
     assert "trl" in {one.module for one in training}
     assert missing(iter(training), declared("train")) == set()
+    serving = [one for one in imports_of(*OURS) if not one.lazy and one.path.startswith(SERVING)]
+    assert {"fastapi", "uvicorn"} <= {one.module for one in serving}
+    assert missing(iter(serving), declared("serve")) == set()
 
 
 def test_what_is_imported_later_is_in_an_extra() -> None:

@@ -1,0 +1,57 @@
+"""The application: the doors, the guard before them, and what an error becomes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from cof_agent.server import login, openai_door
+from cof_agent.server.guard import Guard
+from cof_agent.server.refusals import Refusal
+from cof_agent.server.service import Service
+
+_log = logging.getLogger(__name__)
+
+
+def make_app(service: Service) -> Guard:
+    """The whole server as an ASGI application."""
+    app = FastAPI(title="Chain-of-Focus", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(service))
+    guard = Guard(app, service.settings)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HTTPException, _not_there)
+    app.add_exception_handler(Exception, _failed)
+    app.include_router(login.routes(guard))
+    app.include_router(openai_door.routes(service))
+    return guard
+
+
+def _lifespan(service: Service) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    return lifespan
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+async def _not_there(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    refusal = Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+    return JSONResponse(refusal.body(), error.status_code, error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """A fault of the program: the client hears that there was one, the terminal shows it."""
+    return JSONResponse(Refusal(500, "the server failed at this request; its log says why.").body(), 500)

@@ -1,0 +1,105 @@
+"""Fetches an image from a public address, and from no other: a server must not be a way into the network that it stands in."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from cof_agent.errors import InputError, said
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_SECONDS = 20.0  # for each step of one transfer
+_MOST_REDIRECTS = 3
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_HEADERS = {"user-agent": "chain-of-focus", "accept": "image/*", "accept-encoding": "identity"}
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is on the open internet: not this machine, a private network, or one wrapped in another."""
+    if isinstance(address, ipaddress.IPv6Address):
+        wrapped = (address.ipv4_mapped, address.sixtofour, address.teredo)
+        if any(one is not None for one in wrapped) or address in _NAT64:
+            return False
+    return address.is_global and not address.is_multicast
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Fetches at most `most_bytes` of an http(s) address whose host is at `allowed` addresses only.
+
+    The address that is checked is the one that is connected to, so that a name that changes its address in between gains
+    nothing. Redirects are checked alike.
+    """
+
+    most_bytes: int
+    allowed: Callable[[Address], bool] = is_public
+
+    def get(self, url: str) -> bytes:
+        """The content.
+
+        Raises:
+            InputError: if it cannot be had, is too large, or lies at an address that is not allowed.
+        """
+        for _ in range(_MOST_REDIRECTS + 1):
+            content, url = self._once(url)
+            if content is not None:
+                return content
+        raise InputError("the address of the image leads on too often.")
+
+    def _once(self, url: str) -> tuple[bytes | None, str]:
+        """The content, or None and where it is to be had."""
+        connection, path = self._connection(url)
+        try:
+            connection.request("GET", path, headers=_HEADERS)
+            reply = connection.getresponse()
+            if reply.status in (301, 302, 303, 307, 308):
+                return None, urljoin(url, reply.getheader("location") or "")
+            if reply.status != 200:
+                raise InputError(f"the image cannot be fetched: its server answers {reply.status}.")
+            content = reply.read(self.most_bytes + 1)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"the image cannot be fetched: {said(error)}.") from None
+        finally:
+            connection.close()
+        if len(content) > self.most_bytes:
+            raise InputError(f"the image is larger than {self.most_bytes:,} bytes.")
+        return content, url
+
+    def _connection(self, url: str) -> tuple[http.client.HTTPConnection, str]:
+        parts = _parts(url)
+        host, secure = parts.hostname or "", parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        address = self._address(host, port)
+        connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
+        connection.sock = socket.create_connection((str(address), port), _SECONDS)
+        if secure:
+            connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+        return connection, parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+
+    def _address(self, host: str, port: int) -> Address:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise InputError(f"the image cannot be fetched: there is no host {host[:100]!r}.") from None
+        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+        if not addresses or not all(map(self.allowed, addresses)):
+            raise InputError(f"the image is not fetched: {host[:100]!r} is no public address.")
+        return addresses[0]
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and not parts.username and (parts.port or 1) > 0:
+            return parts
+    except ValueError:  # a port that is no number, half a bracket
+        pass
+    raise InputError("the address of the image is no plain http or https address.")

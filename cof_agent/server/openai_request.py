@@ -1,0 +1,199 @@
+"""Reads a request for a chat completion: one question about the images of the last messages.
+
+Every field counts, is refused by name, or says nothing about the answer. A conversation's earlier questions and answers are
+not read: the agent answers one question. The reply says so (`EARLIER`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cof_agent.data.questions import named_marks
+from cof_agent.server.refusals import Refusal
+
+EARLIER = "Each question is answered by itself: earlier questions and answers of the conversation were not read."
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "stop": ([], ""),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+}
+"""Fields that are understood as long as they ask for nothing."""
+
+_ABOUT_THE_CALLER = {
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "parallel_tool_calls",
+}
+"""Fields that do not change the answer."""
+
+_MARK = "<image>"  # where an image stands between texts
+
+
+class _StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class _Said(BaseModel):
+    """One message."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _Fields(BaseModel):
+    """The body of a request."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    messages: Annotated[list[_Said], Field(min_length=1)]
+    stream: bool = False
+    stream_options: _StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    choices: list[str] = []
+    regions: list[Annotated[list[float], Field(min_length=4, max_length=4)]] = []
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was understood. images: as the client names them. sampling: fields of `AgentConfig`. tokens: the least
+    limit of one turn. earlier: whether the conversation had answers already, which are not read."""
+
+    model: str
+    text: str
+    images: tuple[str, ...]
+    stream: bool = False
+    with_usage: bool = False
+    choices: tuple[str, ...] = ()
+    regions: tuple[tuple[float, ...], ...] = ()
+    sampling: dict[str, Any] = field(default_factory=dict)
+    tokens: int | None = None
+    earlier: bool = False
+
+
+def read(body: bytes) -> Asked:
+    """The question of a request's body.
+
+    Raises:
+        Refusal: 400, naming the field that is missing, wrong or not supported.
+    """
+    fields = _fields(body)
+    _check_others(fields.model_extra or {})
+    text, images = _asked(fields.messages)
+    sampling = {name: getattr(fields, name) for name in ("temperature", "top_p", "seed")}
+    options = fields.stream_options
+    return Asked(
+        fields.model,
+        text,
+        tuple(images),
+        fields.stream,
+        options is not None and options.include_usage,
+        tuple(fields.choices),
+        tuple(map(tuple, fields.regions)),
+        {name: value for name, value in sampling.items() if value is not None},
+        fields.max_completion_tokens or fields.max_tokens,
+        any(message.role == "assistant" for message in fields.messages),
+    )
+
+
+def _fields(body: bytes) -> _Fields:
+    try:
+        plain = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "the body of the request is no JSON.") from None
+    if not isinstance(plain, dict):
+        raise Refusal(400, "the body of the request is no JSON object.")
+    try:
+        return _Fields.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Refusal(400, f"the field {where[:100]} of the request: {first['msg']}.", param=where[:100]) from None
+
+
+def _check_others(others: Mapping[str, Any]) -> None:
+    for name, value in others.items():
+        if value is None or name in _ABOUT_THE_CALLER or any(value == one for one in _NEUTRAL.get(name, ())):
+            continue
+        why = "is not supported: the agent gives one answer, as text" if name in _NEUTRAL else "is not known"
+        raise Refusal(400, f"the field {name[:100]} of the request {why}.", param=name[:100])
+
+
+def _asked(messages: list[_Said]) -> tuple[str, list[str]]:
+    """The question, system texts before it, and the images of the last message that has any."""
+    last = messages[-1]
+    if last.role != "user":
+        raise Refusal(
+            400, f"the last message must be the user's, not of the role {last.role[:40]!r}.", param="messages"
+        )
+    system = [_text(one) for message in messages if message.role in ("system", "developer") for one in _parts(message)]
+    shown = [message for message in messages if message.role == "user" and _images(message)]
+    if not shown:
+        raise Refusal(
+            400,
+            "there is no image in the conversation: this model answers questions about images; send one as image_url.",
+            param="messages",
+        )
+    own = list(_parts(last))
+    if not any(part["type"] == "text" and part["text"].strip() for part in own):
+        raise Refusal(400, "there is no question beside the image.", param="messages")
+    images = _images(shown[-1])
+    if len(images) == 1 or shown[-1] is not last:
+        return "\n".join([*system, *(_text(part) for part in own if part["type"] == "text")]), images
+    return named_marks(
+        "\n".join([*system, *(_text(part) if part["type"] == "text" else _MARK for part in own)])
+    ), images
+
+
+def _parts(message: _Said) -> Iterator[dict[str, Any]]:
+    content = message.content
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or ():
+        kind = part.get("type")
+        if kind == "text" and isinstance(part.get("text"), str):
+            yield {"type": "text", "text": part["text"]}
+        elif kind == "image_url":
+            yield {"type": "image", "url": _url(part)}
+        else:
+            raise Refusal(400, f"a part of a message is {str(kind)[:40]!r}, but only text and image_url are read.")
+
+
+def _url(part: Mapping[str, Any]) -> str:
+    named = part.get("image_url")
+    url = named.get("url") if isinstance(named, Mapping) else named
+    if not isinstance(url, str) or not url:
+        raise Refusal(400, "an image_url has no url.", param="messages")
+    return url
+
+
+def _text(part: Mapping[str, Any]) -> str:
+    if part["type"] != "text":
+        raise Refusal(400, "a system message holds an image; send it in the user's message.", param="messages")
+    return str(part["text"]).strip()
+
+
+def _images(message: _Said) -> list[str]:
+    return [part["url"] for part in _parts(message) if part["type"] == "image"]

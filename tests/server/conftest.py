@@ -1,0 +1,42 @@
+"""One server with nano for the tests that change nothing in it, and a scene to ask about."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cof_agent.data.samples import read_samples
+from cof_agent.geometry import Size
+from cof_agent.scenes.write import write_scenes
+from cof_agent.server.service import Service
+from cof_agent.trajectory import Sample
+from tests.server.running import running
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three scenes."""
+    folder = tmp_path_factory.mktemp("served")
+    write_scenes(folder, count=3, seed=1, size=Size(1920, 1080), split="test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scene(scenes: Path) -> Sample:
+    """A question for which nano zooms twice."""
+    return read_samples(scenes)[2]
+
+
+@pytest.fixture(scope="session")
+def served(scenes: Path) -> Iterator[tuple[str, Service]]:
+    """The address of a server that may open the scenes, and its service."""
+    with running(scenes) as found:
+        yield found
+
+
+def data_url(path: str | Path) -> str:
+    """A picture as clients send it."""
+    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()

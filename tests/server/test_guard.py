@@ -1,0 +1,175 @@
+"""Who gets in, how much they may send, and what addresses and files they can reach."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+
+from cof_agent import cli
+from cof_agent.agent import Agent
+from cof_agent.config import AgentConfig
+from cof_agent.errors import InputError
+from cof_agent.policy import ScriptedPolicy
+from cof_agent.server.fetch import Fetcher, is_public
+from cof_agent.server.folders import Folders
+from cof_agent.server.pictures import Pictures
+from cof_agent.server.settings import ServerSettings
+from tests.server.running import running
+
+KEY = "a-key-of-the-tests"
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[str]:
+    """The address of a server with a key that takes 2,000 bytes."""
+    agent = Agent(AgentConfig(), policy=ScriptedPolicy(["<answer>red</answer>"]))
+    with running(agent=agent, key=KEY, most_bytes=2_000) as (url, _):
+        yield url
+
+
+def test_no_key_no_entry(locked: str) -> None:
+    models, entered = f"{locked}/v1/models", {"authorization": f"Bearer {KEY}"}
+    assert httpx.get(models).status_code == 401
+    assert (
+        httpx.get(models, headers={"authorization": "Bearer another"}).json()["error"]["type"] == "authentication_error"
+    )
+    assert httpx.get(models, headers=entered).status_code == 200
+    for path in ("/", "/mcp", "/tiles/x/0/0/0", "/_nicegui/x"):
+        assert httpx.get(locked + path).status_code == 401
+    with httpx.Client(base_url=locked) as browser:
+        first = browser.get("/", headers={"accept": "text/html"})
+        assert (first.status_code, first.headers["location"]) == (303, "/login")
+        assert browser.post("/login", data={"key": "another"}).status_code == 401
+        assert browser.get("/v1/models").status_code == 401
+        entering = browser.post("/login", data={"key": KEY})
+        assert "HttpOnly" in entering.headers["set-cookie"] and KEY not in entering.headers["set-cookie"]
+        assert browser.get("/v1/models").status_code == 200
+
+
+def test_pages_of_other_sites_and_other_names_are_refused(locked: str) -> None:
+    entered, port = {"authorization": f"Bearer {KEY}"}, locked.rsplit(":", 1)[1]
+    for host, origin, status in (
+        (f"localhost:{port}", None, 200),
+        (f"127.0.0.1:{port}", f"http://localhost:{port}", 200),
+        (f"[::1]:{port}", None, 200),
+        (f"evil.example:{port}", None, 403),
+        (f"127.0.0.1.evil.example:{port}", None, 403),
+        (f"127.0.0.1:{port}", "https://evil.example", 403),
+        (f"127.0.0.1:{port}", "http://localhost:1", 403),
+        (f"127.0.0.1:{port}", "null", 403),
+    ):
+        headers = {**entered, "host": host} | ({} if origin is None else {"origin": origin})
+        assert httpx.get(f"{locked}/v1/models", headers=headers).status_code == status, (host, origin)
+
+
+def test_what_is_too_large_is_refused_said_or_not(locked: str) -> None:
+    entered = {"authorization": f"Bearer {KEY}"}
+    for content in (b"x" * 2_001, iter([b"x" * 1_500, b"x" * 1_500])):
+        reply = httpx.post(f"{locked}/v1/chat/completions", content=content, headers=entered)
+        assert reply.status_code == 413
+        assert "larger than 2,000 bytes" in reply.json()["error"]["message"]
+
+
+def test_every_reply_keeps_the_browser_to_this_server(locked: str) -> None:
+    for path in ("/login", "/v1/models"):
+        policy = httpx.get(locked + path).headers["content-security-policy"]
+        assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
+
+
+def test_a_server_that_others_reach_needs_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, sentence in (
+        (["--host", "0.0.0.0"], "a key is needed: set COF_API_KEY"),
+        (["--api-key", "a b"], "printable ASCII"),
+        (["--allow-images-from", str(tmp_path / "none")], "is no folder"),
+        (["--model", "no/such/folder/here"], "no/such/folder/here"),
+    ):
+        assert cli.main(["serve", "--api-key-env", "UNSET", *arguments]) == 2
+        assert sentence in capsys.readouterr().err
+    assert not ServerSettings(host="::", key="k").is_local and ServerSettings(host="::1").is_local
+
+
+def test_links_lead_out_of_no_folder(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    for file in (inside / "a.png", outside / "b.png", inside / "runs.jsonl"):
+        file.touch()
+    (inside / "link.png").symlink_to(outside / "b.png")
+    (inside / "far").symlink_to(outside)
+    (inside / "near.png").symlink_to(inside / "a.png")
+    folders = Folders([inside])
+    assert folders.file("a.png") == folders.file(str(inside / "near.png")) == inside / "a.png"
+    for name in ("link.png", "far/b.png", "../out/b.png", str(outside / "b.png"), ".", "a\0.png", "x" * 5_000, ""):
+        with pytest.raises(InputError):
+            folders.file(name)
+    assert folders.images() == [str(inside / "a.png"), str(inside / "near.png")]
+    assert folders.runs() == [str(inside / "runs.jsonl")]
+
+
+def test_only_public_addresses_are_fetched(tmp_path: Path) -> None:
+    private = "127.0.0.1 10.1.2.3 192.168.0.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 ::1 fe80::1 fc00::1"
+    wrapped = "::ffff:10.0.0.1 2002:a00:1:: 64:ff9b::a00:1"
+    assert not any(is_public(ipaddress.ip_address(one)) for one in (private + " " + wrapped).split())
+    assert is_public(ipaddress.ip_address("1.1.1.1")) and is_public(ipaddress.ip_address("2606:4700::1111"))
+    for url in (
+        "http://127.0.0.1/a.png",
+        "http://localhost:80/",
+        "http://[::1]/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+    ):
+        with pytest.raises(InputError, match="no public address|no host"):
+            Fetcher(1_000).get(url)
+    for url in ("http://user:word@host/", "http://host:99999/", "gopher://host/", "http://"):
+        with pytest.raises(InputError, match="no plain http"):
+            Fetcher(1_000).get(url)
+
+
+def test_a_redirect_is_checked_like_the_first_address() -> None:
+    class Hosts(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            where = {"/on": "/image", "/away": "http://127.0.0.2/", "/round": "/round"}.get(self.path)
+            self.send_response(302 if where else 200)
+            if where:
+                self.send_header("location", where)
+            self.end_headers()
+            self.wfile.write(b"x" * 50)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hosts) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        fetcher = Fetcher(50, allowed=lambda address: str(address) == "127.0.0.1")
+        assert fetcher.get(f"{url}/on") == b"x" * 50
+        for path, sentence in (("/away", "no public address"), ("/round", "leads on too often")):
+            with pytest.raises(InputError, match=sentence):
+                fetcher.get(url + path)
+        with pytest.raises(InputError, match="larger than 49 bytes"):
+            Fetcher(49, fetcher.allowed).get(url)
+        server.shutdown()
+
+
+def test_pictures_in_use_stay_and_the_oldest_others_go() -> None:
+    def image(number: int) -> bytes:
+        return b"\x89PNG\r\n\x1a\n" + bytes([number]) * 1_000
+
+    pictures = Pictures(most_bytes=3_000)
+    held, again, *others = (pictures.add(image(number)) for number in (0, 0, 1, 2, 3))
+    assert held == again and pictures.in_use == 5 and all(map(os.path.exists, others))  # more than the limit, but used
+    pictures.release(held)
+    for path in others:
+        pictures.release(path)
+    assert [os.path.exists(path) for path in (held, *others)] == [True, False, False, True]
+    with pytest.raises(InputError, match="holds an image that cannot be read"):
+        pictures.add(b"text")
+    pictures.close()
+    assert not os.path.exists(held)

@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "compare runs of eval with the first one, question by question",
     "data": "show what is read of a set, and write it in our own layout",
     "eval": "measure a model on a set of samples",
+    "mcp": "serve the agent's tools to an MCP client that starts it",
     "merge": "fold a LoRA adapter into its model",
     "regions": "turn a public set with regions into samples",
     "rl": "train a model on conversations that it plays itself",

@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from mcp.server import MCPServer
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from cof_agent.server import login, openai_door
 from cof_agent.server.guard import Guard
+from cof_agent.server.mcp_door import http_app, mcp_server
 from cof_agent.server.refusals import Refusal
 from cof_agent.server.service import Service
 
@@ -22,20 +24,25 @@ _log = logging.getLogger(__name__)
 
 def make_app(service: Service) -> Guard:
     """The whole server as an ASGI application."""
-    app = FastAPI(title="Chain-of-Focus", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(service))
+    mcp = mcp_server(service)
+    mcp_app = http_app(mcp, service)  # which makes the session manager
+    lifespan = _lifespan(service, mcp)
+    app = FastAPI(title="Chain-of-Focus", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     guard = Guard(app, service.settings)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_there)
     app.add_exception_handler(Exception, _failed)
     app.include_router(login.routes(guard))
     app.include_router(openai_door.routes(service))
+    app.router.routes.extend(mcp_app.routes)
     return guard
 
 
-def _lifespan(service: Service) -> Any:
+def _lifespan(service: Service, mcp: MCPServer) -> Any:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with mcp.session_manager.run():
+            yield
         service.close()
 
     return lifespan

@@ -33,7 +33,10 @@ SETTINGS = {
 """Where the `RunConfig` of each training command is."""
 OTHERS = ("pip", "vllm", "pytest", ".venv/bin/pre-commit")  # programs whose options are not ours
 MODULES_OF_OTHERS = ("pytest", "lmms_eval")
-COMMANDS = tuple(["ask", "collect", "compare", "data", "eval", "mcp", "merge", "regions", "rollout", "scenes", "serve", "spots", "view"])
+COMMANDS = (
+    *("ask", "collect", "compare", "data", "eval", "mcp", "merge"),
+    *("regions", "rollout", "scenes", "serve", "spots", "view"),
+)
 OF_OTHERS = {"--install", "--port"}  # options that guides name, of scripts/train_nano.sh and cof_agent.backends.serve
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 from mcp.server import MCPServer
@@ -16,7 +17,6 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent, ToolAnnotations
 from starlette.applications import Starlette
 
-from cof_agent import __version__
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.graphs.steps import Event
@@ -39,7 +39,7 @@ _NO_SECOND_CHECK = TransportSecuritySettings(
 
 def mcp_server(service: Service) -> MCPServer:
     """The tools and resources, for any transport."""
-    server: MCPServer = MCPServer("chain-of-focus", instructions=ABOUT, version=__version__, log_level="ERROR")
+    server: MCPServer = MCPServer("chain-of-focus", instructions=ABOUT, version=version("chain-of-focus"), log_level="ERROR")
     _add_looks(server, service, looks := Looks(service))
     _add_ask(server, service, looks)
 

@@ -154,3 +154,11 @@ _PLAIN: dict[str, Callable[[Trajectory], float | None]] = {
 }
 _ADAPTIVE = {"adaptive_paper": adaptive_paper, "adaptive_released": adaptive_released}
 NAMES = (*_PLAIN, *_ADAPTIVE, JUDGE)
+NEED_MORE = (*_ADAPTIVE, JUDGE)
+"""Rewards that need more than one trajectory."""
+
+
+def total(rewards: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """The weighted sum of a rollout's rewards, as TRL's: without those that are None; None if all of them are."""
+    known = [weight * reward for weight, reward in zip(weights, rewards, strict=True) if reward is not None]
+    return sum(known) if known else None

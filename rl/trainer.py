@@ -35,6 +35,7 @@ from cof_agent.training.trainer import ZoomTrainer, policy_of
 from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json, to_json
 from rl.engine_options import colocated_with, precision_of
 from rl.padding import Scores, alike_wherever, evened, scored
+from rl.rewards import total
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
 from rl.vllm import Engine, engine_of, rounds_of
@@ -294,12 +295,6 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
                         group=f"{step}-{number}-{place // int(self.num_generations)}",
                     )
                 )
-
-
-def total(rewards: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    """The weighted sum of a rollout's rewards, as TRL's: without those that are None; None if all of them are."""
-    known = [weight * reward for weight, reward in zip(weights, rewards, strict=True) if reward is not None]
-    return sum(known) if known else None
 
 
 def without_variance(totals: Sequence[float | None]) -> bool:

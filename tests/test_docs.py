@@ -128,7 +128,7 @@ def fault_of(words: list[str]) -> str | None:
     program, *rest = words
     if program == "cof":
         return fault_of_cof(rest)
-    if program in ("python", ".venv/bin/python", ".venv-vllm/bin/python"):
+    if program in ("python", ".venv/bin/python", ".venv-vllm/bin/python", ".venv-verl/bin/python"):
         return fault_of_module(rest[1:]) if rest[0] == "-m" else None
     if program == "accelerate":
         return fault_of_module(rest[rest.index("-m") + 1 :])

@@ -34,7 +34,7 @@ from cof_agent.training.trainer import policy_of
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.rollout import Rollout, roll_out
-from rl.trainer import loss_mask, total, without_variance
+from rl.trainer import loss_mask, without_variance
 from rl.watch import collapse, unused_crops
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
@@ -259,9 +259,9 @@ def test_rollouts_without_a_score_do_not_make_a_group_worth_training_on(
 
 
 def test_what_could_not_be_scored_adds_nothing_to_the_total() -> None:
-    assert total([1.0, None, 0.5], [1.0, 3.0, 2.0]) == 2.0
-    assert total([None, None], [1.0, 1.0]) is None
-    assert total([0.0, None], [1.0, 1.0]) == 0.0
+    assert rewards.total([1.0, None, 0.5], [1.0, 3.0, 2.0]) == 2.0
+    assert rewards.total([None, None], [1.0, 1.0]) is None
+    assert rewards.total([0.0, None], [1.0, 1.0]) == 0.0
 
 
 def test_rollouts_that_will_be_played_again_are_forgotten(trajectories: list[Trajectory], tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from cof_agent.training.rows import window_of
 from cof_agent.training.tower import TowerCache
 from cof_agent.training.trainer import ZoomTrainer, policy_of
 from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json, to_json
+from rl import ratio
 from rl.engine_options import colocated_with, precision_of
 from rl.padding import Scores, alike_wherever, evened, scored
 from rl.rewards import total
@@ -40,6 +41,7 @@ from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
 from rl.vllm import Engine, engine_of, rounds_of
 from rl.watch import ToolWatch
+from rl.weights import merge_on_the_way
 
 ROLLOUTS = "trajectories.jsonl"
 """In the output folder: all that was played, with step, rewards, advantage and group."""
@@ -88,6 +90,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._sources = ZoomEnvironment()
         self._engine: Engine | None = None
         if self.use_vllm:
+            merge_on_the_way(self.vllm_generation)
             token, precision = self.processing_class.image_token_id, precision_of(self.args, self.model.dtype)
             self._engine = engine_of(self.vllm_generation, self.accelerator, token, precision)
         self._generation = (-1, 0)
@@ -146,11 +149,21 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._tower.forget()
         self._episodes = [from_json(row["episode"], Episode) for row in inputs]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        self._check_sampler(output)
         self._record_played()
         self._elsewhere = time.perf_counter() - started
         metrics = self._metrics["train"]  # the only mode: evaluation is the agent's, not TRL's
         metrics["seconds/scoring"].append(self._elsewhere - metrics["seconds/rollout"][-1])
         return output
+
+    def _check_sampler(self, output: dict[str, Any]) -> None:
+        if self._engine is None or "importance_sampling_ratio" not in output:
+            return
+        found = ratio.ratios_of(output, ratio.Correction.of(self.args), self.accelerator.gather)
+        for name in ("conversation", "token", "clipped"):
+            self._metrics["train"][f"sampling/ratio/{name}"].append(getattr(found, name))
+        if self.top_p == 1:  # else vLLM tells probabilities among the tokens that it may choose
+            ratio.check(found, self._engine.precision, self.state.global_step)
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         """Plays the samples of this step; returns what TRL's own method returns: ids of prompts and completions, mask,

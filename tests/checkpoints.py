@@ -122,3 +122,92 @@ def write_processor(patch: int, cells: int, directory: Path) -> None:
 
     limits = {"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": cells * (2 * patch) ** 2}
     Qwen2VLImageProcessorPil(patch_size=patch, size=limits).save_pretrained(directory)
+
+
+LAYERS: dict[str, dict[str, Any]] = {
+    "qwen2.5-vl-7b": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+    },
+    "qwen2.5-vl-3b": {
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+    },
+    "qwen3-vl-8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+"""Shapes of one layer, from the configurations of the published checkpoints."""
+
+
+def write_shallow(name: str, directory: Path, layers: int = 1) -> None:
+    """A checkpoint with so few layers of each kind in the shapes of a published one, in bfloat16 with nano's small vocabulary."""
+    import torch
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+    )
+
+    from cof_agent.nano import build
+
+    third = name.startswith("qwen3")
+    tokenizer = build.build_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    base = build.build_config(tokenizer)
+    ids = {
+        key: getattr(base, key)
+        for key in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    }
+    shape = LAYERS[name]
+    text = shape | {
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": layers,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [24, 20, 20] if third else [16, 24, 24],
+        },
+        "tie_word_embeddings": False,
+    }
+    vision: dict[str, Any] = {"depth": layers, "out_hidden_size": shape["hidden_size"]}
+    if third:
+        text["head_dim"] = 128
+        vision |= {"hidden_size": 1152, "intermediate_size": 4304, "deepstack_visual_indexes": list(range(layers))}
+    else:
+        vision |= {"hidden_size": 1280, "intermediate_size": 3420, "fullatt_block_indexes": [layers - 1]}
+    torch.manual_seed(0)
+    make, configuration = (
+        (Qwen3VLForConditionalGeneration, Qwen3VLConfig)
+        if third
+        else (Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig)
+    )
+    model: Any = make(configuration(text_config=text, vision_config=vision, **ids)).to(torch.bfloat16)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    )
+    _never_asks_for(model, [ids["image_token_id"], ids["video_token_id"]])
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    write_processor(16 if third else 14, 16384, directory)
+
+
+def _never_asks_for(model: Any, tokens: list[int]) -> None:
+    """Makes tokens improbable that no engine may write, as they are to a model that was trained: with random weights each of
+    500 tokens has a share, which the trainer counts and the sampler does not. One dimension of all states says so."""
+    model.get_input_embeddings().weight.data[:, 0] = 1.0
+    for name, weight in model.model.language_model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            weight.data[0] = 0.0
+    head = model.get_output_embeddings().weight.data
+    head[:, 0] = 0.0
+    head[tokens, 0] = -50.0

@@ -14,94 +14,18 @@ from cof_agent.cli import main as cof
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import CoordinateSystem, PixelLimits, Size
-from cof_agent.nano import build
 from cof_agent.scenes import oracle
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from tests import processes
-from tests.checkpoints import CHAT_TEMPLATE
+from tests.checkpoints import write_shallow
 
-TEXT: dict[str, dict[str, Any]] = {
-    "qwen2.5-vl-7b": {
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-    },
-    "qwen2.5-vl-3b": {
-        "hidden_size": 2048,
-        "intermediate_size": 11008,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-    },
-    "qwen3-vl-8b": {
-        "hidden_size": 4096,
-        "intermediate_size": 12288,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-    },
-}
-"""Shapes of one layer, from the configurations of the published checkpoints."""
 CONFIGS = {
     "qwen2.5-vl-7b-lora": "qwen2.5-vl-7b",
     "qwen2.5-vl-3b-lora-1gpu": "qwen2.5-vl-3b",
     "qwen3-vl-8b-lora": "qwen3-vl-8b",
 }
 RL_CONFIGS = ("qwen2.5-vl-7b-8gpu", "qwen2.5-vl-7b-2node-server", "qwen2.5-vl-3b-lora-1gpu")
-
-
-def shallow(name: str, directory: Path) -> None:
-    """A checkpoint with one layer of each kind, saved in bfloat16 with nano's small vocabulary."""
-    import torch
-    from transformers import (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2VLImageProcessorPil,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-    )
-
-    third = name.startswith("qwen3")
-    tokenizer = build.build_tokenizer()
-    tokenizer.chat_template = CHAT_TEMPLATE
-    base = build.build_config(tokenizer)
-    ids = {
-        key: getattr(base, key)
-        for key in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    }
-    shape = TEXT[name]
-    text = shape | {
-        "vocab_size": len(tokenizer),
-        "num_hidden_layers": 1,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 1e6,
-            "mrope_section": [24, 20, 20] if third else [16, 24, 24],
-        },
-        "tie_word_embeddings": False,
-    }
-    vision: dict[str, Any] = {"depth": 1, "out_hidden_size": shape["hidden_size"]}
-    if third:
-        text["head_dim"] = 128
-        vision |= {"hidden_size": 1152, "intermediate_size": 4304, "deepstack_visual_indexes": [0]}
-    else:
-        vision |= {"hidden_size": 1280, "intermediate_size": 3420, "fullatt_block_indexes": [0]}
-    torch.manual_seed(0)
-    make, configuration = (
-        (Qwen3VLForConditionalGeneration, Qwen3VLConfig)
-        if third
-        else (Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig)
-    )
-    model: Any = make(configuration(text_config=text, vision_config=vision, **ids)).to(torch.bfloat16)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
-        tokenizer.eos_token_id,
-        tokenizer.pad_token_id,
-    )
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    patch = 16 if third else 14
-    size = {"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": 16384 * (2 * patch) ** 2}
-    Qwen2VLImageProcessorPil(patch_size=patch, size=size).save_pretrained(directory)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +68,7 @@ def changed(base: Path, result: Path) -> set[str]:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_gpu_configuration_trains_saves_and_merges(folder: Path, tmp_path: Path, config: str) -> None:
     base, adapter, merged = tmp_path / "base", tmp_path / "adapter", tmp_path / "merged"
-    shallow(CONFIGS[config], base)
+    write_shallow(CONFIGS[config], base)
     given = {"model_name_or_path": base, "data": folder, "output_dir": adapter, "per_device_train_batch_size": 1}
     trained(f"sft/configs/{config}", given)
     assert (adapter / "checkpoint-2" / "trainer_state.json").exists()
@@ -160,7 +84,9 @@ def test_a_gpu_configuration_trains_saves_and_merges(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize("config", RL_CONFIGS)
 def test_a_gpu_configuration_of_rl_plays_trains_and_saves(folder: Path, tmp_path: Path, config: str) -> None:
     base, output, merged = tmp_path / "base", tmp_path / "output", tmp_path / "merged"
-    shallow("qwen2.5-vl-3b", base)  # for all of them: of the 7B's layers a single one takes minutes to train in full
+    write_shallow(
+        "qwen2.5-vl-3b", base
+    )  # for all of them: of the 7B's layers a single one takes minutes to train in full
     small = {
         "model_name_or_path": base,
         "data": folder,

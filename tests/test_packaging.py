@@ -30,7 +30,13 @@ OURS = ("cof_agent", "sft", "rl")
 OWN = {*OURS, "tests", "scripts", "benches"}
 TRAINING = ("cof_agent/training/", "sft/", "rl/")  # all of it needs the extra `train`
 SERVING = ("cof_agent/server/",)  # needs the extra `serve`
-HOSTS = {"lmms_eval", "verl", "hydra", "omegaconf", "transfer_queue"}  # load us, rather than we them; three come with verl
+HOSTS = {
+    "lmms_eval",
+    "verl",
+    "hydra",
+    "omegaconf",
+    "transfer_queue",
+}  # load us, rather than we them; three come with verl
 DISTRIBUTIONS = packages_distributions()
 
 Cof = Callable[..., subprocess.CompletedProcess[str]]

@@ -39,7 +39,9 @@ _NO_SECOND_CHECK = TransportSecuritySettings(
 
 def mcp_server(service: Service) -> MCPServer:
     """The tools and resources, for any transport."""
-    server: MCPServer = MCPServer("chain-of-focus", instructions=ABOUT, version=version("chain-of-focus"), log_level="ERROR")
+    server: MCPServer = MCPServer(
+        "chain-of-focus", instructions=ABOUT, version=version("chain-of-focus"), log_level="ERROR"
+    )
     _add_looks(server, service, looks := Looks(service))
     _add_ask(server, service, looks)
 

@@ -24,8 +24,8 @@ def generation_of(dtype: torch.dtype, **lora: Any) -> Any:
     model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, **asked, **lora))
     generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            weight.data += torch.randn(weight.shape, generator=generator) * 1e-2
+        if "lora_A" in name or "lora_B" in name:
+            weight.data = torch.randn(weight.shape, generator=generator) * 0.05
         elif "modules_to_save" in name:
             weight.data *= 2
     found: Any = VLLMGeneration.__new__(VLLMGeneration)
@@ -49,9 +49,9 @@ def test_adapters_are_merged_on_the_way(lora: dict[str, Any]) -> None:
     found = weights(rounded)
     assert found.keys() == exact.keys()
     for name, weight in exact.items():  # TRL's own in float32, where its rounding is no matter
-        assert torch.allclose(found[name].float(), weight, rtol=2**-8, atol=1e-6), name
+        assert torch.allclose(found[name].float(), weight, rtol=2**-8, atol=1e-3 * bool(lora) + 1e-6), name
     merged = [name for name in found if name.endswith(("q_proj.weight", "down_proj.weight")) and "visual" not in name]
-    assert len(merged) == 12
+    assert len(merged) == 2 * rounded.model.config.text_config.num_hidden_layers
     after = held(rounded)
     assert all((after[name] == weight).all() for name, weight in before.items())
     base = rounded.model.base_model.model.model.language_model.layers[0].self_attn.q_proj

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cof_agent.errors import InputError
 from cof_agent.plugins import is_plugin, load_function
 from cof_agent.training import settings
-from rl import rewards
+from rl import checks, rewards
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
@@ -103,6 +103,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
             )
     _check_judge(run)
     _check_play(run, training)
+    checks.check(training, model)
     if model.use_peft and model.lora_dropout:
         raise InputError(
             f"rollouts are played without dropout, so they must be scored without it: set lora_dropout to 0, not "

@@ -32,6 +32,7 @@ from cof_agent.training.settings import record
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from rl import rewards
+from rl.checks import check_devices
 from rl.engine_options import options_of, precision_of
 from rl.settings import Settings, parse
 from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
@@ -64,6 +65,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         InputError: if the model, the judge or the samples cannot be read, or too few of them have a known answer.
     """
     run, training = settings.run, settings.training
+    check_devices(training)
     if training.use_vllm and not is_vllm_available():
         raise InputError(f"use_vllm needs vLLM, which is not installed here: {how_to_install('vllm')}.")
     if run.threads:

@@ -1,0 +1,102 @@
+"""What TRL finds wrong in a configuration only once everything is loaded, or at the first step: found before that.
+
+Other values, such as a batch that cannot be divided into groups, TRL's `GRPOConfig` refuses when it is made.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from cof_agent.errors import InputError
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig, ModelConfig
+
+CHOICES = {
+    "loss_type": ("grpo", "dr_grpo", "dapo", "bnpo", "luspo", "cispo", "sapo", "vespo"),
+    "scale_rewards": ("group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "vllm_mode": ("server", "colocate"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
+"""Values that TRL 1.16 knows of settings that take any text."""
+
+
+def check(training: GRPOConfig, model: ModelConfig) -> None:
+    """Refuses what TRL would refuse later.
+
+    Raises:
+        InputError: for the first such setting.
+    """
+    for name, known in CHOICES.items():
+        value = getattr(training, name)
+        if value not in known:
+            near = get_close_matches(str(value), known, 1)
+            hint = f"; did you mean {near[0]}" if near else ""
+            raise InputError(f"{name} must be one of {', '.join(known)}, not {value}{hint}.")
+    for wrong, sentence in (
+        *_of_the_reference(training, model),
+        *_of_the_rest(training),
+    ):
+        if wrong:
+            raise InputError(sentence)
+
+
+def check_devices(training: GRPOConfig) -> None:
+    """Refuses processes among which TRL does not divide the run, before it starts; a dry run may have others.
+
+    Raises:
+        InputError: if one process sees several GPUs, or an engine does not fill whole groups of processes.
+    """
+    tensor, processes = training.vllm_tensor_parallel_size, training.world_size
+    if training.use_vllm and training.vllm_mode == "colocate" and processes % tensor:
+        raise InputError(
+            f"vllm_tensor_parallel_size {tensor} does not divide the {processes} process{'es' * (processes > 1)} of the run."
+        )
+    if training.n_gpu > 1:
+        raise InputError(
+            f"one process sees {training.n_gpu} GPUs; start a process for each with --processes {training.n_gpu}, or let it "
+            "see one, with CUDA_VISIBLE_DEVICES."
+        )
+
+
+def _of_the_reference(training: GRPOConfig, model: ModelConfig) -> list[tuple[bool, str]]:
+    synchronised = bool(training.sync_ref_model)
+    return [
+        (
+            synchronised and training.beta == 0,
+            "sync_ref_model needs a reference model: set beta above 0, or leave it out.",
+        ),
+        (
+            synchronised and bool(model.use_peft),
+            "with LoRA the reference is the model without adapters, which cannot be synchronised: leave sync_ref_model out.",
+        ),
+        (
+            "lm_head" in (model.lora_target_modules or []),
+            "lora_target_modules: leave lm_head out; the loss takes the head's own weight, and would not train an adapter.",
+        ),
+    ]
+
+
+def _of_the_rest(training: GRPOConfig) -> list[tuple[bool, str]]:
+    mode = training.vllm_importance_sampling_mode
+    vespo = training.loss_type == "vespo" and training.use_vllm and training.vllm_importance_sampling_correction
+    fused = (training.liger_kernel_config or {}).get("fused_linear_cross_entropy")
+    return [
+        (
+            bool(training.use_transformers_continuous_batching),
+            "use_transformers_continuous_batching takes no images; use vLLM (use_vllm), or leave it out.",
+        ),
+        (
+            vespo and not mode.startswith("token"),
+            f"loss_type vespo needs vllm_importance_sampling_mode token_truncate or token_mask, not {mode}.",
+        ),
+        (not 0 < training.top_entropy_quantile <= 1, "top_entropy_quantile must be above 0 and at most 1."),
+        (training.num_iterations < 1, f"num_iterations must be at least 1, not {training.num_iterations}."),
+        (
+            bool(training.use_liger_kernel and fused),
+            "liger_kernel_config: leave fused_linear_cross_entropy out; TRL brings a fused loss of its own.",
+        ),
+    ]

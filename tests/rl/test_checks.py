@@ -1,0 +1,66 @@
+"""What TRL would find late is one sentence before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trl import GRPOConfig
+
+from cof_agent.errors import InputError
+from rl.checks import CHOICES, check_devices
+from rl.settings import parse
+
+
+def settings(**changes: Any) -> Any:
+    fixed = {"model_name_or_path": "nowhere", "data": "nowhere", "use_cpu": "true", "bf16": "false", "use_vllm": "true"}
+    return parse([text for key, value in (fixed | changes).items() for text in (f"--{key}", str(value))])
+
+
+def test_it_is_found_before_anything_is_loaded() -> None:
+    for changes, sentence in (
+        ({"loss_type": "grop"}, "loss_type must be one of grpo, .* not grop; did you mean grpo"),
+        ({"scale_rewards": "groups"}, "scale_rewards must be one of group, batch, none"),
+        ({"importance_sampling_level": "turn"}, "importance_sampling_level must be one of token, sequence, not turn"),
+        ({"multi_objective_aggregation": "sum"}, "multi_objective_aggregation must be one of"),
+        ({"vllm_mode": "colocated"}, "vllm_mode must be one of server, colocate, not colocated; did you mean colocate"),
+        ({"vllm_importance_sampling_mode": "mask"}, "vllm_importance_sampling_mode must be one of"),
+        (
+            {"loss_type": "vespo"},
+            "vespo needs vllm_importance_sampling_mode token_truncate or token_mask, not sequence_mask",
+        ),
+        ({"sync_ref_model": "true"}, "sync_ref_model needs a reference model"),
+        ({"sync_ref_model": "true", "beta": 0.1, "use_peft": "true", "lora_dropout": 0}, "with LoRA the reference is"),
+        ({"lora_target_modules": "lm_head"}, "leave lm_head out"),
+        ({"top_entropy_quantile": 0}, "top_entropy_quantile must be above 0"),
+        ({"num_iterations": 0}, "num_iterations must be at least 1"),
+        ({"use_transformers_continuous_batching": "true"}, "takes no images"),
+        # These GRPOConfig finds itself.
+        ({"num_generations": 1}, "at least 2 generations"),
+        ({"per_device_train_batch_size": 5, "num_generations": 4}, "must be divisible by num_generations"),
+        ({"generation_batch_size": 12, "steps_per_generation": 2}, "can not be both configured"),
+        ({"vllm_importance_sampling_clip_min": 5}, "must be less than"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            settings(**changes)
+    settings(sync_ref_model="true", beta=0.1, scale_rewards="none")
+
+
+def test_the_choices_are_those_that_trl_names() -> None:
+    """Its documentation of each setting lists them."""
+    text = " ".join((GRPOConfig.__doc__ or "").split())
+    for name, known in CHOICES.items():
+        described = text.partition(f"{name} (`")[2].partition(" (`")[0]
+        for value in known:
+            assert f'"{value}"' in described, (name, value)
+
+
+def test_a_run_is_divided_among_its_processes() -> None:
+    training = settings(vllm_tensor_parallel_size=2, vllm_mode="colocate").training
+    with pytest.raises(InputError, match="size 2 does not divide the 1 process of the run"):
+        check_devices(training)
+    training.use_vllm = False
+    check_devices(training)
+    training._n_gpu = 8
+    with pytest.raises(InputError, match="one process sees 8 GPUs; start a process for each with --processes 8"):
+        check_devices(training)

@@ -30,6 +30,7 @@ from rl.engine_options import precision_of
 from rl.settings import NO_FSDP, Settings
 
 REFERENCE = "reference model"
+VISION = "images, shared"
 GPUS = (24, 40, 48, 80, 140)
 """GiB of the cards that are common; of an H200 140."""
 
@@ -79,7 +80,7 @@ def show(settings: Settings, wanted: Sequence[Episode]) -> None:
         model.parts,
         model.sharding,
         shown=rollouts_on_each(settings.training),
-        beside=reference(settings, model),
+        beside=[*reference(settings, model), *shared_vision(settings, config, prompt, conversation)],
     )
     plan.show_memory(console, settings, model, found)
     console.print(_who_plays(settings))
@@ -210,6 +211,26 @@ def reference(settings: Settings, model: plan.Model) -> list[Row]:
     weights, share = sum(part.weights for part in model.parts), sharding.processes if sharding.stage == 3 else 1
     how = f"{weights:,} weights x {size} bytes" + f" / {share}" * (share > 1) + ", for beta > 0"
     return [Row(REFERENCE, how, weights * size / share)]
+
+
+def shared_vision(settings: Settings, config: Any, prompt: Prompt, longest: Conversation) -> list[Row]:
+    """What a frozen tower makes of the images of a generation of longest conversations, as far as `vision_cache` allows; a
+    group of rollouts has its overview in common."""
+    run, training = settings.run, settings.training
+    if not run.freeze_vision or run.vision_cache <= 0:
+        return []
+    vision, modules, rollouts = config.vision_config, families.of(config).modules, rollouts_on_each(training)
+    overviews = max(1, rollouts // training.num_generations) * prompt.image_tokens
+    cells = overviews + rollouts * (longest.image_tokens - prompt.image_tokens)
+    projected = config.get_text_config().hidden_size
+    width = projected if run.freeze_projector else getattr(vision, modules.tower_width) * vision.spatial_merge_size**2
+    parts = 1 + (len(getattr(vision, modules.levels)) if modules.levels else 0)
+    each = width * parts * memory.dtype_of(config, settings).itemsize
+    limit = run.vision_cache * 2**30
+    how = f"{cells:,} image tokens x {each:,} bytes" + f", at most vision_cache {run.vision_cache:g} GiB" * (
+        cells * each > limit
+    )
+    return [Row(VISION, how, min(cells * each, limit))]
 
 
 def playing(settings: Settings, model: plan.Model, longest: Conversation, found: memory.Estimate) -> list[Row]:

@@ -66,6 +66,7 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
         held_out=held_out,
         blank_control=run.eval_blank,
         record=record(settings) | {"data": _figures(measured)},
+        lengths=[one.tokens for one in measured.kept],
     )
 
 

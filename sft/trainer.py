@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from trl import SFTTrainer
 
+from cof_agent.training.rows import EvenSampler
 from cof_agent.training.trainer import ZoomTrainer
 
 
@@ -14,8 +16,19 @@ class ZoomSFTTrainer(ZoomTrainer, SFTTrainer):
 
     The loss is the mean over all trained tokens of a step, however many processes and accumulation steps share it. Qwen's
     classes say that they cannot be told that number, but the loss is TRL's, which takes it.
+
+    lengths: tokens of each row of the data, where they are known. Rows of like length are then trained on together, in the
+    step that draws them.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, lengths: Sequence[int] | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.model_accepts_loss_kwargs = True
+        self._lengths = lengths
+
+    def get_train_dataloader(self) -> Any:
+        loader: Any = super().get_train_dataloader()
+        if self._lengths is not None and self.args.train_sampling_strategy == "random":
+            step = self._train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+            loader.set_sampler(EvenSampler(loader.get_sampler(), self._lengths, step))
+        return loader

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import gcd
+from typing import Any
+
+from torch.utils.data import Sampler
 
 
 def by_length(lengths: Sequence[int], window: int) -> list[int]:
@@ -21,3 +24,26 @@ def window_of(micro_batches: int, accumulated: int, rows: int) -> int:
     """How many rows may be put in another order, where so many micro-batches of `rows` rows are made at a time, and so many are
     accumulated for a step: none of them leaves its step, wherever in a step they begin to be used."""
     return gcd(micro_batches, accumulated) * rows
+
+
+class EvenSampler(Sampler[int]):
+    """The rows of another sampler, with those of like length together in each step.
+
+    lengths: of all rows of the data set. step: rows of an optimiser step, over all processes.
+    """
+
+    def __init__(self, sampler: Any, lengths: Sequence[int], step: int) -> None:
+        self._sampler, self._lengths, self._step = sampler, lengths, step
+
+    def __iter__(self) -> Iterator[int]:
+        drawn: Iterable[int] = self._sampler
+        rows = list(drawn)
+        return iter([rows[place] for place in by_length([self._lengths[row] for row in rows], self._step)])
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the random numbers of the epoch, where the other sampler has any."""
+        if hasattr(self._sampler, "set_epoch"):
+            self._sampler.set_epoch(epoch)

@@ -19,7 +19,6 @@ from trl.trainer.utils import (
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO
 from cof_agent.scenes.write import write_scenes
-from cof_agent.training.rows import by_length, window_of
 from rl.padding import evened
 from rl.settings import parse
 from rl.train import build_trainer
@@ -152,8 +151,3 @@ def test_a_generation_is_evened_within_the_steps_that_it_is_used_in(folder: Path
         parts = [order[start : start + window] for start in range(0, 8, window)]
         assert all(part == sorted(part, reverse=True) for part in parts)
         assert (order == sorted(order, reverse=True)) == (window == 8)
-
-
-def test_rows_stay_in_their_windows() -> None:
-    assert by_length([3, 9, 1, 7, 5, 5, 8], 3) == [1, 0, 2, 3, 4, 5, 6]
-    assert [window_of(*sizes) for sizes in ((4, 4, 2), (8, 4, 2), (2, 4, 3), (4, 3, 5))] == [8, 8, 6, 5]

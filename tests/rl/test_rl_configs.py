@@ -192,6 +192,32 @@ def test_the_reference_model_by_hand() -> None:
     assert plan.reference(no_kl, model_of(ALL, Sharding())) == plan.reference(lora, model_of(LORA, Sharding())) == []
 
 
+def test_what_is_shared_of_images_by_hand() -> None:
+    config = model_of(ALL, Sharding()).config  # nano's: one level, towers of 4 patches a token
+    frozen = [
+        "--freeze_vision",
+        "true",
+        "--per_device_train_batch_size",
+        "8",
+        "--num_generations",
+        "4",
+        "--dtype",
+        "bfloat16",
+    ]
+    prompt, longest = plan.Prompt(130, 100), plan.Conversation(330, 150, 200)
+    cells = 2 * 100 + 8 * 50
+    outputs, states = 2 * config.text_config.hidden_size, 2 * 4 * config.vision_config.hidden_size
+    for options, expected in (
+        (["--freeze_projector", "true"], cells * outputs),
+        ([], cells * states),
+        (["--vision_cache", "0.0001"], 0.0001 * 2**30),
+    ):
+        (row,) = plan.shared_vision(settings_of(*frozen, *options), config, prompt, longest)
+        assert row.bytes == expected
+    assert plan.shared_vision(settings_of(*frozen, "--vision_cache", "0"), config, prompt, longest) == []
+    assert plan.shared_vision(settings_of(), config, prompt, longest) == []
+
+
 def test_memory_in_play_by_hand() -> None:
     longest = plan.Conversation(10, 4, 6)
     held = [Row("weights", "", 2400), Row("gradients", "", 400), Row("optimiser", "", 800), Row("pixels", "", 9)]
@@ -235,7 +261,13 @@ def test_a_dry_run_of_nano(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     [
         (
             PAPER[0],
-            ("DeepSpeed stage 3", plan.REFERENCE, "keeps it while the model is trained", "What is left of a GPU"),
+            (
+                "DeepSpeed stage 3",
+                plan.REFERENCE,
+                plan.VISION,
+                "keeps it while the model is trained",
+                "What is left of a GPU",
+            ),
         ),
         (PAPER[1], ("DeepSpeed stage 3", plan.REFERENCE, "A vLLM server plays")),
         ("qwen2.5-vl-3b-lora-1gpu", (ADAPTERS, "gives its weights and caches back", "What is left of a GPU")),

@@ -133,6 +133,9 @@ def _spoken(verbose: bool) -> Iterator[None]:
     before, handler = log.level, log_handler("%(name)s: %(message)s" if verbose else "%(message)s")
     root.addHandler(handler)
     log.setLevel(logging.DEBUG if verbose else before)
+    logging.getLogger("pyvips").setLevel(
+        logging.NOTSET if verbose else logging.ERROR
+    )  # our sentence says what was wrong
     try:
         yield
     finally:

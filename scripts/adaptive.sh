@@ -4,7 +4,7 @@
 # After an interruption the same command continues. Tables, plots and the page are in FOLDER/compared.
 set -euo pipefail
 before="${1:-outputs/nano-needless}" after="${2:-outputs/nano-adaptive}" folder="${3:-outputs/adaptive}"
-. "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,dev
+. "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,images,dev
 . scripts/measure.sh
 for share in 1 0.5 0.2; do
   "$cof" scenes -o "$folder/scenes-$share" --samples 300 --seed 1 --split test --parts "$share"

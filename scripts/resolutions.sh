@@ -5,7 +5,7 @@
 # After an interruption the same command continues. Tables, plots and the page are in FOLDER/compared.
 set -euo pipefail
 sft="${1:-nano}" rl="${2:-outputs/nano-rl}" folder="${3:-outputs/resolutions}"
-. "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,dev
+. "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,images,dev
 . scripts/measure.sh
 # Each of the two processes takes every other question. In this order of sizes both have the same work.
 "$cof" scenes -o "$folder/scenes" --samples 300 --seed 21 --split test --resolutions 224,336,672,448,1024,1920,3840,2560

@@ -7,7 +7,7 @@
 # are in FOLDER/compared.
 set -euo pipefail
 models="${1:-outputs}" folder="${2:-outputs/strategies}"
-. "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,dev
+. "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,images,dev
 . scripts/measure.sh
 "$cof" scenes -o "$folder/scenes" --samples 200 --seed 21 --split test --resolutions 448,1024,1920,3840
 "$cof" regions scenes --data "$folder/scenes" -o "$folder/regions"

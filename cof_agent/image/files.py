@@ -196,3 +196,8 @@ def refuse_damaged(path: Path, error: Exception) -> NoReturn:
         f"cannot decode the image {path}: it is damaged, cut off or of an unsupported kind ({detail}); "
         "get a whole copy of it or convert it to PNG."
     ) from None
+
+
+def turned(pixels: Image.Image, orientation: int) -> Image.Image:
+    """Upright, by an EXIF orientation."""
+    return pixels.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else pixels

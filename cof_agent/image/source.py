@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 from typing import IO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image.files import open_file, open_image, orientation_of, own_limits, refuse_damaged
+from cof_agent.image.jpeg import JpegReader, with_end
 from cof_agent.image.reader import Edges, Reader
+from cof_agent.image.tiled import NotTiled, open_tiled
 from cof_agent.image.whole import WholeReader
 
 DEFAULT_MAX_SOURCE_PIXELS = 178_956_970
@@ -32,6 +34,11 @@ class Source:
     def is_decoded(self) -> bool:
         """Whether the pixels are in memory."""
         return self._reader.is_decoded
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The scales, from 1 down, of which the file holds copies of its own."""
+        return self._reader.levels
 
     @property
     def held(self) -> int:
@@ -82,7 +89,20 @@ def open_source(path: str | os.PathLike[str], *, max_source_pixels: int = DEFAUL
     """
     path = Path(path)
     with own_limits(), open_file(path) as file:
-        return Source(path, WholeReader(path, *_header(path, file, max_source_pixels)))
+        return Source(path, _reader(path, file, max_source_pixels))
+
+
+def _reader(path: Path, file: IO[bytes], max_source_pixels: int) -> Reader:
+    image, size = _opened(path, file)
+    if size.area > min(max_source_pixels, DEFAULT_MAX_SOURCE_PIXELS) and image.format == "TIFF":
+        try:
+            return open_tiled(path, image)
+        except NotTiled as error:
+            _check_area(path, size, max_source_pixels, f", and it cannot be read by tiles ({error})")
+            image, size = _opened(path, file)  # which is at another of its pages now
+    _check_area(path, size, max_source_pixels)
+    kind = JpegReader if image.format in ("JPEG", "MPO") else WholeReader
+    return kind(path, *_upright(image, file))
 
 
 def upright_size(file: IO[bytes], name: str) -> Size:
@@ -92,7 +112,9 @@ def upright_size(file: IO[bytes], name: str) -> Size:
         InputError: if it is no image, naming `name`.
     """
     with own_limits():
-        return _header(Path(name), file, LARGEST_HEADER)[0]
+        image, size = _opened(Path(name), file)
+        _check_area(Path(name), size, LARGEST_HEADER)
+        return _upright(image, file)[0]
 
 
 def check_whole(file: IO[bytes], name: str) -> None:
@@ -111,19 +133,32 @@ def check_whole(file: IO[bytes], name: str) -> None:
                 image.draft("RGB", (1, 1))
                 image.load()
         except Exception as error:
+            if image.format == "JPEG" and isinstance(error, OSError):
+                with_end(Path(name), file, error)
+                return
             refuse_damaged(Path(name), error)
 
 
-def _header(path: Path, file: IO[bytes], max_source_pixels: int) -> tuple[Size, int]:
-    """The size in source pixels, and the EXIF orientation that makes it so."""
+def _opened(path: Path, file: IO[bytes]) -> tuple[ImageFile.ImageFile, Size]:
+    """The image, its header read, and its size as stored."""
+    file.seek(0)
     image = open_image(path, file)
     width, height = image.size
     if width < 1 or height < 1:
         raise InputError(f"cannot open the image {path}: it has no pixels; use another file.")
-    if width * height > max_source_pixels:
+    return image, Size(width, height)
+
+
+def _check_area(path: Path, size: Size, most: int, why: str = "") -> None:
+    """Whether an image is small enough to be decoded whole; why: it has to be."""
+    if size.area > most:
         raise InputError(
-            f"cannot open the image {path}: its {width} x {height} = {width * height} pixels are more than the "
-            f"limit of {max_source_pixels}; if you trust the file, raise --max-source-pixels."
+            f"cannot open the image {path}: its {size} = {size.area} pixels are more than the limit of {most}{why}; "
+            "if you trust the file, raise --max-source-pixels."
         )
-    orientation = orientation_of(image, file)
+
+
+def _upright(image: ImageFile.ImageFile, file: IO[bytes]) -> tuple[Size, int]:
+    """The size in source pixels, and the EXIF orientation that makes it so."""
+    (width, height), orientation = image.size, orientation_of(image, file)
     return (Size(height, width) if orientation >= 5 else Size(width, height)), orientation

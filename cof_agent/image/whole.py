@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import IO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.image.colours import crop, to_rgb
-from cof_agent.image.files import TRANSPOSE, open_file, open_image, own_limits, refuse_damaged
+from cof_agent.image.files import open_file, open_image, own_limits, refuse_damaged, turned
 from cof_agent.image.reader import Edges, resized
 
 
@@ -40,26 +41,31 @@ class WholeReader:
     def _decoded(self) -> Image.Image:
         with self._lock:
             if self._pixels is None:
-                self._pixels = _decode(self._path, self.size, self._orientation)
+                self._pixels = self._decode()
             return self._pixels
 
+    def _decode(self) -> Image.Image:
+        """The whole image: mode RGB, upright, without metadata."""
+        with own_limits(), open_file(self._path) as file:
+            image = open_image(self._path, file)
+            try:
+                pixels = to_rgb(self._loaded(image, file))
+            except InputError:
+                raise
+            except MemoryError:
+                raise InputError(
+                    f"cannot decode the image {self._path}: {self.size} pixels need more memory than there is; "
+                    "make it smaller."
+                ) from None
+            except Exception as error:
+                refuse_damaged(self._path, error)
+        pixels = turned(pixels, self._orientation)
+        if pixels.size != (self.size.width, self.size.height):
+            raise InputError(f"the image {self._path} is not of the size that its header gave; get a whole copy of it.")
+        pixels.info = {}  # else a crop that is saved would carry the profile and comments of the whole
+        return pixels
 
-def _decode(path: Path, size: Size, orientation: int) -> Image.Image:
-    """The whole image: mode RGB, upright, without metadata."""
-    with own_limits(), open_file(path) as file:
-        image = open_image(path, file)
-        try:
-            image.load()
-            pixels = to_rgb(image)
-        except MemoryError:
-            raise InputError(
-                f"cannot decode the image {path}: {size} pixels need more memory than there is; make it smaller."
-            ) from None
-        except Exception as error:
-            refuse_damaged(path, error)
-    if orientation in TRANSPOSE:
-        pixels = pixels.transpose(TRANSPOSE[orientation])
-    if pixels.size != (size.width, size.height):
-        raise InputError(f"the image {path} is not of the size that its header gave; get a whole copy of it.")
-    pixels.info = {}  # else a crop that is saved would carry the profile and comments of the whole
-    return pixels
+    def _loaded(self, image: ImageFile.ImageFile, file: IO[bytes]) -> Image.Image:
+        """The image with its pixels, as they are stored."""
+        image.load()
+        return image

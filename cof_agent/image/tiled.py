@@ -1,0 +1,188 @@
+"""Reads large TIFF files with libvips: tiles as they are needed, strips in a pass through the file."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageFile
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import Size
+from cof_agent.image.files import refuse_damaged
+from cof_agent.image.pyramid import FULL_RESOLUTION, Pyramid
+from cof_agent.image.reader import Edges
+from cof_agent.output.install import how_to_install
+
+if TYPE_CHECKING:
+    import pyvips
+
+MOST_PIXELS = 1 << 40
+"""Of an image that is read by tiles."""
+MOST_PASSED = 1 << 35
+"""Pixels of the smallest copy in the file, through which one pass may be needed."""
+MOST_IN_TILE, MOST_IN_STRIP = 1 << 24, 1 << 26  # pixels; one is decoded at a time
+MOST_LEVELS = 40
+_SUBFILE, _WIDTH, _HEIGHT, _ROWS, _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = (
+    254,
+    256,
+    257,
+    278,
+    274,
+    322,
+    323,
+)  # TIFF tags
+_REDUCED, _MASK = 1, 4  # bits of `_SUBFILE`
+
+Place = dict[str, int]
+"""Which image of a file: options of libvips' loader."""
+
+
+class NotTiled(Exception):
+    """Why a file cannot be read by tiles, as a clause."""
+
+
+def open_tiled(path: Path, image: ImageFile.ImageFile) -> TiledReader:
+    """The reader of a TIFF file, of which Pillow read the header.
+
+    Raises:
+        NotTiled: if it is of another kind, or pyvips is missing.
+    """
+    try:
+        import pyvips
+    except (ImportError, OSError):  # the latter where libvips itself is missing
+        raise NotTiled(f"that needs libvips: {how_to_install('pyvips')}") from None
+    tags = dict(image.tag_v2)  # type: ignore[attr-defined]
+    full, tiled = Size(int(tags[_WIDTH]), int(tags[_HEIGHT])), _TILE_WIDTH in tags
+    _check(full, tags)
+    try:
+        first = _opened(path, page=0)
+        _plain(first)
+        levels = {full: {"page": 0}} | _reduced(path, image, first, full)
+    except pyvips.Error as error:
+        refuse_damaged(path, error)
+    stored = sorted(levels, key=lambda size: -size.area)
+    if stored[-1].area > MOST_PASSED:
+        raise NotTiled("it has no smaller copy inside")
+    orientation = tags.get(_ORIENTATION, 1)
+    return TiledReader(path, stored, [levels[size] for size in stored], orientation=orientation, tiled=tiled)
+
+
+def _check(full: Size, tags: dict[int, Any]) -> None:
+    if full.area > MOST_PIXELS:
+        raise NotTiled(f"it has more than {MOST_PIXELS} pixels")
+    if _TILE_WIDTH in tags:
+        if int(tags[_TILE_WIDTH]) * int(tags.get(_TILE_HEIGHT, tags[_TILE_WIDTH])) > MOST_IN_TILE:
+            raise NotTiled(f"its tiles have more than {MOST_IN_TILE} pixels")
+    elif full.width * min(full.height, int(tags.get(_ROWS, full.height))) > MOST_IN_STRIP:
+        raise NotTiled(f"its strips have more than {MOST_IN_STRIP} pixels")
+
+
+def _reduced(path: Path, image: ImageFile.ImageFile, first: pyvips.Image, full: Size) -> dict[Size, Place]:
+    """The smaller copies of the first image that the file holds, as pages that say so or below its first page."""
+    places: list[Place] = [
+        {"page": page} for page in range(1, min(first.get_n_pages(), MOST_LEVELS)) if _is_copy(image, page)
+    ]
+    if "n-subifds" in first.get_fields():
+        places += [{"page": 0, "subifd": k} for k in range(min(first.get("n-subifds"), MOST_LEVELS))]
+    found: dict[Size, Place] = {}
+    for place in places:
+        one = _opened(path, **place)
+        alike = (one.bands, one.format) == (first.bands, first.format) and one.width < full.width
+        if alike and abs(one.width * full.height - one.height * full.width) <= full.long_side:  # but for rounding
+            found[Size(one.width, one.height)] = place
+    return found
+
+
+def _is_copy(image: ImageFile.ImageFile, page: int) -> bool:
+    try:
+        image.seek(page)
+        kind = int(image.tag_v2.get(_SUBFILE, 0))  # type: ignore[attr-defined]
+    except Exception:  # Pillow's readers raise anything at damaged pages, or those of kinds that it does not know
+        return False
+    return bool(kind & _REDUCED) and not kind & _MASK
+
+
+class TiledReader(Pyramid):
+    """The `Reader` of a TIFF file. places: of each stored size. tiled: whether the file has tiles, else it has strips.
+
+    Where the file has no copy of at most `FULL_RESOLUTION` pixels, the first overview takes one pass through the smallest
+    one, and what is left of it is kept as a further size.
+    """
+
+    def __init__(self, path: Path, stored: list[Size], places: list[Place], *, orientation: int, tiled: bool) -> None:
+        super().__init__(path, stored, orientation)
+        self._places, self._tiled = places, tiled
+        self._images: dict[int, pyvips.Image] = {}
+        self._lock = threading.Lock()
+        self._kept: Image.Image | None = None
+        smallest = stored[-1]
+        self._by = 1
+        while -(-smallest.width // self._by) * -(-smallest.height // self._by) > FULL_RESOLUTION:
+            self._by += 1
+        if self._by > 1:
+            self._stored.append(Size(-(-smallest.width // self._by), -(-smallest.height // self._by)))
+
+    def _pixels(self, level: int, region: Edges, by: int) -> Image.Image:
+        if level < len(self._places):
+            return self._cut(level, region, by)
+        with self._lock:
+            if self._kept is None:
+                whole = self._stored[level - 1]
+                self._kept = self._cut(level - 1, (0, 0, whole.width, whole.height), self._by)
+        part = self._kept.crop(region)
+        return part if by == 1 else part.reduce(by)
+
+    def _cut(self, level: int, region: Edges, by: int) -> Image.Image:
+        import pyvips
+
+        left, top, right, bottom = region
+        try:
+            part = self._image(level).crop(left, top, right - left, bottom - top)
+            part = part if by == 1 else part.shrink(by, by, ceil=True)
+            return Image.frombytes("RGB", (part.width, part.height), part.write_to_memory())
+        except pyvips.Error as error:
+            refuse_damaged(self.path, error)
+        except MemoryError:
+            raise InputError(f"cannot decode a region of {self.path}: it needs more memory than there is.") from None
+
+    def _image(self, level: int) -> pyvips.Image:
+        """A stored size as 8-bit RGB. Strips are read from the top each time: libvips would unpack a whole file else."""
+        kept = self._images.get(level)
+        if kept is not None:
+            return kept
+        access = "random" if self._tiled else "sequential"
+        # A tile that cannot be unpacked is a mere warning to libvips, and black.
+        image = _plain(_opened(self.path, access=access, fail_on="warning", **self._places[level]))
+        if self._tiled:
+            self._images[level] = image
+        return image
+
+
+def _opened(path: Path, **options: int | str) -> pyvips.Image:
+    """revalidate: libvips would remember what another file of this name was."""
+    import pyvips
+
+    return pyvips.Image.new_from_file(str(path), revalidate=True, **options)
+
+
+def _plain(image: pyvips.Image) -> pyvips.Image:
+    """As 8-bit RGB, by the rules of `colours`.
+
+    Raises:
+        NotTiled: if it is of a kind of which these rules need the whole image, or that has no colours.
+    """
+    if image.format not in ("uchar", "ushort") or image.bands > 4 or image.interpretation == "lab":
+        raise NotTiled(f"it has {image.bands} channels of type {image.format} ({image.interpretation})")
+    if image.format == "ushort":
+        grey = image.bands < 3
+        image = (image / 257).rint().cast("uchar") if grey else (image >> 8).cast("uchar")
+    if image.interpretation == "cmyk":
+        key = image[3].invert()
+        image = (image[0:3].invert() * key / 255).rint().cast("uchar")
+    if image.bands in (2, 4):
+        colours, alpha = image[0 : image.bands - 1], image[image.bands - 1]
+        image = ((colours * alpha + (255 - alpha) * 255) / 255).rint().cast("uchar")
+    image = image if image.bands == 3 else image.bandjoin([image, image])
+    return image.copy(interpretation="srgb")

@@ -15,15 +15,18 @@ from starlette.responses import JSONResponse, Response
 
 from cof_agent.server import login, openai_door
 from cof_agent.server.guard import Guard
+from cof_agent.server.looks import Looks
 from cof_agent.server.mcp_door import http_app, mcp_server
 from cof_agent.server.refusals import Refusal
 from cof_agent.server.service import Service
+from cof_agent.server.tiles import Tiles
+from cof_agent.server.tiles import routes as tiles_and_crops
 
 _log = logging.getLogger(__name__)
 
 
-def make_app(service: Service) -> Guard:
-    """The whole server as an ASGI application."""
+def make_app(service: Service, *, page: bool = True) -> Guard:
+    """The whole server as an ASGI application. page: whether it has one; only one of a process can."""
     mcp = mcp_server(service)
     mcp_app = http_app(mcp, service)  # which makes the session manager
     lifespan = _lifespan(service, mcp)
@@ -35,6 +38,12 @@ def make_app(service: Service) -> Guard:
     app.include_router(login.routes(guard))
     app.include_router(openai_door.routes(service))
     app.router.routes.extend(mcp_app.routes)
+    tiles, looks = Tiles(service), Looks(service)
+    app.include_router(tiles_and_crops(tiles, looks))
+    if page:
+        from cof_agent.server.page import add_page  # which takes the process for itself
+
+        add_page(app, service, tiles, looks)
     return guard
 
 

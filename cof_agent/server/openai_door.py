@@ -40,6 +40,10 @@ def routes(service: Service) -> APIRouter:
     async def complete(request: Request) -> Response:
         return await _complete(service, request)
 
+    @router.api_route("/{path:path}", methods=["GET", "POST"])
+    async def other(path: str) -> Response:
+        raise Refusal(404, f"there is no /v1/{path[:100]} here, only /v1/models and /v1/chat/completions.")
+
     return router
 
 

@@ -37,10 +37,10 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def server_of(service: Service) -> uvicorn.Server:
-    """The server, not yet started: `run(sockets=[listening(...)])` serves until it is interrupted."""
+def server_of(service: Service, *, page: bool = True) -> uvicorn.Server:
+    """The server, not yet started: `run(sockets=[listening(...)])` serves until it is interrupted. page: as in `make_app`."""
     config = uvicorn.Config(
-        make_app(service),
+        make_app(service, page=page),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -22,7 +22,7 @@ def running(*folders: Path, agent: Agent | None = None, **settings: Any) -> Iter
     agent = agent or Agent(AgentConfig())
     service = Service(agent.config, ServerSettings(port=0, folders=folders, **settings), agent)
     listener = listening("127.0.0.1", 0)
-    server = server_of(service)
+    server = server_of(service, page=False)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

@@ -1,0 +1,265 @@
+"""The page of one reader: the image on the left, the question and the steps on the right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nicegui import background_tasks, events, ui
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box, View
+from cof_agent.region_refs import read_region
+from cof_agent.server.looks import Looks
+from cof_agent.server.page.runs import Runs
+from cof_agent.server.page.steps import Steps
+from cof_agent.server.page.viewer import Viewer
+from cof_agent.server.refusals import Refusal
+from cof_agent.server.service import Question, Service
+from cof_agent.server.settings import MEGABYTE
+from cof_agent.server.tiles import Tiles
+from cof_agent.trajectory import Trajectory, to_json
+
+_MOST_HISTORY = 50
+
+
+class Desk:
+    """Everything on the page of one reader. It ends with the page: its images go, a conversation under way is cancelled."""
+
+    def __init__(self, service: Service, tiles: Tiles, looks: Looks) -> None:
+        self._service, self._tiles, self._looks = service, tiles, looks
+        self._image: str | None = None  # its path
+        self._sent: list[str] = []  # paths of images that the reader has sent
+        self._regions: list[Box] = []
+        self._source = 0  # which of the trajectory's images is shown
+        self._last: Trajectory | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def build(self) -> None:
+        """Draws the page."""
+        self._client = ui.context.client
+        self._client.on_delete(self._leave)
+        self._head()
+        with ui.element("main").classes("cof-columns"):
+            with ui.column().classes("w-full gap-2"):
+                self._sources()
+                self._viewer = Viewer(self._drawn)
+            with ui.column().classes("w-full gap-2 cof-panel"):
+                with ui.tabs().classes("w-full").props("dense no-caps") as tabs:
+                    ask, runs, history = ui.tab("Ask"), ui.tab("Runs"), ui.tab("History")
+                with ui.tab_panels(tabs, value=ask, animated=False).classes("w-full bg-transparent"):
+                    with ui.tab_panel(ask).classes("p-0"):
+                        self._question_form()
+                    with ui.tab_panel(runs).classes("p-0"):
+                        Runs(self._service.incoming.folders, self._open_run)
+                    with ui.tab_panel(history).classes("p-0"):
+                        self._history = ui.column().classes("w-full gap-1")
+                self._steps = Steps(self._looks, self._zoomed, self._look_at)
+                self._save = ui.button("Download the trajectory", on_click=self._download, icon="download")
+                self._save.props("flat no-caps").set_visibility(False)
+
+    def _head(self) -> None:
+        dark = ui.dark_mode(None)
+        with ui.row().classes("w-full items-center no-wrap"):
+            ui.label("Chain-of-Focus").classes("text-xl font-bold").props('role="heading" aria-level="1"')
+            ui.label(self._service.name).classes("cof-quiet ellipsis")
+            ui.space()
+            with ui.button(icon="contrast").props('flat round aria-label="Light or dark"'), ui.menu():
+                for words, value in (("As the system", None), ("Light", False), ("Dark", True)):
+                    ui.menu_item(words, on_click=lambda value=value: dark.set_value(value))
+
+    def _sources(self) -> None:
+        with ui.row().classes("w-full items-center gap-2"):
+            upload = ui.upload(
+                label="Drop a picture here",
+                auto_upload=True,
+                max_file_size=self._service.settings.most_bytes,
+                on_upload=self._received,
+                on_rejected=lambda: ui.notify(self._too_large, type="negative"),
+            )
+            upload.props('accept="image/*" flat bordered text-color=on-primary').classes(
+                "cof-upload w-full sm:w-64 grow"
+            )
+            if files := self._service.incoming.folders.images():
+                names = {file: "/".join(Path(file).parts[-2:]) for file in files}
+                choice = ui.select(names, label="or one of the server's", with_input=True)
+                choice.classes("w-full sm:w-64 grow").on_value_change(lambda event: self._open(event.value))
+
+    @property
+    def _too_large(self) -> str:
+        return f"The picture is larger than {self._service.settings.most_bytes // MEGABYTE} MB."
+
+    def _question_form(self) -> None:
+        with ui.row().classes("w-full items-center no-wrap gap-2"):
+            self._text = ui.input("Question").classes("grow").on("keydown.enter", self._ask)
+            self._button = ui.button("Ask", on_click=self._ask, icon="search").props("no-caps text-color=on-primary")
+            self._stop = ui.button("Stop", on_click=self._cancel, icon="stop").props("no-caps outline")
+            self._stop.set_visibility(False)
+        with ui.expansion("Settings", icon="tune").classes("w-full").props("dense"):
+            self._choices = ui.textarea("Possible answers, one per line").classes("w-full").props("autogrow dense")
+            self._boxes = ui.input("Boxes X0,Y0,X1,Y1 for <region1> <region2> …", on_change=self._boxes_written)
+            self._boxes.classes("w-full").props("dense clearable")
+            self._zooms = ui.number("Zooms at most", value=self._service.config.zooms, min=0, max=50, precision=0)
+            self._warmth = ui.number("Temperature", value=0, min=0, max=2, step=0.1)
+            for number in (self._zooms, self._warmth):
+                number.classes("w-full").props("dense")
+
+    async def _received(self, event: events.UploadEventArguments) -> None:
+        content, upload = await event.file.read(), event.sender
+        if isinstance(upload, ui.upload):
+            upload.reset()
+        try:
+            path = await asyncio.to_thread(self._service.incoming.pictures.add, content)
+        except InputError:
+            ui.notify("This file is no image that can be read.", type="negative")
+            return
+        self._sent.append(path)
+        await self._open(path)
+
+    async def _open(self, path: str | None) -> None:
+        """Shows an image to ask about."""
+        if path is None:
+            return
+        try:
+            if path not in self._sent:
+                path = str(self._service.incoming.folders.file(path))
+            await self._viewer.show(await self._tiles.show(path))
+        except InputError as error:
+            ui.notify(self._service.incoming.without_folders(str(error)), type="negative")
+            return
+        self._image, self._regions = path, []
+        self._boxes.set_value("")
+        self._steps.begin([path])
+        self._save.set_visibility(False)
+
+    def _drawn(self, box: Box) -> None:
+        """A box that was drawn becomes the next region of the question."""
+        self._regions.append(box)
+        number = len(self._regions)
+        self._boxes.set_value(_written(self._regions))
+        if f"<region{number}>" not in self._text.value:
+            self._text.set_value(f"{self._text.value.rstrip()} <region{number}>".strip())
+
+    def _boxes_written(self) -> None:
+        """The boxes as they stand in the settings, which a drawn one is added to."""
+        try:
+            self._regions = [read_region(word) for word in (self._boxes.value or "").split()]
+        except InputError:
+            return  # while it is being written; `_ask` says what is wrong
+        if self._image is not None:
+            self._viewer.clear()
+            for number, box in enumerate(self._regions, 1):
+                self._viewer.box(box, f"region {number}")
+
+    def _question(self) -> Question:
+        """What is asked.
+
+        Raises:
+            InputError: if there is no image, or a box cannot be read.
+        """
+        if self._image is None:
+            raise InputError("First drop a picture, or choose one of the server's.")
+        regions = tuple(read_region(word) for word in (self._boxes.value or "").split())
+        choices = tuple(line.strip() for line in (self._choices.value or "").splitlines() if line.strip())
+        changes: dict[str, Any] = {}
+        if self._zooms.value is not None and int(self._zooms.value) != self._service.config.zooms:
+            changes["max_zooms"] = int(self._zooms.value)
+        if self._warmth.value:
+            changes["temperature"] = float(self._warmth.value)
+        return Question((self._image,), self._text.value or "", choices, regions, changes)
+
+    async def _ask(self) -> None:
+        if self._task is not None:
+            return
+        try:
+            question = self._question()
+            await self._service.check(question)
+        except InputError as error:
+            ui.notify(self._service.incoming.without_folders(str(error)), type="negative", multi_line=True)
+            return
+        self._steps.begin(question.images)
+        self._viewer.clear()
+        for number, box in enumerate(question.regions, 1):
+            self._viewer.box(box, f"region {number}")
+        self._busy(True)
+        self._task = background_tasks.create(self._play(question), name="ask")
+
+    async def _play(self, question: Question) -> None:
+        self._source = 0
+        try:
+            with self._client:
+                trajectory = await self._service.ask(question, self._steps.follow)
+                self._close(trajectory)
+        except (InputError, Refusal) as error:
+            self._steps.say(self._service.incoming.without_folders(str(error)))
+        except asyncio.CancelledError:
+            self._steps.say("Stopped.")
+            raise
+        finally:
+            self._task = None
+            self._busy(False)
+
+    def _close(self, trajectory: Trajectory) -> None:
+        self._steps.close(trajectory)
+        self._keep(trajectory)
+        with self._history:
+            words = f"{trajectory.sample.question} → {trajectory.answer or 'no answer'}"
+            line = ui.button(words, on_click=lambda: self._again(trajectory)).props("flat no-caps align=left")
+            line.classes("w-full cof-text")
+            line.move(target_index=0)
+        if len(held := list(self._history)) > _MOST_HISTORY:
+            held[-1].delete()
+
+    def _keep(self, trajectory: Trajectory) -> None:
+        self._last = trajectory
+        self._save.set_visibility(True)
+
+    async def _open_run(self, trajectory: Trajectory) -> None:
+        """Shows a trajectory of a file, if its images lie in the folders."""
+        if not all(map(self._service.incoming.folders.contains, trajectory.sample.images)):
+            ui.notify("The image of this trajectory is in none of the server's folders.", type="negative")
+            return
+        await self._again(trajectory)
+
+    async def _again(self, trajectory: Trajectory) -> None:
+        shown = next((view.source for view in trajectory.crops), 0)  # of several images the one that was looked into
+        await self._open(trajectory.sample.images[shown])
+        self._source = shown
+        self._text.set_value(trajectory.sample.question)
+        self._boxes.set_value(_written(trajectory.sample.regions))
+        self._steps.replay(trajectory)
+        self._keep(trajectory)
+
+    def _zoomed(self, view: View, number: int) -> None:
+        if view.source == self._source:
+            self._viewer.box(view.region, str(number), number)
+
+    def _look_at(self, view: View) -> None:
+        if view.source == self._source:
+            self._viewer.look_at(view.region)
+
+    def _download(self) -> None:
+        if self._last is not None:
+            sample = self._last.sample
+            named = replace(self._last, sample=sample.with_images(Path(path).name for path in sample.images))
+            ui.download.content(to_json(named) + "\n", "trajectory.jsonl")
+
+    def _busy(self, busy: bool) -> None:
+        self._stop.set_visibility(busy)
+        self._button.set_visibility(not busy)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _leave(self) -> None:
+        self._cancel()
+        for path in self._sent:
+            self._service.incoming.pictures.release(path)
+
+
+def _written(boxes: Sequence[Box]) -> str:
+    return " ".join(",".join(f"{edge:g}" for edge in box) for box in boxes)

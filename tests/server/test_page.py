@@ -1,0 +1,223 @@
+"""The page in a real browser: `cof serve` with nano, and headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cof_agent.agent import Agent
+from cof_agent.data.samples import read_samples
+from cof_agent.geometry import Size
+from cof_agent.scenes.write import write_scenes
+from cof_agent.trajectory import Sample, Trajectory, from_json, to_json
+from tests.viewer.drawn import NASTY
+
+pytest.importorskip("playwright", reason="the page is tried in a browser only with playwright: pip install playwright")
+pytest.importorskip("nicegui", reason="the page needs the extra serve")
+
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,  # the file takes half a minute
+    pytest.mark.skipif(CHROMIUM is None, reason="the page is tried in a browser only where there is chromium"),
+]
+
+SAFE = NASTY.replace("\ud800", "?")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three 4K scenes, and a run over them. The last trajectory has text that tries to be markup."""
+    made = tmp_path_factory.mktemp("scenes")
+    write_scenes(made, count=3, seed=1, size=Size(3840, 2160), split="test")
+    played = Agent("nano").ask_many(read_samples(made), progress=False)
+    evil = replace(played[2].turns[0], text=f"<think>{NASTY}</think>")
+    played[0] = replace(played[2], turns=(evil, *played[2].turns[1:]), answer=NASTY)
+    (made / "trajectories.jsonl").write_text("".join(to_json(one) + "\n" for one in played), "utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def scene(folder: Path) -> Sample:
+    return read_samples(folder)[2]
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[str]:
+    """The address of `cof serve`."""
+    command = [sys.executable, "-m", "cof_agent.cli", "serve", "--port", "0", *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdout and server.stderr
+        line = server.stdout.readline()
+        assert line.startswith("http"), server.stderr.read()
+        try:
+            yield line.split()[0]
+        finally:
+            server.terminate()
+            _, said = server.communicate(timeout=20)
+        assert "Traceback" not in said, said
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with serving("--allow-images-from", str(folder)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@contextmanager
+def opened(browser: Browser, address: str, **how: Any) -> Iterator[Page]:
+    """The page. At the end: nothing was said on the console, nothing popped up, and nobody else was asked for anything."""
+    faults: list[str] = []
+
+    def dismiss(dialog: Dialog) -> None:
+        faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    context: BrowserContext = browser.new_context(**{"viewport": {"width": 1300, "height": 820}, **how})
+    context.set_default_timeout(15_000)
+    context.on("console", lambda message: faults.append(f"console: {message.text}"))
+    context.on("weberror", lambda error: faults.append(f"error: {error.error}"))
+    context.on("dialog", dismiss)
+    context.on("request", lambda request: None if own(request.url, address) else faults.append(f"asked: {request.url}"))
+    page = context.new_page()
+    page.goto(address)
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+    yield page
+    context.close()
+    assert faults == []
+
+
+def own(url: str, address: str) -> bool:
+    return url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
+
+
+def choose(page: Page, label: str, option: str | re.Pattern[str]) -> None:
+    page.get_by_label(label).click()
+    page.get_by_role("option", name=option).first.click()
+
+
+def tiles(page: Page) -> int:
+    """How many tiles of the image are there."""
+    return int(
+        page.evaluate("[...document.querySelectorAll('img.leaflet-tile')].filter(i => i.naturalWidth === 256).length")
+    )
+
+
+def ask(page: Page, scene: Sample) -> None:
+    choose(page, "or one of the server's", Path(scene.image).name)  # two clicks
+    page.wait_for_function("document.querySelectorAll('img.leaflet-tile-loaded').length > 0")
+    page.get_by_label("Question").fill(scene.question)
+    page.get_by_role("button", name="Ask", exact=True).click()  # the third
+
+
+def test_three_clicks_bring_the_answer_the_boxes_and_the_crops(browser: Browser, address: str, scene: Sample) -> None:
+    alone = Agent("nano").ask(scene.image, scene.question)
+    with opened(browser, address) as page:
+        ask(page, scene)
+        expect(page.get_by_test_id("answer")).to_have_text(alone.answer or "")
+        expect(page.get_by_test_id("crop")).to_have_count(alone.zooms)
+        expect(page.locator(".cof-tag")).to_have_text([str(number + 1) for number in range(alone.zooms)])
+        expect(page.locator("path.leaflet-interactive, .leaflet-overlay-pane path")).to_have_count(2 * alone.zooms)
+        first = alone.crops[0].region.pixels()
+        expect(page.get_by_test_id("crop").first).to_contain_text(f"at ({first[0]}, {first[1]})")
+        assert page.evaluate("[...document.querySelectorAll('.cof-crop')].every(i => i.naturalWidth > 0)")
+
+        page.get_by_test_id("crop").first.get_by_role(
+            "button"
+        ).click()  # the viewer moves to it, and loads what is there
+        page.wait_for_timeout(800)
+        assert tiles(page) > 3
+
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download the trajectory").click()
+        saved = from_json(Path(download.value.path()).read_bytes(), Trajectory)
+        assert (saved.answer, saved.sample.image) == (alone.answer, Path(scene.image).name)
+
+        page.get_by_role("tab", name="History").click()
+        page.get_by_role("button", name=re.compile(re.escape(scene.question))).click()
+        expect(page.get_by_test_id("answer")).to_have_text(alone.answer or "")
+
+
+def test_a_sent_picture_a_drawn_box_and_the_keyboard(browser: Browser, address: str, scene: Sample) -> None:
+    with opened(browser, address) as page:
+        page.locator("input[type=file]").set_input_files(scene.image)
+        page.wait_for_function("document.querySelectorAll('img.leaflet-tile-loaded').length > 0")
+        page.locator(".leaflet-draw-draw-rectangle").click()
+        frame = page.locator(".cof-map").bounding_box()
+        assert frame is not None
+        middle = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+        page.mouse.move(*middle)
+        page.mouse.down()
+        page.mouse.move(middle[0] + 60, middle[1] + 40, steps=4)
+        page.mouse.up()
+        question = page.get_by_label("Question")
+        expect(question).to_have_value("<region1>")
+        expect(page.locator(".cof-tag")).to_have_text(["region 1"])
+        page.get_by_text("Settings").click()
+        written = page.get_by_label("Boxes X0,Y0,X1,Y1").input_value()
+        x0, y0, x1, y1 = map(float, written.split(","))
+        assert abs(x0 - 1920) < 20 and abs(y0 - 1080) < 20  # the middle of the image
+        assert abs((x1 - x0) / (y1 - y0) - 60 / 40) < 0.1
+        question.fill("What is in <region1>?")
+        question.press("Enter")
+        expect(page.get_by_test_id("answer")).to_be_visible()
+        question.fill("What is in <region2>?")
+        question.press("Enter")
+        expect(page.get_by_text("names <region2>, but only 1 region is given")).to_be_visible()
+
+
+def test_a_run_of_the_servers_folders_shows_its_text_as_text(browser: Browser, address: str) -> None:
+    with opened(browser, address) as page:
+        page.get_by_role("tab", name="Runs").click()
+        choose(page, "File of trajectories", re.compile(r"trajectories\.jsonl"))
+        expect(page.get_by_label("Trajectory", exact=True)).to_be_visible()
+        choose(page, "Trajectory", re.compile("purple square"))
+        expect(page.get_by_test_id("answer")).to_have_text(SAFE, use_inner_text=False)
+        expect(page.locator(".cof-tag")).to_have_text(["1", "2"])
+        assert (
+            page.evaluate("document.querySelectorAll('.cof-panel script, .cof-panel img:not(.cof-crop)').length") == 0
+        )
+
+
+def test_it_fits_a_phone_and_the_dark(browser: Browser, address: str, scene: Sample) -> None:
+    phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
+    with opened(browser, address, **phone) as page:
+        ask(page, scene)
+        expect(page.get_by_test_id("answer")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate("document.body.classList.contains('body--dark')")
+
+
+def test_a_key_opens_the_page(browser: Browser, folder: Path) -> None:
+    with serving("--api-key", "a-key-of-the-tests") as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("Key of this server").fill("a-key-of-the-tests")
+        page.get_by_role("button", name="Open").click()
+        expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+        page.get_by_label("Question").fill("What?")
+        page.get_by_role("button", name="Ask", exact=True).click()
+        expect(page.get_by_text("First drop a picture")).to_be_visible()
+        assert json.loads(page.request.get(f"{address}/v1/models").text())["data"][0]["id"] == "nano"
+        page.close()

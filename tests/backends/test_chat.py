@@ -303,11 +303,11 @@ def test_images_travel_as_png_at_the_size_we_gave_them() -> None:
     import io
 
     from cof_agent.backends.chat.images import Inside
-    from cof_agent.backends.chat.messages import rendered
+    from cof_agent.backends.chat.messages import image_part, rendered
 
     image = Image.effect_noise((56, 84), 50).convert("RGB")
     message: Message = {"role": "user", "content": [{"type": "image", "view": 0}, {"type": "text", "text": "?"}]}
-    block = rendered(message, [Inside().url(image, "key")])["content"][0]
+    block = rendered(message, [image_part(Inside().url(image, "key"))])["content"][0]
     head, _, data = block["image_url"]["url"].partition(",")
     assert head == "data:image/png;base64"
     sent = Image.open(io.BytesIO(base64.b64decode(data)))

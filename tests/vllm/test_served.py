@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,18 @@ STRATEGIES = ("focus", "always-zoom", "tree", "grid")
 CACHES = ("vllm:prefix_cache_hits_total", "vllm:mm_cache_hits_total")
 
 
+@contextmanager
+def serving(folder: Path, *more: str) -> Iterator[str]:
+    port = free_port()
+    options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs", "8", *more]
+    command = [*server.VLLM, "serve", str(WEIGHTS), "--host", "127.0.0.1", "--port", str(port), *options]
+    with server.running(command, port, folder / "log.txt") as address:
+        yield address
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = free_port()
-    options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs", "8"]
-    command = [*server.VLLM, "serve", str(WEIGHTS), "--host", "127.0.0.1", "--port", str(port), *options]
-    with server.running(command, port, tmp_path_factory.mktemp("vllm") / "log.txt") as address:
+    with serving(tmp_path_factory.mktemp("vllm")) as address:
         yield address
 
 
@@ -62,3 +69,25 @@ def test_what_was_read_before_is_not_read_again(url: str, samples: list[Sample])
     agent.ask_many(samples[:2], progress=False)
     after = server.metrics(url, *CACHES)
     assert {name: after[name] > before[name] for name in CACHES} == dict.fromkeys(CACHES, True)
+
+
+def test_pixels_travel_once(url: str, samples: list[Sample]) -> None:
+    """The last turn of a conversation has no pixels of earlier ones, and vLLM has their images all the same."""
+    agent = Agent(f"openai:{WEIGHTS}", base_url=f"{url}/v1")
+    agent.ask_many(samples, progress=False)
+    ids = agent.policy.image_ids  # type: ignore[attr-defined]
+    assert (ids.asked > 0, ids.failed, ids.useless) == (True, 0, False)
+
+
+@pytest.mark.parametrize("room", ["0", "0.0008"])
+def test_a_cache_that_is_too_small_changes_no_answer(
+    room: str, local: Policy, samples: list[Sample], tmp_path: Path
+) -> None:
+    """room: gigabytes of vLLM's cache of images. The second holds a single image of nano's."""
+    with serving(tmp_path, "--mm-processor-cache-gb", room) as url:
+        agent = Agent(f"openai:{WEIGHTS}", base_url=f"{url}/v1")
+        there = agent.ask_many(samples, progress=False)
+    here = Agent(policy=local).ask_many(samples, progress=False)
+    assert [words(one) for one in there] == [words(one) for one in here]
+    ids = agent.policy.image_ids  # type: ignore[attr-defined]
+    assert (ids.asked > 0, ids.failed > 0) == ((False, False) if room == "0" else (True, True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import hashlib
 import io
 import shutil
 import struct
@@ -16,13 +17,17 @@ from urllib.parse import unquote, urlsplit
 from cof_agent.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 
 class Carrier(Protocol):
-    """A way for images to travel. budget: what is kept of it for the next turn, in characters of URLs or bytes of files."""
+    """A way for images to travel. budget: what is kept of it for the next turn, in characters of URLs or bytes of files.
+    pixels: what becomes of the pixels, as a part of an image's id; empty where they stay the same."""
 
     budget: int
+    pixels: str
 
     def url(self, image: Image, key: str) -> str:
         """Where the server finds the image. key: a name of its pixels."""
@@ -44,6 +49,7 @@ class Inside:
 
     def __init__(self, jpeg: int | None = None) -> None:
         self._jpeg = jpeg
+        self.pixels = "" if jpeg is None else f"-jpeg{jpeg}"
 
     def url(self, image: Image, key: str) -> str:
         kind, data = ("png", png(image)) if self._jpeg is None else ("jpeg", _jpeg(image, self._jpeg))
@@ -64,6 +70,7 @@ class Files:
     """
 
     budget = 4 * 2**30
+    pixels = ""
 
     def __init__(self, folder: str) -> None:
         try:
@@ -92,9 +99,18 @@ def _path(url: str) -> Path:
     return Path(unquote(urlsplit(url).path))
 
 
+def name_of(image: Image) -> str:
+    """A name that no other pixels have."""
+    kind = f"{image.size}{image.mode}".encode()
+    return hashlib.sha256(kind + image.tobytes()).hexdigest()[:_NAME]  # processors have instructions for SHA-256
+
+
+_NAME = 32  # letters: 128 bits
+
+
 def png(image: Image) -> bytes:
-    """The image as PNG: each row as what differs from the row above, and runs of the same byte. A third of the time that
-    Pillow takes, at about the same size."""
+    """The image as PNG: each row as what differs from the row above. A third of the time that Pillow takes, at about the same
+    size."""
     import numpy as np
 
     pixels = np.asarray(image.convert("RGB"))
@@ -104,10 +120,17 @@ def png(image: Image) -> bytes:
     lines[:, 0] = _UP
     lines[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
-    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, _strategy(lines))
     data = packer.compress(lines.tobytes()) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 8, _RGB, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def _strategy(lines: NDArray[np.uint8]) -> int:
+    """zlib's: to look for runs of the same byte costs a fifth more time, and photographs have none."""
+    import numpy as np
+
+    return zlib.Z_RLE if np.count_nonzero(lines) < lines.size / 2 else zlib.Z_HUFFMAN_ONLY
 
 
 _UP, _RGB = 2, 2  # PNG's numbers of the filter and of the kind of pixels

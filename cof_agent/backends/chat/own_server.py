@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from cof_agent.backends import secrets
+from cof_agent.backends.chat import image_ids
 from cof_agent.backends.chat.connections import Reply, Unreadable, get, post
 from cof_agent.backends.chat.failures import decoded, of_error, of_status, unreadable
 from cof_agent.backends.chat.native import Rendered, strict
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 class OwnServer:
     """A model on such a server. where: its address, for sentences, without what is secret. url: of its interface.
     authorization: of the HTTP header. timeout: seconds for one reply. thoughts: the field of its replies that has the thought,
-    once one had. refused: what it does not take, by name."""
+    once one had. refused: what it does not take, by name. keeps_images: whether it has said that it keeps them by their ids."""
 
     model: str
     where: str
@@ -50,6 +51,7 @@ class OwnServer:
     refused: frozenset[str] = frozenset()
     can_go_on: bool = True
     counts_cells: bool = True
+    keeps_images: bool = False
 
     async def complete(
         self, messages: list[Rendered], sampling: Sampling, *, goes_on: bool, tools: Sequence[dict[str, Any]] = ()
@@ -74,18 +76,20 @@ class OwnServer:
         return made
 
     def models(self) -> list[dict[str, Any]]:
-        """What the server tells of its models, from any thread; empty where it tells nothing."""
+        """What the server tells of its models, from any thread; empty where it tells nothing. Afterwards it is known whether
+        the server keeps images."""
         with ThreadPoolExecutor(1) as thread:  # there, no event loop is running
-            return thread.submit(asyncio.run, self._models()).result()
+            return thread.submit(asyncio.run, self._get_acquainted()).result()
 
-    async def _models(self) -> list[dict[str, Any]]:
-        try:
-            reply = await get(self._at("models"), self._headers(), timeout=min(self.timeout, LISTING))
-            found = decoded(reply.body) if reply.status == 200 else None
-        except Exception:  # whatever it is, the first question meets it again, and says it
-            return []
-        listed = found.get("data") if isinstance(found, dict) else None
-        return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    async def _get_acquainted(self) -> list[dict[str, Any]]:
+        reply = await _or_none(get(self._at("models"), self._headers(), timeout=min(self.timeout, LISTING)))
+        listed = _listed(reply)
+        if any(one.get("owned_by") == image_ids.VLLM for one in listed):
+            sent = json.dumps(image_ids.probe(self.model)).encode()
+            asked = post(self._at("chat/completions"), sent, self._headers(), timeout=min(self.timeout, LISTING))
+            told = await _or_none(asked)
+            self.keeps_images = told is not None and told.status == 400 and image_ids.says_missing(told.body)
+        return listed
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, Any, Mapping[str, str]]:
         """Status, content and headers of the reply."""
@@ -119,6 +123,24 @@ class OwnServer:
                 self.where,
                 " and ".join(told),
             )
+
+
+async def _or_none(asked: Awaitable[Reply]) -> Reply | None:
+    """The reply, if there is one: what goes wrong here goes wrong with the first question too, which says it."""
+    try:
+        return await asked
+    except Exception:  # what aiohttp makes of a peer that breaks the rules of HTTP is not limited
+        return None
+
+
+def _listed(reply: Reply | None) -> list[dict[str, Any]]:
+    """The models in a list of them."""
+    try:
+        found = decoded(reply.body) if reply is not None and reply.status == 200 else None
+    except Unreadable:
+        return []
+    listed = found.get("data") if isinstance(found, dict) else None
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 def _body(
@@ -155,6 +177,8 @@ def _refused(error: Any, body: dict[str, Any], sampling: Sampling) -> frozenset[
     """What a server may not take, by its error, of what can be left out or said in another way; what was asked for in so many
     words cannot."""
     words = json.dumps(error)
+    if image_ids.says_missing(words.encode()):  # asked again with its pixels
+        return frozenset()
     free = {_KEEPS_STOP, *NEUTRAL} - ({"top_p"} if sampling.top_p < 1 else set())
     found = {name for name in free if name in body and re.search(rf"(?<!\w){name}(?!\w)", words)}
     if "tools" in body and "tool-call-parser" in words:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cof_agent.backends import families, secrets
 from cof_agent.backends.chat import own_server
 from cof_agent.backends.chat.identity import Identity, identify, unknown
-from cof_agent.backends.chat.images import Carrier, Files, Inside
-from cof_agent.backends.chat.messages import rendered
+from cof_agent.backends.chat.image_ids import ImageIds
+from cof_agent.backends.chat.images import Carrier, Files, Inside, name_of
+from cof_agent.backends.chat.messages import Part, image_part, rendered
 from cof_agent.backends.chat.native import Rendered, with_calls
 from cof_agent.backends.chat.providers import Provider
 from cof_agent.backends.chat.sizes import SizeCheck
 from cof_agent.cache import Recent
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
-from cof_agent.policy import Completion, Sampling, begun
+from cof_agent.policy import Completion, PolicyError, Sampling, begun
 from cof_agent.protocol import begins_anew
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ _OPENAI_ADDRESS = ("OPENAI_BASE_URL", "OPENAI_API_BASE")  # where OpenAI's own c
 class Client(Protocol):
     """One served model, as `OwnServer` and `Provider` are. where: for sentences. can_go_on: from the beginning of a reply.
     thoughts: the field in which it has thoughts, apart from the text; empty where it has none. counts_cells: whether the tokens
-    that it tells of are those that the model reads."""
+    that it tells of are those that the model reads. keeps_images: whether an image that was sent with an id may be left out
+    later."""
 
     @property
     def where(self) -> str: ...
@@ -47,6 +49,9 @@ class Client(Protocol):
 
     @property
     def counts_cells(self) -> bool: ...
+
+    @property
+    def keeps_images(self) -> bool: ...
 
     def models(self) -> list[dict[str, Any]]:
         """What the server tells of its models; empty where it tells nothing."""
@@ -62,7 +67,7 @@ class Client(Protocol):
 class ChatPolicy:
     """A served model as a policy. What it says is free of the API key and of passwords that we know. sizes: sees to it that
     images keep their size, where it is known how many tokens they have. carrier: how images travel, by default to the last
-    pixel."""
+    pixel. image_ids: those that the server has already."""
 
     def __init__(
         self,
@@ -77,7 +82,8 @@ class ChatPolicy:
         self.name, self.coordinates, self.limits = name, coordinates, limits
         self._client, self._sizes = client, sizes
         self._carrier = carrier or Inside()
-        self._urls: Recent[str] = Recent(self._carrier.budget, self._carrier.drop)
+        self._urls: Recent[str] = Recent(self._carrier.budget, self._carrier.drop)  # by the name of the pixels
+        self.image_ids = ImageIds(client.where)
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next assistant message. Token counts are the server's, None where it does not say.
@@ -97,12 +103,7 @@ class ChatPolicy:
                 f"{self._client.where} cannot go on from the beginning of a reply, which this strategy needs; use a local "
                 "model, or --base-url with a server that can, such as vLLM or SGLang."
             )
-        urls = await asyncio.to_thread(lambda: [self._url(image) for image in images])
-        asked = [rendered(message, urls) for message in messages]
-        tools = messages[0].get("tools", ())
-        if tools:
-            asked = with_calls(asked, self._client.thoughts)
-        completion = await self._client.complete(asked, sampling, goes_on=bool(beginning), tools=tools)
+        completion = await self._complete(messages, images, sampling, goes_on=bool(beginning))
         if self._sizes is not None:
             self._sizes.told(messages, images, completion.tokens.prompt)
         text = secrets.hidden(completion.text)
@@ -113,10 +114,40 @@ class ChatPolicy:
             )
         return replace(completion, text=beginning + text)
 
-    def _url(self, image: Image) -> str:
-        """Made once: each turn of a conversation shows all of its earlier images again."""
-        key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).hexdigest()
-        return self._urls.get(key, lambda: self._carrier.url(image, key), self._carrier.cost)
+    async def _complete(
+        self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling, *, goes_on: bool
+    ) -> Completion:
+        """The reply. Pixels that the server should have are left out; if it then fails, it is asked once more with them."""
+
+        async def ask(left_out: frozenset[str]) -> Completion:
+            parts = await asyncio.to_thread(lambda: [*map(partial(self._part, left_out), names, images)])
+            asked = [rendered(message, parts) for message in messages]
+            tools = messages[0].get("tools", ())
+            asked = with_calls(asked, self._client.thoughts) if tools else asked
+            return await self._client.complete(asked, sampling, goes_on=goes_on, tools=tools)
+
+        names = await asyncio.to_thread(lambda: [name_of(image) + self._carrier.pixels for image in images])
+        left_out = self.image_ids.known(names)
+        try:
+            completion = await ask(left_out)
+        except PolicyError as error:
+            if not left_out or error.outage:
+                raise
+            completion = await ask(frozenset())
+            self.image_ids.missed(left_out)
+            left_out = frozenset()
+        if left_out and self._sizes is not None and self._sizes.lacks_images(images, completion.tokens.prompt):
+            self.image_ids.stop("it has answered without an image of an earlier turn")
+            completion, left_out = await ask(frozenset()), frozenset()
+        if self._client.keeps_images:
+            self.image_ids.shown(names, left_out=bool(left_out))
+        return completion
+
+    def _part(self, left_out: frozenset[str], name: str, image: Image) -> Part:
+        if name in left_out:
+            return image_part(None, name)
+        url = self._urls.get(name, lambda: self._carrier.url(image, name), self._carrier.cost)
+        return image_part(url, name if self._client.keeps_images else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class Provider:
 
     can_go_on = False
     counts_cells = False
+    keeps_images = False
     thoughts = "reasoning_content"  # which no client sends: providers want theirs back signed, or not at all
 
     def __init__(self, model: str, provider: str | None, options: dict[str, Any]) -> None:

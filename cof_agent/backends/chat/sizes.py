@@ -60,13 +60,20 @@ class SizeCheck:
         least = 1 if self.phrases else least
         if tokens < least:  # no count of this prompt
             return
-        cells = sum(image.width * image.height for image in images) // self.grid**2
+        cells = self._cells(images)
         self.done = True
         if cells + least <= tokens <= cells + most + _AROUND_IMAGE * len(images):
             return
         self.wrong = self._sentence(cells, tokens, smaller=tokens < cells + least)
         self.ask()
         _log.warning("%s", self.wrong)
+
+    def lacks_images(self, images: Sequence[Image], tokens: int | None) -> bool:
+        """Whether a prompt that was counted like this cannot hold all of these images, where the server keeps their sizes."""
+        return self.done and not self.wrong and tokens is not None and tokens < self._cells(images)
+
+    def _cells(self, images: Sequence[Image]) -> int:
+        return sum(image.width * image.height for image in images) // self.grid**2
 
     def _sentence(self, cells: int, tokens: int, *, smaller: bool) -> str:
         mend = (

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from cof_agent.episodes import Episode, by_key
 from cof_agent.errors import InputError
-from cof_agent.graphs.steps import Context, Graph
+from cof_agent.graphs.steps import NOT_TAKEN, Context, Graph
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.output.origin import differences
@@ -160,11 +160,17 @@ def _earlier(
         if trajectory.sample != wanted[key].sample:
             raise InputError(f"{path} holds a trajectory of another sample {key[0]!r}; use another output.")
         fields = made_with(wanted[key]).items()
-        different = {name: value for name, value in fields if getattr(trajectory, name) != value}
+        before = {name: _asked_for(getattr(trajectory, name)) for name, _ in fields}
+        different = {name: value for name, value in fields if before[name] != value}
         if different:
-            told = differences({name: getattr(trajectory, name) for name in different}, different)
+            told = differences({name: before[name] for name in different}, different)
             raise InputError(f"{path} holds trajectories of a run with other settings: {told}; use another output.")
     return earlier
+
+
+def _asked_for(value: Any) -> Any:
+    """A field of a trajectory without what the server has made of it."""
+    return {name: one for name, one in value.items() if name != NOT_TAKEN} if isinstance(value, dict) else value
 
 
 def finished(wanted: Iterable[Episode], output: Path) -> list[Trajectory] | None:

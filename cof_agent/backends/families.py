@@ -155,7 +155,9 @@ class Family:
     """What is known of a family of models.
 
     model_types: in the configurations of its checkpoints. served_as: patterns of which the name of a served model contains one
-    (see `plain_name`). published: the same of zoom checkpoints whose names do not say their family.
+    (see `plain_name`). published: the same of zoom checkpoints whose names do not say their family. thinks: whether its chat
+    templates write a thought before each answer. remembers: as `served_as`, of models whose templates keep the thoughts before
+    the last message of the user; those of other models that think delete them.
     """
 
     name: str
@@ -165,6 +167,8 @@ class Family:
     markers: Markers
     modules: Modules
     published: tuple[str, ...] = ()
+    thinks: bool = False
+    remembers: tuple[str, ...] = ()
 
 
 _QWEN_MARKERS = Markers(
@@ -237,6 +241,8 @@ QWEN3_5 = Family(
     "Qwen3.5",
     model_types=("qwen3_5",),
     served_as=(r"qwen3\.[568]",),
+    thinks=True,
+    remembers=(r"qwen3\.8",),
     vision=QWEN3_VL.vision,
     markers=_QWEN_MARKERS,
     modules=replace(
@@ -249,6 +255,7 @@ QWEN3_5_MOE = Family(
     "Qwen3.5-MoE",
     model_types=("qwen3_5_moe",),
     served_as=(),
+    thinks=True,
     vision=QWEN3_VL.vision,
     markers=_QWEN_MARKERS,
     modules=replace(QWEN3_5.modules, language_linear=(*QWEN3_5.modules.language_linear, "shared_expert_gate")),
@@ -258,6 +265,7 @@ QWEN4_EXP = Family(
     "Qwen4-Exp",
     model_types=("qwen4_exp",),
     served_as=(r"qwen4exp",),
+    thinks=True,
     vision=QWEN3_VL.vision,
     markers=_QWEN_MARKERS,
     modules=replace(
@@ -322,3 +330,12 @@ def served(model: str) -> Vision | None:
         *((family.published, family.vision) for family in FAMILIES),
     ]
     return next((vision for names, vision in known if any(re.search(name, plain) for name in names)), None)
+
+
+def thoughts(model: str) -> tuple[bool, bool]:
+    """Whether the name of a served model is that of a family that thinks, and whether its template deletes earlier thoughts."""
+    plain = plain_name(model)
+    found = [
+        family for family in FAMILIES if family.thinks and any(re.search(name, plain) for name in family.served_as)
+    ]
+    return bool(found), bool(found) and not any(re.search(name, plain) for one in found for name in one.remembers)

@@ -35,6 +35,7 @@ from cof_agent.policy import (
     PolicyRefusal,
     Retries,
     Sampling,
+    not_taken,
     reply,
 )
 from cof_agent.protocol.dialects import Dialect, ours, recorded
@@ -73,6 +74,9 @@ class Saw:
 
 
 Event = Looked | Spoke | Saw
+
+NOT_TAKEN = "not_taken"
+"""The setting that names the parameters of sampling that a server refused; it is no part of what was asked for."""
 
 
 class ImageGone(RuntimeError):
@@ -342,8 +346,13 @@ class Graph:
             failure=now.failure,
             warning=context.warning,
             more_overviews=now.more_overviews,
-            **self.made_with(context),
+            **_with_refusals(self.made_with(context), not_taken(context.policy)),
         )
+
+
+def _with_refusals(made: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """What is known at the end only: the parameters of sampling that the server refused."""
+    return {**made, "settings": {**made["settings"], NOT_TAKEN: names}} if names else made
 
 
 @lru_cache(maxsize=8)

@@ -11,6 +11,7 @@ from cof_agent.policy.base import (
     PolicyRefusal,
     Sampling,
     begun,
+    not_taken,
     reply,
 )
 from cof_agent.policy.retries import RETRY_SECONDS, Retries
@@ -28,5 +29,6 @@ __all__ = [
     "Sampling",
     "ScriptedPolicy",
     "begun",
+    "not_taken",
     "reply",
 ]

@@ -72,6 +72,11 @@ class Policy(Protocol):
         ...
 
 
+def not_taken(policy: Policy) -> list[str]:
+    """The parameters of sampling that a served policy's server has refused so far: the server's own values hold."""
+    return sorted(getattr(policy, "not_taken", ()))
+
+
 class PolicyError(RuntimeError):
     """The policy could not answer (server gone, time-out): recorded on the trajectory.
 

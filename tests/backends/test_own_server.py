@@ -8,13 +8,17 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from cof_agent.agent import Agent
 from cof_agent.backends.chat import connect
 from cof_agent.policy import GREEDY, PolicyError, Sampling
 from cof_agent.protocol import Message
+from cof_agent.trajectory import Sample, Trajectory, read_jsonl
 from tests import loopback
 from tests.loopback import Reply, saying
 
@@ -103,3 +107,25 @@ def test_a_stop_text_that_a_reply_lacks_is_put_back() -> None:
         with serving(partial(_always, reply)) as (url, asked):
             assert ask(url, Sampling(stop=stop)) == [whole]
         assert asked[0]["stop"] == [stop]
+
+
+def test_the_record_names_what_a_server_refused(tmp_path: Path) -> None:
+    """What was asked for stays the same: a run that failed before anybody knew of the refusal goes on."""
+    picture, output = tmp_path / "grey.png", tmp_path / "trajectories.jsonl"
+    Image.new("RGB", (280, 196)).save(picture)
+    samples = [Sample(name, str(picture), "Which colour?") for name in "abc"]
+    works: list[bool] = []
+
+    def answer(body: dict[str, Any]) -> Reply:
+        if not works:
+            return 400, {"error": "No."}
+        status, found = knowing("top_p", "frequency_penalty")(body)
+        return (status, found) if status != 200 else saying("<think>I see.</think>\n<answer>grey</answer>")
+
+    with serving(answer) as (url, _):
+        for _ in range(3):
+            found = Agent("qwen2.5-vl", base_url=url).ask_many(samples, output=output, progress=False)
+            names = [one.settings.get("not_taken") for one in found]
+            assert names == [["min_p", "repetition_penalty", "top_k"] if works else None] * 3
+            works.append(True)
+    assert [one.answer for one in read_jsonl(output, Trajectory)] == ["grey"] * 3

@@ -26,18 +26,24 @@ class Identity:
 
     vision: None where nothing tells. own: the least and the largest area that its own processor makes, in shown pixels.
     dialect: the file that training has left beside the checkpoint. phrases: whether it has a vocabulary of its own, so small
-    that its tokens may be whole phrases, as nano's are.
+    that its tokens may be whole phrases, as nano's are. thinks: whether its chat template writes a thought before each answer.
+    forgets: whether it deletes the thoughts before the last message of the user.
     """
 
     vision: Vision | None = None
     own: tuple[int, int] | None = None
     dialect: Path | None = None
     phrases: bool = False
+    thinks: bool = False
+    forgets: bool = False
 
     def or_else(self, other: Identity) -> Identity:
         """This, and what it does not know from the other one."""
         dialect = self.dialect or other.dialect
         return replace(other if self.vision is None else self, dialect=dialect)
+
+
+UNKNOWN = Identity()
 
 
 def identify(model: str, listed: Iterable[Mapping[str, Any]] = ()) -> Identity:
@@ -50,7 +56,7 @@ def identify(model: str, listed: Iterable[Mapping[str, Any]] = ()) -> Identity:
     for name in (model, *names):
         found = found.or_else(_of_folder(name))
     for name in names:
-        found = found.or_else(Identity(families.served(name)))
+        found = found.or_else(_of_name(name))
     return found
 
 
@@ -86,12 +92,31 @@ def _of_folder(name: str, parents: int = _PARENTS) -> Identity:
     found = Identity(dialect=beside(folder))
     family = next((one for one in families.FAMILIES if config.get("model_type") in one.model_types), None)
     if family is not None:
-        vision, phrases = _vision(family.vision, config), _vocabulary(config) < _USUAL
-        return replace(found, vision=vision, own=_own(folder), phrases=phrases)
+        return replace(
+            found,
+            vision=_vision(family.vision, config),
+            own=_own(folder),
+            phrases=_vocabulary(config) < _USUAL,
+            thinks=family.thinks,
+            forgets=family.thinks and not _remembers(folder),
+        )
     base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(base, str) or not parents:
         return found
-    return found.or_else(_of_folder(base, parents - 1)).or_else(Identity(families.served(base)))
+    return found.or_else(_of_folder(base, parents - 1)).or_else(_of_name(base))
+
+
+def _of_name(name: str) -> Identity:
+    thinks, forgets = families.thoughts(name)
+    return Identity(families.served(name), thinks=thinks, forgets=forgets)
+
+
+def _remembers(folder: Path) -> bool:
+    """Whether the chat template of a checkpoint keeps all thoughts unless it is told otherwise."""
+    try:
+        return "preserve_thinking is undefined" in (folder / "chat_template.jinja").read_text("utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def _folder(name: str) -> Path | None:

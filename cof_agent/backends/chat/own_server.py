@@ -53,6 +53,11 @@ class OwnServer:
     counts_cells: bool = True
     keeps_images: bool = False
 
+    @property
+    def not_taken(self) -> frozenset[str]:
+        """The parameters of sampling that it does not take."""
+        return self.refused & NEUTRAL.keys()
+
     async def complete(
         self, messages: list[Rendered], sampling: Sampling, *, goes_on: bool, tools: Sequence[dict[str, Any]] = ()
     ) -> Completion:
@@ -119,7 +124,7 @@ class OwnServer:
         self.refused |= without
         if told:
             _log.warning(
-                "%s does not take %s: it is asked without, and its own defaults hold, which the record does not know.",
+                "%s does not take %s: it is asked without, and its own defaults hold; the record names the parameters.",
                 self.where,
                 " and ".join(told),
             )

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cof_agent.backends import families, secrets
 from cof_agent.backends.chat import own_server
-from cof_agent.backends.chat.identity import Identity, identify, unknown
+from cof_agent.backends.chat.identity import UNKNOWN, Identity, identify, unknown
 from cof_agent.backends.chat.image_ids import ImageIds
 from cof_agent.backends.chat.images import Carrier, Files, Inside, name_of
 from cof_agent.backends.chat.messages import Part, image_part, rendered
 from cof_agent.backends.chat.native import Rendered, with_calls
 from cof_agent.backends.chat.providers import Provider
 from cof_agent.backends.chat.sizes import SizeCheck
+from cof_agent.backends.chat.thoughts import kept
 from cof_agent.cache import Recent
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
@@ -36,7 +37,7 @@ class Client(Protocol):
     """One served model, as `OwnServer` and `Provider` are. where: for sentences. can_go_on: from the beginning of a reply.
     thoughts: the field in which it has thoughts, apart from the text; empty where it has none. counts_cells: whether the tokens
     that it tells of are those that the model reads. keeps_images: whether an image that was sent with an id may be left out
-    later."""
+    later. not_taken: the parameters of sampling that it has refused so far."""
 
     @property
     def where(self) -> str: ...
@@ -53,6 +54,9 @@ class Client(Protocol):
     @property
     def keeps_images(self) -> bool: ...
 
+    @property
+    def not_taken(self) -> frozenset[str]: ...
+
     def models(self) -> list[dict[str, Any]]:
         """What the server tells of its models; empty where it tells nothing."""
         ...
@@ -67,7 +71,7 @@ class Client(Protocol):
 class ChatPolicy:
     """A served model as a policy. What it says is free of the API key and of passwords that we know. sizes: sees to it that
     images keep their size, where it is known how many tokens they have. carrier: how images travel, by default to the last
-    pixel. image_ids: those that the server has already."""
+    pixel. image_ids: those that the server has already. known: what the model is."""
 
     def __init__(
         self,
@@ -78,12 +82,18 @@ class ChatPolicy:
         limits: PixelLimits,
         sizes: SizeCheck | None = None,
         carrier: Carrier | None = None,
+        known: Identity = UNKNOWN,
     ) -> None:
         self.name, self.coordinates, self.limits = name, coordinates, limits
-        self._client, self._sizes = client, sizes
+        self._client, self._sizes, self._known = client, sizes, known
         self._carrier = carrier or Inside()
         self._urls: Recent[str] = Recent(self._carrier.budget, self._carrier.drop)  # by the name of the pixels
         self.image_ids = ImageIds(client.where)
+
+    @property
+    def not_taken(self) -> frozenset[str]:
+        """The parameters of sampling that the server has refused so far."""
+        return self._client.not_taken
 
     async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
         """The next assistant message. Token counts are the server's, None where it does not say.
@@ -123,7 +133,10 @@ class ChatPolicy:
             parts = await asyncio.to_thread(lambda: [*map(partial(self._part, left_out), names, images)])
             asked = [rendered(message, parts) for message in messages]
             tools = messages[0].get("tools", ())
-            asked = with_calls(asked, self._client.thoughts) if tools else asked
+            if tools:
+                asked = with_calls(asked, self._client.thoughts)
+            elif self._known.thinks:
+                asked = kept(asked, self._client.thoughts, results=self._known.forgets)
             return await self._client.complete(asked, sampling, goes_on=goes_on, tools=tools)
 
         names = await asyncio.to_thread(lambda: [name_of(image) + self._carrier.pixels for image in images])
@@ -179,7 +192,15 @@ class Connection:
         counts = known.vision is not None and self.client.counts_cells
         sizes = SizeCheck(self.client.where, limits.grid, system, known.phrases) if counts else None
         carrier = Inside(jpeg) if image_folder is None else Files(image_folder)
-        return ChatPolicy(self.model, self.client, coordinates=system, limits=limits, sizes=sizes, carrier=carrier)
+        return ChatPolicy(
+            self.model,
+            self.client,
+            coordinates=system,
+            limits=limits,
+            sizes=sizes,
+            carrier=carrier,
+            known=known,
+        )
 
 
 def reach(

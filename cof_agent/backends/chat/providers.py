@@ -47,7 +47,7 @@ class Provider:
         self.model, self._provider, self._options = model, provider, options
         self.where = str(provider or "the provider")
         self._clients: dict[Sampling, BaseChatModel] = {}
-        self._told = False  # that it takes no seed
+        self.not_taken: frozenset[str] = frozenset()
         secrets.keep(options.get("api_key"))
         self._client(GREEDY)  # a missing package or key is found now
 
@@ -79,8 +79,8 @@ class Provider:
         seed = sampling.seed
         if seed is not None and self._provider in _WITHOUT_SEED:
             seed = None
-            if not self._told:
-                self._told = True
+            if "seed" not in self.not_taken:
+                self.not_taken |= {"seed"}
                 _log.warning("%s takes no seed: the same question may get another answer next time.", self.where)
         given = {"seed": seed, "stop": [sampling.stop] if sampling.stop else None}
         return {name: value for name, value in given.items() if value is not None}

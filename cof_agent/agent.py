@@ -195,13 +195,19 @@ class Agent:
             self.config.system_prompt,
             self.config.timeout,
             strategy=self.config.strategy,
-            details={**self._way.details, **({} if self.config.jpeg is None else {"jpeg": self.config.jpeg})},
+            details={**self._way.details, **self._asking},
             play=episode.play,
             shuffle_seed=episode.shuffle_seed,
             warning=warning_of(self.policy.name, episode.sample),
             retries=self._retries,
             dialect=self.config.spoken,
         )
+
+    @property
+    def _asking(self) -> dict[str, Any]:
+        """How a served model is asked, as far as answers depend on it, for the record."""
+        given = {name: getattr(self.config, name) for name in ("jpeg", "reasoning")}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def _notebook_html(trajectory: Trajectory) -> str:
@@ -243,8 +249,8 @@ def loaded(config: AgentConfig) -> tuple[AgentConfig, Policy]:
     """
     if is_served(config.model, config.base_url):
         return _served(config)
-    if given := next((name for name in ("image_folder", "jpeg") if getattr(config, name) is not None), None):
-        raise InputError(f"--{given.replace('_', '-')} is for served models; a local one gets the pixels themselves.")
+    if given := next((name for name in _OF_SERVED if getattr(config, name) is not None), None):
+        raise InputError(f"--{given.replace('_', '-')} is for served models; {_OF_SERVED[given]}.")
     overview, zoom = config.areas
     policy = load(
         config.model,
@@ -258,12 +264,26 @@ def loaded(config: AgentConfig) -> tuple[AgentConfig, Policy]:
     return config, policy
 
 
+_OF_SERVED = {
+    "image_folder": "a local one gets the pixels themselves",
+    "jpeg": "a local one gets the pixels themselves",
+    "reasoning": "a local one thinks as its chat template has it",
+}
+"""Fields that say how a served model is asked, and why a local one needs none."""
+
+
 def _served(config: AgentConfig) -> tuple[AgentConfig, Policy]:
     from cof_agent.backends.chat import reach
 
     check_model(config.model, device=config.device, dtype=config.dtype, attn=config.attn, base_url=config.base_url)
     provider, name = split_spec(config.model)
-    reached = reach(name, provider=provider or "openai", base_url=config.base_url, timeout=config.timeout)
+    reached = reach(
+        name,
+        provider=provider or "openai",
+        base_url=config.base_url,
+        timeout=config.timeout,
+        reasoning=config.reasoning,
+    )
     if config.dialect is None and reached.known.dialect is not None:
         config = replace(config, dialect=str(reached.known.dialect))
         check(config)

@@ -14,7 +14,7 @@ from cof_agent.environment import CropMode, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import OF_MODELS, CoordinateSystem, PixelLimits
 from cof_agent.nano import NANO
-from cof_agent.policy import RETRY_SECONDS, Sampling
+from cof_agent.policy import REASONING, RETRY_SECONDS, Sampling, is_reasoning
 from cof_agent.protocol.dialects import OURS, Dialect, beside, dialect, names
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ class AgentConfig:
     )
     jpeg: int | None = _field(
         None, "send images to a served model as JPEG of this quality, 1 to 100, which changes pixels (default: PNG)"
+    )
+    reasoning: str | None = _field(
+        None,
+        "how much a served model thinks before it answers: none, low, medium, high, or a number of tokens, beside --max-tokens "
+        "(default: the server's or provider's own)",
     )
     device: str | None = _field(None, "device of a local model, such as cpu or cuda:1 (default: the best there is)")
     dtype: str | None = _field(None, "number type of a local model's weights (default: what suits the device)")
@@ -117,6 +122,8 @@ class AgentConfig:
             "jpeg must be from 1 to 100": self.jpeg is None or 1 <= self.jpeg <= 100,
             "jpeg and image_folder are two ways to send images; name one of them": None
             in (self.jpeg, self.image_folder),
+            f"reasoning must be {', '.join(REASONING)} or a number of tokens": self.reasoning is None
+            or is_reasoning(self.reasoning),
             "retry_seconds must be 0 or more": self.retry_seconds >= 0,
             "overview_pixels must be at least 1": self.overview_pixels is None or self.overview_pixels >= 1,
             "zoom_pixels must be at least 1": self.zoom_pixels is None or self.zoom_pixels >= 1,

@@ -20,7 +20,7 @@ from cof_agent.geometry import OF_MODELS
 
 Group = argparse._ActionsContainer  # a parser, or a group of options in it
 
-MODEL = ("model", "base_url", "coordinates", "image_folder", "jpeg", "device", "dtype", "attn")
+MODEL = ("model", "base_url", "coordinates", "image_folder", "jpeg", "reasoning", "device", "dtype", "attn")
 VIEWS = ("overview_pixels", "zoom_pixels", "max_zooms", "enlarge", "min_side", "zoom_scale", "max_source_pixels")
 ANSWERS = (
     "strategy",
@@ -82,6 +82,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "coordinates": {"choices": [system.value for system in OF_MODELS]},
     "image_folder": {"metavar": "DIR"},
     "jpeg": {"type": count, "metavar": "QUALITY"},
+    "reasoning": {"metavar": "none|low|medium|high|TOKENS"},
     "device": {"metavar": "DEVICE"},
     "dtype": {"choices": ["bfloat16", "float16", "float32"]},
     "attn": {"metavar": "NAME"},

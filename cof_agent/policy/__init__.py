@@ -14,11 +14,14 @@ from cof_agent.policy.base import (
     not_taken,
     reply,
 )
+from cof_agent.policy.reasoning import NO_REASONING, REASONING, is_reasoning
 from cof_agent.policy.retries import RETRY_SECONDS, Retries
 from cof_agent.policy.scripted import Line, ScriptedPolicy
 
 __all__ = [
     "GREEDY",
+    "NO_REASONING",
+    "REASONING",
     "RETRY_SECONDS",
     "Completion",
     "Line",
@@ -29,6 +32,7 @@ __all__ = [
     "Sampling",
     "ScriptedPolicy",
     "begun",
+    "is_reasoning",
     "not_taken",
     "reply",
 ]

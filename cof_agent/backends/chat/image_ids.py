@@ -10,9 +10,6 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-VLLM = "vllm"
-"""The owner of a model, where vLLM lists it."""
-
 _MOST = 4096  # ids that we remember: more than all conversations under way have
 _TRIES = 16  # requests with images left out, before we judge whether that helps
 _OFTEN = 0.2  # share of these that may fail

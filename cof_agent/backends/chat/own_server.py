@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -19,10 +19,12 @@ from cof_agent.backends.chat.connections import Reply, Unreadable, get, post
 from cof_agent.backends.chat.failures import decoded, of_error, of_status, unreadable
 from cof_agent.backends.chat.native import Rendered, strict
 from cof_agent.backends.chat.reading import completion, thought_field
+from cof_agent.backends.chat.reasoning import Reasoning, of_server
 from cof_agent.errors import InputError
 from cof_agent.output.install import how_to_install
 from cof_agent.policy import Completion, Sampling
 
+_DASHSCOPE = ".aliyuncs.com"  # Alibaba's own service of Qwen
 LISTING = 10.0  # seconds for the list of models, at most
 NEUTRAL: dict[str, Any] = {
     "top_p": 1.0,
@@ -40,7 +42,8 @@ _log = logging.getLogger(__name__)
 class OwnServer:
     """A model on such a server. where: its address, for sentences, without what is secret. url: of its interface.
     authorization: of the HTTP header. timeout: seconds for one reply. thoughts: the field of its replies that has the thought,
-    once one had. refused: what it does not take, by name. keeps_images: whether it has said that it keeps them by their ids."""
+    once one had. refused: what it does not take, by name. keeps_images: whether it has said that it keeps them by their ids.
+    is_vllm: as its list of models says. reasoning: how much the model is to think."""
 
     model: str
     where: str
@@ -52,6 +55,8 @@ class OwnServer:
     can_go_on: bool = True
     counts_cells: bool = True
     keeps_images: bool = False
+    is_vllm: bool = False
+    reasoning: Reasoning = field(default_factory=Reasoning)
 
     @property
     def not_taken(self) -> frozenset[str]:
@@ -67,7 +72,8 @@ class OwnServer:
             PolicyError: if there is none.
             InputError: if the server refuses the API key, or knows no such model.
         """
-        body = _body(self.model, messages, sampling, goes_on=goes_on, tools=tools)
+        body = _body(self.model, messages, sampling, goes_on=goes_on, tools=tools) | self.reasoning.options
+        body["max_completion_tokens"] += self.reasoning.budget
         without = self.refused
         status, found, headers = await self._post(_without(body, without))
         while status in (400, 422) and (more := _refused(found, body, sampling) - without):
@@ -80,16 +86,26 @@ class OwnServer:
         self.thoughts = self.thoughts or thought_field(found)
         return made
 
+    def think(self, value: str) -> None:
+        """Has the model think so much, as `policy.REASONING` or a number of tokens.
+
+        Raises:
+            InputError: if the server has no such thing.
+        """
+        dashscope = str(self.url.hostname).endswith(_DASHSCOPE)
+        self.reasoning = of_server(self.where, value, vllm=self.is_vllm, dashscope=dashscope)
+
     def models(self) -> list[dict[str, Any]]:
         """What the server tells of its models, from any thread; empty where it tells nothing. Afterwards it is known whether
-        the server keeps images."""
+        the server is vLLM, and whether it keeps images."""
         with ThreadPoolExecutor(1) as thread:  # there, no event loop is running
             return thread.submit(asyncio.run, self._get_acquainted()).result()
 
     async def _get_acquainted(self) -> list[dict[str, Any]]:
         reply = await _or_none(get(self._at("models"), self._headers(), timeout=min(self.timeout, LISTING)))
         listed = _listed(reply)
-        if any(one.get("owned_by") == image_ids.VLLM for one in listed):
+        self.is_vllm = any(one.get("owned_by") == "vllm" for one in listed)
+        if self.is_vllm:
             sent = json.dumps(image_ids.probe(self.model)).encode()
             asked = post(self._at("chat/completions"), sent, self._headers(), timeout=min(self.timeout, LISTING))
             told = await _or_none(asked)

@@ -210,17 +210,23 @@ def reach(
     base_url: str | None = None,
     api_key: str | None = None,
     timeout: float = 120.0,
+    reasoning: str | None = None,
 ) -> Connection:
     """The served model, and what its checkpoint, the server and its name say of it (`identity.identify`).
 
     provider: as in `init_chat_model`; with `base_url` it is "openai" by default, which is what vLLM, SGLang and
-    `transformers serve` speak. timeout: seconds for one request.
+    `transformers serve` speak. timeout: seconds for one request. reasoning: how much the model is to think
+    (`policy.REASONING`, or a number of tokens).
 
     Raises:
-        InputError: if a package or an API key is missing, the provider is unknown, or the address is none.
+        InputError: if a package or an API key is missing, the provider is unknown or has no such reasoning, or the
+            address is none.
     """
-    client = _client(model, provider, base_url, api_key, timeout)
-    return Connection(model, client, identify(model, client.models()))
+    client = _client(model, provider, base_url, api_key, timeout, reasoning)
+    listed = client.models()
+    if reasoning is not None and isinstance(client, own_server.OwnServer):
+        client.think(reasoning)  # by what the server is, which is known now
+    return Connection(model, client, identify(model, listed))
 
 
 def connect(
@@ -249,7 +255,14 @@ def connect(
     return reached.policy(coordinates=coordinates, max_pixels=max_pixels, zoom_pixels=zoom_pixels, boxes=boxes)
 
 
-def _client(model: str, provider: str | None, base_url: str | None, api_key: str | None, timeout: float) -> Client:
+def _client(
+    model: str,
+    provider: str | None,
+    base_url: str | None,
+    api_key: str | None,
+    timeout: float,
+    reasoning: str | None,
+) -> Client:
     if base_url is None and provider == "openai":
         base_url = next((os.environ[name] for name in _OPENAI_ADDRESS if os.environ.get(name)), None)
     if base_url is not None and provider in (None, "openai"):
@@ -258,5 +271,6 @@ def _client(model: str, provider: str | None, base_url: str | None, api_key: str
     if base_url is not None:
         secrets.keep_address(base_url)
     given = {"base_url": base_url, "api_key": api_key}
-    options = {name: value for name, value in given.items() if value is not None}
-    return Provider(model, provider, {**options, "timeout": timeout, "max_retries": 0})  # who asks retries: `Retries`
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options |= {"timeout": timeout, "max_retries": 0}  # who asks retries: `Retries`
+    return Provider(model, provider, options, reasoning=reasoning)

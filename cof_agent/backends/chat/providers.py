@@ -16,9 +16,10 @@ from cof_agent.backends import secrets
 from cof_agent.backends.chat.failures import of_error
 from cof_agent.backends.chat.native import Rendered, strict
 from cof_agent.backends.chat.reading import CUT, count, logprob_of, message_text
+from cof_agent.backends.chat.reasoning import Reasoning, of_provider
 from cof_agent.errors import InputError, said
 from cof_agent.output.install import how_to_install
-from cof_agent.policy import GREEDY, Completion, Sampling
+from cof_agent.policy import GREEDY, REASONING, Completion, Sampling
 from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ _log = logging.getLogger(__name__)
 
 
 class Provider:
-    """A model of a provider. options: of its client.
+    """A model of a provider. options: of its client. reasoning: how much it is to think, as `policy.REASONING` or a number of
+    tokens.
 
     Raises:
-        InputError: if a package or an API key is missing, or the provider is unknown.
+        InputError: if a package or an API key is missing, or the provider is unknown or has no such reasoning.
     """
 
     can_go_on = False
@@ -43,10 +45,13 @@ class Provider:
     keeps_images = False
     thoughts = "reasoning_content"  # which no client sends: providers want theirs back signed, or not at all
 
-    def __init__(self, model: str, provider: str | None, options: dict[str, Any]) -> None:
+    def __init__(
+        self, model: str, provider: str | None, options: dict[str, Any], *, reasoning: str | None = None
+    ) -> None:
         self.model, self._provider, self._options = model, provider, options
         self.where = str(provider or "the provider")
         self._clients: dict[Sampling, BaseChatModel] = {}
+        self._reasoning = Reasoning() if reasoning is None else of_provider(provider, reasoning)
         self.not_taken: frozenset[str] = frozenset()
         secrets.keep(options.get("api_key"))
         self._client(GREEDY)  # a missing package or key is found now
@@ -66,6 +71,7 @@ class Provider:
         """
         assert not goes_on, "a provider does not go on from a beginning"
         client = self._client(sampling)
+        self._check_tools(tools)
         asked = _plain(strict(messages)) if tools else messages
         try:
             ready = client.bind_tools([*tools]) if tools else client
@@ -74,14 +80,20 @@ class Provider:
             raise of_error(error, self.model, self.where) from error
         return _completion(reply, self.where, sampling.stop)
 
+    def _check_tools(self, tools: Sequence[dict[str, Any]]) -> None:
+        """Anthropic wants the thought before a call back with its signature, and no record has that."""
+        if tools and self._provider == "anthropic" and self._reasoning.budget:
+            raise InputError(
+                "anthropic takes no number of tokens as --reasoning together with native tools; use another --dialect, or one of "
+                f"{', '.join(REASONING)}."
+            )
+
     def _extra(self, sampling: Sampling) -> dict[str, Any]:
         """What goes with each request."""
         seed = sampling.seed
         if seed is not None and self._provider in _WITHOUT_SEED:
             seed = None
-            if "seed" not in self.not_taken:
-                self.not_taken |= {"seed"}
-                _log.warning("%s takes no seed: the same question may get another answer next time.", self.where)
+            self._leave_out("seed", "the same question may get another answer next time")
         given = {"seed": seed, "stop": [sampling.stop] if sampling.stop else None}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -89,13 +101,24 @@ class Provider:
         """A client for these sampling parameters, which not every provider takes at each request."""
         kind = replace(sampling, seed=None, stop="")  # these go with the request; seeds differ by turn
         if kind not in self._clients:
-            options = {**self._options, "temperature": kind.temperature, "max_tokens": kind.max_tokens}
+            options = {**self._options, **self._reasoning.options}
+            options |= {"temperature": kind.temperature, "max_tokens": kind.max_tokens + self._reasoning.budget}
             if kind.top_p < 1:
                 options["top_p"] = kind.top_p
             if kind.logprobs:
                 options["logprobs"] = True
-            self._clients[kind] = _init(self.model, self._provider, options)
+            if self._reasoning.fixed:
+                options = {name: value for name, value in options.items() if name not in ("temperature", "top_p")}
+            made = self._clients[kind] = _init(self.model, self._provider, options)
+            if getattr(made, "temperature", kind.temperature) != kind.temperature:
+                self._leave_out("temperature", "this model chooses it")
         return self._clients[kind]
+
+    def _leave_out(self, name: str, what: str) -> None:
+        """Says once that a parameter of sampling is not taken."""
+        if name not in self.not_taken:
+            self.not_taken |= {name}
+            _log.warning("%s takes no %s: %s.", self.where, name, what)
 
 
 async def _in_client_loop(request: Coroutine[Any, Any, AIMessage]) -> AIMessage:

@@ -50,6 +50,13 @@ class RunConfig(settings.RunConfig):
             "enforce-eager or max-num-seqs=64",
         },
     )
+    vllm_server_hosts: list[str] = field(
+        default_factory=list,
+        metadata={
+            "metavar": "HOST:PORT",
+            "help": "several servers, each started by rl.serve, in place of vllm_server_host and vllm_server_port",
+        },
+    )
     redraws: int = field(
         default=0, metadata={"help": "times that groups without any variance are played again, with other samples"}
     )
@@ -84,6 +91,11 @@ class Settings(settings.Settings):
     run: RunConfig
     training: GRPOConfig
 
+    @property
+    def servers(self) -> list[str]:
+        """Addresses of the servers, where there are several."""
+        return [f"http://{host}" for host in self.run.vllm_server_hosts]
+
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
     """The settings of `--config FILE [--key value ...]`.
@@ -102,6 +114,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
                 f"there is no reward {name}; the rewards are {', '.join(rewards.NAMES)}, or module:function for your own."
             )
     _check_judge(run)
+    _check_servers(run, training)
     _check_play(run, training)
     checks.check(training, model)
     if model.use_peft and model.lora_dropout:
@@ -128,6 +141,20 @@ def _check_play(run: RunConfig, training: GRPOConfig) -> None:
         raise InputError(f"redraws must be at least 0, not {run.redraws}.")
     if (training.top_k or 0) > 0 or training.min_p is not None or training.repetition_penalty != 1:
         raise InputError("the agent samples by temperature and top_p; leave top_k, min_p and repetition_penalty out.")
+
+
+def _check_servers(run: RunConfig, training: GRPOConfig) -> None:
+    hosts = run.vllm_server_hosts
+    if hosts and not (training.use_vllm and training.vllm_mode == "server"):
+        raise InputError("vllm_server_hosts are asked only with use_vllm and vllm_mode server.")
+    if hosts and training.vllm_server_base_url:
+        raise InputError("give vllm_server_hosts or vllm_server_base_url, not both.")
+    for host in hosts:
+        name, colon, port = host.rpartition(":")
+        if not (name and colon and port.isdigit() and "/" not in name):
+            raise InputError(f"vllm_server_hosts: {host} is not HOST:PORT, such as localhost:8000.")
+    if len(set(hosts)) < len(hosts):
+        raise InputError("vllm_server_hosts: the same server is named twice.")
 
 
 def _check_judge(run: RunConfig) -> None:

@@ -34,6 +34,7 @@ from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.checks import check_devices
 from rl.engine_options import options_of, precision_of
+from rl.fleet import first_there
 from rl.settings import Settings, parse
 from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
 
@@ -75,6 +76,8 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
     wanted = episodes_of(settings, Path(str(settings.training.output_dir)))
     held_out, judge = held_out_of(settings), _judge(settings)
     model = load_model(settings)
+    if settings.servers and training.process_index == 0:  # the process that sends the weights
+        training.vllm_server_base_url = first_there(settings.servers, training.vllm_server_timeout)
     return ZoomGRPOTrainer(
         model,
         [rewards.by_name(name, training.num_generations, judge) for name in run.rewards],
@@ -85,6 +88,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         peft_config=lora(settings, config) if settings.model.use_peft else None,
         redraws=run.redraws,
         vision_cache=run.vision_cache,
+        servers=settings.servers,
         engine_options=options_of(settings, precision_of(training, model.dtype)) if training.use_vllm else (),
         agent=settings.run.agent_config(),
         held_out=held_out,

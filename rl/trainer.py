@@ -1,4 +1,4 @@
-"""TRL's `GRPOTrainer` whose rollout is the agent of inference. Every touch of a private TRL API is here or in `rl.vllm`.
+"""TRL's `GRPOTrainer` whose rollout is the agent of inference. Touches of private TRL APIs: here, `rl.vllm`, `rl.fleet`.
 
 TRL's own tool loop does not keep ranks in step (uneven numbers of turns hang under ZeRO-3), takes no template without tool
 roles, and reads every conversation anew each turn. Here `graphs/focus.py` plays each conversation; TRL gets tokens, mask
@@ -25,7 +25,7 @@ from trl import GRPOTrainer
 
 from cof_agent import scoring
 from cof_agent.backends.local.policy import LocalPolicy
-from cof_agent.backends.vllm.policy import VLLMPolicy
+from cof_agent.backends.vllm.policy import Ask, VLLMPolicy
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
@@ -39,7 +39,7 @@ from rl.padding import Scores, alike_wherever, evened, scored
 from rl.rewards import total
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
-from rl.vllm import Engine, engine_of, rounds_of
+from rl.vllm import Colocated, Server, engine_of
 from rl.watch import ToolWatch
 from rl.weights import merge_on_the_way
 
@@ -56,6 +56,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
 
     redraws: how often groups without any variance are played again, with other samples. engine_options: vLLM's, see
     `rl.engine_options`. vision_cache: GiB for what a frozen vision tower makes of the images of a generation.
+    servers: addresses of all vLLM servers, by default the one of TRL's settings.
 
     With `use_vllm` vLLM writes the turns of the rollouts. `evaluate` still generates with transformers, from the weights
     in training: so its figures compare with those of SFT and of `cof eval`, and vLLM may sleep.
@@ -67,6 +68,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         redraws: int = 0,
         engine_options: Sequence[str] = (),
         vision_cache: float = 0.0,
+        servers: Sequence[str] = (),
         **options: Any,
     ) -> None:
         with colocated_with(engine_options):
@@ -88,11 +90,11 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._episodes: list[Episode] = []
         self._gathered: list[Trajectory] = []  # of all processes, of the generation under way
         self._sources = ZoomEnvironment()
-        self._engine: Engine | None = None
+        self._engine: Server | Colocated | None = None
         if self.use_vllm:
             merge_on_the_way(self.vllm_generation)
             token, precision = self.processing_class.image_token_id, precision_of(self.args, self.model.dtype)
-            self._engine = engine_of(self.vllm_generation, self.accelerator, token, precision)
+            self._engine = engine_of(self.vllm_generation, self.accelerator, token, precision, servers)
         self._generation = (-1, 0)
         self._seconds, self._elsewhere = 0.0, 0.0  # of a step's update, and of what came in between
         self.add_callback(ToolWatch())
@@ -220,12 +222,14 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         with self._engine.awake():
             yield partial(self._played_by, self._engine)
 
-    def _played_by(self, engine: Engine, places: Sequence[int], attempt: int) -> list[Rollout]:
-        rounds = rounds_of(len(places))
-        policy = policy_of(
-            self.model, self.processing_class, self._agent, VLLMPolicy, longest=engine.longest, ask=rounds.ask
-        )
-        return rounds.play(lambda: self._rollouts(policy, places, attempt, rounds.leave), engine.answer)
+    def _played_by(self, engine: Server | Colocated, places: Sequence[int], attempt: int) -> list[Rollout]:
+        def conversations(ask: Ask, leave: Callable[[], None]) -> Coroutine[Any, Any, list[Rollout]]:
+            policy = policy_of(
+                self.model, self.processing_class, self._agent, VLLMPolicy, longest=engine.longest, ask=ask
+            )
+            return self._rollouts(policy, places, attempt, leave)
+
+        return engine.play(len(places), conversations)
 
     def _rollouts(
         self,

@@ -1,14 +1,13 @@
-"""Turns of RL conversations written by vLLM: a round at a time, in which every process takes part, until none has a request.
+"""Turns of RL conversations written by vLLM: each at its own pace, or in rounds where several GPUs share an engine.
 
-What conversations need differs between processes, but weights are sent, a server is asked, and an engine that is shared by
-several GPUs is run by all of them together. See `rl.rounds` for how a process's conversations are brought together.
+Weights are sent by all processes together. Servers are asked by each process for itself (`rl.servers`). An engine that is
+shared by several GPUs is run by all of them together: `rl.rounds`.
 
 Requests are built here rather than by TRL's `VLLMGeneration.generate`, which has one length and no seed for all of them, in
 server mode cuts the replies up as if each process had asked for as many, and in colocate mode hands vLLM image tokens that
 vLLM multiplies once more. Private to TRL 1.16, and used here: of `VLLMGeneration` the attributes `mode`, `model`, `llm`,
-`vllm_client`, `tensor_parallel_size`, `tp_group`, `enable_sleep_mode`, `_llm_weights_sleeping`, and the methods
-`sync_weights` and `_place_features`; `VLLMClient`'s `image_features`, `generate`, `get_server_info`, `session` and `base_url`;
-`extract_logprobs`.
+`vllm_client`, `server_timeout`, `tensor_parallel_size`, `tp_group`, `enable_sleep_mode`, `_llm_weights_sleeping`, and the
+method `sync_weights`; `extract_logprobs`. What `rl.fleet` uses stands there.
 
 A seed is a request's own, but vLLM draws other numbers from it than transformers does, and on another batch its logits, and
 with them now and then a token, may differ: a resumed run plays alike, not the same.
@@ -16,21 +15,32 @@ with them now and then a token, may differ: a resumed run plays alike, not the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 from trl.generation.vllm_generation import extract_logprobs
 
+from cof_agent.backends.vllm.policy import Ask
 from cof_agent.backends.vllm.requests import Reply, Request, check_sizes, engine_prompt, image_runs
-from cof_agent.errors import InputError, said
+from cof_agent.errors import InputError
+from rl.fleet import Fleet
 from rl.rounds import Rounds
+from rl.servers import Gone, Servers
 
-REQUESTS_AT_ONCE = 64
-"""Sent to a server at the same time, as TRL's client does; its connections are as many."""
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Conversations = Callable[[Ask, Callable[[], None]], Coroutine[Any, Any, T]]
+"""What plays a process's conversations, given whom to ask, and what to call as each of them ends."""
+
+SENDINGS = 3
+"""Times that weights are sent, should all servers be lost meanwhile."""
 
 
 class Engine(Protocol):
@@ -48,24 +58,29 @@ class Engine(Protocol):
     def awake(self) -> Iterator[None]:
         """Ready for rounds, with the weights that were sent last. Every process enters it."""
 
-    def answer(self, requests: Sequence[Request]) -> list[Reply] | None:
-        """The replies to this process's requests; None once no process has any. Every process calls it at each round.
+    def play(self, count: int, conversations: Conversations[T]) -> T:
+        """What this process's conversations come to; so many there are. Every process calls it.
 
         Raises:
             InputError: if vLLM fails, or reads an image otherwise than the model in training does.
         """
 
 
-def engine_of(generation: Any, accelerator: Any, image_token: int, precision: str) -> Engine:
+def engine_of(
+    generation: Any, accelerator: Any, image_token: int, precision: str, urls: Sequence[str] = ()
+) -> Server | Colocated:
     """The engine of TRL's `VLLMGeneration`; every process makes one.
 
-    precision: the number type in which the model is trained.
+    precision: the number type in which the model is trained. urls: of all servers, by default TRL's own.
 
     Raises:
         InputError: if the engine has another one: it would sample from other probabilities than the trainer reckons with.
     """
-    kind = Server if generation.mode == "server" else Colocated
-    engine = kind(generation, accelerator, image_token)
+    engine: Server | Colocated
+    if generation.mode == "server":
+        engine = Server(generation, accelerator, image_token, urls)
+    else:
+        engine = Colocated(generation, accelerator, image_token)
     if engine.precision != precision:
         raise InputError(
             f"vLLM computes in {engine.precision}, and this run trains in {precision}; serve the run with rl.serve, or "
@@ -74,63 +89,91 @@ def engine_of(generation: Any, accelerator: Any, image_token: int, precision: st
     return engine
 
 
-class Server:
-    """A vLLM server, which the main process asks for all."""
+@dataclass(frozen=True)
+class Attempt(Generic[T]):
+    """What a process's conversations came to. value: None if the servers were lost on the way, or `error` ends the run."""
 
-    def __init__(self, generation: Any, accelerator: Any, image_token: int) -> None:
+    value: T | None = None
+    error: InputError | None = None
+
+
+class Server:
+    """vLLM servers, which each process asks for its own conversations; the main process sends the weights for all."""
+
+    def __init__(self, generation: Any, accelerator: Any, image_token: int, urls: Sequence[str]) -> None:
         self._generation, self._accelerator, self._image_token = generation, accelerator, image_token
-        told = [generation.vllm_client.get_server_info()["model_config"] if accelerator.is_main_process else None]
-        config = broadcast_object_list(told)[0]
+        if accelerator.is_main_process:
+            first = generation.vllm_client
+            generation.vllm_client = Fleet(
+                first, urls or [first.base_url], accelerator.device, generation.server_timeout
+            )
+        config = self._by_main(lambda fleet: fleet.config)
         self.longest: int = config["max_model_len"]
         self.precision: str = config["dtype"].removeprefix("torch.")
+        self._urls: list[str] = []
+        self._version = ""
 
     def take_weights(self) -> None:
-        self._generation.sync_weights()  # which drops keys and values, but no features of images
-        if self._accelerator.is_main_process:
-            client = self._generation.vllm_client
-            client.session.post(f"{client.base_url}/reset_encoder_cache").raise_for_status()
+        for _ in range(SENDINGS):
+            self._by_main(lambda fleet: fleet.meet())
+            self._generation.sync_weights()  # which drops keys and values, but no features of images
+            self._urls, self._version = self._by_main(lambda fleet: fleet.finish())
+            if self._urls:
+                return
+        self._by_main(lambda fleet: fleet.give_up())
 
     @contextmanager
     def awake(self) -> Iterator[None]:
         yield
 
-    def answer(self, requests: Sequence[Request]) -> list[Reply] | None:
-        everyone: list[list[Request]] = gather_object([list(requests)])
-        if not any(everyone):
-            return None
-        outcome: list[Any] = [None]
-        if self._accelerator.is_main_process:
-            outcome = [self._outcome([request for part in everyone for request in part])]
-        found = broadcast_object_list(outcome)[0]
-        if isinstance(found, InputError):  # by then told to all, none of whom is left waiting
-            raise found
-        first = sum(len(part) for part in everyone[: self._accelerator.process_index])
-        replies: list[Reply] = found[first : first + len(requests)]
-        return replies
+    def play(self, count: int, conversations: Conversations[T]) -> T:
+        return self.settled(self.attempt(conversations), conversations)
 
-    def _outcome(self, requests: list[Request]) -> list[Reply] | InputError:
+    def attempt(self, conversations: Conversations[T]) -> Attempt[T]:
+        """Plays the conversations of this process without the others; in any thread. See `settled`."""
+        return asyncio.run(self._attempt(conversations))
+
+    async def _attempt(self, conversations: Conversations[T]) -> Attempt[T]:
+        servers = Servers(self._urls, self._version, self._image_token, self._accelerator.process_index)
         try:
-            return self._replies(requests)
+            value = await conversations(servers.ask, lambda: None)
         except InputError as error:
-            return error
-        except Exception as error:  # TRL's client raises anything, plain `Exception` included
-            return InputError(f"the vLLM server failed: {said(error)}")
+            return Attempt(error=error)
+        except Gone as error:
+            _log.warning("Conversations are played again: %s.", error)
+            return Attempt()
+        return Attempt(value if await servers.unchanged() else None)
 
-    def _replies(self, requests: list[Request]) -> list[Reply]:
-        images = {request.keys: request.images for request in requests}  # the rollouts of a group begin with the same
-        features = dict(zip(images, self._generation.vllm_client.image_features(list(images.values())), strict=True))
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            return list(pool.map(lambda request: self._reply(request, features[request.keys]), requests))
+    def settled(self, attempt: Attempt[T], conversations: Conversations[T]) -> T:
+        """What an attempt came to, once that of every process is whole. Where one is not, the servers are waited for and sent
+        the weights again, and what is missing is played again. Every process calls it.
 
-    def _reply(self, request: Request, features: Any) -> Reply:
-        """The server's features of the images go with our own token ids, so they must be as long."""
-        made = [] if features is None else [place["length"] for place in features["mm_placeholders"]["image"]]
-        check_sizes(made, image_runs(request.ids, self._image_token))
-        placed = self._generation._place_features(features, request.ids)
-        found = self._generation.vllm_client.generate(
-            [request.ids], features=[placed], generation_kwargs=request.sampling
-        )
-        return Reply(found["completion_ids"][0], _sampled(found["logprobs"][0]))
+        Raises:
+            InputError: that of any process.
+        """
+        while True:
+            for error in gather_object([attempt.error]):
+                if error is not None:
+                    raise error
+            if not any(gather_object([attempt.value is None])):
+                assert attempt.value is not None
+                return attempt.value
+            self.take_weights()
+            if attempt.value is None:
+                attempt = self.attempt(conversations)
+
+    def _by_main(self, call: Callable[[Fleet], Any]) -> Any:
+        """What the main process is told, in all of them; what it raises is raised in all, so that none is left waiting."""
+        told: list[Any] = [None]
+        if self._accelerator.is_main_process:
+            try:
+                told = [call(self._generation.vllm_client)]
+            except InputError as error:
+                told = [error]
+        found = broadcast_object_list(told)[0]
+        if isinstance(found, InputError):
+            raise found
+        return found
 
 
 class Colocated:
@@ -161,7 +204,12 @@ class Colocated:
             generation.llm.sleep(level=2)
             generation._llm_weights_sleeping = True
 
-    def answer(self, requests: Sequence[Request]) -> list[Reply] | None:
+    def play(self, count: int, conversations: Conversations[T]) -> T:
+        rounds = rounds_of(count)
+        return rounds.play(lambda: conversations(rounds.ask, rounds.leave), self._answer)
+
+    def _answer(self, requests: Sequence[Request]) -> list[Reply] | None:
+        """The replies to this process's requests; None once no process has any. Every process calls it at each round."""
         group = self._generation.tensor_parallel_size
         if group == 1:  # nothing is done together
             return self._replies(requests) if requests else None

@@ -1,4 +1,4 @@
-"""Rollouts that vLLM writes are those that transformers writes: rounds, and both of TRL's modes with nano as vLLM."""
+"""Rounds; and what of a colocated engine vLLM's build for CPUs cannot show, with nano in its place: sleep, several processes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO
 from cof_agent.scenes.write import write_scenes
-from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
+from cof_agent.trajectory import Sample, StopReason
 from rl.rollout import Rollout, roll_out
 from rl.rounds import Rounds
-from rl.vllm import Engine, engine_of
-from tests.rl.nano_vllm import Generation, NanoLLM, NanoServer, play
+from rl.vllm import Colocated, engine_of
+from tests.rl.nano_vllm import Generation, NanoLLM, play
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +49,12 @@ def policy() -> LocalPolicy:
     return load(NANO)
 
 
-@pytest.fixture
-def server(policy: LocalPolicy) -> NanoServer:
-    return NanoServer(policy)
-
-
-def generation_of(policy: LocalPolicy, mode: str, **options: Any) -> Generation:
-    return Generation(policy._decoder._model, Accelerator(cpu=True), policy._processor, mode=mode, **options)
-
-
-def engine(generation: Generation, policy: LocalPolicy) -> Engine:
-    return engine_of(generation, generation.accelerator, policy._image_token_id, "float32")
-
-
-@pytest.fixture
-def served(server: NanoServer, policy: LocalPolicy) -> Iterator[Engine]:
-    with server.up() as url:
-        yield engine(generation_of(policy, "server", server_base_url=url), policy)
+def engine(policy: LocalPolicy, llm: NanoLLM, **options: Any) -> Colocated:
+    """A colocated engine that is `llm`."""
+    model, processor = policy._decoder._model, policy._processor
+    generation = Generation(model, Accelerator(cpu=True), processor, mode="colocate", **options)
+    generation.llm = llm
+    return Colocated(generation, generation.accelerator, policy._image_token_id)
 
 
 @pytest.fixture
@@ -150,169 +139,56 @@ def test_what_goes_wrong_ends_the_rounds() -> None:
         chatter.rounds.play(failing, chatter.answer)
 
 
-@pytest.mark.parametrize("temperature", [0.0, pytest.param(1.5, marks=pytest.mark.slow)])
-def test_a_server_writes_what_transformers_writes(
-    server: NanoServer, served: Engine, policy: LocalPolicy, samples: list[Sample], temperature: float
-) -> None:
-    wanted = transformers(policy, samples, temperature)
-    found = play(served, policy, samples, temperature)
-    assert_same(found, wanted)
-    assert len({len(one.trajectory.turns) for one in found}) > 1
-    assert len({body["sampling_params"]["seed"] for body in server.asked}) == len(server.asked)
-    for one in found:
-        assert [value == 0 for value in one.logprobs] == [kept == 0 for kept in one.mask]
-        assert all(value is not None and value <= 0 for value in one.logprobs)
-    assert all(value is None for one in wanted for value, kept in zip(one.logprobs, one.mask, strict=True) if kept)
-
-
-def test_an_image_that_rollouts_share_is_rendered_once(
-    server: NanoServer, served: Engine, policy: LocalPolicy, samples: list[Sample]
-) -> None:
-    direct = [one.trajectory.sample for one in transformers(policy, samples) if not one.trajectory.zooms][:1]
-    play(served, policy, direct * 3)
-    assert server.rendered == 1
-    assert len(server.asked) == 3
-
-
-def test_a_colocated_engine_writes_what_transformers_writes(
+def test_an_engine_that_sleeps_is_given_weights_and_woken(
     llm: NanoLLM, policy: LocalPolicy, samples: list[Sample]
 ) -> None:
-    generation = generation_of(policy, "colocate", enable_sleep_mode=True)
-    generation.llm = llm
-    colocated = engine(generation, policy)
+    colocated = engine(policy, llm, enable_sleep_mode=True)
     with colocated.awake():
-        assert generation.synced == 1
+        assert llm.events == ["no features", "kv_cache"]
         found = play(colocated, policy, samples)
     assert llm.events == ["no features", "kv_cache", "sleep 2"]
-    assert generation._llm_weights_sleeping
-    wanted = transformers(policy, samples)
-    assert_same(found, wanted)
-    turns = [len(one.trajectory.turns) for one in wanted]
-    assert llm.calls == [sum(count > done for count in turns) for done in range(max(turns))]
+    assert_same(found, transformers(policy, samples))
 
 
 def test_a_conversation_that_outgrows_vllm_is_recorded(
     llm: NanoLLM, policy: LocalPolicy, samples: list[Sample]
 ) -> None:
     zoomed = next(one for one in transformers(policy, samples) if one.trajectory.zooms)
-    generation = generation_of(policy, "colocate")
-    generation.llm = llm
     first = zoomed.mask.index(0)
-    for room in (first + 5, 0):
-        llm.llm_engine.model_config.max_model_len = len(zoomed.prompt) + room
-        colocated = engine(generation, policy)
-        if not room:
-            with pytest.raises(InputError, match=r"cannot be played: .* raise its max-model-len"):
-                play(colocated, policy, [zoomed.trajectory.sample])
-            return
-        (found,) = play(colocated, policy, [zoomed.trajectory.sample])
-        assert found.trajectory.stop is StopReason.ERROR
-        assert found.completion == zoomed.completion[:first]
-        assert len(found.images) == 1
+    llm.llm_engine.model_config.max_model_len = len(zoomed.prompt) + first + 5
+    (found,) = play(engine(policy, llm), policy, [zoomed.trajectory.sample])
+    assert found.trajectory.stop is StopReason.ERROR
+    assert found.completion == zoomed.completion[:first]
+    assert len(found.images) == 1
+    llm.llm_engine.model_config.max_model_len = len(zoomed.prompt)
+    with pytest.raises(InputError, match=r"cannot be played: .* raise its max-model-len"):
+        play(engine(policy, llm), policy, [zoomed.trajectory.sample])
 
 
-def test_what_is_wrong_with_a_server_is_one_sentence(
-    server: NanoServer, served: Engine, policy: LocalPolicy, samples: list[Sample]
-) -> None:
-    server.resizes = True
-    with pytest.raises(InputError, match="vLLM makes .* tokens of images .* keep min_pixels"):
-        play(served, policy, samples[:1])
-    server.refuses = True
-    with pytest.raises(InputError, match="the vLLM server failed: .*no room on the device"):
-        play(served, policy, samples[:1])
-
-
-def test_an_engine_of_another_precision_is_refused(server: NanoServer, policy: LocalPolicy) -> None:
-    server.precision = "torch.bfloat16"
-    with server.up() as url, pytest.raises(InputError, match="computes in bfloat16, and this run trains in float32"):
-        engine(generation_of(policy, "server", server_base_url=url), policy)
+def test_an_engine_of_another_precision_is_refused(llm: NanoLLM, policy: LocalPolicy) -> None:
+    generation = engine(policy, llm)._generation
+    with pytest.raises(InputError, match="computes in float32, and this run trains in bfloat16"):
+        engine_of(generation, generation.accelerator, policy._image_token_id, "bfloat16")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["server", "colocate"])
 def test_two_processes_with_other_numbers_of_conversations_keep_in_step(
-    mode: str, server: NanoServer, policy: LocalPolicy, scenes: Path, samples: list[Sample], tmp_path: Path
+    policy: LocalPolicy, scenes: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
     wanted = transformers(policy, samples, 1.0)
     script = Path(__file__).with_name("nano_vllm.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731"]
-    with server.up() as url:
-        done = subprocess.run(
-            [*launch, str(script), mode, url, str(scenes), str(tmp_path)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
+    done = subprocess.run(
+        [*launch, str(script), str(scenes), str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["completions"] + second["completions"] == [one.completion for one in wanted]
     turns = first["turns"] + second["turns"]
     assert len(set(turns)) > 1
     together = [sum(count > done for count in turns) for done in range(max(turns))]
-    assert first["calls"] == second["calls"] == (together if mode == "colocate" else [])
-
-
-@pytest.mark.slow
-def test_training_by_vllm_is_training_by_transformers(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rl.train import main
-
-    behind = load(NANO)
-
-    class Training(Generation):
-        def sync_weights(self) -> None:
-            behind._decoder._model.load_state_dict(self.model.state_dict())
-            behind.forget()
-            synced.append(len(server.asked))
-
-    synced: list[int] = []
-    server = NanoServer(behind)
-    monkeypatch.setattr("rl.train.is_vllm_available", lambda: True)
-    monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", Training)
-    fixed: dict[str, Any] = {
-        "model_name_or_path": NANO,
-        "data": scenes,
-        "samples": 2,
-        "use_cpu": "true",
-        "bf16": "false",
-        "gradient_checkpointing": "false",
-        "report_to": "none",
-        "threads": 1,
-        "per_device_train_batch_size": 4,
-        "num_generations": 2,
-        "max_completion_length": 300,
-        "max_tokens": 96,
-        "learning_rate": 1e-4,
-        "lr_scheduler_type": "constant",
-        "temperature": 1.0,
-        "logging_steps": 1,
-        "max_steps": 2,
-        "save_steps": 2,
-    }
-    logs: dict[str, list[dict[str, float]]] = {}
-    played: dict[str, list[list[str]]] = {}
-    with server.up() as url:
-        for name, way in (
-            ("own", {}),
-            ("vllm", {"use_vllm": "true", "vllm_mode": "server", "vllm_server_base_url": url}),
-        ):
-            output = tmp_path / name
-            given = fixed | way | {"output_dir": output}
-            main([text for key, value in given.items() for text in (f"--{key}", str(value))])
-            state = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())
-            logs[name] = [entry for entry in state["log_history"] if "loss" in entry]
-            trajectories = read_jsonl(output / "trajectories.jsonl", Trajectory)
-            played[name] = [[turn.text for turn in one.turns] for one in trajectories]
-    assert played["vllm"] == played["own"]
-    assert len(synced) == 2
-    assert synced[0] == 0 < synced[1]
-    seeds = [body["sampling_params"]["seed"] for body in server.asked]
-    assert not set(seeds[: synced[1]]) & set(seeds[synced[1] :])  # each step has random numbers of its own
-    for own, vllm in zip(logs["own"], logs["vllm"], strict=True):
-        assert vllm["loss"] == pytest.approx(own["loss"], abs=1e-3)
-        assert vllm["grad_norm"] == pytest.approx(own["grad_norm"], rel=1e-2, abs=1e-3)
-        # TRL compares the log-probabilities with its own, where the mask says that the model wrote.
-        assert vllm["sampling/sampling_logp_difference/max"] < 1e-3
-        assert vllm["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-2)
+    assert first["calls"] == second["calls"] == together

@@ -61,12 +61,20 @@ def _meet(client: Any, device: Any = None) -> None:
     told = {"init_info": {**where, "rank_offset": TRAINER + 1, "world_size": size}}
     with ThreadPoolExecutor(1) as pool:  # the server answers once all have met
         answer = pool.submit(client._post, f"{client.base_url}/init_weight_transfer_engine", json=told)
-        client.communicator = StatelessProcessGroup.create(*where.values(), TRAINER, size)
+        client.communicator = Sender(StatelessProcessGroup.create(*where.values(), TRAINER, size))
         answer.result()
 
 
-def _send(
-    iterator: Iterable[Any], group: StatelessProcessGroup, src: int, post_iter_func: Callable[[Any], Any], **_: Any
-) -> None:
+class Sender:
+    """The store in the place of vLLM's `PyNcclCommunicator`."""
+
+    def __init__(self, group: StatelessProcessGroup) -> None:
+        self.group = group
+
+    def broadcast(self, tensor: Any, src: int) -> None:
+        self.group.broadcast_obj(tensor, src)
+
+
+def _send(iterator: Iterable[Any], group: Any, src: int, post_iter_func: Callable[[Any], Any], **_: Any) -> None:
     for item in iterator:
-        group.broadcast_obj(post_iter_func(item).detach().clone(), src)
+        group.broadcast(post_iter_func(item).detach().clone(), src=src)

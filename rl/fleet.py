@@ -1,0 +1,200 @@
+"""TRL's client, for several servers: weights go to all that answer; one that was restarted is met again before it gets any.
+
+Private to TRL 1.16, and used here: `VLLMClient`'s `_post`, through which all its requests for weights go, `communicator`,
+`base_url`, `_updating_weights`, `init_communicator` and `close_communicator`. Each server has a port for weights of its own,
+counted from `vllm_group_port`. This can go once TRL's client takes several servers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import requests
+from trl.generation.vllm_client import VLLMClient
+
+from cof_agent.errors import InputError, said
+from rl.servers import LOOK, VERSION
+
+_log = logging.getLogger(__name__)
+
+AGAIN = 2.0  # seconds between two looks at servers none of which answers
+UPDATE = 900.0  # seconds in which a server takes an update of the weights
+
+
+class Fleet(VLLMClient):
+    """The servers of a run, in the process that sends the weights.
+
+    first: TRL's own client of one of the `urls`. device: from which weights are sent. timeout: seconds to wait while no server
+    answers.
+    """
+
+    def __init__(self, first: VLLMClient, urls: Sequence[str], device: Any, timeout: float) -> None:
+        self.base_url, self.communicator, self._updating_weights = "", _Everyone(self), False
+        self._timeout = timeout
+        others = [url for url in urls if url != first.base_url]
+        self.members = [
+            _Member(url, first.group_port + number, device) for number, url in enumerate([first.base_url, *others])
+        ]
+        self.members[0].adopt(first)
+        self.config: dict[str, Any] = first.get_server_info()["model_config"]
+
+    @property
+    def here(self) -> list[_Member]:
+        """Those that can be sent weights."""
+        return [member for member in self.members if member.client is not None]
+
+    def meet(self) -> None:
+        """Finds out which servers answer; waits for the first if none does.
+
+        Raises:
+            InputError: if none comes.
+        """
+        deadline = time.monotonic() + self._timeout
+        while True:
+            for member in self.members:
+                member.meet()
+            if self.here:
+                return
+            if time.monotonic() > deadline:
+                told = "; ".join(f"{member.url}: {member.reason}" for member in self.members)
+                raise InputError(f"no vLLM server could be reached in {self._timeout:.0f} seconds ({told}).")
+            time.sleep(AGAIN)
+
+    def finish(self) -> tuple[list[str], str]:
+        """Drops features of images that older weights made, and gives the weights that were sent a name.
+
+        Returns the servers that have them, and the name.
+        """
+        self._post("/reset_encoder_cache")
+        version = uuid.uuid4().hex
+        for member in self.here:
+            member.call(member.name_weights, version)
+        return [member.url for member in self.here], version
+
+    def give_up(self) -> None:
+        """Raises:
+        InputError: with what each server last said.
+        """
+        told = "; ".join(f"{member.url}: {member.reason}" for member in self.members)
+        raise InputError(f"no vLLM server takes the weights ({told}).")
+
+    def _start_weight_update(self) -> None:
+        for member in self.here:
+            member.call(member.start)
+
+    def _post(self, url: str, **given: Any) -> dict[str, Any]:
+        """To all servers at the same time; one that fails is left out from then on."""
+        with ThreadPoolExecutor(max(1, len(self.here))) as pool:
+            list(pool.map(lambda member: member.call(member.post, url, **given), self.here))
+        return {}
+
+
+def first_there(urls: Sequence[str], timeout: float) -> str:
+    """The first of the servers that answers; waits for one. The first of all if none comes: TRL says so.
+
+    timeout: in seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        for url in urls:
+            if _is_up(url):
+                return url
+        time.sleep(AGAIN)
+    return urls[0]
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/health", timeout=LOOK).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+class _Everyone:
+    """What sends a tensor to the workers of all servers, as one `PyNcclCommunicator` does to those of one."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def broadcast(self, tensor: Any, src: int) -> None:
+        for member in self._fleet.here:
+            member.call(member.broadcast, tensor, src)
+
+
+class _Member:
+    """A server. client: TRL's, None while the server is not there. reason: why it is not."""
+
+    def __init__(self, url: str, port: int, device: Any) -> None:
+        self.url, self._port, self._device = url, port, device
+        self.client: VLLMClient | None = None
+        self.reason = "it was never asked"
+        self._version = ""
+
+    def adopt(self, client: VLLMClient) -> None:
+        """Takes a client that has met its server."""
+        self.client = client
+        self.call(self.name_weights, uuid.uuid4().hex)
+
+    def meet(self) -> None:
+        """Looks whether the server is the one that was met, and meets it if it is not."""
+        if self.client is not None:
+            self.call(self._check)
+        if self.client is None:
+            self._join()
+
+    def call(self, send: Callable[..., None], *arguments: Any, **given: Any) -> None:
+        """Without the server from then on, should it fail."""
+        try:
+            send(*arguments, **given)
+        except Exception as error:  # of HTTP, of NCCL, and TRL's plain `Exception`
+            self._leave(said(error))
+
+    def post(self, path: str, **given: Any) -> None:
+        answer = requests.post(f"{self.url}{path}", timeout=UPDATE, **given)
+        if answer.status_code != 200:
+            raise RuntimeError(f"{path} failed with status {answer.status_code}: {answer.text}")
+
+    def start(self) -> None:
+        """Readies the server for weights; it may still be waiting for those of a trainer that was killed."""
+        try:
+            self.post("/start_weight_update", json={})
+        except RuntimeError:
+            self.post("/finish_weight_update", json={})
+            self.post("/start_weight_update", json={})
+
+    def broadcast(self, tensor: Any, src: int) -> None:
+        if self.client is not None:
+            self.client.communicator.broadcast(tensor, src=src)
+
+    def name_weights(self, version: str) -> None:
+        self.post("/update_weight_version", json={"new_version": version})
+        self._version = version
+
+    def _check(self) -> None:
+        """A server that was restarted does not know how the weights were called."""
+        if requests.get(f"{self.url}{VERSION}", timeout=LOOK).json().get("weight_version") != self._version:
+            raise RuntimeError("it was restarted")
+
+    def _join(self) -> None:
+        try:
+            requests.get(f"{self.url}/health", timeout=LOOK).raise_for_status()
+            client = VLLMClient(base_url=self.url, group_port=self._port)
+            client.init_communicator(device=self._device)
+        except Exception as error:
+            self.reason = said(error)
+            return
+        self.adopt(client)
+        _log.warning("The vLLM server %s is there.", self.url)
+
+    def _leave(self, reason: str) -> None:
+        self.reason = reason
+        if self.client is None:
+            return
+        _log.warning("The vLLM server %s is left out: %s.", self.url, reason)
+        client, self.client = self.client, None
+        client.close_communicator()

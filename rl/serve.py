@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from math import ceil
 from typing import TYPE_CHECKING
 
 from cof_agent.errors import InputError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 LOOPBACK = "127.0.0.1"
+PIXEL_BYTES = 24  # as patches: three colours, for two frames, of four bytes
 DEVELOPMENT = {"VLLM_SERVER_DEV_MODE": "1"}
 """Opens the endpoints that take weights, empty caches and tell the configuration."""
 
@@ -58,12 +60,24 @@ def command_of(settings: Settings, host: str = LOOPBACK) -> list[str]:
         "enable-scale-out",  # takes token ids with images
         f"weight-transfer-config={json.dumps({'backend': 'nccl'})}",
         "logprobs-mode=processed_logprobs",  # of what was sampled from: after temperature and biases
+        f"mm-processor-cache-gb={_image_cache(settings)}",
         *options_of(settings, precision_of(training, _weights(settings))),
     ]
     if training.vllm_max_model_length:
         options.append(f"max-model-len={training.vllm_max_model_length}")
     program = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", settings.model_path]
     return [*program, *(f"--{option}" for option in options)]
+
+
+def _image_cache(settings: Settings) -> int:
+    """GiB for the patches of all images of the conversations under way, which are sent once: 24 bytes a shown pixel. Memory is
+    taken only as images come. vLLM's own default where nothing says how large images are."""
+    run, training = settings.run, settings.training
+    overview = run.overview_pixels or run.max_pixels
+    if not overview:
+        return 4
+    pixels = overview + run.agent_config().zooms * (run.zoom_pixels or overview // 4)
+    return max(4, ceil(int(training.generation_batch_size) * pixels * PIXEL_BYTES / 2**30))
 
 
 def _weights(settings: Settings) -> torch.dtype:

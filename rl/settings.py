@@ -57,6 +57,13 @@ class RunConfig(settings.RunConfig):
             "help": "several servers, each started by rl.serve, in place of vllm_server_host and vllm_server_port",
         },
     )
+    ahead: int = field(
+        default=0,
+        metadata={
+            "help": "1: servers play the next step's samples while this step is trained on, with weights that are one update "
+            "older (default: 0, the newest weights)"
+        },
+    )
     redraws: int = field(
         default=0, metadata={"help": "times that groups without any variance are played again, with other samples"}
     )
@@ -149,12 +156,28 @@ def _check_servers(run: RunConfig, training: GRPOConfig) -> None:
         raise InputError("vllm_server_hosts are asked only with use_vllm and vllm_mode server.")
     if hosts and training.vllm_server_base_url:
         raise InputError("give vllm_server_hosts or vllm_server_base_url, not both.")
+    _check_ahead(run, training)
     for host in hosts:
         name, colon, port = host.rpartition(":")
         if not (name and colon and port.isdigit() and "/" not in name):
             raise InputError(f"vllm_server_hosts: {host} is not HOST:PORT, such as localhost:8000.")
     if len(set(hosts)) < len(hosts):
         raise InputError("vllm_server_hosts: the same server is named twice.")
+
+
+def _check_ahead(run: RunConfig, training: GRPOConfig) -> None:
+    if run.ahead not in (0, 1):
+        raise InputError(f"ahead must be 0 or 1, not {run.ahead}.")
+    if not run.ahead:
+        return
+    if not (training.use_vllm and training.vllm_mode == "server"):
+        raise InputError("ahead: 1 needs servers that play meanwhile: set use_vllm to true and vllm_mode to server.")
+    if not training.vllm_importance_sampling_correction:
+        raise InputError("ahead: 1 plays with older weights: leave vllm_importance_sampling_correction true.")
+    if training.num_iterations != 1 or training.steps_per_generation != training.gradient_accumulation_steps:
+        raise InputError(
+            "ahead: 1 plays for one update at a time: set num_iterations to 1, and leave steps_per_generation out."
+        )
 
 
 def _check_judge(run: RunConfig) -> None:

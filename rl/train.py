@@ -89,6 +89,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         redraws=run.redraws,
         vision_cache=run.vision_cache,
         servers=settings.servers,
+        ahead=bool(run.ahead),
         engine_options=options_of(settings, precision_of(training, model.dtype)) if training.use_vllm else (),
         agent=settings.run.agent_config(),
         held_out=held_out,

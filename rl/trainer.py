@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,14 +35,18 @@ from cof_agent.training.tower import TowerCache
 from cof_agent.training.trainer import ZoomTrainer, policy_of
 from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json, to_json
 from rl import ratio
+from rl.ahead import Begun, Lookahead
 from rl.engine_options import colocated_with, precision_of
 from rl.padding import Scores, alike_wherever, evened, scored
 from rl.rewards import total
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
-from rl.vllm import Colocated, Server, engine_of
+from rl.vllm import Attempt, Colocated, Conversations, Server, engine_of
 from rl.watch import ToolWatch
 from rl.weights import merge_on_the_way
+
+Play = tuple[Episode, int]
+"""A sample at its resolution, and the seed of the conversation's random numbers."""
 
 ROLLOUTS = "trajectories.jsonl"
 """In the output folder: all that was played, with step, rewards, advantage and group."""
@@ -56,7 +61,8 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
 
     redraws: how often groups without any variance are played again, with other samples. engine_options: vLLM's, see
     `rl.engine_options`. vision_cache: GiB for what a frozen vision tower makes of the images of a generation.
-    servers: addresses of all vLLM servers, by default the one of TRL's settings.
+    servers: addresses of all vLLM servers, by default the one of TRL's settings. ahead: plays a step's samples on the servers
+    while the step before is trained on, with the weights from before its update.
 
     With `use_vllm` vLLM writes the turns of the rollouts. `evaluate` still generates with transformers, from the weights
     in training: so its figures compare with those of SFT and of `cof eval`, and vLLM may sleep.
@@ -69,6 +75,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         engine_options: Sequence[str] = (),
         vision_cache: float = 0.0,
         servers: Sequence[str] = (),
+        ahead: bool = False,
         **options: Any,
     ) -> None:
         with colocated_with(engine_options):
@@ -96,6 +103,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
             token, precision = self.processing_class.image_token_id, precision_of(self.args, self.model.dtype)
             self._engine = engine_of(self.vllm_generation, self.accelerator, token, precision, servers)
         self._generation = (-1, 0)
+        self._ahead, self._coming, self._begun = ahead, Lookahead(), Begun[Attempt[list[Rollout]]]()
+        # Tokenizers refuse to be used by two threads at once.
+        self._processor = deepcopy(self.processing_class) if ahead else self.processing_class
         self._seconds, self._elsewhere = 0.0, 0.0  # of a step's update, and of what came in between
         self.add_callback(ToolWatch())
 
@@ -189,8 +199,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         """A rollout for each of the samples. Groups whose rewards are all equal teach nothing: they are played again with
         other samples, up to `redraws` times (dynamic sampling, DAPO, arXiv 2503.14476)."""
         self._generation = self._next_generation()
+        begun = self._begun.taken()  # before new weights are sent: nothing may be played meanwhile
         with self._player() as play:
-            rollouts = play(range(len(self._episodes)), 0)
+            rollouts = play(self._turn(range(len(self._episodes)), 0), begun and begun[0])
             for attempt in range(1, self._redraws + 1):
                 again = self._equal_groups(rollouts)
                 if not again:
@@ -198,8 +209,11 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
                 places = [place for place in range(len(rollouts)) if self._group(place) in again]
                 for place in places:
                     self._episodes[place] = self._another(attempt, self._group(place))
-                for place, rollout in zip(places, play(places, attempt), strict=True):
+                for place, rollout in zip(places, play(self._turn(places, attempt), None), strict=True):
                     rollouts[place] = rollout
+        if self._ahead:
+            self._metrics["train"]["ahead/staleness"].append(self._generation[0] - begun[1] if begun else 0)
+            self._begin_next()
         return rollouts
 
     def _next_generation(self) -> tuple[int, int]:
@@ -207,13 +221,26 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         step = self.state.global_step
         return (step, self._generation[1] + 1 if self._generation[0] == step else 0)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        read = partial(super().get_batch_samples, epoch_iterator, num_batches, device)
+        return self._coming.batches(epoch_iterator, read) if self._ahead else read()
+
+    def _begin_next(self) -> None:
+        """Plays the samples of the next step from now on, with the weights that the engine has."""
+        step, rows = self.state.global_step, self._coming.rows
+        if not rows or step + 1 >= self.state.max_steps or not isinstance(self._engine, Server):
+            return
+        wanted = [from_json(row["episode"], Episode) for row in rows]
+        turn = [(one, self._seed("play", 0, self._first + place, of=(step + 1, 0))) for place, one in enumerate(wanted)]
+        self._begun.start(partial(self._engine.attempt, self._conversations(self._engine, turn)), step)
+
     @contextmanager
-    def _player(self) -> Iterator[Callable[[Sequence[int], int], list[Rollout]]]:
-        """What plays the samples at some places of this process's batch, given the number of the attempt; all processes call
-        it alike, with their own places or none."""
+    def _player(self) -> Iterator[Callable[[list[Play], Attempt[list[Rollout]] | None], list[Rollout]]]:
+        """What plays samples of this process's batch, unless an attempt was begun; all processes call it alike, with their own
+        samples or none."""
         if self._engine is None:
             with self.agent_policy() as policy:
-                yield lambda places, attempt: asyncio.run(self._rollouts(policy, places, attempt))
+                yield lambda turn, _: asyncio.run(self._rollouts(policy, turn))
             return
         # As in TRL's `_generate_single_turn`: once an optimiser step.
         if self.state.global_step != self._last_loaded_step:  # type: ignore[has-type]
@@ -222,41 +249,50 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         with self._engine.awake():
             yield partial(self._played_by, self._engine)
 
-    def _played_by(self, engine: Server | Colocated, places: Sequence[int], attempt: int) -> list[Rollout]:
-        def conversations(ask: Ask, leave: Callable[[], None]) -> Coroutine[Any, Any, list[Rollout]]:
-            policy = policy_of(
-                self.model, self.processing_class, self._agent, VLLMPolicy, longest=engine.longest, ask=ask
-            )
-            return self._rollouts(policy, places, attempt, leave)
+    def _played_by(
+        self, engine: Server | Colocated, turn: list[Play], begun: Attempt[list[Rollout]] | None
+    ) -> list[Rollout]:
+        conversations = self._conversations(engine, turn)
+        if begun is not None and isinstance(engine, Server):
+            return engine.settled(begun, conversations)
+        return engine.play(len(turn), conversations)
 
-        return engine.play(len(places), conversations)
+    def _conversations(self, engine: Server | Colocated, turn: list[Play]) -> Conversations[list[Rollout]]:
+        def play(ask: Ask, leave: Callable[[], None]) -> Coroutine[Any, Any, list[Rollout]]:
+            policy = policy_of(self.model, self._processor, self._agent, VLLMPolicy, longest=engine.longest, ask=ask)
+            return self._rollouts(policy, turn, leave)
+
+        return play
 
     def _rollouts(
-        self,
-        policy: LocalPolicy | VLLMPolicy,
-        places: Sequence[int],
-        attempt: int,
-        on_end: Callable[[], None] = lambda: None,
+        self, policy: LocalPolicy | VLLMPolicy, turn: list[Play], on_end: Callable[[], None] = lambda: None
     ) -> Coroutine[Any, Any, list[Rollout]]:
-        first = self.accelerator.process_index * len(self._episodes)
         return roll_out(
-            [self._episodes[place] for place in places],
+            [episode for episode, _ in turn],
             policy,
             replace(self._agent, temperature=self.temperature, top_p=self.top_p),
             self._sources,
             budget=self.max_completion_length,
-            seeds=[self._seed("play", attempt, first + place) for place in places],
+            seeds=[seed for _, seed in turn],
             on_end=on_end,
         )
 
-    def _seed(self, *what: int | str) -> int:
-        """A random number of this generation."""
-        return Random(f"{self.args.seed}:{self._generation}:{what}").getrandbits(31)
+    def _turn(self, places: Sequence[int], attempt: int) -> list[Play]:
+        """What is played at some places of this process's batch. attempt: its number."""
+        return [(self._episodes[place], self._seed("play", attempt, self._first + place)) for place in places]
+
+    def _seed(self, *what: int | str, of: tuple[int, int] | None = None) -> int:
+        """A random number of a generation, by default of this one."""
+        return Random(f"{self.args.seed}:{of or self._generation}:{what}").getrandbits(31)
+
+    @property
+    def _first(self) -> int:
+        """This process's first place in the batch of the whole step."""
+        return int(self.accelerator.process_index) * len(self._episodes)
 
     def _group(self, place: int) -> int:
         """Which group of the whole step a place of this process's batch is in."""
-        first: int = self.accelerator.process_index * len(self._episodes)
-        return (first + place) // int(self.num_generations)
+        return (self._first + place) // int(self.num_generations)
 
     def _equal_groups(self, rollouts: Sequence[Rollout]) -> set[int]:
         """The groups of the whole step, over all processes, whose rewards are all equal; the same on each of them."""

@@ -35,7 +35,7 @@ from tests.rl.nano_vllm import Generation, NanoLLM, play
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=6, seed=3, size=Size(1920, 1080), split="test", processes=2)
+    write_scenes(folder, count=4, seed=3, size=Size(1920, 1080), split="test", processes=1)
     return folder
 
 

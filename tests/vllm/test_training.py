@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 
 from cof_agent.trajectory import Trajectory, read_jsonl
 from tests.ports import free_port
-from tests.vllm.server import running
+from tests.vllm.server import Process, running
 
 STEPS = 5
 LORA = {"use_peft": "true", "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
@@ -41,20 +44,55 @@ ENGINE = ["--vllm_options", "enforce-eager", "max-num-seqs=8"]
 
 
 def words(run: dict[str, Any]) -> list[str]:
-    return [*ENGINE, *(word for key, value in run.items() for word in (f"--{key}", str(value)))]
+    return [*ENGINE, *(word for key, value in run.items() for word in (f"--{key}", *str(value).split()))]
+
+
+def training(run: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
+    """Trains in a process of its own."""
+    command = ["nice", "-n", "5", sys.executable, "-m", "tests.vllm.train", *words(run)]
+    with log.open("a") as output:
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+
+
+def logged(run: dict[str, Any]) -> list[dict[str, float]]:
+    """What the trainer logged of each step."""
+    state = Path(run["output_dir"]) / f"checkpoint-{run['max_steps']}" / "trainer_state.json"
+    found: list[dict[str, float]] = json.loads(state.read_text())["log_history"]
+    return [entry for entry in found if "loss" in entry]
 
 
 def train(run: dict[str, Any], log: Path) -> list[dict[str, float]]:
-    """Trains in a process of its own; returns what the trainer logged of each step."""
-    command = ["nice", "-n", "5", sys.executable, "-m", "tests.vllm.train", *words(run)]
-    with log.open("w") as output:
-        done = subprocess.run(
-            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300
-        )
-    assert done.returncode == 0, log.read_text()[-4000:]
-    state = Path(run["output_dir"]) / f"checkpoint-{STEPS}" / "trainer_state.json"
-    logged: list[dict[str, float]] = json.loads(state.read_text())["log_history"]
-    return [entry for entry in logged if "loss" in entry]
+    """Trains to the end."""
+    assert training(run, log).wait(300) == 0, log.read_text()[-4000:]
+    return logged(run)
+
+
+def assert_same_policy(steps: list[dict[str, float]]) -> None:
+    """That the sampler's and the trainer's log-probabilities were the same at each step."""
+    for step in steps:
+        assert step["sampling/sampling_logp_difference/max"] < 1e-3
+        assert step["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
+
+
+def told(log: Path) -> list[dict[str, float]]:
+    """What a trainer has printed of its steps so far."""
+    lines = (line.rpartition("\r")[2].strip() for line in log.read_text().splitlines())
+    found = [ast.literal_eval(line) for line in lines if line.startswith("{'loss'")]
+    return [{name: float(value) for name, value in one.items()} for one in found]
+
+
+def until(reached: Callable[[], bool], log: Path, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(0.2)
+
+
+def played(run: dict[str, Any]) -> list[Trajectory]:
+    path = Path(run["output_dir"]) / "trajectories.jsonl"
+    return list(read_jsonl(path, Trajectory)) if path.exists() else []
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +125,35 @@ def test_sampler_and_trainer_agree_after_each_update(
             steps = train(run, tmp_path / "log.txt")
     else:
         steps = train(run, tmp_path / "log.txt")
-    for step in steps:
-        assert step["sampling/sampling_logp_difference/max"] < 1e-3
-        assert step["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
+    assert_same_policy(steps)
     assert len(steps) == STEPS
     assert any(step["grad_norm"] > 0 for step in steps[:-1])  # so that there were new weights to send
-    played = read_jsonl(tmp_path / "run" / "trajectories.jsonl", Trajectory)
-    assert max(one.zooms for one in played) > 0
+    assert max(one.zooms for one in played(run)) > 0
+
+
+def test_a_server_that_dies_and_comes_back_costs_nothing_but_time(questions: Path, tmp_path: Path) -> None:
+    ports, log = [free_port(), free_port()], tmp_path / "log.txt"
+    run = RUN | {"vllm_mode": "server", "vllm_group_port": free_port(), "data": questions, "max_steps": 100}
+    run |= {"output_dir": tmp_path / "run", "save_steps": 100}
+    serve = [[sys.executable, "-m", "rl.serve", *words(run | {"vllm_server_port": port})] for port in ports]
+    servers = [Process(command, port, tmp_path / f"{port}.txt") for command, port in zip(serve, ports, strict=True)]
+    trainer = None
+    try:
+        for server in servers:
+            server.wait()
+        trainer = training(run | {"vllm_server_hosts": " ".join(f"127.0.0.1:{port}" for port in ports)}, log)
+        until(lambda: len(played(run)) > 8, log)
+        servers[0].kill()
+        servers[0] = Process(serve[0], ports[0], tmp_path / f"{ports[0]}.txt")
+        until(lambda: f":{ports[0]} is left out" in log.read_text(), log)
+        until(lambda: f":{ports[0]} is there" in log.read_text(), log)
+        after = len(told(log)) + 2
+        until(lambda: len(told(log)) > after, log)
+    finally:
+        for server in servers:
+            server.kill()
+        if trainer is not None:
+            trainer.kill()
+    assert_same_policy(told(log))
+    steps = [one.step for one in played(run)]
+    assert steps == [step for step in range(len(steps) // 8) for _ in range(8)]

@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=8000, help="local: of the longest conversation")
     parser.add_argument("--conversations", type=int, nargs="+", default=[1, 8, 32], help="local: at once")
     parser.add_argument("--dtype", help="local: of the weights (default: what suits the device)")
+    parser.add_argument("--engine", choices=("vllm",), help="rl: servers that write the rollouts, in .venv-vllm")
+    parser.add_argument("--conversations-at-once", type=int, default=64, help="rl with an engine: of a rollout")
+    parser.add_argument("--parts", nargs="+", default=["paced", "vllm", "ahead"], help="rl with an engine: what is run")
     options = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
@@ -49,6 +52,10 @@ def main() -> None:
         wire.run(options.samples or 48)
     elif options.what == "sft":
         sft.run(options.steps or 500)
+    elif options.engine:
+        from benches import rl_vllm
+
+        rl_vllm.run(options.conversations_at_once, options.repeats, options.steps or 6, options.parts)
     else:
         rl.run(
             options.prompts,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,6 +48,20 @@ MILLISECONDS = 13  # a token
 LONGEST = 8192
 AT_ONCE = 64  # requests that TRL's client sends at the same time
 
+WARM = 2  # steps that are not counted
+TRAINED = {
+    "per_device_train_batch_size": 16,
+    "num_generations": 4,
+    "max_zooms": 6,
+    "max_tokens": 400,
+    "max_completion_length": 4096,
+    "threads": 1,
+    "save_strategy": "no",
+    "disable_tqdm": "true",
+    "use_vllm": "true",
+    "vllm_mode": "server",
+}
+PARTS = ("paced", "vllm", "ahead")
 Play = Callable[[Ask, Callable[[], None]], Coroutine[Any, Any, list[Rollout]]]
 
 
@@ -122,8 +138,9 @@ class Bench:
         return Reply(found["completion_ids"][0], [entry[0] for entry in found["logprobs"][0]])
 
 
-def run(conversations: int, repeats: int, what: Sequence[str]) -> None:
-    """conversations: at once, eight about each question. repeats: of each way by turns, the fastest of which counts."""
+def run(conversations: int, repeats: int, steps: int, what: Sequence[str]) -> None:
+    """conversations: at once, eight about each question. repeats: of each way by turns, the fastest of which counts. steps: of
+    training that are counted. what: of `PARTS`."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "scenes"
         write_scenes(data, count=max(2, conversations // 8), seed=11, size=Size(3840, 2160), split="hard")
@@ -139,7 +156,37 @@ def run(conversations: int, repeats: int, what: Sequence[str]) -> None:
             with _server(["-m", "benches.real_vllm"], Path(folder)) as url:
                 _compare(bench, url, repeats)
         if "ahead" in what:
-            _ahead(data, Path(folder))
+            print(f"\nTraining of nano, rollouts at {MILLISECONDS} ms a token")
+            write_scenes(Path(folder) / "many", count=64, seed=11, size=Size(1920, 1080), split="hard")
+            _ahead(Path(folder) / "many", Path(folder), steps)
+
+
+def _ahead(data: Path, folder: Path, steps: int) -> None:
+    """Steps an hour of training nano, on rollouts of a paced server. steps: counted ones, after two."""
+    rates = {}
+    for ahead in (0, 1):
+        with _server([str(Path(__file__).with_name("paced.py"))], folder, str(MILLISECONDS)) as url:
+            told = _trained(data, folder / f"ahead-{ahead}", url, ahead, WARM + steps)
+        counted = told[WARM:]
+        rates[ahead] = 3600 * len(counted) / (counted[-1]["at"] - told[WARM - 1]["at"])
+        parts = {name: fmean(step[f"seconds/{name}"] for step in counted) for name in ("rollout", "scoring", "update")}
+        seconds = ", ".join(f"{name} {value:.1f} s" for name, value in parts.items())
+        print(f"ahead {ahead}: {rates[ahead]:.0f} steps an hour; {seconds}")
+    print(f"ahead 1 against ahead 0: {rates[1] / rates[0]:.2f} x")
+
+
+def _trained(data: Path, output: Path, url: str, ahead: int, steps: int) -> list[dict[str, float]]:
+    given = TRAINED | {
+        "data": data,
+        "output_dir": output,
+        "vllm_server_base_url": url,
+        "ahead": ahead,
+        "max_steps": steps,
+    }
+    command = [sys.executable, "-m", "benches.paced_train", "--config", str(ROOT / "rl" / "configs" / "nano.yaml")]
+    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    done = subprocess.run([*command, *words], stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line.removeprefix("STEP ")) for line in done.stdout.splitlines() if line.startswith("STEP ")]
 
 
 @contextmanager

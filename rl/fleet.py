@@ -7,14 +7,16 @@ counted from `vllm_group_port`. This can go once TRL's client takes several serv
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
-import requests
 from trl.generation.vllm_client import VLLMClient
 
 from cof_agent.errors import InputError, said
@@ -90,7 +92,7 @@ class Fleet(VLLMClient):
     def _post(self, url: str, **given: Any) -> dict[str, Any]:
         """To all servers at the same time; one that fails is left out from then on."""
         with ThreadPoolExecutor(max(1, len(self.here))) as pool:
-            list(pool.map(lambda member: member.call(member.post, url, **given), self.here))
+            list(pool.map(lambda member: member.call(member.post, url, given.get("json")), self.here))
         return {}
 
 
@@ -110,9 +112,19 @@ def first_there(urls: Sequence[str], timeout: float) -> str:
 
 def _is_up(url: str) -> bool:
     try:
-        return requests.get(f"{url}/health", timeout=LOOK).status_code == 200
-    except requests.RequestException:
+        _ask(f"{url}/health", LOOK)
+    except Exception:
         return False
+    return True
+
+
+def _ask(url: str, timeout: float, body: bytes | None = None) -> Any:
+    """What a server answers to a GET, or a POST of JSON; it must be able to do what it is asked."""
+    try:
+        with urlopen(Request(url, body, {"content-type": "application/json"}), timeout=timeout) as answer:
+            return json.loads(answer.read() or "null")
+    except HTTPError as error:
+        raise RuntimeError(f"{url} failed with status {error.code}: {error.read(300).decode()}") from error
 
 
 class _Everyone:
@@ -154,35 +166,33 @@ class _Member:
         except Exception as error:  # of HTTP, of NCCL, and TRL's plain `Exception`
             self._leave(said(error))
 
-    def post(self, path: str, **given: Any) -> None:
-        answer = requests.post(f"{self.url}{path}", timeout=UPDATE, **given)
-        if answer.status_code != 200:
-            raise RuntimeError(f"{path} failed with status {answer.status_code}: {answer.text}")
+    def post(self, path: str, body: Any = None) -> None:
+        _ask(f"{self.url}{path}", UPDATE, json.dumps(body).encode())
 
     def start(self) -> None:
         """Readies the server for weights; it may still be waiting for those of a trainer that was killed."""
         try:
-            self.post("/start_weight_update", json={})
+            self.post("/start_weight_update", {})
         except RuntimeError:
-            self.post("/finish_weight_update", json={})
-            self.post("/start_weight_update", json={})
+            self.post("/finish_weight_update", {})
+            self.post("/start_weight_update", {})
 
     def broadcast(self, tensor: Any, src: int) -> None:
         if self.client is not None:
             self.client.communicator.broadcast(tensor, src=src)
 
     def name_weights(self, version: str) -> None:
-        self.post("/update_weight_version", json={"new_version": version})
+        self.post("/update_weight_version", {"new_version": version})
         self._version = version
 
     def _check(self) -> None:
         """A server that was restarted does not know how the weights were called."""
-        if requests.get(f"{self.url}{VERSION}", timeout=LOOK).json().get("weight_version") != self._version:
+        if _ask(f"{self.url}{VERSION}", LOOK).get("weight_version") != self._version:
             raise RuntimeError("it was restarted")
 
     def _join(self) -> None:
         try:
-            requests.get(f"{self.url}/health", timeout=LOOK).raise_for_status()
+            _ask(f"{self.url}/health", LOOK)
             client = VLLMClient(base_url=self.url, group_port=self._port)
             client.init_communicator(device=self._device)
         except Exception as error:

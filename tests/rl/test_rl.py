@@ -297,6 +297,9 @@ def test_samples_of_a_dataset_are_read_as_elsewhere(
     assert Path(wanted[0].sample.image).read_bytes() == picture.read_bytes()
 
 
+SERVED = {"use_vllm": "true", "vllm_mode": "server"}
+
+
 def run(arguments: dict[str, Any]) -> None:
     """Values of several words are lists."""
     from rl.train import main
@@ -323,6 +326,14 @@ def run(arguments: dict[str, Any]) -> None:
         ({"top_p": 1.5}, "top_p above 0 and at most 1"),
         ({"report_to": "wandb"}, "there is no wandb, or its package is not installed"),
         ({"redraws": -1}, "redraws must be at least 0, not -1"),
+        ({"ahead": 2}, "ahead must be 0 or 1, not 2"),
+        ({"ahead": 1}, "ahead: 1 needs servers that play meanwhile"),
+        (SERVED | {"ahead": 1, "num_iterations": 2}, "ahead: 1 plays for one update at a time"),
+        (SERVED | {"ahead": 1, "vllm_importance_sampling_correction": "false"}, "ahead: 1 plays with older weights"),
+        ({"vllm_server_hosts": "a:1 b:2"}, "vllm_server_hosts are asked only with use_vllm"),
+        (SERVED | {"vllm_server_hosts": "a"}, "vllm_server_hosts: a is not HOST:PORT"),
+        (SERVED | {"vllm_server_hosts": "a:1 a:1"}, "the same server is named twice"),
+        (SERVED | {"vllm_server_hosts": "a:1", "vllm_server_base_url": "http://b"}, "not both"),
         ({"max_zooms": -1}, "max_zooms must be 0 or more"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size must be at least 1"),
         (

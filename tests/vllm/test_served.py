@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from cof_agent import Agent
+from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.data.samples import read_samples
 from cof_agent.nano import WEIGHTS
-from cof_agent.policy import Policy
 from cof_agent.trajectory import Sample, Trajectory
+from rl.rollout import Rollout
+from rl.servers import Servers
 from tests.ports import free_port
+from tests.rl.nano_vllm import conversations
+from tests.rl.test_vllm import assert_same, transformers
 from tests.vllm import server
 
 STRATEGIES = ("focus", "always-zoom", "tree", "grid")
@@ -31,7 +36,7 @@ def serving(folder: Path, *more: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("vllm")) as address:
+    with serving(tmp_path_factory.mktemp("vllm"), "--enable-scale-out", "--logprobs-mode=processed_logprobs") as address:
         yield address
 
 
@@ -41,7 +46,7 @@ def samples(scenes: Path) -> list[Sample]:
 
 
 @pytest.fixture(scope="module")
-def local() -> Policy:
+def local() -> LocalPolicy:
     from cof_agent.backends.checkpoint import load
 
     return load(WEIGHTS, device="cpu", dtype="float32")
@@ -54,12 +59,29 @@ def words(trajectory: Trajectory) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_server_plays_as_this_process_does(url: str, local: Policy, samples: list[Sample], strategy: str) -> None:
+def test_a_server_plays_as_this_process_does(
+    url: str, local: LocalPolicy, samples: list[Sample], strategy: str
+) -> None:
     wanted = samples if strategy == "focus" else samples[:3]
     there = Agent(f"openai:{WEIGHTS}", base_url=f"{url}/v1", strategy=strategy).ask_many(wanted, progress=False)
     here = Agent(policy=local, strategy=strategy).ask_many(wanted, progress=False)
     assert [words(one) for one in there] == [words(one) for one in here]
     assert any(one.zooms for one in there)
+
+
+def test_rollouts_are_those_of_transformers(url: str, local: LocalPolicy, samples: list[Sample]) -> None:
+    async def play() -> list[Rollout]:
+        servers = Servers([url], "default", local._image_token_id)
+        found = await conversations(local, 8192, samples)(servers.ask, lambda: None)
+        assert await servers.unchanged()
+        return found
+
+    found = asyncio.run(play())
+    assert_same(found, transformers(local, samples))
+    assert len({len(one.trajectory.turns) for one in found}) > 1
+    for one in found:
+        assert [value == 0 for value in one.logprobs] == [kept == 0 for kept in one.mask]
+        assert all(value is not None and value <= 0 for value in one.logprobs)
 
 
 def test_what_was_read_before_is_not_read_again(url: str, samples: list[Sample]) -> None:

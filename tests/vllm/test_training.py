@@ -2,97 +2,28 @@
 
 from __future__ import annotations
 
-import ast
-import json
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cof_agent.trajectory import Trajectory, read_jsonl
 from tests.ports import free_port
 from tests.vllm.server import Process, running
+from tests.vllm.training import (
+    RUN,
+    STEPS,
+    assert_same_policy,
+    logged,
+    played,
+    told,
+    train,
+    training,
+    until,
+    words,
+)
 
-STEPS = 5
 LORA = {"use_peft": "true", "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
-RUN: dict[str, Any] = {
-    "model_name_or_path": "nano",
-    "use_cpu": "true",
-    "bf16": "false",
-    "gradient_checkpointing": "false",
-    "report_to": "none",
-    "threads": 1,
-    "per_device_train_batch_size": 8,
-    "num_generations": 4,
-    "max_completion_length": 400,
-    "max_tokens": 96,
-    "overview_pixels": 123904,
-    "learning_rate": 1e-3,  # so large that weights of an earlier step would be seen
-    "lr_scheduler_type": "constant",
-    "logging_steps": 1,
-    "max_steps": STEPS,
-    "save_steps": STEPS,
-    "use_vllm": "true",
-    "vllm_max_model_length": 4096,
-}
-ENGINE = ["--vllm_options", "enforce-eager", "max-num-seqs=8"]
-
-
-def words(run: dict[str, Any]) -> list[str]:
-    return [*ENGINE, *(word for key, value in run.items() for word in (f"--{key}", *str(value).split()))]
-
-
-def training(run: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
-    """Trains in a process of its own."""
-    command = ["nice", "-n", "5", sys.executable, "-m", "tests.vllm.train", *words(run)]
-    with log.open("a") as output:
-        return subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-
-
-def logged(run: dict[str, Any]) -> list[dict[str, float]]:
-    """What the trainer logged of each step."""
-    state = Path(run["output_dir"]) / f"checkpoint-{run['max_steps']}" / "trainer_state.json"
-    found: list[dict[str, float]] = json.loads(state.read_text())["log_history"]
-    return [entry for entry in found if "loss" in entry]
-
-
-def train(run: dict[str, Any], log: Path) -> list[dict[str, float]]:
-    """Trains to the end."""
-    assert training(run, log).wait(300) == 0, log.read_text()[-4000:]
-    return logged(run)
-
-
-def assert_same_policy(steps: list[dict[str, float]]) -> None:
-    """That the sampler's and the trainer's log-probabilities were the same at each step."""
-    for step in steps:
-        assert step["sampling/sampling_logp_difference/max"] < 1e-3
-        assert step["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
-
-
-def told(log: Path) -> list[dict[str, float]]:
-    """What a trainer has printed of its steps so far."""
-    lines = (line.rpartition("\r")[2].strip() for line in log.read_text().splitlines())
-    found = [ast.literal_eval(line) for line in lines if line.startswith("{'loss'")]
-    return [{name: float(value) for name, value in one.items()} for one in found]
-
-
-def until(reached: Callable[[], bool], log: Path, seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, log.read_text()[-4000:]
-        time.sleep(0.2)
-
-
-def played(run: dict[str, Any]) -> list[Trajectory]:
-    path = Path(run["output_dir"]) / "trajectories.jsonl"
-    return list(read_jsonl(path, Trajectory)) if path.exists() else []
 
 
 @pytest.fixture(scope="module")

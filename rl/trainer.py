@@ -103,6 +103,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
             token, precision = self.processing_class.image_token_id, precision_of(self.args, self.model.dtype)
             self._engine = engine_of(self.vllm_generation, self.accelerator, token, precision, servers)
         self._generation = (-1, 0)
+        self._staleness = (
+            0  # updates between the weights that played the generation under way and those that train on it
+        )
         self._ahead, self._coming, self._begun = ahead, Lookahead(), Begun[Attempt[list[Rollout]]]()
         # Tokenizers refuse to be used by two threads at once.
         self._processor = deepcopy(self.processing_class) if ahead else self.processing_class
@@ -174,7 +177,8 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         found = ratio.ratios_of(output, ratio.Correction.of(self.args), self.accelerator.gather)
         for name in ("conversation", "token", "clipped"):
             self._metrics["train"][f"sampling/ratio/{name}"].append(getattr(found, name))
-        if self.top_p == 1:  # else vLLM tells probabilities among the tokens that it may choose
+        # Else vLLM tells probabilities among the tokens that it may choose, or had the weights from before an update.
+        if self.top_p == 1 and not self._staleness:
             ratio.check(found, self._engine.precision, self.state.global_step)
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
@@ -211,8 +215,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
                     self._episodes[place] = self._another(attempt, self._group(place))
                 for place, rollout in zip(places, play(self._turn(places, attempt), None), strict=True):
                     rollouts[place] = rollout
+        self._staleness = self._generation[0] - begun[1] if begun else 0
         if self._ahead:
-            self._metrics["train"]["ahead/staleness"].append(self._generation[0] - begun[1] if begun else 0)
+            self._metrics["train"]["ahead/staleness"].append(self._staleness)
             self._begin_next()
         return rollouts
 

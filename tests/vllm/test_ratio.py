@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from cof_agent.trajectory import Trajectory, read_jsonl
-from tests.vllm.test_training import RUN, words
+from tests.vllm.training import RUN, words
 
 
 def test_an_engine_that_keeps_its_weights_is_noticed(scenes: Path, tmp_path: Path) -> None:

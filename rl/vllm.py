@@ -7,7 +7,7 @@ Requests are built here rather than by TRL's `VLLMGeneration.generate`, which ha
 server mode cuts the replies up as if each process had asked for as many, and in colocate mode hands vLLM image tokens that
 vLLM multiplies once more. Private to TRL 1.16, and used here: of `VLLMGeneration` the attributes `mode`, `model`, `llm`,
 `vllm_client`, `server_timeout`, `tensor_parallel_size`, `tp_group`, `enable_sleep_mode`, `_llm_weights_sleeping`, and the
-method `sync_weights`; `extract_logprobs`. What `rl.fleet` uses stands there.
+method `sync_weights`. What `rl.fleet` uses stands there.
 
 A seed is a request's own, but vLLM draws other numbers from it than transformers does, and on another batch its logits, and
 with them now and then a token, may differ: a resumed run plays alike, not the same.
@@ -24,8 +24,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
-from trl.generation.vllm_generation import extract_logprobs
 
+from cof_agent.backends.vllm.engine import VLLMEngine, reply_of
 from cof_agent.backends.vllm.policy import Ask
 from cof_agent.backends.vllm.requests import Reply, Request, check_sizes, engine_prompt, image_runs
 from cof_agent.errors import InputError
@@ -181,6 +181,7 @@ class Colocated:
 
     def __init__(self, generation: Any, accelerator: Any, image_token: int) -> None:
         self._generation, self._accelerator, self._image_token = generation, accelerator, image_token
+        self._loop = VLLMEngine(_OnDevice(generation.llm.llm_engine), image_token)
         config = generation.llm.llm_engine.model_config
         self.longest: int = config.max_model_len
         self.precision = str(config.dtype).removeprefix("torch.")
@@ -205,14 +206,14 @@ class Colocated:
             generation._llm_weights_sleeping = True
 
     def play(self, count: int, conversations: Conversations[T]) -> T:
+        if self._generation.tensor_parallel_size == 1:  # nothing is done together
+            return asyncio.run(conversations(self._loop.ask, lambda: None))
         rounds = rounds_of(count)
         return rounds.play(lambda: conversations(rounds.ask, rounds.leave), self._answer)
 
     def _answer(self, requests: Sequence[Request]) -> list[Reply] | None:
         """The replies to this process's requests; None once no process has any. Every process calls it at each round."""
         group = self._generation.tensor_parallel_size
-        if group == 1:  # nothing is done together
-            return self._replies(requests) if requests else None
         if not any(gather_object([len(requests)])):
             return None
         if is_peft_model(self._generation.model):  # as in TRL's `generate`: else vLLM may hang; a barrier of all groups
@@ -234,16 +235,30 @@ class Colocated:
         for output, request in zip(outputs, requests, strict=True):
             read = image_runs(output.prompt_token_ids, self._image_token)
             check_sizes(read, image_runs(request.ids, self._image_token))
-        logprobs, _ = extract_logprobs(outputs)
-        return [
-            Reply(list(output.outputs[0].token_ids), _sampled(entry))
-            for output, entry in zip(outputs, logprobs, strict=True)
-        ]
+        return [reply_of(output) for output in outputs]
 
 
-def _sampled(logprobs: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """Of each token the log-probability of what was sampled: the only one asked for."""
-    return [entry[0] for entry in logprobs]
+class _OnDevice:
+    """vLLM's engine for the thread of its step loop: CUDA's current device is a thread's own."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine, self.renderer = engine, engine.renderer
+        self._device = torch.cuda.current_device() if torch.cuda.is_available() else None
+
+    def add_request(self, *arguments: Any) -> None:
+        self._choose_device()
+        self._engine.add_request(*arguments)
+
+    def step(self) -> Any:
+        self._choose_device()
+        return self._engine.step()
+
+    def abort_request(self, keys: list[str]) -> None:
+        self._engine.abort_request(keys)
+
+    def _choose_device(self) -> None:
+        if self._device is not None:
+            torch.cuda.set_device(self._device)
 
 
 def rounds_of(conversations: int) -> Rounds[Request, Reply]:

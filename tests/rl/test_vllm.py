@@ -9,14 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from accelerate import Accelerator
 
 from cof_agent.backends.checkpoint import load
+from cof_agent.backends.local.decode import Prompt
 from cof_agent.backends.local.policy import LocalPolicy
+from cof_agent.backends.vllm.requests import Reply, Request
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment
@@ -24,12 +25,13 @@ from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO
+from cof_agent.policy import Sampling
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason
 from rl.rollout import Rollout, roll_out
 from rl.rounds import Rounds
 from rl.vllm import Colocated, engine_of
-from tests.rl.nano_vllm import Generation, NanoLLM, play
+from tests.rl.nano_vllm import Generation, NanoLLM, conversations
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +60,7 @@ def engine(policy: LocalPolicy, llm: NanoLLM, **options: Any) -> Colocated:
 
 
 @pytest.fixture
-def llm(policy: LocalPolicy, monkeypatch: pytest.MonkeyPatch) -> NanoLLM:
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace))
+def llm(policy: LocalPolicy) -> NanoLLM:
     return NanoLLM(policy)
 
 
@@ -139,30 +140,33 @@ def test_what_goes_wrong_ends_the_rounds() -> None:
         chatter.rounds.play(failing, chatter.answer)
 
 
-def test_an_engine_that_sleeps_is_given_weights_and_woken(
-    llm: NanoLLM, policy: LocalPolicy, samples: list[Sample]
-) -> None:
+def test_an_engine_that_sleeps_is_given_weights_and_woken(llm: NanoLLM, policy: LocalPolicy) -> None:
     colocated = engine(policy, llm, enable_sleep_mode=True)
-    with colocated.awake():
-        assert llm.events == ["no features", "kv_cache"]
-        found = play(colocated, policy, samples)
-    assert llm.events == ["no features", "kv_cache", "sleep 2"]
-    assert_same(found, transformers(policy, samples))
+    for _ in range(2):
+        with colocated.awake():
+            assert llm.events == ["no features", "kv_cache"]
+        assert llm.events == ["no features", "kv_cache", "sleep 2"]
+        llm.events.clear()
 
 
-def test_a_conversation_that_outgrows_vllm_is_recorded(
-    llm: NanoLLM, policy: LocalPolicy, samples: list[Sample]
-) -> None:
+def test_a_conversation_that_outgrows_vllm_is_recorded(policy: LocalPolicy, samples: list[Sample]) -> None:
+    async def ask(request: Request) -> Reply:
+        _, pictures = policy.read(policy._processor.image_token * len(request.images), request.images)
+        generated = await policy.complete(Prompt(request.ids, pictures, Sampling(request.sampling["max_tokens"])))
+        return Reply(generated.ids, [None] * len(generated.ids))
+
+    def play(longest: int) -> Rollout:
+        (found,) = asyncio.run(conversations(policy, longest, [zoomed.trajectory.sample])(ask, lambda: None))
+        return found
+
     zoomed = next(one for one in transformers(policy, samples) if one.trajectory.zooms)
     first = zoomed.mask.index(0)
-    llm.llm_engine.model_config.max_model_len = len(zoomed.prompt) + first + 5
-    (found,) = play(engine(policy, llm), policy, [zoomed.trajectory.sample])
+    found = play(len(zoomed.prompt) + first + 5)
     assert found.trajectory.stop is StopReason.ERROR
     assert found.completion == zoomed.completion[:first]
     assert len(found.images) == 1
-    llm.llm_engine.model_config.max_model_len = len(zoomed.prompt)
     with pytest.raises(InputError, match=r"cannot be played: .* raise its max-model-len"):
-        play(engine(policy, llm), policy, [zoomed.trajectory.sample])
+        play(len(zoomed.prompt))
 
 
 def test_an_engine_of_another_precision_is_refused(llm: NanoLLM, policy: LocalPolicy) -> None:

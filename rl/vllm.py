@@ -25,13 +25,13 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 
-from cof_agent.backends.vllm.engine import VLLMEngine, reply_of
 from cof_agent.backends.vllm.policy import Ask
-from cof_agent.backends.vllm.requests import Reply, Request, check_sizes, engine_prompt, image_runs
+from cof_agent.backends.vllm.requests import Reply, Request, engine_prompt
 from cof_agent.errors import InputError
 from rl.fleet import Fleet
 from rl.rounds import Rounds
 from rl.servers import Gone, Servers
+from rl.stepping import StepLoop, reply_of
 
 _log = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class Colocated:
 
     def __init__(self, generation: Any, accelerator: Any, image_token: int) -> None:
         self._generation, self._accelerator, self._image_token = generation, accelerator, image_token
-        self._loop = VLLMEngine(_OnDevice(generation.llm.llm_engine), image_token)
+        self._loop = StepLoop(generation.llm.llm_engine, image_token)
         config = generation.llm.llm_engine.model_config
         self.longest: int = config.max_model_len
         self.precision = str(config.dtype).removeprefix("torch.")
@@ -232,33 +232,7 @@ class Colocated:
             sampling_params=[SamplingParams(**request.sampling) for request in requests],
             use_tqdm=False,
         )
-        for output, request in zip(outputs, requests, strict=True):
-            read = image_runs(output.prompt_token_ids, self._image_token)
-            check_sizes(read, image_runs(request.ids, self._image_token))
-        return [reply_of(output) for output in outputs]
-
-
-class _OnDevice:
-    """vLLM's engine for the thread of its step loop: CUDA's current device is a thread's own."""
-
-    def __init__(self, engine: Any) -> None:
-        self._engine, self.renderer = engine, engine.renderer
-        self._device = torch.cuda.current_device() if torch.cuda.is_available() else None
-
-    def add_request(self, *arguments: Any) -> None:
-        self._choose_device()
-        self._engine.add_request(*arguments)
-
-    def step(self) -> Any:
-        self._choose_device()
-        return self._engine.step()
-
-    def abort_request(self, keys: list[str]) -> None:
-        self._engine.abort_request(keys)
-
-    def _choose_device(self) -> None:
-        if self._device is not None:
-            torch.cuda.set_device(self._device)
+        return [reply_of(*pair, self._image_token) for pair in zip(outputs, requests, strict=True)]
 
 
 def rounds_of(conversations: int) -> Rounds[Request, Reply]:

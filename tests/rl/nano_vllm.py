@@ -44,7 +44,7 @@ class NanoLLM:
         self.calls: list[int] = []
         self.events: list[str] = []
         self.llm_engine = SimpleNamespace(
-            model_config=config, renderer=None, reset_encoder_cache=lambda: self.events.append("no features")
+            model_config=config, reset_encoder_cache=lambda: self.events.append("no features")
         )
 
     def generate(self, prompts: list[Any], *, sampling_params: list[SimpleNamespace], use_tqdm: bool) -> list[Any]:

@@ -1,4 +1,4 @@
-"""vLLM's engine in the process that trains, a step at a time: requests join as they come, and each is answered when it is done."""
+"""vLLM's engine in the process that trains: requests join as they come, and each is answered when it is done."""
 
 from __future__ import annotations
 

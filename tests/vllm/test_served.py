@@ -29,14 +29,17 @@ CACHES = ("vllm:prefix_cache_hits_total", "vllm:mm_cache_hits_total")
 def serving(folder: Path, *more: str) -> Iterator[str]:
     port = free_port()
     options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs", "8", *more]
-    command = [*server.VLLM, "serve", str(WEIGHTS), "--host", "127.0.0.1", "--port", str(port), *options]
+    serve = [*server.VLLM, "serve", str(WEIGHTS), "--host", "127.0.0.1", "--port", str(port)]
+    command = ["env", "VLLM_SERVER_DEV_MODE=1", *serve, *options]  # it says which weights it has
     with server.running(command, port, folder / "log.txt") as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("vllm"), "--enable-scale-out", "--logprobs-mode=processed_logprobs") as address:
+    with serving(
+        tmp_path_factory.mktemp("vllm"), "--enable-scale-out", "--logprobs-mode=processed_logprobs"
+    ) as address:
         yield address
 
 

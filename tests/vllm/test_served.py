@@ -106,7 +106,7 @@ def test_pixels_travel_once(url: str, samples: list[Sample]) -> None:
 
 @pytest.mark.parametrize("room", ["0", "0.0008"])
 def test_a_cache_that_is_too_small_changes_no_answer(
-    room: str, local: Policy, samples: list[Sample], tmp_path: Path
+    room: str, local: LocalPolicy, samples: list[Sample], tmp_path: Path
 ) -> None:
     """room: gigabytes of vLLM's cache of images. The second holds a single image of nano's."""
     with serving(tmp_path, "--mm-processor-cache-gb", room) as url:

@@ -260,6 +260,7 @@ def loaded(config: AgentConfig) -> tuple[AgentConfig, Policy]:
         device=config.device,
         dtype=config.dtype,
         attn=config.attn,
+        vllm_options=config.vllm_options,
     )
     return config, policy
 
@@ -275,7 +276,8 @@ _OF_SERVED = {
 def _served(config: AgentConfig) -> tuple[AgentConfig, Policy]:
     from cof_agent.backends.chat import reach
 
-    check_model(config.model, device=config.device, dtype=config.dtype, attn=config.attn, base_url=config.base_url)
+    placed = {name: getattr(config, name) for name in ("device", "dtype", "attn", "vllm_options")}
+    check_model(config.model, base_url=config.base_url, **placed)
     provider, name = split_spec(config.model)
     reached = reach(
         name,

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cof_agent.data.spec import checkpoint_of
 from cof_agent.environment import CropMode, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import OF_MODELS, CoordinateSystem, PixelLimits
@@ -39,7 +40,11 @@ class AgentConfig:
     """
 
     # the model
-    model: str = _field(NANO, "model that answers: nano, a folder, a hub id, or PROVIDER:MODEL for a served model")
+    model: str = _field(
+        NANO,
+        "model that answers: nano, a folder, a hub id, or PROVIDER:MODEL for a served model; vllm:FOLDER or vllm:HUB_ID runs a "
+        "checkpoint in vLLM",
+    )
     base_url: str | None = _field(None, "address of the server; a model without a provider is then openai's")
     coordinates: str | None = _field(
         None, "what the boxes of a served model mean (default: as its checkpoint, the server or its name says)"
@@ -61,6 +66,9 @@ class AgentConfig:
     dtype: str | None = _field(None, "number type of a local model's weights (default: what suits the device)")
     attn: str | None = _field(
         None, "attention of a local model, such as sdpa or flash_attention_2 (default: transformers' choice)"
+    )
+    vllm_options: tuple[str, ...] = _field(
+        (), "options of the engine of a model in vLLM, as those of `vllm serve` without dashes, such as max-num-seqs=64"
     )
     # what it is shown
     overview_pixels: int | None = _field(
@@ -141,7 +149,7 @@ class AgentConfig:
         Raises:
             InputError: if there is none of this name, or its words have still to be fetched.
         """
-        return dialect(self.dialect or str(beside(self.model) or OURS))
+        return dialect(self.dialect or str(beside(checkpoint_of(self.model)) or OURS))
 
     @property
     def zooms(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from cof_agent.backends.vllm.options import as_keywords
 from rl.settings import RunConfig, Settings
 
 if TYPE_CHECKING:
@@ -41,16 +42,6 @@ def _image_limits(run: RunConfig) -> dict[str, Any]:
     if not given:
         return {}
     return {"mm-processor-kwargs": {"max_pixels": max(min(given), run.zoom_pixels or 0)}}
-
-
-def as_keywords(options: Sequence[str]) -> dict[str, Any]:
-    """Options as keyword arguments of vLLM's `LLM`. vLLM's own parser reads them; it ends the program where one is wrong."""
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    parser = EngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm_options"))
-    default, given = vars(parser.parse_args([])), vars(parser.parse_args([f"--{option}" for option in options]))
-    return {name: value for name, value in given.items() if value != default[name]}
 
 
 @contextmanager

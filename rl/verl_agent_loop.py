@@ -37,7 +37,10 @@ from cof_agent.policy import PolicyError
 from cof_agent.trajectory import from_json, to_json
 from rl.rollout import Rollout, roll_out
 
-OF_VERL = ("model", "base_url", "image_folder", "jpeg", "device", "dtype", "attn", "temperature", "top_p", "seed")
+OF_VERL = (
+    *("model", "base_url", "image_folder", "jpeg", "device", "dtype", "attn", "vllm_options"),
+    *("temperature", "top_p", "seed"),
+)
 """Fields of `AgentConfig` that verl's own configuration decides."""
 
 SETTINGS = tuple(field.name for field in fields(AgentConfig) if field.name not in OF_VERL)

@@ -14,11 +14,10 @@ from cof_agent.backends.local.cpu import is_small, speed_up_vision
 from cof_agent.backends.local.policy import CAPACITY, LocalPolicy
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.backends.local.reader import unreadable
-from cof_agent.backends.names import check_name
+from cof_agent.backends.names import check_name, folder_of
 from cof_agent.backends.regions.features import RegionQwen
 from cof_agent.backends.regions.policy import RegionPolicy
 from cof_agent.errors import InputError
-from cof_agent.nano import NANO, WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +43,22 @@ def place(device: str | None = None, dtype: str | None = None, *, small: bool = 
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise InputError(f"there is no device {device!r} here; leave it out to use what there is.") from None
+    return Placement(device, precision(dtype, kind, small=small))
+
+
+def precision(dtype: str | None, kind: str, *, small: bool) -> torch.dtype:
+    """As `place`, for a device of this kind (`cuda`, `cpu`, ...).
+
+    Raises:
+        InputError: for a name that torch does not know.
+    """
     if dtype is None:
         wide = kind != "cuda" and (small or not _cpu_has_bfloat16(kind))
-        return Placement(device, torch.float32 if wide else torch.bfloat16)
+        return torch.float32 if wide else torch.bfloat16
     chosen = getattr(torch, dtype, None)
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
         raise InputError(f"{dtype!r} is no precision of torch; use bfloat16, float16 or float32.")
-    return Placement(device, chosen)
+    return chosen
 
 
 def _cpu_has_bfloat16(kind: str) -> bool:
@@ -90,9 +98,7 @@ def load(
     Raises:
         InputError: if there is no such checkpoint, it cannot be read, or it is of another family.
     """
-    where = str(model)
-    if where == NANO:
-        where, name = str(WEIGHTS), name or NANO
+    where = folder_of(str(model))
     check_name(where)
     place(device, dtype)  # what is wrong with these is said first
     try:
@@ -112,7 +118,7 @@ def load(
     return policy(
         weights.to(placement.device).eval(),
         processor,
-        name=name or where,
+        name=name or str(model),
         max_pixels=max_pixels,
         zoom_pixels=zoom_pixels,
         capacity=capacity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from cof_agent.nano import NANO, WEIGHTS
+from cof_agent.backends.names import folder_of
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -13,9 +13,9 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 def fingerprint(model: str) -> str | None:
     """Of nano or a directory, `sha256:` and the first 16 digits of the hash over its weight files in the order of their
     names; of a model of the hub, `commit:` and the commit that was loaded. None where neither can be found."""
-    folder = WEIGHTS if model == NANO else Path(model)
+    folder = Path(folder_of(model))
     if not folder.is_dir():
-        return _commit(model)
+        return _commit(folder_of(model))
     files = _files(folder)
     if not files:
         return None
@@ -29,7 +29,7 @@ def fingerprint(model: str) -> str | None:
 def weight_files(model: str) -> dict[str, list[int]]:
     """Size in bytes and time of change in nanoseconds of each weight file of nano or a directory: while these stay the same,
     so does the fingerprint. Empty for any other model."""
-    folder = WEIGHTS if model == NANO else Path(model)
+    folder = Path(folder_of(model))
     found = ((file.name, file.stat()) for file in _files(folder)) if folder.is_dir() else ()
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found}
 

@@ -1,4 +1,4 @@
-"""Looks at the name of a local checkpoint before anything is loaded."""
+"""Looks at the name of a local model before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import re
 from pathlib import Path
 
 from cof_agent.backends import families
-from cof_agent.data.spec import is_local
+from cof_agent.data.spec import checkpoint_of, is_local
 from cof_agent.errors import InputError
+from cof_agent.nano import NANO, WEIGHTS
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def folder_of(model: str) -> str:
+    """The checkpoint that a local model's name means: a folder or a hub id."""
+    return str(WEIGHTS) if checkpoint_of(model) == NANO else checkpoint_of(model)
 
 
 def check_name(checkpoint: str) -> None:

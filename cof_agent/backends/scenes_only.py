@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cof_agent.backends.families import EXAMPLE
+from cof_agent.data.spec import checkpoint_of
 from cof_agent.nano import NANO
 from cof_agent.trajectory import Sample
 
@@ -33,7 +34,7 @@ class UnknownPicture(UserWarning):
 
 def warning_of(policy: str, sample: Sample) -> str | None:
     """The sentence that marks an answer of the policy of this name as unreliable; None where it is not known to be."""
-    if policy not in (NANO, IN_TRAINING):
+    if checkpoint_of(policy) not in (NANO, IN_TRAINING):
         return None
     return ONE_IMAGE if sample.more_images else None if is_scene(sample) else UNRELIABLE
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cof_agent.backends.load import split_spec
+from cof_agent.backends.load import in_vllm, split_spec
 from cof_agent.commands import common
 from cof_agent.commands.options import VIEWS, add_agent, add_samples, at_least, count, option
 from cof_agent.config import AgentConfig
@@ -239,9 +239,10 @@ def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
 def _config(options: argparse.Namespace, spec: str) -> AgentConfig:
     """The model that plays a role. Options of served models do not reach local ones, and the other way round."""
     served = split_spec(spec)[0] is not None
-    ours = ("base_url", "coordinates") if served else ("device", "dtype", "attn")
+    ours = ("base_url", "coordinates") if served else ("dtype",) if in_vllm(spec) else ("device", "dtype", "attn")
     given = {name: getattr(options, name) for name in (*ours, "overview_pixels", "zoom_pixels", "timeout")}
-    return AgentConfig(model=spec, **given)
+    engine = tuple(options.vllm_options or ()) if in_vllm(spec) else ()
+    return AgentConfig(model=spec, vllm_options=engine, **given)
 
 
 def _locator(spec: str, policy: Callable[[str], Policy]) -> Locator:

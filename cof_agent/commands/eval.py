@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof_agent import scoring
-from cof_agent.backends.load import check, load
+from cof_agent.backends.load import check, in_vllm, load
 from cof_agent.backends.scenes_only import KNOWS
 from cof_agent.commands import common
 from cof_agent.commands.options import add_agent, add_samples, option
@@ -215,6 +215,11 @@ def _shard(options: argparse.Namespace) -> Shard:
     if options.shard is not None:
         return shards.parse(options.shard)
     if (shard := shards.launched()).count > 1 and not common.is_served(options):
+        if in_vllm(options.model):
+            raise InputError(
+                "vLLM takes its GPUs itself; instead of a launcher start one process for each GPU, with CUDA_VISIBLE_DEVICES and "
+                "--shard I/N."
+            )
         import torch
 
         if torch.cuda.is_available():

@@ -20,7 +20,10 @@ from cof_agent.geometry import OF_MODELS
 
 Group = argparse._ActionsContainer  # a parser, or a group of options in it
 
-MODEL = ("model", "base_url", "coordinates", "image_folder", "jpeg", "reasoning", "device", "dtype", "attn")
+MODEL = (
+    *("model", "base_url", "coordinates", "image_folder", "jpeg", "reasoning"),
+    *("device", "dtype", "attn", "vllm_options"),
+)
 VIEWS = ("overview_pixels", "zoom_pixels", "max_zooms", "enlarge", "min_side", "zoom_scale", "max_source_pixels")
 ANSWERS = (
     "strategy",
@@ -86,6 +89,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "device": {"metavar": "DEVICE"},
     "dtype": {"choices": ["bfloat16", "float16", "float32"]},
     "attn": {"metavar": "NAME"},
+    "vllm_options": {"nargs": "+", "metavar": "OPTION"},
     "overview_pixels": {"type": count, "metavar": "N"},
     "zoom_pixels": {"type": count, "metavar": "N"},
     "max_zooms": {"type": whole, "metavar": "N"},

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cof_agent.backends.load import in_vllm
 from cof_agent.commands import common
 from cof_agent.commands.options import add_samples, option
 from cof_agent.errors import InputError
@@ -34,8 +35,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     config = common.config_of(options)
-    if common.is_served(config):
-        raise InputError("a served model does not tell its attention; name nano, a folder or a hub id with --model.")
+    if common.is_served(config) or in_vllm(config.model):
+        raise InputError(
+            f"{config.model} does not tell its attention; name a model for transformers with --model: nano, a folder or a hub id."
+        )
     output = Path(options.output)
     _check_output(output)
     samples = common.samples(options, output, one_image=True)

@@ -21,6 +21,15 @@ SUFFIXES = (
 )
 
 
+IN_VLLM = "vllm:"
+"""Stands before a checkpoint that vLLM runs in this process."""
+
+
+def checkpoint_of(model: str) -> str:
+    """The checkpoint that the name of a local model means, whatever runs it."""
+    return model.removeprefix(IN_VLLM)
+
+
 def is_local(spec: str) -> bool:
     """Whether a name looks like a path of this machine, so that the hub is not asked for it: the first part of it exists, it
     starts like a path, or it ends like a file."""

@@ -31,6 +31,7 @@ OTHER: dict[str, set[str]] = {
     "--seed": {"collect", "regions", "rollout", "scenes"},
     "--judge": {"rl"},
     "--model": {"merge", "sft", "rl"},
+    "--vllm-options": {"rl"},
     "--dtype": {"merge"},
     "--download": {"sft", "rl"},  # a key of a configuration, with true or false
     "--strict": {"sft", "rl"},

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,15 +15,12 @@ from cof_agent.backends.local.decode import Decoder, Generated, Prompt
 from cof_agent.backends.local.layers import is_known
 from cof_agent.backends.local.memory import Picture
 from cof_agent.backends.local.processor import prepare_images
-from cof_agent.backends.local.reader import Reader
+from cof_agent.backends.local.reader import ReadingPolicy
 from cof_agent.backends.local.stock import StockDecoder
-from cof_agent.policy import Completion, PolicyError, Sampling
-from cof_agent.trajectory import Tokens
+from cof_agent.policy import PolicyError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from cof_agent.protocol import Message
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +28,7 @@ CAPACITY = 32
 """Conversations that are generated for at once, unless asked for otherwise."""
 
 
-class LocalPolicy(Reader):
+class LocalPolicy(ReadingPolicy):
     """A checkpoint in memory, shared by any number of concurrent callers: their tokens are generated together.
 
     Greedy is the default, without the repetition penalty that some checkpoints' generation configs ask for. With a
@@ -70,22 +65,6 @@ class LocalPolicy(Reader):
         self._decoder = kind(model, self.stop_ids, list(self.unspeakable), capacity=capacity, text=self.text)
         self._batcher: Batcher[Prompt, Generated] = Batcher(self._decoder)
 
-    async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
-        """The next assistant message; stops at the family's end of a turn. Token counts include image tokens and the stop token.
-
-        Raises:
-            PolicyError: if a message holds the text of the image token, or the device has not enough memory.
-            ValueError: if an image is not of a size that the model takes as it is.
-        """
-        prompt = await asyncio.to_thread(self._prompt, messages, images, sampling)
-        generated = await self.complete(prompt)
-        return Completion(
-            self.turn(messages, generated.ids),
-            Tokens(len(prompt.ids), len(generated.ids)),
-            truncated=not generated.stopped,
-            logprob=fmean(value or 0.0 for value in generated.logprobs) if generated.logprobs else None,
-        )
-
     async def complete(self, prompt: Prompt) -> Generated:
         """The token ids that follow those of `prompt`; stops after the end of the turn.
 
@@ -120,10 +99,6 @@ class LocalPolicy(Reader):
     def forget(self) -> None:
         """Drops what was read in earlier conversations, which costs time and changes no text: for fair measurements."""
         self._decoder.forget()
-
-    def _prompt(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Prompt:
-        ids, pictures = self.read(self.render(messages), images)
-        return Prompt(ids, pictures, sampling)
 
     def _picture(self, image: Image) -> Picture:
         picture = super()._picture(image)

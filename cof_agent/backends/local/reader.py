@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cof_agent.backends import families
+from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.memory import Picture
 from cof_agent.backends.local.processor import prepare_images
 from cof_agent.backends.local.template import opened, templated
 from cof_agent.errors import InputError, first_sentence
 from cof_agent.geometry import PixelLimits
-from cof_agent.policy import PolicyError, begun
+from cof_agent.policy import Completion, PolicyError, Sampling, begun
+from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -124,6 +129,39 @@ class Reader:
 
         key = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{image.size}{image.mode}".encode()).digest()
         return Picture(key, grid, image, process)
+
+
+class ReadingPolicy(Reader, ABC):
+    """A policy that reads and writes its model's tokens itself."""
+
+    async def generate(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Completion:
+        """The next assistant message; stops at the family's end of a turn. Token counts include image tokens and the stop token.
+
+        Raises:
+            PolicyError: if a message holds the text of the image token, or as `complete`.
+            ValueError: if an image is not of a size that the model takes as it is.
+        """
+        prompt = await asyncio.to_thread(self._prompt, messages, images, sampling)
+        generated = await self.complete(prompt)
+        told = generated.logprobs if sampling.logprobs else None
+        return Completion(
+            self.turn(messages, generated.ids),
+            Tokens(len(prompt.ids), len(generated.ids)),
+            truncated=not generated.stopped,
+            logprob=fmean(value or 0.0 for value in told) if told else None,
+        )
+
+    @abstractmethod
+    async def complete(self, prompt: Prompt) -> Generated:
+        """The token ids that follow those of `prompt`; stops after the end of the turn.
+
+        Raises:
+            PolicyError: if there are none.
+        """
+
+    def _prompt(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Prompt:
+        ids, pictures = self.read(self.render(messages), images)
+        return Prompt(ids, pictures, sampling)
 
 
 def _stop_ids(model: Any, tokenizer: Any, family: families.Family) -> set[int]:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from cof_agent.backends.local.decode import Generated, Prompt
-from cof_agent.backends.local.reader import Reader
+from cof_agent.backends.local.reader import ReadingPolicy
 from cof_agent.backends.vllm.requests import Reply, Request, generated_of, request_of
 from cof_agent.policy import PolicyError
 
 Ask = Callable[[Request], Awaitable[Reply]]
 
 
-class VLLMPolicy(Reader):
+class VLLMPolicy(ReadingPolicy):
     """A model whose turns vLLM writes. Of the model itself only the configuration is used.
 
     longest: tokens of prompt and reply together, at most. ask: the reply to a request.

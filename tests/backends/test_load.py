@@ -1,0 +1,60 @@
+"""What the name of a model means, and what is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cof_agent.backends.fingerprint import fingerprint, weight_files
+from cof_agent.backends.load import check, is_served, split_spec
+from cof_agent.backends.names import folder_of
+from cof_agent.backends.scenes_only import warning_of
+from cof_agent.cli import main
+from cof_agent.config import AgentConfig
+from cof_agent.errors import InputError
+from cof_agent.nano import WEIGHTS
+from cof_agent.trajectory import Sample
+
+
+def test_a_checkpoint_in_vllm_is_a_local_one(tmp_path: Path) -> None:
+    (tmp_path / "dialect.yaml").write_text("name: mine\nend: {zooms: 3}\n")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert AgentConfig(f"vllm:{tmp_path}").zooms == 3
+    assert fingerprint(f"vllm:{tmp_path}") == fingerprint(str(tmp_path)) is not None
+    assert weight_files(f"vllm:{tmp_path}") == weight_files(str(tmp_path)) != {}
+    assert folder_of("vllm:nano") == folder_of("nano") == str(WEIGHTS)
+    assert not is_served("vllm:nano") and is_served("openai:vllm")
+    assert split_spec("vllm:a/b") == (None, "vllm:a/b")
+    assert warning_of("vllm:nano", Sample("1", "photo.jpg", "What?")) == warning_of(
+        "nano", Sample("1", "photo.jpg", "What?")
+    )
+
+
+def test_what_is_for_another_kind_of_model_is_refused() -> None:
+    refused: tuple[tuple[str, dict[str, Any], str], ...] = (
+        ("vllm:nano", {"base_url": "http://localhost:1/v1"}, "vllm:nano runs in this process"),
+        ("vllm:nano", {"device": "cuda:1"}, "--device is for a model that transformers runs; vLLM has --vllm-options"),
+        ("vllm:nano", {"attn": "sdpa"}, "--attn is for a model that transformers runs"),
+        (
+            "nano",
+            {"vllm_options": ("max-num-seqs=8",)},
+            "--vllm-options is for a model that runs in vLLM: --model vllm:nano",
+        ),
+        ("openai:x", {"dtype": "float32"}, "--dtype is for local models"),
+        ("nano", {"coordinates": "unit"}, "--coordinates is for served models"),
+    )
+    for model, given, words in refused:
+        with pytest.raises(InputError, match=words):
+            check(model, **given)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_vllm_that_is_not_installed_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "samples.jsonl").write_text('{"image": "a.png", "question": "What?"}\n')
+    assert main(["eval", "--data", str(tmp_path), "-o", str(tmp_path / "out"), "--model", "vllm:nano"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("cof eval: vllm:nano needs the package vllm: pip install 'vllm")
+    assert not (tmp_path / "out").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from cof_agent.backends.local.batching import Batcher
-from cof_agent.backends.vllm.requests import Reply, Request, check_sizes, engine_prompt, image_runs
+from cof_agent.backends.vllm.requests import Reply, Request, engine_prompt, reply_of
 from cof_agent.errors import InputError, said
 
 AT_ONCE = 1024
@@ -80,16 +79,3 @@ class _Steps:
         """CUDA's current device is a thread's own."""
         if self._device is not None:
             torch.cuda.set_device(self._device)
-
-
-def reply_of(output: Any, request: Request, image_token: int) -> Reply:
-    """What vLLM's `RequestOutput` says.
-
-    Raises:
-        InputError: if it has other tokens for an image than the request.
-    """
-    check_sizes(image_runs(output.prompt_token_ids, image_token), image_runs(request.ids, image_token))
-    (written,) = output.outputs
-    ids = list(written.token_ids)
-    told = [chances[token].logprob for token, chances in zip(ids, written.logprobs, strict=True)]
-    return Reply(ids, [None if math.isnan(value) else value for value in told])

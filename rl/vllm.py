@@ -26,12 +26,12 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 
 from cof_agent.backends.vllm.policy import Ask
-from cof_agent.backends.vllm.requests import Reply, Request, engine_prompt
+from cof_agent.backends.vllm.requests import Reply, Request, engine_prompt, reply_of
 from cof_agent.errors import InputError
 from rl.fleet import Fleet
 from rl.rounds import Rounds
 from rl.servers import Gone, Servers
-from rl.stepping import StepLoop, reply_of
+from rl.stepping import StepLoop
 
 _log = logging.getLogger(__name__)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from itertools import count
 from typing import Any
 
-from cof_agent.backends.vllm.requests import Reply, Request, check_sizes, engine_prompt, image_runs
+from cof_agent.backends.vllm.requests import Reply, Request, engine_prompt, reply_of
 from cof_agent.errors import InputError, said
 from cof_agent.policy import PolicyError
 
@@ -39,8 +38,7 @@ class VLLMEngine:
             if self._engine.errored:
                 raise InputError(f"vLLM's engine has died: {said(error)}") from error
             raise PolicyError(f"vLLM cannot answer: {said(error)}", transient=False) from error
-        check_sizes(image_runs(output.prompt_token_ids, self._image_token), image_runs(request.ids, self._image_token))
-        return reply_of(output)
+        return reply_of(output, request, self._image_token)
 
     async def _output(self, request: Request) -> Any:
         """vLLM's `RequestOutput`."""
@@ -51,11 +49,3 @@ class VLLMEngine:
         (prompt,) = await engine.renderer.render_cmpl_async([engine_prompt(request, self._image_token)])
         params = SamplingParams(**request.sampling, output_kind=RequestOutputKind.FINAL_ONLY)
         return await anext(engine.generate(prompt, params, next(self._names)))
-
-
-def reply_of(output: Any) -> Reply:
-    """What vLLM's `RequestOutput` says."""
-    (written,) = output.outputs
-    ids = list(written.token_ids)
-    told = [chances[token].logprob for token, chances in zip(ids, written.logprobs, strict=True)]
-    return Reply(ids, [None if math.isnan(value) else value for value in told])

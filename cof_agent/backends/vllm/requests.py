@@ -5,6 +5,7 @@ Images go as they are shown, with their token ids: vLLM then resizes nothing, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -104,3 +105,16 @@ def check_sizes(made: Sequence[int], ours: Sequence[int]) -> None:
             f"vLLM makes {list(made)} tokens of images that have {list(ours)}: it resizes them; keep min_pixels, "
             "max_pixels, overview_pixels and zoom_pixels within the limits of the checkpoint's own image processor."
         )
+
+
+def reply_of(output: Any, request: Request, image_token: int) -> Reply:
+    """What vLLM's `RequestOutput` says.
+
+    Raises:
+        InputError: if it has other tokens for an image than the request.
+    """
+    check_sizes(image_runs(output.prompt_token_ids, image_token), image_runs(request.ids, image_token))
+    (written,) = output.outputs
+    ids = list(written.token_ids)
+    told = [chances[token].logprob for token, chances in zip(ids, written.logprobs, strict=True)]
+    return Reply(ids, [None if math.isnan(value) else value for value in told])

@@ -36,7 +36,7 @@ from cof_agent.geometry import (
     sized,
     smart_resize,
 )
-from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, RESAMPLING, Source, open_source
+from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS, RESAMPLING, Source, file_of, open_source
 from cof_agent.region_refs import check_inside
 from cof_agent.tools import Tool, ToolError, load_tool
 from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, Trajectory, Use, Zoom
@@ -467,7 +467,7 @@ def identity(path: str) -> tuple[str, int, int]:
     """What tells a file from the one that replaced it under the same name: the path, the time of the last change in nanoseconds,
     and the size in bytes. A missing file is reported on opening."""
     try:
-        stat = os.stat(path)
+        stat = os.stat(file_of(path))
     except (OSError, ValueError):
         return path, 0, 0
     return path, stat.st_mtime_ns, stat.st_size

@@ -17,7 +17,7 @@ from cof_agent.data.images import SUFFIXES, Reference, decoded, kind_of_image
 from cof_agent.data.unusable import IMAGE_BY_URL, IMAGE_MISSING, NOT_AN_IMAGE, Unusable
 from cof_agent.errors import InputError, said
 from cof_agent.geometry import Size
-from cof_agent.image import LARGEST_HEADER, open_source, upright_size
+from cof_agent.image import LARGEST_HEADER, file_of, open_source, upright_size
 from cof_agent.output.files import write_atomic
 
 LFS = b"version https://git-lfs"
@@ -132,6 +132,7 @@ def _is_file(path: str | Path) -> bool:
         Unusable: if it is empty, or stands for a file that was not fetched.
     """
     try:
+        path = file_of(str(path))
         about = os.stat(path)
     except (OSError, ValueError):  # the latter for a zero in a name
         return False

@@ -11,6 +11,7 @@ from cof_agent.image.source import (
     LARGEST_HEADER,
     Source,
     check_whole,
+    file_of,
     open_source,
     upright_size,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "RESAMPLING",
     "Source",
     "check_whole",
+    "file_of",
     "open_source",
     "png_of",
     "upright_size",

@@ -14,6 +14,7 @@ from typing import IO, Any, NoReturn
 from PIL import Image, ImageFile, PngImagePlugin
 
 from cof_agent.errors import InputError
+from cof_agent.output.install import how_to_install
 
 FORMATS = frozenset(
     {
@@ -54,6 +55,8 @@ _TEXT_CHUNK, _TEXT_MEMORY = (
     256 * 2**20,
 )  # bytes of comments and profiles in a PNG; the pixels are whole without
 _ORIENTATION = 0x0112  # EXIF tag
+_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # brands of the container
+_MOST_BRANDS = 256  # bytes
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -119,6 +122,8 @@ def open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
         prefix = file.read(16)
     except OSError as error:  # of the disk or the network
         raise InputError(f"cannot read the image {path}: {error.strerror}; check the disk or copy the file.") from None
+    if _is_heif(file, prefix):
+        return _open_heif(path, file)
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()
@@ -144,6 +149,29 @@ def open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
     raise InputError(
         f"cannot open the image {path}: it is in no image format that can be read; convert it to PNG or JPEG."
     )
+
+
+def _is_heif(file: IO[bytes], prefix: bytes) -> bool:
+    """Whether a file is in the container of HEIC and AVIF, and not said to be AVIF."""
+    if prefix[4:8] != b"ftyp":
+        return False
+    brands = prefix[8:] + file.read(max(0, min(int.from_bytes(prefix[:4], "big"), _MOST_BRANDS) - len(prefix)))
+    return bool(_HEIF & {brands[at : at + 4] for at in range(0, len(brands), 4)}) and b"avif" not in brands
+
+
+def _open_heif(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise InputError(
+            f"cannot open the image {path}: HEIC needs the package pillow-heif: {how_to_install('pillow-heif')}."
+        ) from None
+    file.seek(0)
+    try:
+        image: ImageFile.ImageFile = HeifImageFile(file)
+        return image
+    except Exception as error:
+        refuse_damaged(path, error)
 
 
 def _accepted(answer: bool | str) -> bool:

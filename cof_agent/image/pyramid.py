@@ -9,17 +9,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.image.files import TRANSPOSE
-from cof_agent.image.reader import REDUCING_GAP, Edges, resized
+from cof_agent.image.reader import REDUCING_GAP, Edges, check_shown, resized
 
 FULL_RESOLUTION = 1 << 24
 """Pixels of a region that is always read at full resolution. In a larger one, each shown pixel is made of at least two source
 pixels a side, and a smaller copy with that many pixels will do."""
-
-MOST_SHOWN = 1 << 28
-"""Pixels of the largest image that is made of a region."""
 
 Point = tuple[float, float]
 
@@ -50,8 +46,7 @@ class Pyramid(ABC):
         self._stored, self._orientation = list(stored), orientation
 
     def read(self, region: Edges, shown: Size, resample: str) -> Image.Image:
-        if shown.area > MOST_SHOWN:
-            raise InputError(f"a region of {self.path} is too large to be shown at {shown} pixels; show it smaller.")
+        check_shown(self.path, shown)
         if (turn := TRANSPOSE.get(self._orientation)) is None:
             return self._read(region, shown, resample)
         place, full = _STORED[self._orientation], self._stored[0]

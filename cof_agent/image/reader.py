@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
+from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 
 Edges = tuple[int, int, int, int]
@@ -42,6 +44,20 @@ class Reader(Protocol):
             InputError: if the file cannot be decoded.
         """
         ...
+
+
+MOST_SHOWN = 1 << 28
+"""Pixels of the largest image that is made of a region of what is never decoded whole."""
+
+
+def check_shown(path: Path, shown: Size) -> None:
+    """Whether an image of this size may be made.
+
+    Raises:
+        InputError: if it is too large.
+    """
+    if shown.area > MOST_SHOWN:
+        raise InputError(f"a region of {path} is too large to be shown at {shown} pixels; show it smaller.")
 
 
 def resized(

@@ -12,6 +12,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image.files import open_file, open_image, orientation_of, own_limits, refuse_damaged
 from cof_agent.image.jpeg import JpegReader, with_end
+from cof_agent.image.pages import SIGNATURE, PageReader, split_name
 from cof_agent.image.reader import Edges, Reader
 from cof_agent.image.tiled import NotTiled, open_tiled
 from cof_agent.image.whole import WholeReader
@@ -84,12 +85,22 @@ class Source:
 def open_source(path: str | os.PathLike[str], *, max_source_pixels: int = DEFAULT_MAX_SOURCE_PIXELS) -> Source:
     """Read an image file's header; nothing is decoded yet (except in the rare case that `orientation_of` explains).
 
+    path: of an image file, or of a page: `file.pdf#page=3`. max_source_pixels: the largest image that is decoded whole.
+
     Raises:
-        InputError: if there is no such file, it is no image, or it has more than `max_source_pixels` pixels.
+        InputError: if there is no such file, it is no image, a package is missing that its kind needs, or it has more than
+            `max_source_pixels` pixels and cannot be read in parts.
     """
-    path = Path(path)
-    with own_limits(), open_file(path) as file:
-        return Source(path, _reader(path, file, max_source_pixels))
+    name, page = split_name(os.fspath(path))
+    with own_limits(), open_file(Path(name)) as file:
+        if page is not None or file.read(len(SIGNATURE)) == SIGNATURE:
+            return Source(Path(path), PageReader(Path(name), page))
+        return Source(Path(path), _reader(Path(name), file, max_source_pixels))
+
+
+def file_of(path: str) -> str:
+    """The file that holds the image of this name: of a page of a PDF file the whole file."""
+    return split_name(path)[0]
 
 
 def _reader(path: Path, file: IO[bytes], max_source_pixels: int) -> Reader:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cof_agent.image import file_of
 from cof_agent.output.files import write_atomic
 from cof_agent.trajectory import Trajectory
 from cof_agent.viewer import templates
@@ -97,9 +98,7 @@ def located(trajectory: Trajectory, folder: Path, images: Path | None = None) ->
 
 def _found(path: str, folder: Path, images: Path | None) -> str:
     image = Path(path)
-    if image.exists():
-        return path
     places = [] if image.is_absolute() else [folder / image]
     if images is not None:
         places += [images / image.name] if image.is_absolute() else [images / image, images / image.name]
-    return str(next((place for place in places if place.exists()), path))
+    return next((str(place) for place in (image, *places) if Path(file_of(str(place))).exists()), path)

@@ -27,7 +27,7 @@ from cof_agent.data.rows import Row
 from cof_agent.data.unusable import BAD_BOX, DAMAGED_IMAGE, NOT_AN_IMAGE, TOO_LARGE, Tally, Unusable
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
-from cof_agent.image import check_whole, open_source
+from cof_agent.image import check_whole, file_of, open_source
 from cof_agent.output.terminal import console
 from cof_agent.protocol import Message
 from sft.conversations.boxes import Evidence, form_of, moved
@@ -80,8 +80,11 @@ class Checks:
         if path and path in self._whole:
             return
         try:
-            with open(path, "rb") if held is None else io.BytesIO(held) as file:
-                check_whole(file, path or "in the row")
+            if file_of(path) != path:  # a page, which is drawn and not decoded
+                open_source(path)
+            else:
+                with open(path, "rb") if held is None else io.BytesIO(held) as file:
+                    check_whole(file, path or "in the row")
         except (InputError, OSError) as error:
             raise Unusable(DAMAGED_IMAGE, error) from None
         self._whole.add(path)

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pillow_heif
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from cof_agent.errors import InputError
@@ -65,7 +66,19 @@ def originals() -> tuple[tuple[str, bytes], ...]:
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
         made.append((kind, buffer.getvalue()))
-    return tuple(made)
+    return (*made, ("HEIF", _heif(picture)), ("PDF", _page(picture)))
+
+
+def _heif(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(picture).save(buffer)
+    return buffer.getvalue()
+
+
+def _page(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PDF", resolution=72)
+    return buffer.getvalue()
 
 
 def image_of(seed: int, number: int) -> tuple[str, bytes]:

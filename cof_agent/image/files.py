@@ -116,12 +116,22 @@ def open_file(path: Path) -> IO[bytes]:
         raise InputError(f"cannot open the image {str(path)!r}: that is no file name; check the path.") from None
 
 
-def open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
-    """As `Image.open`, without its check of the size, whose limit is one global of the whole process."""
+def head_of(path: Path, file: IO[bytes]) -> bytes:
+    """The first bytes of an open file, by which its format is known.
+
+    Raises:
+        InputError: if they cannot be read.
+    """
+    file.seek(0)
     try:
-        prefix = file.read(16)
+        return file.read(16)
     except OSError as error:  # of the disk or the network
         raise InputError(f"cannot read the image {path}: {error.strerror}; check the disk or copy the file.") from None
+
+
+def open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
+    """As `Image.open`, without its check of the size, whose limit is one global of the whole process."""
+    prefix = head_of(path, file)
     if _is_heif(file, prefix):
         return _open_heif(path, file)
     tried: set[str] = set()

@@ -10,7 +10,7 @@ from PIL import Image, ImageFile
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
-from cof_agent.image.files import open_file, open_image, orientation_of, own_limits, refuse_damaged
+from cof_agent.image.files import head_of, open_file, open_image, orientation_of, own_limits, refuse_damaged
 from cof_agent.image.jpeg import JpegReader, with_end
 from cof_agent.image.pages import SIGNATURE, PageReader, split_name
 from cof_agent.image.reader import Edges, Reader
@@ -93,7 +93,7 @@ def open_source(path: str | os.PathLike[str], *, max_source_pixels: int = DEFAUL
     """
     name, page = split_name(os.fspath(path))
     with own_limits(), open_file(Path(name)) as file:
-        if page is not None or file.read(len(SIGNATURE)) == SIGNATURE:
+        if page is not None or head_of(Path(name), file).startswith(SIGNATURE):
             return Source(Path(path), PageReader(Path(name), page))
         return Source(Path(path), _reader(Path(name), file, max_source_pixels))
 
@@ -152,7 +152,6 @@ def check_whole(file: IO[bytes], name: str) -> None:
 
 def _opened(path: Path, file: IO[bytes]) -> tuple[ImageFile.ImageFile, Size]:
     """The image, its header read, and its size as stored."""
-    file.seek(0)
     image = open_image(path, file)
     width, height = image.size
     if width < 1 or height < 1:

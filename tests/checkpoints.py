@@ -137,6 +137,12 @@ LAYERS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16,
         "num_key_value_heads": 2,
     },
+    "qwen3-vl-2b": {
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+    },
     "qwen3-vl-8b": {
         "hidden_size": 4096,
         "intermediate_size": 12288,
@@ -181,7 +187,8 @@ def write_shallow(name: str, directory: Path, layers: int = 1) -> None:
     vision: dict[str, Any] = {"depth": layers, "out_hidden_size": shape["hidden_size"]}
     if third:
         text["head_dim"] = 128
-        vision |= {"hidden_size": 1152, "intermediate_size": 4304, "deepstack_visual_indexes": list(range(layers))}
+        wide = {"hidden_size": 1152, "intermediate_size": 4304} if name.endswith("8b") else {"hidden_size": 1024}
+        vision |= {"intermediate_size": 4096, **wide, "deepstack_visual_indexes": list(range(layers))}
     else:
         vision |= {"hidden_size": 1280, "intermediate_size": 3420, "fullatt_block_indexes": [layers - 1]}
     torch.manual_seed(0)

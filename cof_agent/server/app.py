@@ -10,14 +10,14 @@ from typing import Any
 from fastapi import FastAPI
 from mcp.server import MCPServer
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from cof_agent.server import login, openai_door
 from cof_agent.server.guard import Guard
 from cof_agent.server.looks import Looks
 from cof_agent.server.mcp_door import http_app, mcp_server
-from cof_agent.server.refusals import Refusal
+from cof_agent.server.refusals import FAULT, Refusal
 from cof_agent.server.service import Service
 from cof_agent.server.tiles import Tiles
 from cof_agent.server.tiles import routes as tiles_and_crops
@@ -34,6 +34,7 @@ def make_app(service: Service, *, page: bool = True) -> Guard:
     guard = Guard(app, service.settings)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_there)
+    app.add_exception_handler(ClientDisconnect, _nobody_there)
     app.add_exception_handler(Exception, _failed)
     app.include_router(login.routes(guard))
     app.include_router(openai_door.routes(service))
@@ -68,6 +69,10 @@ async def _not_there(request: Request, error: Exception) -> Response:
     return JSONResponse(refusal.body(), error.status_code, error.headers)
 
 
+async def _nobody_there(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
+
+
 async def _failed(request: Request, error: Exception) -> Response:
     """A fault of the program: the client hears that there was one, the terminal shows it."""
-    return JSONResponse(Refusal(500, "the server failed at this request; its log says why.").body(), 500)
+    return JSONResponse(FAULT.body(), FAULT.status)

@@ -6,26 +6,22 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 Result = TypeVar("Result")
-
-
-class Vanished(Exception):
-    """The client has closed the connection; nobody reads the reply."""
 
 
 async def while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """The result of the work, which is cancelled if the client closes the connection first. The body has been read.
 
     Raises:
-        Vanished: if it did.
+        ClientDisconnect: if it did.
     """
     task, gone = asyncio.create_task(work), asyncio.create_task(_gone(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise Vanished
+            raise ClientDisconnect
         return task.result()
     finally:
         await ended(task, gone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -15,13 +16,16 @@ from starlette.types import Receive, Scope, Send
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.graphs.steps import Event
+from cof_agent.policy import PolicyRefusal
 from cof_agent.server import openai_request
-from cof_agent.server.gone import Vanished, ended, while_there
+from cof_agent.server.gone import ended, while_there
 from cof_agent.server.openai_reply import WAITING, Reply, failed
 from cof_agent.server.openai_request import Asked
-from cof_agent.server.refusals import Refusal
+from cof_agent.server.refusals import FAULT, Refusal
 from cof_agent.server.service import Question, Service
 from cof_agent.trajectory import Trajectory
+
+_log = logging.getLogger(__name__)
 
 _BEAT = 10.0  # seconds between signs of life in a stream
 _BODY_SECONDS = 120.0  # in which a body must be there
@@ -57,10 +61,7 @@ async def _complete(service: Service, request: Request) -> Response:
     if asked.stream:
         return await _stream(service, question, reply)
     with service.incoming.pictures.released(question.images), _refused(service):
-        try:
-            trajectory = await while_there(request, service.ask(question, reply.note))
-        except Vanished:
-            return Response(status_code=499)
+        trajectory = await while_there(request, service.ask(question, reply.note))
         return JSONResponse(reply.whole(trajectory))
 
 
@@ -92,9 +93,11 @@ async def _question(service: Service, asked: Asked) -> Question:
 
 @contextmanager
 def _refused(service: Service) -> Iterator[None]:
-    """What is wrong with the question is a refusal."""
+    """What is wrong with the question is a refusal; so is what a served model refuses, which is no fault of the client."""
     try:
         yield
+    except PolicyRefusal as error:
+        raise Refusal(502, str(error)) from None
     except InputError as error:
         raise Refusal(400, service.incoming.without_folders(str(error))) from None
 
@@ -141,6 +144,9 @@ async def _streamed(service: Service, question: Question, reply: Reply) -> Async
                 yield piece
     except Refusal as refusal:
         yield failed(refusal)
+    except Exception:  # a fault of the program; raised here it would only break the stream off
+        _log.exception("a conversation failed")
+        yield failed(FAULT)
     finally:
         await ended(task)
 

@@ -36,3 +36,7 @@ class Refusal(Exception):
         kind = KINDS.get(self.status, "server_error")
         sentence = hidden_addresses(str(self))
         return {"error": {"message": sentence, "type": kind, "code": self.code, "param": self.param}}
+
+
+FAULT = Refusal(500, "the server failed at this request; its log says why.")
+"""What a client hears of a fault of the program."""

@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from cof_agent.agent import Agent
+from cof_agent.config import AgentConfig
+from cof_agent.errors import InputError
+from cof_agent.policy import PolicyError, ScriptedPolicy
+from cof_agent.server.gone import ended
+from cof_agent.server.places import Places
+from cof_agent.server.refusals import Refusal
 from cof_agent.server.service import Service
 from cof_agent.trajectory import Sample
 from tests.server.conftest import data_url
+from tests.server.running import running
 
 openai = pytest.importorskip("openai", reason="the door is tried with OpenAI's client where it is installed")
 
@@ -162,3 +170,45 @@ def test_a_client_that_vanishes_ends_its_conversation(served: Served, scene: Sam
         asyncio.run(leave(stream))
         settled(service)
     assert post(url, body(scene)).status_code == 200
+
+
+def test_a_model_that_fails_is_said_without_a_traceback(scenes: Path, scene: Sample) -> None:
+    part = {"type": "image_url", "image_url": {"url": scene.image}}
+    sent = body(scene, model="nano", messages=about(scene, part))
+    for error, status, sentence in (
+        (PolicyError("the model is gone", transient=False), 502, "the model is gone"),
+        (InputError("the key is wrong"), 502, "the key is wrong"),
+        (RuntimeError("secret inside"), 500, "the server failed at this request"),
+    ):
+        agent = Agent(AgentConfig(), policy=ScriptedPolicy([error]))
+        with running(scenes, agent=agent) as (url, service):
+            whole, streamed = post(url, sent), post(url, sent | {"stream": True})
+            settled(service)
+            with pytest.raises(openai.APIError, match=sentence):
+                list(openai.OpenAI(base_url=f"{url}/v1", api_key="-").chat.completions.create(**sent, stream=True))
+        assert (whole.status_code, streamed.status_code) == (status, 200)
+        for reply in (whole, streamed):
+            assert sentence in reply.text and "Traceback" not in reply.text and "secret" not in reply.text
+
+
+def test_who_finds_no_place_is_told_to_come_back() -> None:
+    async def run() -> None:
+        places, entered = Places(concurrency=1, waiting=1), asyncio.Event()
+
+        async def stay() -> None:
+            async with places.place():
+                entered.set()
+                await asyncio.sleep(60)
+
+        first, second = (asyncio.create_task(stay()) for _ in range(2))
+        await entered.wait()
+        assert places.is_full
+        with pytest.raises(Refusal) as refusal:
+            await stay()
+        assert refusal.value.status == 503 and refusal.value.headers == {"retry-after": "2"}
+        for task in (second, first):  # one that waits, then one that is served
+            await ended(task)
+        async with places.place():
+            assert places.inside == 1
+
+    asyncio.run(run())

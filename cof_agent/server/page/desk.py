@@ -13,6 +13,7 @@ from nicegui import background_tasks, events, ui
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
 from cof_agent.region_refs import read_region
+from cof_agent.server.gone import ended
 from cof_agent.server.looks import Looks
 from cof_agent.server.page.runs import Runs
 from cof_agent.server.page.steps import Steps
@@ -37,6 +38,7 @@ class Desk:
         self._source = 0  # which of the trajectory's images is shown
         self._last: Trajectory | None = None
         self._task: asyncio.Task[None] | None = None
+        self._left = False  # whether the reader has closed the page
 
     def build(self) -> None:
         """Draws the page."""
@@ -96,7 +98,7 @@ class Desk:
         with ui.row().classes("w-full items-center no-wrap gap-2"):
             self._text = ui.input("Question").classes("grow").on("keydown.enter", self._ask)
             self._button = ui.button("Ask", on_click=self._ask, icon="search").props("no-caps text-color=on-primary")
-            self._stop = ui.button("Stop", on_click=self._cancel, icon="stop").props("no-caps outline")
+            self._stop = ui.button("Stop", on_click=self._stopped, icon="stop").props("no-caps outline")
             self._stop.set_visibility(False)
         with ui.expansion("Settings", icon="tune").classes("w-full").props("dense"):
             self._choices = ui.textarea("Possible answers, one per line").classes("w-full").props("autogrow dense")
@@ -123,6 +125,7 @@ class Desk:
         """Shows an image to ask about."""
         if path is None:
             return
+        await self._stopped()
         try:
             if path not in self._sent:
                 path = str(self._service.incoming.folders.file(path))
@@ -196,11 +199,13 @@ class Desk:
         except (InputError, Refusal) as error:
             self._steps.say(self._service.incoming.without_folders(str(error)))
         except asyncio.CancelledError:
-            self._steps.say("Stopped.")
+            if not self._left:
+                self._steps.say("Stopped.")
             raise
         finally:
             self._task = None
-            self._busy(False)
+            if not self._left:
+                self._busy(False)
 
     def _close(self, trajectory: Trajectory) -> None:
         self._steps.close(trajectory)
@@ -251,12 +256,15 @@ class Desk:
         self._stop.set_visibility(busy)
         self._button.set_visibility(not busy)
 
-    def _cancel(self) -> None:
+    async def _stopped(self) -> None:
+        """Ends the conversation that is under way, if there is one."""
         if self._task is not None:
-            self._task.cancel()
+            await ended(self._task)
 
     def _leave(self) -> None:
-        self._cancel()
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
         for path in self._sent:
             self._service.incoming.pictures.release(path)
 

@@ -14,7 +14,8 @@ from cof_agent.commands.serve import add_sources, check_installed
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.usage = "cof mcp [OPTION ...]"
     parser.epilog = (
-        "example, in the configuration of a client:\n"
+        "example:\n  cof mcp --allow-images-from photos\n"
+        "or in the configuration of a client:\n"
         '  {"mcpServers": {"look": {"command": "cof", "args": ["mcp", "--allow-images-from", "photos"]}}}\n'
         "The model is loaded at the first question; zooms into boxes need none."
     )

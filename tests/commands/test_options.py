@@ -25,7 +25,7 @@ OTHER: dict[str, set[str]] = {
     "--tool": {"sft", "rl"},
     "--resolutions": {"collect", "scenes", "sft", "rl"},
     "--plays": {"rollout"},
-    "--concurrency": {"collect"},
+    "--concurrency": {"collect", "serve"},
     "--shard": {"collect"},
     "--temperature": {"rollout"},
     "--seed": {"collect", "regions", "rollout", "scenes"},

@@ -1,30 +1,32 @@
-"""`cof ask IMAGE QUESTION`: one question about one image, the steps as they happen."""
+"""`cof ask IMAGE QUESTION`: one question about one image, the steps as they happen; or about each image of a folder."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof_agent import protocol, scoring
-from cof_agent.commands import common
+from cof_agent.commands import common, pictures
+from cof_agent.commands.ask_each import UNANSWERED, each
 from cof_agent.commands.options import add_agent, option
 from cof_agent.config import AgentConfig
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
-from cof_agent.image import open_source
+from cof_agent.image import Source, open_source
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.region_refs import check_inside, check_regions, read_region
+from cof_agent.server.fetch import Fetcher
 from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-UNANSWERED = 3
 REGIONS_FIRST = "regions"  # the strategy of --region-crops
 ENDED = {
     StopReason.MAX_ZOOMS: "the zoom budget was spent and the model still asked for more (--max-zooms raises it)",
@@ -38,7 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         'example:\n  cof ask photo.jpg "What is the name of the shop?" --model Qwen/Qwen2.5-VL-7B-Instruct -o out'
     )
-    parser.add_argument("image", metavar="IMAGE", help="path of an image of any size; for several, add --image")
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="image of any size: a path, a page (file.pdf#page=3), - for standard input, or a URL (needs --download); of a "
+        "folder or a pattern such as 'scans/*.png', each image is a question",
+    )
     parser.add_argument("question", metavar="QUESTION", help="what you want to know")
     parser.add_argument(
         "--image",
@@ -59,27 +66,49 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--region-crops", action="store_true", help="first show a crop of each region; each one counts as a zoom"
     )
-    option(parser, "output", help="folder for trajectory.jsonl, trajectory.png and report.html (default: none)")
+    option(parser, "download")
+    option(
+        parser,
+        "output",
+        help="folder for trajectory.jsonl, trajectory.png and report.html; of many images for trajectories.jsonl, with which "
+        "the same command goes on after an interruption (default: none)",
+    )
+    option(parser, "concurrency", default=32)
     parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object and nothing else")
     add_agent(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    image = Path(options.image)
+    if (many := pictures.find(options.image)) is not None:
+        return each(options, many)
+    with tempfile.TemporaryDirectory(prefix="cof-ask-") as folder:  # for what is kept nowhere else
+        keep = Path(options.output or folder) / "images"
+        fetcher = Fetcher(pictures.MOST_BYTES) if options.download else None
+        names = [pictures.taken(name, keep, fetcher) for name in (options.image, *options.more_images)]
+        return _one(options, names)
+
+
+def _one(options: argparse.Namespace, images: Sequence[str]) -> int:
+    """One question about these images."""
+    first, *others = images
     regions = tuple(read_region(text) for text in options.region)
     sample = Sample(
-        image.name,
-        str(image),
+        Path(first).name,
+        first,
         options.question,
         choices=tuple(options.choice),
         regions=regions,
-        more_images=tuple(options.more_images),
+        more_images=tuple(others),
     )
     config = common.config_of(options, **({"strategy": REGIONS_FIRST} if options.region_crops else {}))
-    _check(sample, options, config.zooms)
+    sources = _check(sample, options, config.zooms)
     common.warn_if_unknown_to_nano(config.model, [sample])
     agent = common.agent_of(config)
     steps = common.console(quiet=options.json or options.quiet)
+    for source in sources:
+        if source.passes:
+            words = f"{source.path} holds no smaller copy of itself: the overview takes a pass through the file"
+            _line(steps, "reading", words, "dim")
     trajectory = asyncio.run(agent.play(Episode(sample), on_event=lambda event: _show(steps, event)))
     if options.output:
         _save(trajectory, Path(options.output), steps)
@@ -90,13 +119,13 @@ def run(options: argparse.Namespace) -> int:
     return _close(trajectory, steps)
 
 
-def _check(sample: Sample, options: argparse.Namespace, zooms: int) -> None:
-    """What is wrong is said before a model is loaded; zooms: that may be made."""
+def _check(sample: Sample, options: argparse.Namespace, zooms: int) -> list[Source]:
+    """The images; what is wrong is said before a model is loaded. zooms: that may be made."""
     if not sample.question.strip():
         raise InputError("the question is empty.")
-    sizes = [open_source(path, max_source_pixels=options.max_source_pixels).size for path in sample.images]
+    sources = [open_source(path, max_source_pixels=options.max_source_pixels) for path in sample.images]
     check_regions(sample)
-    check_inside(sample, sizes[0])
+    check_inside(sample, sources[0].size)
     if options.region_crops and not sample.regions:
         raise InputError("--region-crops shows the regions of the question; give one with --region X0,Y0,X1,Y1.")
     if options.region_crops and len(sample.regions) > zooms:
@@ -112,6 +141,7 @@ def _check(sample: Sample, options: argparse.Namespace, zooms: int) -> None:
         check_images(options.strategy, [sample])
     if options.output and Path(options.output).exists() and not Path(options.output).is_dir():
         raise InputError(f"--output {options.output} is a file; name a folder.")
+    return sources
 
 
 def _show(console: Console, event: object) -> None:

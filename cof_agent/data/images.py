@@ -31,6 +31,8 @@ SUFFIXES = {
     ".tif",
     ".tiff",
     ".avif",
+    ".heic",
+    ".heif",
     ".jp2",
     ".ppm",
     ".jfif",
@@ -91,7 +93,7 @@ def kind_of_image(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     if head[4:8] == b"ftyp":
-        return "avif" if head[8:12] in (b"avif", b"avis") else None
+        return {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic"}.get(head[8:12])
     return next((kind for signature, kind in _SIGNATURES if head.startswith(signature)), None)
 
 

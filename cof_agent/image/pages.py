@@ -40,6 +40,7 @@ class PageReader:
 
     levels: tuple[float, ...] = (1.0,)
     held = 1
+    passes = False
     is_decoded = False
 
     def __init__(self, path: Path, page: int | None) -> None:

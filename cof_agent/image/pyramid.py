@@ -36,6 +36,7 @@ class Pyramid(ABC):
     EXIF, that is still to be applied. Subclasses read pixels of one size."""
 
     held = FULL_RESOLUTION
+    passes = False
     is_decoded = False
 
     def __init__(self, path: Path, stored: Sequence[Size], orientation: int = 1) -> None:

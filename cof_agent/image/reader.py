@@ -25,12 +25,14 @@ class Reader(Protocol):
     """The pixels of one image file. Thread-safe.
 
     size: in source pixels, upright. levels: the scales, from 1 down, of which the file holds copies of its own, so that
-    a region is read there without a pass over its pixels at full size. held: the most pixels that stay in memory.
+    a region is read there without a pass over its pixels at full size. held: the most pixels that stay in memory. passes:
+    whether an overview takes a pass through the whole file, once.
     """
 
     size: Size
     levels: tuple[float, ...]
     held: int
+    passes: bool
 
     @property
     def is_decoded(self) -> bool:

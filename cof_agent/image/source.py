@@ -42,6 +42,11 @@ class Source:
         return self._reader.levels
 
     @property
+    def passes(self) -> bool:
+        """Whether the first overview takes a pass through the whole file."""
+        return self._reader.passes
+
+    @property
     def held(self) -> int:
         """The most source pixels that stay in memory."""
         return self._reader.held

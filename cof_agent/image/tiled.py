@@ -121,7 +121,8 @@ class TiledReader(Pyramid):
         self._by = 1
         while -(-smallest.width // self._by) * -(-smallest.height // self._by) > FULL_RESOLUTION:
             self._by += 1
-        if self._by > 1:
+        self.passes = self._by > 1
+        if self.passes:
             self._stored.append(Size(-(-smallest.width // self._by), -(-smallest.height // self._by)))
 
     def _pixels(self, level: int, region: Edges, by: int) -> Image.Image:

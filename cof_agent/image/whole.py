@@ -19,6 +19,7 @@ class WholeReader:
     """The `Reader` of a file that is decoded whole. orientation: of EXIF, 1 to 8, that is still to be applied."""
 
     levels: tuple[float, ...] = (1.0,)
+    passes = False
 
     def __init__(self, path: Path, size: Size, orientation: int) -> None:
         self.size, self.held = size, size.area

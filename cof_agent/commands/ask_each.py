@@ -1,0 +1,64 @@
+"""`cof ask FOLDER QUESTION`: the same question about each image of a folder or a pattern; the answers as JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cof_agent.commands import common
+from cof_agent.commands.pictures import Pictures
+from cof_agent.config import AgentConfig
+from cof_agent.episodes import Episode, episodes
+from cof_agent.errors import InputError
+from cof_agent.output.escape import for_terminal
+from cof_agent.output.files import write_atomic
+from cof_agent.trajectory import Sample, StopReason, Trajectory, to_json
+
+UNANSWERED = 3
+
+
+def each(options: argparse.Namespace, pictures: Pictures) -> int:
+    """Prints one line for each image, in order; exit code 3 if no question was answered."""
+    _check(options)
+    config = common.config_of(options)
+    wanted = episodes(Sample(path, path, options.question, choices=tuple(options.choice)) for path in pictures.paths)
+    common.warn_if_unknown_to_nano(config.model, [episode.sample for episode in wanted])
+    trajectories = _played(options, config, wanted)
+    lines = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in trajectories)
+    if options.output:
+        write_atomic(Path(options.output) / "answers.jsonl", lines)
+    for line in map(to_json, trajectories) if options.json else lines.splitlines():
+        print(for_terminal(line))
+    common.report_errors(trajectories, "and have no answer")
+    return 0 if any(one.stop is StopReason.ANSWERED for one in trajectories) else UNANSWERED
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not options.question.strip():
+        raise InputError("the question is empty.")
+    if options.more_images:
+        raise InputError("each image of a folder is a question of its own; leave --image out.")
+    if options.region or options.region_crops:
+        raise InputError("--region and --region-crops are of one image; name a file.")
+
+
+def _played(options: argparse.Namespace, config: AgentConfig, wanted: Sequence[Episode]) -> list[Trajectory]:
+    if options.output:
+        output = Path(options.output)
+        resumed = common.check_settings(config, output)
+        return common.played(config, wanted, output / "trajectories.jsonl", options, resumed=resumed)
+    return common.agent_of(config).ask_many(wanted, concurrency=options.concurrency, progress=not options.quiet)
+
+
+def _line(trajectory: Trajectory) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "image": trajectory.sample.image,
+        "answer": trajectory.answer,
+        "stop": trajectory.stop.value,
+    }
+    if trajectory.warning is not None:  # which stderr says in full, once
+        line["unreliable"] = True
+    return line if trajectory.error is None else line | {"error": trajectory.error}

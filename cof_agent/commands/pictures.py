@@ -1,0 +1,83 @@
+"""What `IMAGE` of `cof ask` stands for: a file, standard input, an address, or all images of a folder or a pattern."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cof_agent.data.image_files import written_once
+from cof_agent.data.images import SUFFIXES, kind_of_image
+from cof_agent.errors import InputError
+from cof_agent.image import file_of
+from cof_agent.server.fetch import Fetcher
+
+STDIN = "-"
+MOST_BYTES = 500 << 20
+"""Of an image from standard input or an address."""
+
+_SUFFIXES = SUFFIXES | {".pdf"}
+_PAGE = "#page="
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a name stands for. each: whether every path is a question of its own, else there is one path."""
+
+    paths: tuple[str, ...]
+    each: bool = False
+
+
+def find(name: str) -> Pictures | None:
+    """The images of a folder or a pattern such as `scans/*.png`, sorted; None for the name of one image.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if os.path.isdir(name):
+        found = sorted(
+            str(path) for path in Path(name).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
+        )
+        if not found:
+            raise InputError(f"the folder {name} has no images.")
+        return Pictures(tuple(found), each=True)
+    if glob.has_magic(name) and not is_address(name) and not os.path.exists(file_of(name)):
+        found = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+        if not found:
+            raise InputError(f"no file matches {name}.")
+        return Pictures(tuple(found), each=True)
+    return None
+
+
+def is_address(name: str) -> bool:
+    """Whether the name of an image is a URL."""
+    return name.startswith(("http://", "https://"))
+
+
+def taken(name: str, keep: Path, fetcher: Fetcher | None) -> str:
+    """The path of one image. What comes from standard input or an address is written to the folder `keep`. fetcher: None where
+    nothing may be fetched.
+
+    Raises:
+        InputError: if it cannot be read, is too large, or may not be fetched.
+    """
+    if name == STDIN:
+        content = sys.stdin.buffer.read(MOST_BYTES + 1)
+        if not content:
+            raise InputError("standard input is empty; send an image there, or name a file.")
+        if len(content) > MOST_BYTES:
+            raise InputError(f"the image in standard input is larger than {MOST_BYTES:,} bytes; save it to a file.")
+        return _kept(content, keep)
+    if not is_address(name):
+        return name
+    if fetcher is None:
+        raise InputError(f"{name} is an address; with --download it is fetched.")
+    address, mark, page = name.partition(_PAGE)
+    return _kept(fetcher.get(address), keep) + mark + page
+
+
+def _kept(content: bytes, keep: Path) -> str:
+    kind = "pdf" if content.startswith(b"%PDF-") else kind_of_image(content[:64])
+    return written_once(content, kind or "img", keep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +14,7 @@ from cof_agent.output.escape import for_terminal
 MOST_LISTED = 1_000
 """Files of one kind that are listed."""
 
+_RUNS = ("trajector", "rejected")  # how names of files of trajectories begin
 _MOST_SEEN = 50_000  # names that are read for a list
 
 
@@ -54,14 +55,14 @@ class Folders:
 
     def images(self) -> list[str]:
         """Paths of images, sorted, `MOST_LISTED` at most."""
-        return self._listed(SUFFIXES)
+        return self._listed(lambda path: path.suffix.lower() in SUFFIXES)
 
     def runs(self) -> list[str]:
-        """Paths of JSONL files, sorted, `MOST_LISTED` at most."""
-        return self._listed({".jsonl"})
+        """Paths of files of trajectories, as our commands name them, sorted, `MOST_LISTED` at most."""
+        return self._listed(lambda path: path.suffix == ".jsonl" and path.stem.startswith(_RUNS))
 
-    def _listed(self, suffixes: set[str]) -> list[str]:
-        found = (path for path in self._all() if path.suffix.lower() in suffixes and self.contains(path))
+    def _listed(self, wanted: Callable[[Path], bool]) -> list[str]:
+        found = (path for path in self._all() if wanted(path) and self.contains(path))
         return [str(path) for _, path in zip(range(MOST_LISTED), found, strict=False)]
 
     def _all(self) -> Iterator[Path]:

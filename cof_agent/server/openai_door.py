@@ -126,7 +126,7 @@ async def _stream(service: Service, question: Question, reply: Reply) -> Respons
             await service.check(question)
         if service.places.is_full:
             raise service.places.refusal()
-    except Refusal:
+    except BaseException:
         with released:
             raise
     return _Stream(_streamed(service, question, reply), released)

@@ -99,7 +99,7 @@ def test_links_lead_out_of_no_folder(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
     inside.mkdir()
     outside.mkdir()
-    for file in (inside / "a.png", outside / "b.png", inside / "runs.jsonl"):
+    for file in (inside / "a.png", outside / "b.png", inside / "trajectories.jsonl", inside / "samples.jsonl"):
         file.touch()
     (inside / "link.png").symlink_to(outside / "b.png")
     (inside / "far").symlink_to(outside)
@@ -110,7 +110,7 @@ def test_links_lead_out_of_no_folder(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             folders.file(name)
     assert folders.images() == [str(inside / "a.png"), str(inside / "near.png")]
-    assert folders.runs() == [str(inside / "runs.jsonl")]
+    assert folders.runs() == [str(inside / "trajectories.jsonl")]
 
 
 def test_only_public_addresses_are_fetched(tmp_path: Path) -> None:

@@ -82,9 +82,7 @@ class Desk:
                 on_upload=self._received,
                 on_rejected=lambda: ui.notify(self._too_large, type="negative"),
             )
-            upload.props('accept="image/*" flat bordered text-color=on-primary').classes(
-                "cof-upload w-full sm:w-64 grow"
-            )
+            upload.props("flat bordered text-color=on-primary").classes("cof-upload w-full sm:w-64 grow")
             if files := self._service.incoming.folders.images():
                 names = {file: "/".join(Path(file).parts[-2:]) for file in files}
                 choice = ui.select(names, label="or one of the server's", with_input=True)
@@ -105,7 +103,9 @@ class Desk:
             self._boxes = ui.input("Boxes X0,Y0,X1,Y1 for <region1> <region2> …", on_change=self._boxes_written)
             self._boxes.classes("w-full").props("dense clearable")
             self._zooms = ui.number("Zooms at most", value=self._service.config.zooms, min=0, max=50, precision=0)
-            self._warmth = ui.number("Temperature", value=0, min=0, max=2, step=0.1)
+            self._warmth = ui.number(
+                "Temperature", value=self._service.config.sampling.temperature, min=0, max=2, step=0.1
+            )
             for number in (self._zooms, self._warmth):
                 number.classes("w-full").props("dense")
 
@@ -153,7 +153,7 @@ class Desk:
         except InputError:
             return  # while it is being written; `_ask` says what is wrong
         if self._image is not None:
-            self._viewer.clear()
+            self._viewer.clear_regions()
             for number, box in enumerate(self._regions, 1):
                 self._viewer.box(box, f"region {number}")
 
@@ -170,7 +170,7 @@ class Desk:
         changes: dict[str, Any] = {}
         if self._zooms.value is not None and int(self._zooms.value) != self._service.config.zooms:
             changes["max_zooms"] = int(self._zooms.value)
-        if self._warmth.value:
+        if self._warmth.value not in (None, self._service.config.sampling.temperature):
             changes["temperature"] = float(self._warmth.value)
         return Question((self._image,), self._text.value or "", choices, regions, changes)
 

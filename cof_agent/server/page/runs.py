@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -56,7 +58,8 @@ class Runs:
 
 def _trajectories(folders: Folders, file: str) -> list[Trajectory]:
     path = folders.file(file)
-    return [located(one, path.parent) for one in islice(read_jsonl(path, Trajectory), MOST)]
+    found = (located(one, path.parent) for one in islice(read_jsonl(path, Trajectory), MOST))
+    return [replace(one, sample=one.sample.with_images(map(os.path.abspath, one.sample.images))) for one in found]
 
 
 def _line(trajectory: Trajectory) -> str:

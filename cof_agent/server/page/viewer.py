@@ -26,7 +26,8 @@ class Viewer:
     def __init__(self, on_drawn: Callable[[Box], None]) -> None:
         self._shown: Shown | None = None
         self._on_drawn = on_drawn
-        self._boxes: list[Any] = []
+        self._zooms: list[Any] = []  # layers of Leaflet
+        self._regions: list[Any] = []
         self._map = ui.leaflet(
             center=(0, 0), zoom=0, options=_OPTIONS, draw_control=_DRAW, hide_drawn_items=True
         ).classes("cof-map")
@@ -61,13 +62,13 @@ class Viewer:
         """Draws a box (source pixels). number: of the zoom, which has its colour; 0: one that the question names."""
         style = {"color": PALETTE[(number - 1) % len(PALETTE)], "weight": 3, "fill": False, "interactive": False}
         dashed = {} if number else {"color": "#ffffff", "dashArray": "6 6"}
-        corners = self._corners(region)
-        self._boxes.append(self._map.generic_layer(name="rectangle", args=[corners, style | dashed]))
+        corners, layers = self._corners(region), self._zooms if number else self._regions
+        layers.append(self._map.generic_layer(name="rectangle", args=[corners, style | dashed]))
         corner = [corners[0][0], corners[1][1]]
         dot = self._map.generic_layer(name="circleMarker", args=[corner, {"radius": 0, "stroke": False}])
         tag = {"permanent": True, "direction": "right", "className": "cof-tag", "opacity": 1, "offset": [0, 0]}
         dot.run_method("bindTooltip", label, tag)
-        self._boxes.append(dot)
+        layers.append(dot)
 
     def look_at(self, region: Box) -> None:
         """Moves to a region (source pixels), with some room about it."""
@@ -75,9 +76,17 @@ class Viewer:
 
     def clear(self) -> None:
         """Removes all boxes."""
-        for layer in self._boxes:
+        self._remove(self._zooms)
+        self.clear_regions()
+
+    def clear_regions(self) -> None:
+        """Removes the boxes that the question names."""
+        self._remove(self._regions)
+
+    def _remove(self, layers: list[Any]) -> None:
+        for layer in layers:
             self._map.remove_layer(layer)
-        self._boxes.clear()
+        layers.clear()
 
     def _corners(self, box: Box) -> Corners:
         """A box (source pixels) on the plane, whose unit is a pixel of level 0, and which Leaflet counts upwards."""

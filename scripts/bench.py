@@ -7,16 +7,18 @@ import os
 import platform
 from importlib.metadata import version
 
-from benches import agent, collect, data, eval, local, rl, sft, wire
+from benches import agent, collect, data, eval, image, local, rl, sft, wire
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
-    parser.add_argument("what", choices=("agent", "eval", "collect", "data", "local", "sft", "rl", "wire"))
+    parser.add_argument("what", choices=("agent", "eval", "collect", "data", "image", "local", "sft", "rl", "wire"))
     parser.add_argument(
         "--samples", type=int, help="agent (64), eval (48): scenes; wire (48): photographs; data (100,000): rows"
     )
-    parser.add_argument("--repeats", type=int, default=1, help="agent, eval, rl: the best of so many runs counts")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="agent, eval, image, rl: the best of so many runs counts"
+    )
     parser.add_argument(
         "--steps",
         type=int,
@@ -48,6 +50,8 @@ def main() -> None:
     elif options.what == "local":
         sizes = (options.shapes, options.layers, options.tokens, options.conversations)
         local.run(*sizes, steps=options.steps or 4, dtype=options.dtype)
+    elif options.what == "image":
+        image.run(options.repeats)
     elif options.what == "wire":
         wire.run(options.samples or 48)
     elif options.what == "sft":

@@ -11,14 +11,14 @@ from pathlib import Path
 from cof_agent.data.image_files import written_once
 from cof_agent.data.images import SUFFIXES, kind_of_image
 from cof_agent.errors import InputError
-from cof_agent.image import file_of
+from cof_agent.image import SLIDES, file_of
 from cof_agent.server.fetch import Fetcher
 
 STDIN = "-"
 MOST_BYTES = 500 << 20
 """Of an image from standard input or an address."""
 
-_SUFFIXES = SUFFIXES | {".pdf"}
+_SUFFIXES = SUFFIXES | SLIDES | {".pdf"}
 _PAGE = "#page="
 
 

@@ -6,6 +6,7 @@ over white, deep greyscale (16-bit, 32-bit, float) scaled to 8 bits. Colour prof
 
 from cof_agent.image.colours import png_of
 from cof_agent.image.reader import RESAMPLING
+from cof_agent.image.slides import SUFFIXES as SLIDES
 from cof_agent.image.source import (
     DEFAULT_MAX_SOURCE_PIXELS,
     LARGEST_HEADER,
@@ -20,6 +21,7 @@ __all__ = [
     "DEFAULT_MAX_SOURCE_PIXELS",
     "LARGEST_HEADER",
     "RESAMPLING",
+    "SLIDES",
     "Source",
     "check_whole",
     "file_of",

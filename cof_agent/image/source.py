@@ -14,6 +14,7 @@ from cof_agent.image.files import head_of, open_file, open_image, orientation_of
 from cof_agent.image.jpeg import JpegReader, with_end
 from cof_agent.image.pages import SIGNATURE, PageReader, split_name
 from cof_agent.image.reader import Edges, Reader
+from cof_agent.image.slides import SUFFIXES, open_slide
 from cof_agent.image.tiled import NotTiled, open_tiled
 from cof_agent.image.whole import WholeReader
 
@@ -100,7 +101,8 @@ def open_source(path: str | os.PathLike[str], *, max_source_pixels: int = DEFAUL
     with own_limits(), open_file(Path(name)) as file:
         if page is not None or head_of(Path(name), file).startswith(SIGNATURE):
             return Source(Path(path), PageReader(Path(name), page))
-        return Source(Path(path), _reader(Path(name), file, max_source_pixels))
+        slide = open_slide(Path(name)) if Path(name).suffix.lower() in SUFFIXES else None
+        return Source(Path(path), slide or _reader(Path(name), file, max_source_pixels))
 
 
 def file_of(path: str) -> str:

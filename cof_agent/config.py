@@ -88,7 +88,9 @@ class AgentConfig:
         None,
         "shown pixels of a crop for each source pixel, as far as --zoom-pixels allows (default: 2, or as the dialect says)",
     )
-    max_source_pixels: int = _field(ZoomSettings.max_source_pixels, "largest image that is opened, in source pixels")
+    max_source_pixels: int = _field(
+        ZoomSettings.max_source_pixels, "largest image that is decoded whole, in source pixels"
+    )
     crop: CropMode = field(
         default="real",
         metadata={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -77,5 +78,11 @@ def with_end(path: Path, file: IO[bytes], error: Exception) -> Image.Image:
             refuse_damaged(path, error)
     except (OSError, SyntaxError, ValueError, MemoryError):
         refuse_damaged(path, error)
-    _log.warning("%s lacks the mark at its end; its pixels are all there.", path)
+    _note(path)
     return image
+
+
+@cache
+def _note(path: Path) -> None:
+    """One warning for each file, however often it is read."""
+    _log.warning("%s lacks the mark at its end; its pixels are all there.", path)

@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "image",
         metavar="IMAGE",
         help="image of any size: a path, a page (file.pdf#page=3), - for standard input, or a URL (needs --download); of a "
-        "folder or a pattern such as 'scans/*.png', each image is a question",
+        "folder, a pattern such as 'scans/*.png', or all pages ('file.pdf#page=*'), each image is a question",
     )
     parser.add_argument("question", metavar="QUESTION", help="what you want to know")
     parser.add_argument(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cof_agent.data.image_files import written_once
 from cof_agent.data.images import SUFFIXES, kind_of_image
 from cof_agent.errors import InputError
-from cof_agent.image import SLIDES, file_of
+from cof_agent.image import SLIDES, file_of, pages_of
 from cof_agent.server.fetch import Fetcher
 
 STDIN = "-"
@@ -19,7 +20,7 @@ MOST_BYTES = 500 << 20
 """Of an image from standard input or an address."""
 
 _SUFFIXES = SUFFIXES | SLIDES | {".pdf"}
-_PAGE = "#page="
+_PAGE, _EVERY = "#page=", "#page=*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +32,38 @@ class Pictures:
 
 
 def find(name: str) -> Pictures | None:
-    """The images of a folder or a pattern such as `scans/*.png`, sorted; None for the name of one image.
+    """The images of a folder or a pattern such as `scans/*.png`, sorted, each page of a PDF file by itself; None for the name
+    of one image. `file.pdf#page=*` are all pages of one file.
 
     Raises:
         InputError: if there are none.
     """
+    if name.lower().endswith(f".pdf{_EVERY}"):
+        return Pictures(tuple(pages_of(name.removesuffix(_EVERY))), each=True)
     if os.path.isdir(name):
         found = sorted(
             str(path) for path in Path(name).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
         )
         if not found:
             raise InputError(f"the folder {name} has no images.")
-        return Pictures(tuple(found), each=True)
+        return _each(found)
     if glob.has_magic(name) and not is_address(name) and not os.path.exists(file_of(name)):
         found = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
         if not found:
             raise InputError(f"no file matches {name}.")
-        return Pictures(tuple(found), each=True)
+        return _each(found)
     return None
+
+
+def _each(files: Sequence[str]) -> Pictures:
+    paths: list[str] = []
+    for file in files:
+        try:
+            pages = pages_of(file) if file.lower().endswith(".pdf") else []
+        except InputError:
+            pages = []  # the file's own answer says what is wrong with it
+        paths += pages if len(pages) > 1 else [file]
+    return Pictures(tuple(paths), each=True)
 
 
 def is_address(name: str) -> bool:

@@ -5,6 +5,7 @@ over white, deep greyscale (16-bit, 32-bit, float) scaled to 8 bits. Colour prof
 """
 
 from cof_agent.image.colours import png_of
+from cof_agent.image.pages import pages_of
 from cof_agent.image.reader import RESAMPLING
 from cof_agent.image.slides import SUFFIXES as SLIDES
 from cof_agent.image.source import (
@@ -26,6 +27,7 @@ __all__ = [
     "check_whole",
     "file_of",
     "open_source",
+    "pages_of",
     "png_of",
     "upright_size",
 ]

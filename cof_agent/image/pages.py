@@ -12,7 +12,7 @@ from PIL import Image
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
-from cof_agent.image.files import refuse_damaged
+from cof_agent.image.files import open_file, refuse_damaged
 from cof_agent.image.reader import Edges, check_shown
 from cof_agent.output.install import how_to_install
 
@@ -33,6 +33,18 @@ def split_name(name: str) -> tuple[str, int | None]:
     """The file that the name of an image names, and the page in it, counted from 1; None where it names none."""
     found = _NAME.fullmatch(name)
     return (name, None) if found is None else (found["file"], int(found["page"]))
+
+
+def pages_of(path: str) -> list[str]:
+    """The names of all pages of a PDF file.
+
+    Raises:
+        InputError: if the file cannot be read, or pypdfium2 is missing.
+    """
+    with open_file(Path(path)):  # which says what is wrong with a path
+        pass
+    with _lock, _document(Path(path)) as document:
+        return [f"{path}#page={number}" for number in range(1, len(document) + 1)]
 
 
 class PageReader:

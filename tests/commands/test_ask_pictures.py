@@ -74,6 +74,23 @@ def test_a_pattern(model: str, folder: Path, capsys: pytest.CaptureFixture[str])
     assert [Path(str(line["sample"]["image"])).name for line in lines(capsys)] == ["a.png", "b.png", "c.png"]  # type: ignore[index]
 
 
+def test_each_page_of_a_pdf_file(folder: Path) -> None:
+    pytest.importorskip("pypdfium2")
+    page = Image.new("RGB", (30, 20), "red")
+    page.save(folder / "d.pdf", save_all=True, append_images=[page])
+    page.save(folder / "e.pdf")
+    (folder / "f.pdf").write_text("no page")
+    found = pictures.find(str(folder / "*.pdf"))
+    names = ["d.pdf#page=1", "d.pdf#page=2", "e.pdf", "f.pdf"]
+    assert found is not None and found.paths == tuple(str(folder / name) for name in names)
+    found = pictures.find(str(folder / "e.pdf#page=*"))
+    assert found is not None and found.each and found.paths == (str(folder / "e.pdf#page=1"),)
+    with pytest.raises(InputError, match="damaged"):
+        pictures.find(str(folder / "f.pdf#page=*"))
+    with pytest.raises(InputError, match="no such file"):
+        pictures.find(str(folder / "g.pdf#page=*"))
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "a[1].png").write_bytes(png())
     assert pictures.find(str(tmp_path / "a[1].png")) is None

@@ -30,7 +30,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("jpeg") / "large.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
-    photograph(4800, 3600).save(path, quality=85, exif=exif)
+    picture, part = Image.new("RGB", (4800, 3600)), photograph(1200, 900)
+    for k in range(16):
+        picture.paste(part, (1200 * (k % 4), 900 * (k // 4)))
+    picture.save(path, quality=85, exif=exif)
     return path
 
 

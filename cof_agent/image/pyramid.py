@@ -17,6 +17,9 @@ FULL_RESOLUTION = 1 << 24
 """Pixels of a region that is always read at full resolution. In a larger one, each shown pixel is made of at least two source
 pixels a side, and a smaller copy with that many pixels will do."""
 
+MOST_READ = 1 << 28
+"""Pixels that are read for one view. A larger region is made of a smaller copy, even if that is less sharp than it could be."""
+
 Point = tuple[float, float]
 
 _STORED: dict[int, Callable[[Point, Size], Point]] = {
@@ -62,7 +65,7 @@ class Pyramid(ABC):
         if (x1 - x0) * (y1 - y0) <= FULL_RESOLUTION:
             part = self._pixels(0, region, 1)
             return part if part.size == (shown.width, shown.height) else resized(part, shown, resample)
-        level = self._level(shown.width / (x1 - x0), shown.height / (y1 - y0))
+        level = self._level((x1 - x0) * (y1 - y0), max(shown.width / (x1 - x0), shown.height / (y1 - y0)))
         full, size = self._stored[0], self._stored[level]
         sx, sy = size.width / full.width, size.height / full.height
         left, top = math.floor(x0 * sx), math.floor(y0 * sy)
@@ -73,11 +76,15 @@ class Pyramid(ABC):
         inside = (box[0], box[1], min(box[2], part.width), min(box[3], part.height))
         return resized(part, shown, resample, inside)
 
-    def _level(self, *scales: float) -> int:
-        """The smallest size that has enough pixels for these scales, which are shown pixels for each source pixel of an axis."""
-        full, least = self._stored[0], max(scales) * REDUCING_GAP
-        enough = [k for k, size in enumerate(self._stored) if size.long_side / full.long_side >= least]
-        return max(enough, key=lambda k: -self._stored[k].area, default=0)
+    def _level(self, area: int, scale: float) -> int:
+        """The size from which a region is made. area: of the region, in source pixels. scale: shown pixels for each of these
+        along an axis."""
+        full, last = self._stored[0], len(self._stored) - 1
+        enough = [k for k, one in enumerate(self._stored) if one.long_side >= full.long_side * scale * REDUCING_GAP]
+        level = max(enough, default=0)
+        while level < last and area * self._stored[level].area > MOST_READ * full.area:
+            level += 1
+        return level
 
     @abstractmethod
     def _pixels(self, level: int, region: Edges, by: int) -> Image.Image:

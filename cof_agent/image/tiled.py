@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 1 << 40
 """Of an image that is read by tiles."""
-MOST_PASSED = 1 << 35
-"""Pixels of the smallest copy in the file, through which one pass may be needed."""
-MOST_IN_TILE, MOST_IN_STRIP = 1 << 24, 1 << 26  # pixels; one is decoded at a time
+QUICK, MOST_PASSED, MOST_A_BYTE = 1 << 30, 1 << 35, 1 << 10
+"""Pixels through which a pass may be needed: always, at most, and for each byte of the file, since one tile may stand for all."""
+MOST_IN_TILE, MOST_IN_ROW, MOST_IN_STRIP = 1 << 24, 1 << 27, 1 << 26
+"""Pixels of what is decoded at a time: a tile, the tiles beside each other that a pass keeps, and a strip."""
 MOST_LEVELS = 40
 _SUBFILE, _WIDTH, _HEIGHT, _ROWS, _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = (
     254,
@@ -63,8 +64,9 @@ def open_tiled(path: Path, image: ImageFile.ImageFile) -> TiledReader:
     except pyvips.Error as error:
         refuse_damaged(path, error)
     stored = sorted(levels, key=lambda size: -size.area)
-    if stored[-1].area > MOST_PASSED:
-        raise NotTiled("it has no smaller copy inside")
+    passed, most = (stored[-1] if tiled else full).area, min(MOST_PASSED, MOST_A_BYTE * path.stat().st_size)
+    if passed > max(QUICK, most):
+        raise NotTiled("it has no smaller copy inside" if tiled else "it has strips, not tiles")
     orientation = tags.get(_ORIENTATION, 1)
     return TiledReader(path, stored, [levels[size] for size in stored], orientation=orientation, tiled=tiled)
 
@@ -73,8 +75,9 @@ def _check(full: Size, tags: dict[int, Any]) -> None:
     if full.area > MOST_PIXELS:
         raise NotTiled(f"it has more than {MOST_PIXELS} pixels")
     if _TILE_WIDTH in tags:
-        if int(tags[_TILE_WIDTH]) * int(tags.get(_TILE_HEIGHT, tags[_TILE_WIDTH])) > MOST_IN_TILE:
-            raise NotTiled(f"its tiles have more than {MOST_IN_TILE} pixels")
+        width, height = int(tags[_TILE_WIDTH]), int(tags.get(_TILE_HEIGHT, tags[_TILE_WIDTH]))
+        if width * height > MOST_IN_TILE or (full.width + width) * height > MOST_IN_ROW:
+            raise NotTiled(f"its tiles of {width} x {height} are too large")
     elif full.width * min(full.height, int(tags.get(_ROWS, full.height))) > MOST_IN_STRIP:
         raise NotTiled(f"its strips have more than {MOST_IN_STRIP} pixels")
 

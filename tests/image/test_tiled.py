@@ -14,7 +14,7 @@ from PIL import Image, TiffImagePlugin
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
-from cof_agent.image import Source, open_source
+from cof_agent.image import Source, open_source, pyramid
 
 pyvips = pytest.importorskip("pyvips")
 
@@ -130,6 +130,18 @@ def test_an_overview_takes_the_copy_and_a_crop_its_tiles(tmp_path: Path) -> None
             source.crop(Box(300, 10, 320, 20))
 
 
+def test_a_view_costs_no_more_than_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    large(path, pyramid=True)
+    expected = overview(open_source(path), Size(2268, 1904))
+    source = open_source(path, max_source_pixels=SMALL)
+    spoil(path, tile=1)
+    with pytest.raises(InputError, match="damaged"):
+        overview(source, Size(2268, 1904))  # of which each pixel takes two a side
+    monkeypatch.setattr(pyramid, "MOST_READ", 10_000_000)
+    assert np.abs(overview(source, Size(2268, 1904)) - expected).mean() < 10  # less sharp, but the same
+
+
 def test_without_a_copy_one_pass_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     large(path)
@@ -205,13 +217,17 @@ def header(path: Path, tags: dict[int, int]) -> None:
 def test_bombs_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     header(path, {256: 200_000, 257: 200_000, 322: 100_000, 323: 100_000})
-    refused(path, "its tiles have more than 16777216 pixels")
+    refused(path, "its tiles of 100000 x 100000 are too large")
+    header(path, {256: 200_000, 257: 200_000, 322: 256, 323: 2_048})
+    refused(path, "its tiles of 256 x 2048 are too large")
+    header(path, {256: 200_000, 257: 200_000, 322: 256, 323: 256})
+    refused(path, "it has no smaller copy inside")
     header(path, {256: 200_000, 257: 200_000, 278: 200_000})
     refused(path, "its strips have more than 67108864 pixels")
     header(path, {256: 2_000_000, 257: 2_000_000, 278: 1})
     refused(path, "more than 1099511627776 pixels")
     header(path, {256: 300_000, 257: 300_000, 278: 1})
-    refused(path, "it has no smaller copy inside")
+    refused(path, "it has strips, not tiles")
 
 
 def test_a_tile_that_cannot_be_unpacked_is_not_black(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ Send = Callable[[Any], Awaitable[None]]
 COOKIE = "cof_session"
 LOGIN = "/login"
 
+_MOST_HELD = 16  # times the largest request, of the bodies of all open requests together
+
 # The page's library compiles its templates in the browser, hence 'unsafe-eval'; whatever runs can reach this server only.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -44,6 +46,8 @@ class Guard:
 
     def __init__(self, app: Callable[..., Awaitable[None]], settings: ServerSettings) -> None:
         self._app, self._settings = app, settings
+        self.most_bytes = settings.most_bytes
+        self.held = 0  # bytes of the bodies of all open requests
         self.session = secrets.token_urlsafe(32)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -55,7 +59,11 @@ class Guard:
         except Refusal as refusal:
             await self._refuse(refusal, scope, receive, send)
             return
-        await self._app(scope, self._counted(receive), _with_headers(send))
+        body = _Body(self, receive)
+        try:
+            await self._app(scope, body.receive, _with_headers(send))
+        finally:
+            self.held -= body.seen
 
     def accepts(self, key: str) -> bool:
         """Whether this is the key."""
@@ -67,8 +75,8 @@ class Guard:
         if not (self._knows_key(headers) or scope["path"] == LOGIN):
             raise Refusal(401, "this server needs a key: send it as the header `Authorization: Bearer KEY`.")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._settings.most_bytes:
-            raise _too_large(self._settings.most_bytes)
+        if not length.isdecimal() or int(length) > self.most_bytes:
+            raise _too_large(self.most_bytes)
 
     def _knows_key(self, headers: Headers) -> bool:
         if self._settings.key is None:
@@ -82,21 +90,6 @@ class Guard:
             return False
         return cookie is not None and secrets.compare_digest(cookie.value.encode(), self.session.encode())
 
-    def _counted(self, receive: Receive) -> Receive:
-        """`receive`, which refuses a body that is larger than it said or did not say how large it is."""
-        seen, most = 0, self._settings.most_bytes
-
-        async def counted() -> Message:
-            nonlocal seen
-            message: Message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > most:
-                    raise _too_large(most)
-            return message
-
-        return counted
-
     async def _refuse(self, refusal: Refusal, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
@@ -107,6 +100,33 @@ class Guard:
             return
         reply = JSONResponse(refusal.body(), refusal.status, {**refusal.headers, **HEADERS, "connection": "close"})
         await reply(scope, receive, send)
+
+
+class _Body:
+    """The body of one request, counted as it comes: a client need not say how large it is, and many large ones may come at
+    once."""
+
+    def __init__(self, guard: Guard, receive: Receive) -> None:
+        self._guard, self._receive = guard, receive
+        self.seen = 0
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            Refusal: 413 if this body is too large, 503 if all together are.
+        """
+        message: Message = await self._receive()
+        if message["type"] == "http.request":
+            self.seen += (size := len(message.get("body", b"")))
+            self._guard.held += size
+            if self.seen > self._guard.most_bytes:
+                raise _too_large(self._guard.most_bytes)
+            if self._guard.held > _MOST_HELD * self._guard.most_bytes:
+                raise Refusal(
+                    503, "the server is busy: too much is sent at once; try again in a moment.", code="overloaded"
+                )
+        return message
 
 
 def _too_large(most: int) -> Refusal:

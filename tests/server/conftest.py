@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from cof_agent.commands.serve import NEEDED
 from cof_agent.data.samples import read_samples
 from cof_agent.geometry import Size
 from cof_agent.scenes.write import write_scenes
-from cof_agent.server.service import Service
 from cof_agent.trajectory import Sample
-from tests.server.running import running
+
+if TYPE_CHECKING:
+    from cof_agent.server.service import Service
+
+# The tests of the server are skipped where the extra `serve` is missing.
+collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +40,8 @@ def scene(scenes: Path) -> Sample:
 @pytest.fixture(scope="session")
 def served(scenes: Path) -> Iterator[tuple[str, Service]]:
     """The address of a server that may open the scenes, and its service."""
+    from tests.server.running import running
+
     with running(scenes) as found:
         yield found
 

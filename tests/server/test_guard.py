@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from cof_agent.errors import InputError
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.server.fetch import Fetcher, is_public
 from cof_agent.server.folders import Folders
+from cof_agent.server.gone import ended
 from cof_agent.server.pictures import Pictures
 from cof_agent.server.settings import ServerSettings
 from tests.server.running import running
@@ -75,6 +77,24 @@ def test_what_is_too_large_is_refused_said_or_not(locked: str) -> None:
         reply = httpx.post(f"{locked}/v1/chat/completions", content=content, headers=entered)
         assert reply.status_code == 413
         assert "larger than 2,000 bytes" in reply.json()["error"]["message"]
+
+
+def test_many_large_bodies_at_once_are_told_to_come_back(locked: str) -> None:
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\ncontent-length: 2000\r\n\r\n"
+
+    async def run() -> bytes:
+        opened = [await asyncio.open_connection("127.0.0.1", int(locked.rsplit(":", 1)[1])) for _ in range(18)]
+        for _, writer in opened:
+            writer.write(head.encode() + b"x" * 1_900)  # and the rest never comes
+        replies = [asyncio.create_task(reader.readline()) for reader, _ in opened]
+        done, waiting = await asyncio.wait(replies, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        await ended(*waiting)
+        for _, writer in opened:
+            writer.transport.abort()
+        return done.pop().result()
+
+    assert asyncio.run(run()).startswith(b"HTTP/1.1 503")
+    assert httpx.get(f"{locked}/v1/models", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
 
 
 def test_every_reply_keeps_the_browser_to_this_server(locked: str) -> None:

@@ -179,6 +179,11 @@ def test_a_sent_picture_a_drawn_box_and_the_keyboard(browser: Browser, address: 
         x0, y0, x1, y1 = map(float, written.split(","))
         assert abs(x0 - 1920) < 20 and abs(y0 - 1080) < 20  # the middle of the image
         assert abs((x1 - x0) / (y1 - y0) - 60 / 40) < 0.1
+        page.locator(".cof-map").focus()
+        zoomed = "document.querySelector('.leaflet-tile-container.leaflet-zoom-animated').style.transform"
+        before = page.evaluate(zoomed)
+        page.keyboard.press("+")
+        page.wait_for_function(f"{zoomed} !== {json.dumps(before)}")
         question.fill("What is in <region1>?")
         question.press("Enter")
         expect(page.get_by_test_id("answer")).to_be_visible()

@@ -30,13 +30,7 @@ OURS = ("cof_agent", "sft", "rl")
 OWN = {*OURS, "tests", "scripts", "benches"}
 TRAINING = ("cof_agent/training/", "sft/", "rl/")  # all of it needs the extra `train`
 SERVING = ("cof_agent/server/",)  # needs the extra `serve`
-HOSTS = {
-    "lmms_eval",
-    "verl",
-    "hydra",
-    "omegaconf",
-    "transfer_queue",
-}  # load us, rather than we them; three come with verl
+HOSTS = {"lmms_eval", "verl", "hydra", "omegaconf", "transfer_queue"}  # load us, not we them; three are verl's
 DISTRIBUTIONS = packages_distributions()
 
 Cof = Callable[..., subprocess.CompletedProcess[str]]

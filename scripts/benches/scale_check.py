@@ -1,0 +1,198 @@
+"""The model of `scale` beside real rollouts: on the paced server, and on vLLM itself with nano on this CPU.
+
+The rates come from single requests that are none of the rollouts: calls with images that the server has and has not, prompts, and
+replies of one length, few and many at once. The turns are those that were really played; the model says when they end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image
+from rl.servers import Servers
+from trl.generation.vllm_client import VLLMClient
+
+from benches.rl_scale import conversation_of
+from benches.rl_vllm import MILLISECONDS, Bench, Waits, _server, _version
+from benches.scale import MEGAPIXEL, Layout, Rates, play
+from cof_agent.backends.local.decode import Prompt
+from cof_agent.backends.vllm.requests import Reply, Request, request_of
+from cof_agent.config import AgentConfig
+from cof_agent.data.samples import read_samples
+from cof_agent.geometry import Size
+from cof_agent.policy import Sampling
+from cof_agent.scenes.write import write_scenes
+from rl.rollout import Rollout
+
+GROUP = 8
+PROBES = 32  # requests of a probe
+LONG = 64  # tokens of a reply that is timed
+AT_ONCE = (1, 32)
+
+
+def run(what: Sequence[str], conversations: Sequence[int]) -> None:
+    """what: paced, vLLM. conversations: at once, of one run each."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "scenes"
+        write_scenes(data, count=max(conversations) // GROUP, seed=11, size=Size(3840, 2160), split="hard")
+        samples = read_samples(data)
+        print(f"{'':34}{'real s':>10}{'model s':>10}{'model / real':>14}")
+        paced = (
+            [str(Path(__file__).with_name("paced.py"))],
+            [str(MILLISECONDS)],
+            AgentConfig(max_zooms=6, max_tokens=400),
+            1.0,
+        )
+        real = (["-m", "benches.real_vllm"], [], AgentConfig(max_tokens=96), 0.0)
+        servers = {"paced": paced, "vLLM": real}
+        for name, (program, options, config, temperature) in ((one, servers[one]) for one in what):
+            with _server(program, Path(folder), *options) as url:
+                first = Bench(samples[:1] * GROUP, temperature, config)
+                for way in (first.own_pace, first.rounds):
+                    way(url)  # images are decoded, the engine is warm
+                rates = rates_of(first, url, replies=name == "vLLM")
+                print(f"{name}: {rates}")
+                for count in conversations:
+                    played = [one for one in samples[: count // GROUP] for _ in range(GROUP)]
+                    compare(f"{name}, {count}", Bench(played, temperature, config), url, rates)
+
+
+def compare(name: str, bench: Bench, url: str, rates: Rates) -> None:
+    """Prints both ways, played and reckoned."""
+    for way, pace in (("rounds", False), ("own pace", True)):
+        play_it: Callable[[str], tuple[list[Rollout], object]] = bench.own_pace if pace else bench.rounds
+        began = time.perf_counter()
+        rollouts, _ = play_it(url)
+        real = time.perf_counter() - began
+        turns = [conversation_of(one.trajectory) for one in rollouts]
+        found = play([one for one in turns if one], Layout(1, 1, pace=pace, group=GROUP), rates).seconds
+        print(f"{f'{name}, {way}':34}{real:10.2f}{found:10.2f}{found / real:14.2f}", flush=True)
+
+
+def rates_of(bench: Bench, url: str, *, replies: bool) -> Rates:
+    """Measured by requests of one token. replies: measure decoding and reading too; else they are those of the paced server."""
+    rates = Rates(MILLISECONDS / 1000, 0.0, 0.0)
+    if replies:
+        rates = engine_rates(bench, url)
+    size = (336, 252)
+    area = size[0] * size[1] / MEGAPIXEL
+    one = rates.token + rates.more * (PROBES - 1)  # until all have their token
+    new, known = asyncio.run(own_probe(bench, url, [drawn(size) for _ in range(PROBES)]))
+    call = (known - one) / PROBES
+    image = max(0.0, (new - 2 * one - 2 * PROBES * call) / PROBES / area)
+    distinct, again, alike = rounds_probe(bench, url, size)
+    patches = max(0.0, ((alike - one) / PROBES - call) / area)
+    send = max(0.0, (again - alike) / PROBES / area)
+    render = max(0.0, (distinct - again) / PROBES / area)
+    return replace(
+        rates, turn=turn_seconds(bench, url), call=call, image=image, render=render, send=send, patches=patches
+    )
+
+
+def turn_seconds(bench: Bench, url: str) -> float:
+    """What the agent spends on a turn beside asking: the conversations once more, with replies that are there already."""
+    replies: dict[str, Reply] = {}
+
+    def name(request: Request) -> str:
+        return repr((request.ids, request.sampling["seed"]))
+
+    async def play(fresh: bool) -> tuple[float, int]:
+        servers = Servers([url], _version(url), bench._local._image_token_id)
+
+        async def ask(request: Request) -> Reply:
+            if fresh:
+                replies[name(request)] = await servers.ask(request)
+            return replies[name(request)]
+
+        began = time.perf_counter()
+        played = await bench._rollouts(ask, Waits(), lambda: None)
+        return time.perf_counter() - began, sum(len(one.trajectory.turns) for one in played)
+
+    asyncio.run(play(True))
+    seconds, turns = min(asyncio.run(play(False)) for _ in range(3))
+    return seconds / turns
+
+
+def engine_rates(bench: Bench, url: str) -> Rates:
+    """Of decoding: replies of so many tokens, one and many at once. Of reading: long prompts, one after the other."""
+
+    async def timed(servers: Servers, requests: Sequence[Request]) -> float:
+        began = time.perf_counter()
+        await asyncio.gather(*(servers.ask(one) for one in requests))
+        return time.perf_counter() - began
+
+    async def measured() -> Rates:
+        servers = Servers([url], _version(url), bench._local._image_token_id)
+        steps = []
+        for count in AT_ONCE:
+            asked = [bare(bench, 8, LONG) for _ in range(count)]
+            short = [bare(bench, 8, 1) for _ in range(count)]
+            seconds = min([await timed(servers, asked) for _ in range(3)])
+            first = min([await timed(servers, short) for _ in range(3)])
+            steps.append((seconds - first) / (LONG - 1))
+        few, many = AT_ONCE
+        long = min([await timed(servers, [bare(bench, 2000, 1)]) for _ in range(3)])
+        short_one = min([await timed(servers, [bare(bench, 8, 1)]) for _ in range(3)])
+        read = max(0.0, (long - short_one) / 1992)
+        return Rates(steps[0], (steps[1] - steps[0]) / (many - few), read)
+
+    return asyncio.run(measured())
+
+
+def bare(bench: Bench, length: int, written: int) -> Request:
+    """A prompt of random words without images, and a reply of exactly so many tokens."""
+    ids = [Random().randrange(210, 380) for _ in range(length)]
+    return Request(
+        ids, [], (), {"n": 1, "max_tokens": written, "ignore_eos": True, "temperature": 0.0, "seed": 1, "logprobs": 0}
+    )
+
+
+def drawn(size: tuple[int, int]) -> Image.Image:
+    noise = np.random.default_rng().integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size)
+
+
+def shown(bench: Bench, image: Image.Image) -> Request:
+    """A prompt that is an image, and a reply of one token."""
+    local = bench._local
+    markers = local.family.markers
+    ids, pictures = local.read(f"{markers.before_image}{markers.image}{markers.after_image}", [image])
+    return request_of(Prompt(ids, pictures, Sampling(max_tokens=1, seed=1)), local.stop_ids, local.unspeakable)
+
+
+async def own_probe(bench: Bench, url: str, images: Sequence[Image.Image]) -> tuple[float, float]:
+    """Seconds for requests whose images are new, and for the same once more."""
+    servers = Servers([url], _version(url), bench._local._image_token_id)
+    requests = [shown(bench, image) for image in images]
+    found = []
+    for _ in range(2):
+        began = time.perf_counter()
+        await asyncio.gather(*(servers.ask(one) for one in requests))
+        found.append(time.perf_counter() - began)
+    return found[0], found[1]
+
+
+def rounds_probe(bench: Bench, url: str, size: tuple[int, int]) -> tuple[float, float, float]:
+    """Seconds for a round of requests with images of their own, for the same once more, and for one in which all have the same
+    image, which is known by then."""
+    client, found = VLLMClient(base_url=url), []
+    own, one = [drawn(size) for _ in range(PROBES)], drawn(size)
+    bench._round(client, [shown(bench, one)])
+    for images in (own, own, [one] * PROBES):
+        requests = [shown(bench, image) for image in images]
+        began = time.perf_counter()
+        bench._round(client, requests)
+        found.append(time.perf_counter() - began)
+    return found[0], found[1], found[2]
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:] or ("paced", "vLLM"), (16, 64))

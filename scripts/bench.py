@@ -6,13 +6,15 @@ import argparse
 import os
 import platform
 from importlib.metadata import version
+from pathlib import Path
 
 from benches import agent, collect, data, eval, image, local, rl, sft, wire
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
-    parser.add_argument("what", choices=("agent", "eval", "collect", "data", "image", "local", "sft", "rl", "wire"))
+    choices = ("agent", "eval", "collect", "data", "image", "local", "sft", "rl", "rl-scale", "wire")
+    parser.add_argument("what", choices=choices)
     parser.add_argument(
         "--samples", type=int, help="agent (64), eval (48): scenes; wire (48): photographs; data (100,000): rows"
     )
@@ -36,6 +38,11 @@ def main() -> None:
     parser.add_argument("--engine", choices=("vllm",), help="rl: servers that write the rollouts, in .venv-vllm")
     parser.add_argument("--conversations-at-once", type=int, default=64, help="rl with an engine: of a rollout")
     parser.add_argument("--parts", nargs="+", default=["paced", "vllm", "ahead"], help="rl with an engine: what is run")
+    parser.add_argument(
+        "--trajectories", help="rl-scale: a trajectories.jsonl whose turns are played; --check writes it"
+    )
+    parser.add_argument("--rates", nargs="+", default=[], help="rl-scale: seconds as NAME=VALUE, such as token=0.013")
+    parser.add_argument("--check", nargs="+", default=[], help="rl-scale: real rollouts beside the model: paced, vllm")
     options = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
@@ -56,6 +63,8 @@ def main() -> None:
         wire.run(options.samples or 48)
     elif options.what == "sft":
         sft.run(options.steps or 500)
+    elif options.what == "rl-scale":
+        _scale(options)
     elif options.engine:
         from benches import rl_vllm
 
@@ -69,6 +78,20 @@ def main() -> None:
             repeats=options.repeats,
             memory_steps=options.memory_steps,
         )
+
+
+def _scale(options: argparse.Namespace) -> None:
+    if options.check:
+        from benches import scale_check  # which needs an environment with vLLM, or aiohttp for the paced server
+
+        scale_check.run(options.check, options.conversations, options.trajectories and Path(options.trajectories))
+        return
+    from benches import rl_scale
+
+    if options.trajectories is None:
+        raise SystemExit("rl-scale needs --trajectories FILE, or --check paced vllm")
+    rates = rl_scale.rates_of(options.rates)
+    rl_scale.run(Path(options.trajectories), options.prompts, options.rollouts, rates)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ def finite(length: int, device: str) -> bool:
     mask = torch.ones(length, length, device=device, dtype=torch.bool).tril().repeat(2, 1, 1, 1)
     mask[1, :, :, : length // 3] = False
     mask |= torch.eye(length, device=device, dtype=torch.bool)
-    output = scaled_dot_product_attention(*given, attn_mask=mask)
+    query, key, value = given
+    output = scaled_dot_product_attention(query, key, value, attn_mask=mask)
     output.float().square().mean().backward()
     return all(bool(one.grad is not None and one.grad.isfinite().all()) for one in given)
 

@@ -7,6 +7,7 @@ same with the next batch played ahead. Batches grow with the GPUs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from random import Random
 
@@ -32,6 +33,18 @@ def run(path: Path, prompts: int, group: int, rates: Rates, gpus: Sequence[int] 
         print(f"\n{f'{gpus} GPUs':30}" + "".join(f"{head:>15}" for head in heads))
         for name, layout in layouts(count, group).items():
             print(f"{name:30}{line_of(step(drawn, layout, rates), len(drawn))}", flush=True)
+
+
+def rates_of(given: Sequence[str]) -> Rates:
+    """Rates by NAME=VALUE; those that are not given are the defaults."""
+    names = {field.name for field in fields(Rates)}
+    found: dict[str, float] = {}
+    for pair in given:
+        name, _, value = pair.partition("=")
+        if name not in names:
+            raise SystemExit(f"there is no rate {name}; the rates are {', '.join(sorted(names))}")
+        found[name] = float(value)
+    return Rates(**found)
 
 
 def layouts(gpus: int, group: int) -> dict[str, Layout]:

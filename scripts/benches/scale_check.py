@@ -7,7 +7,6 @@ replies of one length, few and many at once. The turns are those that were reall
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from random import Random
 
 import numpy as np
 from PIL import Image
-from rl.servers import Servers
 from trl.generation.vllm_client import VLLMClient
 
 from benches.rl_scale import conversation_of
@@ -28,9 +26,12 @@ from cof_agent.backends.vllm.requests import Reply, Request, request_of
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.geometry import Size
+from cof_agent.output.files import write_atomic
 from cof_agent.policy import Sampling
 from cof_agent.scenes.write import write_scenes
+from cof_agent.trajectory import to_json
 from rl.rollout import Rollout
+from rl.servers import Servers
 
 GROUP = 8
 PROBES = 32  # requests of a probe
@@ -38,35 +39,43 @@ LONG = 64  # tokens of a reply that is timed
 AT_ONCE = (1, 32)
 
 
-def run(what: Sequence[str], conversations: Sequence[int]) -> None:
-    """what: paced, vLLM. conversations: at once, of one run each."""
+def run(what: Sequence[str], conversations: Sequence[int], keep: Path | None = None) -> None:
+    """what: paced, vllm. conversations: at once, of one run each. keep: a file for what was played."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "scenes"
         write_scenes(data, count=max(conversations) // GROUP, seed=11, size=Size(3840, 2160), split="hard")
         samples = read_samples(data)
         print(f"{'':34}{'real s':>10}{'model s':>10}{'model / real':>14}")
-        paced = (
+        paced: tuple[list[str], list[str], AgentConfig, float] = (
             [str(Path(__file__).with_name("paced.py"))],
             [str(MILLISECONDS)],
             AgentConfig(max_zooms=6, max_tokens=400),
             1.0,
         )
-        real = (["-m", "benches.real_vllm"], [], AgentConfig(max_tokens=96), 0.0)
-        servers = {"paced": paced, "vLLM": real}
+        real: tuple[list[str], list[str], AgentConfig, float] = (
+            ["-m", "benches.real_vllm"],
+            [],
+            AgentConfig(max_tokens=96),
+            0.0,
+        )
+        servers = {"paced": paced, "vllm": real}
         for name, (program, options, config, temperature) in ((one, servers[one]) for one in what):
             with _server(program, Path(folder), *options) as url:
                 first = Bench(samples[:1] * GROUP, temperature, config)
                 for way in (first.own_pace, first.rounds):
                     way(url)  # images are decoded, the engine is warm
-                rates = rates_of(first, url, replies=name == "vLLM")
+                rates = rates_of(first, url, replies=name == "vllm")
                 print(f"{name}: {rates}")
                 for count in conversations:
                     played = [one for one in samples[: count // GROUP] for _ in range(GROUP)]
-                    compare(f"{name}, {count}", Bench(played, temperature, config), url, rates)
+                    found = compare(f"{name}, {count}", Bench(played, temperature, config), url, rates)
+                    if keep is not None:
+                        write_atomic(keep, "".join(to_json(one.trajectory) + "\n" for one in found))
 
 
-def compare(name: str, bench: Bench, url: str, rates: Rates) -> None:
+def compare(name: str, bench: Bench, url: str, rates: Rates) -> list[Rollout]:
     """Prints both ways, played and reckoned."""
+    rollouts: list[Rollout] = []
     for way, pace in (("rounds", False), ("own pace", True)):
         play_it: Callable[[str], tuple[list[Rollout], object]] = bench.own_pace if pace else bench.rounds
         began = time.perf_counter()
@@ -75,6 +84,7 @@ def compare(name: str, bench: Bench, url: str, rates: Rates) -> None:
         turns = [conversation_of(one.trajectory) for one in rollouts]
         found = play([one for one in turns if one], Layout(1, 1, pace=pace, group=GROUP), rates).seconds
         print(f"{f'{name}, {way}':34}{real:10.2f}{found:10.2f}{found / real:14.2f}", flush=True)
+    return rollouts
 
 
 def rates_of(bench: Bench, url: str, *, replies: bool) -> Rates:
@@ -192,7 +202,3 @@ def rounds_probe(bench: Bench, url: str, size: tuple[int, int]) -> tuple[float, 
         bench._round(client, requests)
         found.append(time.perf_counter() - began)
     return found[0], found[1], found[2]
-
-
-if __name__ == "__main__":
-    run(sys.argv[1:] or ("paced", "vLLM"), (16, 64))

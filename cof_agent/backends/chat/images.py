@@ -101,8 +101,9 @@ def _path(url: str) -> Path:
 
 def name_of(image: Image) -> str:
     """A name that no other pixels have."""
-    kind = f"{image.size}{image.mode}".encode()
-    return hashlib.sha256(kind + image.tobytes()).hexdigest()[:_NAME]  # processors have instructions for SHA-256
+    digest = hashlib.sha256(f"{image.size}{image.mode}".encode())  # processors have instructions for it
+    digest.update(image.tobytes())
+    return digest.hexdigest()[:_NAME]
 
 
 _NAME = 32  # letters: 128 bits
@@ -121,7 +122,7 @@ def png(image: Image) -> bytes:
     lines[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, _strategy(lines))
-    data = packer.compress(lines.tobytes()) + packer.flush()
+    data = packer.compress(lines.data) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 8, _RGB, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 

@@ -9,11 +9,13 @@ from urllib.parse import unquote, urlsplit
 
 from cof_agent.data.images import SUFFIXES
 from cof_agent.errors import InputError
+from cof_agent.image import SLIDES, file_of
 from cof_agent.output.escape import for_terminal
 
 MOST_LISTED = 1_000
 """Files of one kind that are listed."""
 
+_IMAGES = {*SUFFIXES, *SLIDES}
 _RUNS = ("trajector", "rejected")  # how names of files of trajectories begin
 _MOST_SEEN = 50_000  # names that are read for a list
 
@@ -24,8 +26,8 @@ class Folders:
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = tuple(folder.resolve() for folder in folders)
 
-    def file(self, name: str) -> Path:
-        """The file that a client names, without links.
+    def file(self, name: str) -> str:
+        """The path of the image that a client names, a page of a PDF file too (`file.pdf#page=3`), without links.
 
         Raises:
             InputError: if it lies outside, or is not there. Outside the folders both are told alike.
@@ -45,17 +47,18 @@ class Folders:
         """Whether a path, with its links followed, is a file inside."""
         return self._inside(Path(path)) is not None
 
-    def _inside(self, path: Path) -> Path | None:
+    def _inside(self, path: Path) -> str | None:
         try:
-            real = path.resolve()
+            file = file_of(str(path))
+            real = Path(file).resolve()
             within = any(real.is_relative_to(folder) for folder in self._folders)
-            return real if within and real.is_file() else None
+            return f"{real}{str(path).removeprefix(file)}" if within and real.is_file() else None
         except (OSError, ValueError, RuntimeError):  # a name too long, a NUL character, links in a circle
             return None
 
     def images(self) -> list[str]:
         """Paths of images, sorted, `MOST_LISTED` at most."""
-        return self._listed(lambda path: path.suffix.lower() in SUFFIXES)
+        return self._listed(lambda path: path.suffix.lower() in _IMAGES)
 
     def runs(self) -> list[str]:
         """Paths of files of trajectories, as our commands name them, sorted, `MOST_LISTED` at most."""
@@ -87,4 +90,4 @@ def path_of(reference: str) -> str:
     parts = urlsplit(reference)
     if parts.netloc not in ("", "localhost"):
         raise InputError(f"the address of the image is on another machine, {parts.netloc[:100]!r}.")
-    return unquote(parts.path)
+    return unquote(parts.path) + (f"#{parts.fragment}" if parts.fragment else "")

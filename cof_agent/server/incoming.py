@@ -41,7 +41,7 @@ class Incoming:
             return self.pictures.add(self._fetcher.get(reference))
         if _OTHER.match(reference):
             raise InputError(f"an image is a data: or http address or a path, not {reference[:40]!r}.")
-        return str(self.folders.file(path_of(reference)))
+        return self.folders.file(path_of(reference))
 
     def without_folders(self, sentence: str) -> str:
         """The sentence without where sent images lie on this machine."""

@@ -19,7 +19,7 @@ from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.server.fetch import Fetcher, is_public
-from cof_agent.server.folders import Folders
+from cof_agent.server.folders import Folders, path_of
 from cof_agent.server.gone import ended
 from cof_agent.server.pictures import Pictures
 from cof_agent.server.settings import ServerSettings
@@ -119,14 +119,32 @@ def test_links_lead_out_of_no_folder(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
     inside.mkdir()
     outside.mkdir()
-    for file in (inside / "a.png", outside / "b.png", inside / "trajectories.jsonl", inside / "samples.jsonl"):
+    for file in (
+        inside / "a.png",
+        inside / "a.pdf",
+        outside / "b.png",
+        inside / "trajectories.jsonl",
+        inside / "samples.jsonl",
+    ):
         file.touch()
     (inside / "link.png").symlink_to(outside / "b.png")
     (inside / "far").symlink_to(outside)
     (inside / "near.png").symlink_to(inside / "a.png")
     folders = Folders([inside])
-    assert folders.file("a.png") == folders.file(str(inside / "near.png")) == inside / "a.png"
-    for name in ("link.png", "far/b.png", "../out/b.png", str(outside / "b.png"), ".", "a\0.png", "x" * 5_000, ""):
+    assert folders.file("a.png") == folders.file(str(inside / "near.png")) == str(inside / "a.png")
+    (inside / "near.pdf").symlink_to(inside / "a.pdf")
+    assert folders.file(path_of(f"file://{inside}/near.pdf#page=3")) == f"{inside / 'a.pdf'}#page=3"
+    for name in (
+        "link.png",
+        "far/b.png",
+        "far/b.pdf#page=1",
+        "../out/b.png",
+        str(outside / "b.png"),
+        ".",
+        "a\0.png",
+        "x" * 5_000,
+        "",
+    ):
         with pytest.raises(InputError):
             folders.file(name)
     assert folders.images() == [str(inside / "a.png"), str(inside / "near.png")]

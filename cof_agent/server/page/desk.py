@@ -128,7 +128,7 @@ class Desk:
         await self._stopped()
         try:
             if path not in self._sent:
-                path = str(self._service.incoming.folders.file(path))
+                path = self._service.incoming.folders.file(path)
             await self._viewer.show(await self._tiles.show(path))
         except InputError as error:
             ui.notify(self._service.incoming.without_folders(str(error)), type="negative")

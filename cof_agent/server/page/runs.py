@@ -57,7 +57,7 @@ class Runs:
 
 
 def _trajectories(folders: Folders, file: str) -> list[Trajectory]:
-    path = folders.file(file)
+    path = Path(folders.file(file))
     found = (located(one, path.parent) for one in islice(read_jsonl(path, Trajectory), MOST))
     return [replace(one, sample=one.sample.with_images(map(os.path.abspath, one.sample.images))) for one in found]
 

@@ -41,7 +41,7 @@ def test_our_keys_are_none_of_trls(module: Any) -> None:
 def test_the_agent_is_described_as_everywhere() -> None:
     described = {one.name for one in fields(AgentConfig)} & {one.name for one in fields(RunConfig)}
     assert {one.name for one in fields(AgentConfig)} - described == {
-        *("model", "base_url", "coordinates", "device", "dtype", "attn"),  # the model in training
+        *("model", "base_url", "coordinates", "device", "dtype", "attn", "vllm_options"),  # the model in training
         *("retry_seconds", "image_folder", "jpeg", "reasoning"),  # of a served model
         "crop",  # `eval_blank` is the control
         *("temperature", "top_p", "seed"),  # TRL's

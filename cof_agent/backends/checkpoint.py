@@ -10,13 +10,15 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cof_agent.backends import families
-from cof_agent.backends.local.cpu import is_small, speed_up_vision
+from cof_agent.backends.local.cpu import is_small
 from cof_agent.backends.local.policy import CAPACITY, LocalPolicy
 from cof_agent.backends.local.processor import load_processor
 from cof_agent.backends.local.reader import unreadable
+from cof_agent.backends.local.vision import speed_up_vision
 from cof_agent.backends.names import check_name, folder_of
 from cof_agent.backends.regions.features import RegionQwen
 from cof_agent.backends.regions.policy import RegionPolicy
+from cof_agent.data.spec import IN_VLLM
 from cof_agent.errors import InputError
 
 
@@ -41,8 +43,11 @@ def place(device: str | None = None, dtype: str | None = None, *, small: bool = 
     try:
         kind = torch.device(device).type
         torch.empty(0, device=device)
+        usable = kind != "meta"
     except (RuntimeError, AssertionError):
-        raise InputError(f"there is no device {device!r} here; leave it out to use what there is.") from None
+        usable = False
+    if not usable:
+        raise InputError(f"there is no device {device!r} here; leave it out to use what there is.")
     return Placement(device, precision(dtype, kind, small=small))
 
 
@@ -59,6 +64,15 @@ def precision(dtype: str | None, kind: str, *, small: bool) -> torch.dtype:
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
         raise InputError(f"{dtype!r} is no precision of torch; use bfloat16, float16 or float32.")
     return chosen
+
+
+def attention_of(attn: str) -> dict[str, str]:
+    """The attention of transformers of this name, part by part: flash attention is for the vision tower alone.
+
+    The rows of a batch begin at different columns. That takes a mask, and flash attention knows none. The prompt of one
+    conversation needs no mask: there sdpa is flash attention, torch's own.
+    """
+    return {"text_config": attn if attn == "eager" else "sdpa", "vision_config": attn}
 
 
 def _cpu_has_bfloat16(kind: str) -> bool:
@@ -92,8 +106,8 @@ def load(
 ) -> LocalPolicy:
     """Loads `nano`, or a checkpoint from a directory or the hub.
 
-    name: how the policy is called in the record, by default as `model`. device, dtype: see `place`. attn: the attention of
-    transformers, such as sdpa or flash_attention_2. For the rest see `LocalPolicy`.
+    name: how the policy is called in the record, by default as `model`. device, dtype: see `place`. attn: see `attention_of`.
+    For the rest see `LocalPolicy`.
 
     Raises:
         InputError: if there is no such checkpoint, it cannot be read, or it is of another family.
@@ -107,16 +121,15 @@ def load(
         processor: Any = load_processor(where, config)
         kind, policy = _kind(config)
         placement = place(device, dtype, small=is_small_checkpoint(config))
-        chosen = {} if attn is None else {"attn_implementation": attn}
+        chosen = {} if attn is None else {"attn_implementation": attention_of(attn)}
         weights: Any = kind.from_pretrained(where, config=config, dtype=placement.dtype, **chosen)
     except InputError:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
         raise unreadable(where, error) from None
-    if torch.device(placement.device).type == "cpu":
-        speed_up_vision(weights)
+    speed_up_vision(weights)
     return policy(
-        weights.to(placement.device).eval(),
+        _moved(weights, placement.device, where).eval(),
         processor,
         name=name or str(model),
         max_pixels=max_pixels,
@@ -124,3 +137,18 @@ def load(
         capacity=capacity,
         folder=Path(where) if Path(where).is_dir() else None,
     )
+
+
+def _moved(weights: Any, device: str, where: str) -> Any:
+    """The model on its device.
+
+    Raises:
+        InputError: if the device has no room for it.
+    """
+    try:
+        return weights.to(device)
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{where} has {weights.num_parameters() / 1e9:.1f} billion weights, for which {device} has no room; run it on "
+            f"several GPUs in vLLM: --model {IN_VLLM}{where} --vllm-options tensor-parallel-size=N."
+        ) from None

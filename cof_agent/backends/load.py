@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from cof_agent.backends.names import check_name, folder_of
-from cof_agent.data.spec import IN_VLLM
+from cof_agent.data.spec import IN_VLLM, checkpoint_of
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.nano import NANO
@@ -60,6 +60,11 @@ def check(
         return
     if coordinates is not None:
         raise InputError("--coordinates is for served models; a local checkpoint's config says what its boxes mean.")
+    if device == "auto":
+        raise InputError(
+            f"--device names one device, by default the best there is; a model that one GPU cannot hold runs on several in vLLM: "
+            f"--model {IN_VLLM}{checkpoint_of(model)} --vllm-options tensor-parallel-size=N."
+        )
     check_name(folder_of(model))
 
 

@@ -33,8 +33,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForImageTextToText
 
-from cof_agent.backends.local.cpu import speed_up_vision
 from cof_agent.backends.local.processor import load_processor
+from cof_agent.backends.local.vision import speed_up_vision
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.nano import NANO, WEIGHTS

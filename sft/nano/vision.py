@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForImageTextToText
 from trl.chat_template_utils import qwen2_5_vl_chat_template
 
-from cof_agent.backends.local.cpu import speed_up_vision
+from cof_agent.backends.local.vision import speed_up_vision
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.nano.build import FAMILY, IMAGE_MEAN, IMAGE_STD, random_start

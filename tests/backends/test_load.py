@@ -43,6 +43,11 @@ def test_what_is_for_another_kind_of_model_is_refused() -> None:
             {"vllm_options": ("max-num-seqs=8",)},
             "--vllm-options is for a model that runs in vLLM: --model vllm:nano",
         ),
+        (
+            "nano",
+            {"device": "auto"},
+            "--device names one device.*--model vllm:nano --vllm-options tensor-parallel-size=N",
+        ),
         ("openai:x", {"dtype": "float32"}, "--dtype is for local models"),
         ("nano", {"coordinates": "unit"}, "--coordinates is for served models"),
     )

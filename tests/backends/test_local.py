@@ -17,16 +17,18 @@ from transformers import AutoModelForImageTextToText
 from cof_agent.agent import Agent
 from cof_agent.backends.checkpoint import load, place
 from cof_agent.backends.families import FAMILIES
-from cof_agent.backends.local.cpu import speed_up_training, speed_up_vision
+from cof_agent.backends.local.cpu import speed_up_training
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor, prepare_images
 from cof_agent.backends.local.stock import StockDecoder
+from cof_agent.backends.local.vision import speed_up_vision
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.graphs import focus
 from cof_agent.graphs.steps import Context
+from cof_agent.nano import NANO
 from cof_agent.policy import Completion, PolicyError, Sampling
 from cof_agent.protocol import Message
 from cof_agent.trajectory import Sample, Tokens
@@ -426,12 +428,30 @@ def test_the_attention_of_training_is_the_kernel_where_there_is_a_mask_or_no_gra
     assert chosen.model.language_model.config._attn_implementation == "eager"
 
 
+def test_eager_attention_sees_no_column_of_another_row() -> None:
+    """Rows of several lengths: what stands before a row is masked, in the way that eager attention takes a mask."""
+    drawn = random.Random(0)
+    prompts = [[drawn.randrange(10, 500) for _ in range(length)] for length in (5, 120, 33, 250)]
+    texts = []
+    for attention in ("sdpa", "eager"):
+        policy = load(NANO, attn=attention)
+
+        async def asked(policy: LocalPolicy = policy) -> list[list[int]]:
+            wanted = (policy.complete(Prompt(ids, [], Sampling(max_tokens=24))) for ids in prompts)
+            return [one.ids for one in await asyncio.gather(*wanted)]
+
+        texts.append(asyncio.run(asked()))
+    assert texts[0] == texts[1]
+
+
 def test_devices_and_precisions() -> None:
     assert place("cpu", "float32").dtype is torch.float32
     assert place("cpu").dtype in (torch.float32, torch.bfloat16)
     assert place("cpu", small=True).dtype is torch.float32
     with pytest.raises(InputError, match="no device 'warp'"):
         place("warp")
+    with pytest.raises(InputError, match="no device 'meta'"):
+        place("meta")
     with pytest.raises(InputError, match="no precision"):
         place("cpu", "int8")
 

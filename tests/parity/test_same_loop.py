@@ -15,10 +15,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from cof_agent import protocol
 from cof_agent.backends.checkpoint import load
-from cof_agent.backends.local.cpu import speed_up_vision
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor
+from cof_agent.backends.local.vision import speed_up_vision
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings

@@ -1,46 +1,25 @@
-"""What is different on a CPU: small models, three operations of a vision tower that are slow there for no reason in
-the arithmetic, and the attention of a language model that is trained in 16 bit.
-
-Measured on one core for an overview of 448 x 252 pixels: the patch embedding 7.0 -> 1.1 ms, attention 5.1 -> 2.0 ms a
-layer. Results agree with the stock modules to rounding; names and
-shapes of the weights stay.
-"""
+"""What is different on a CPU: small models, and the attention of a language model that is trained in 16 bit."""
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from cof_agent.backends import families
+from cof_agent.backends.local.vision import speed_up_vision
 
 _SMALL = 50_000_000
 """Weights below which a step of the model is a matter of overhead, not of arithmetic."""
 
 
-_FEW_PATCHES = 1024
-"""Up to here all scores of an image can lie in memory: 4 MiB a head."""
-
-
 def is_small(model: Any) -> bool:
     """Whether the model is so small that neither a second core nor 16 bit make it faster on a CPU."""
     return bool(model.num_parameters() < _SMALL)
-
-
-def speed_up_vision(model: Any) -> None:
-    """Changes the vision tower of a model of a known family in place."""
-    modules = families.of(model.config).modules
-    tower = model.get_submodule(modules.tower)
-    patches = tower.get_submodule(modules.patches)
-    patches.proj = _PatchProjection(patches.proj)
-    for block in tower.get_submodule(modules.blocks):
-        block.attn = _Attention(block.attn)
 
 
 def speed_up_training(model: Any) -> None:
@@ -85,59 +64,3 @@ def _causal_blocks(
 
 AttentionInterface.register(_BLOCKS, _causal_blocks)
 AttentionMaskInterface.register(_BLOCKS, sdpa_mask)
-
-
-class _PatchProjection(nn.Module):
-    """A convolution whose kernel is as large as its input: one matrix product, which the CPU's convolution is not."""
-
-    def __init__(self, convolution: nn.Conv3d) -> None:
-        super().__init__()
-        self.weight, self.bias = convolution.weight, convolution.bias
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """[patches, channels, time, height, width] -> [patches, width of the tower]."""
-        return F.linear(patches.flatten(1), self.weight.flatten(1), self.bias)
-
-
-class _Attention(nn.Module):
-    """The tower's attention, with images (or windows) of one size that follow each other taken in one call."""
-
-    def __init__(self, stock: Any) -> None:
-        super().__init__()
-        self.qkv, self.proj, self.num_heads = stock.qkv, stock.proj, stock.num_heads
-
-    def forward(
-        self, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
-    ) -> Tensor:
-        """[patches, width] -> [patches, width]; `cu_seqlens` says where each image ends."""
-        count = len(hidden_states)
-        query, key, value = self.qkv(hidden_states).view(count, 3, self.num_heads, -1).unbind(1)
-        cos, sin = (part.unsqueeze(1).to(query.dtype) for part in position_embeddings)
-        query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
-        seen, start = [], 0
-        for length, same in groupby(cu_seqlens.diff().tolist()):
-            images = len(list(same))
-            run = slice(start, start + images * length)
-            parts = (part[run].view(images, length, self.num_heads, -1).transpose(1, 2) for part in (query, key, value))
-            seen.append(_attend(*parts).transpose(1, 2).reshape(images * length, -1))
-            start = run.stop
-        return self.proj(seen[0] if len(seen) == 1 else torch.cat(seen))  # type: ignore[no-any-return]
-
-
-def _rotated(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = vectors.chunk(2, dim=-1)
-    return vectors * cos + torch.cat((-second, first), dim=-1) * sin
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """[images, heads, patches, size] each -> the same shape.
-
-    Plain products where gradients are wanted, since the fused kernel's backward pass is the slower one on a CPU, and for
-    images of few patches in 16 bit, where the kernel takes twice as long. Elsewhere the kernel, which is slow on
-    interleaved heads; a copy is not.
-    """
-    if query.requires_grad or (query.element_size() == 2 and query.shape[-2] <= _FEW_PATCHES):
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        weights: Tensor = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-        return weights @ value
-    return F.scaled_dot_product_attention(query.contiguous(), key.contiguous(), value.contiguous())

@@ -244,7 +244,7 @@ class Decoder:
         # Always given: without a mask the model would make one. Rows end together, so a shorter one has columns of
         # another's past, or of nothing, in front.
         columns = torch.arange(longest + 1, device=device)
-        mask = (columns >= longest - lengths[:, None])[:, None, None, :]
+        mask = self._masked((columns >= longest - lengths[:, None])[:, None, None, :])
         output = self._language(
             inputs_embeds=model.get_input_embeddings()(tokens),
             position_ids=positions.expand(3, -1, -1),
@@ -257,6 +257,13 @@ class Decoder:
             row.length += 1
         logits: Tensor = self._head(output.last_hidden_state[:, -1])
         return logits
+
+    def _masked(self, seen: Tensor) -> Tensor:
+        """As the attention of the language model takes a mask: eager adds it to the scores, sdpa takes what is seen."""
+        if self._language.config._attn_implementation == "sdpa":
+            return seen
+        dtype = self._model.dtype
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
     def _append(self, rows: list[_Row], logits: Tensor) -> None:
         logits[:, self._unspeakable] = -torch.inf

@@ -24,7 +24,6 @@ from accelerate.utils import gather_object
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 
-from cof_agent import scoring
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.vllm.policy import Ask, VLLMPolicy
 from cof_agent.environment import ZoomEnvironment
@@ -37,6 +36,7 @@ from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_jso
 from rl import ratio
 from rl.ahead import Begun, Lookahead
 from rl.engine_options import colocated_with, precision_of
+from rl.measures import measures, share
 from rl.padding import Scores, alike_wherever, evened, scored
 from rl.rewards import total
 from rl.rollout import Rollout, roll_out
@@ -324,7 +324,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self.state.num_input_tokens_seen += sum(read)
         metrics["num_tokens"] = [self.state.num_input_tokens_seen]
         found = measures(gathered) | {
-            "exhausted": _share(exhausted),
+            "exhausted": share(exhausted),
             "completions/mean_length": fmean(written),
             "completions/min_length": min(written),
             "completions/max_length": max(written),
@@ -369,25 +369,3 @@ def loss_mask(rollout: Rollout, forgive_cut_off: bool) -> list[int]:
     """1 for each id of the completion that the model wrote; all 0 for one that was cut off, where that is forgiven."""
     cut_off = rollout.trajectory.stop is StopReason.TRUNCATED
     return [0] * len(rollout.mask) if cut_off and forgive_cut_off else rollout.mask
-
-
-def measures(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Figures of a step's rollouts: accuracy, in all and of those that did and did not zoom, zooms, malformed turns."""
-    right = [bool(scoring.accuracy(one)) for one in trajectories]
-    found = {
-        "accuracy": _share(right),
-        "zooms/mean": sum(one.zooms for one in trajectories) / len(trajectories),
-        "malformed": _share([scoring.malformed(one) for one in trajectories]),
-        "truncated": _share([one.stop is StopReason.TRUNCATED for one in trajectories]),
-    }
-    for name, zoomed in (("direct", False), ("zoomed", True)):
-        mine = [hit for hit, one in zip(right, trajectories, strict=True) if (one.zooms > 0) == zoomed]
-        if mine:
-            found[f"accuracy/{name}"] = _share(mine)
-    for zooms in sorted({one.zooms for one in trajectories}):
-        found[f"zooms/{zooms}"] = _share([one.zooms == zooms for one in trajectories])
-    return found
-
-
-def _share(values: Sequence[bool]) -> float:
-    return sum(values) / len(values)

@@ -1,0 +1,31 @@
+"""Figures of a step's rollouts, as they are logged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cof_agent import scoring
+from cof_agent.trajectory import StopReason, Trajectory
+
+
+def measures(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Figures of a step's rollouts: accuracy, in all and of those that did and did not zoom, zooms, malformed turns."""
+    right = [bool(scoring.accuracy(one)) for one in trajectories]
+    found = {
+        "accuracy": share(right),
+        "zooms/mean": sum(one.zooms for one in trajectories) / len(trajectories),
+        "malformed": share([scoring.malformed(one) for one in trajectories]),
+        "truncated": share([one.stop is StopReason.TRUNCATED for one in trajectories]),
+    }
+    for name, zoomed in (("direct", False), ("zoomed", True)):
+        mine = [hit for hit, one in zip(right, trajectories, strict=True) if (one.zooms > 0) == zoomed]
+        if mine:
+            found[f"accuracy/{name}"] = share(mine)
+    for zooms in sorted({one.zooms for one in trajectories}):
+        found[f"zooms/{zooms}"] = share([one.zooms == zooms for one in trajectories])
+    return found
+
+
+def share(values: Sequence[bool]) -> float:
+    """How many of them are true, from 0 to 1."""
+    return sum(values) / len(values)

@@ -35,6 +35,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=8000, help="local: of the longest conversation")
     parser.add_argument("--conversations", type=int, nargs="+", default=[1, 8, 32], help="local: at once")
     parser.add_argument("--dtype", help="local: of the weights (default: what suits the device)")
+    parser.add_argument("--device", help="local: such as cuda or cpu (default: the best there is)")
+    parser.add_argument("--attn", default="sdpa", help="local: such as sdpa or flash_attention_2")
+    parser.add_argument("--images", type=int, default=0, help="local: in each conversation, beside its words")
     parser.add_argument("--engine", choices=("vllm",), help="rl: servers that write the rollouts, in .venv-vllm")
     parser.add_argument("--conversations-at-once", type=int, default=64, help="rl with an engine: of a rollout")
     parser.add_argument("--parts", nargs="+", default=["paced", "vllm", "ahead"], help="rl with an engine: what is run")
@@ -55,8 +58,9 @@ def main() -> None:
     elif options.what == "data":
         data.run(options.samples or 100_000)
     elif options.what == "local":
-        sizes = (options.shapes, options.layers, options.tokens, options.conversations)
-        local.run(*sizes, steps=options.steps or 4, dtype=options.dtype)
+        sizes = local.Sizes(options.shapes, options.layers, options.tokens, options.images)
+        placed = (options.device, options.dtype, options.attn)
+        local.run(sizes, options.conversations, *placed, steps=options.steps or 4)
     elif options.what == "image":
         image.run(options.repeats)
     elif options.what == "wire":

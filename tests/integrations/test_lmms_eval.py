@@ -372,9 +372,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, **caches, **offline}
 
 
-def evaluate(tmp_path: Path, environment: dict[str, str], *arguments: str) -> str:
-    """What `python -m lmms_eval --model cof` says on both streams."""
-    options = ("--model", "cof", "--include_path", str(tmp_path / "tasks"), *arguments)
+def evaluate(tmp_path: Path, environment: dict[str, str], *arguments: str, model: str = "cof") -> str:
+    """What `python -m lmms_eval --model MODEL` says on both streams."""
+    options = ("--model", model, "--include_path", str(tmp_path / "tasks"), *arguments)
     command = [sys.executable, "-m", "lmms_eval", *options]
     run = subprocess.run(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
@@ -406,3 +406,25 @@ def test_lmms_eval_runs_a_task_with_the_agent(tmp_path: Path, tasks: list[Sample
         (logged,) = tmp_path.glob(f"results/**/*_samples_{task}.jsonl")
         answers = [json.loads(line)["filtered_resps"] for line in logged.read_text().splitlines()]
         assert answers == [one.answer for one in held], said
+
+
+@pytest.mark.slow
+def test_lmms_evals_own_client_of_openai_asks_our_server(
+    tmp_path: Path, tasks: list[Sample], environment: dict[str, str]
+) -> None:
+    pytest.importorskip("nicegui", reason="the server needs the extra serve")
+    from tests.server.running import running
+
+    with running() as (url, _):
+        given = f"model_version=nano,base_url={url}/v1,api_key=none"
+        said = evaluate(
+            tmp_path,
+            environment,
+            *("--tasks", "cof_held", "--model_args", given, "--output_path", "results", "--log_samples"),
+            model="openai",
+        )
+    logs = list(tmp_path.glob("results/**/*_samples_cof_held.jsonl"))
+    assert logs, said
+    answers = [json.loads(line)["filtered_resps"] for line in logs[0].read_text().splitlines()]
+    agent = agents.Agent("nano")
+    assert answers == [agent.ask(one.image, protocol.question_text(one)).answer for one in tasks]

@@ -8,12 +8,12 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from benches import agent, collect, data, eval, image, local, rl, sft, wire
+from benches import agent, collect, data, eval, image, local, rl, sft, update, wire
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
-    choices = ("agent", "eval", "collect", "data", "image", "local", "sft", "rl", "rl-scale", "wire")
+    choices = ("agent", "eval", "collect", "data", "image", "local", "sft", "rl", "rl-scale", "update", "wire")
     parser.add_argument("what", choices=choices)
     parser.add_argument(
         "--samples", type=int, help="agent (64), eval (48): scenes; wire (48): photographs; data (100,000): rows"
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        help="sft: steps of the run whose memory is watched (500); rl: compared (4); local: tokens that are timed (4)",
+        help="sft: steps of the run whose memory is watched (500); rl: compared (4), as update (1); local: tokens timed (4)",
     )
     parser.add_argument("--prompts", type=int, default=8, help="rl: of one step")
     parser.add_argument("--rollouts", type=int, default=4, help="rl: of each prompt")
@@ -65,6 +65,8 @@ def main() -> None:
         image.run(options.repeats)
     elif options.what == "wire":
         wire.run(options.samples or 48)
+    elif options.what == "update":
+        update.run(options.steps or 1)
     elif options.what == "sft":
         sft.run(options.steps or 500)
     elif options.what == "rl-scale":

@@ -310,7 +310,7 @@ def of(config: Any) -> Family:
     *names, last = (family.name for family in FAMILIES)
     raise InputError(
         f"{config.name_or_path or 'the checkpoint'} is a {config.model_type} model; a local model must be of the "
-        f"{', '.join(names)} or {last} family."
+        f"{', '.join(names)} or {last} family. To ask another one, serve it: --model openai:NAME --base-url URL."
     )
 
 

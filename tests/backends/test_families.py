@@ -221,7 +221,7 @@ class TestLookups:
             families.of(config)
         assert str(refused.value) == (
             "some/llava is a llava model; a local model must be of the Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3-VL-MoE, Qwen3.5, "
-            "Qwen3.5-MoE or Qwen4-Exp family."
+            "Qwen3.5-MoE or Qwen4-Exp family. To ask another one, serve it: --model openai:NAME --base-url URL."
         )
 
     def test_a_served_model_is_known_by_its_name_however_it_is_written(self) -> None:

@@ -24,6 +24,7 @@ from aiohttp import web
 from tokenizers import Tokenizer
 
 from cof_agent import protocol
+from cof_agent.backends.families import QWEN2_5_VL
 from cof_agent.geometry import Box
 from cof_agent.nano import WEIGHTS
 
@@ -31,7 +32,7 @@ CELL = 28  # shown pixels of a side of one image token
 TURNS = 6
 LEAST, MEDIAN, SPREAD, MOST = 20, 40, 1.0, 280  # words of a thought: some, and log-normally more
 PATCH_BYTES = 12  # of what an image processor makes of a pixel, in bfloat16
-END = "<|im_end|>"
+END = QWEN2_5_VL.markers.end_of_turn  # nano is one
 
 
 @dataclass

@@ -223,10 +223,11 @@ def check(config: AgentConfig) -> None:
     """What can be known of a configuration without a model.
 
     Raises:
-        InputError: if the strategy, the dialect or a tool cannot be had, or the strategy does not speak the dialect.
+        InputError: if the strategy, the dialect or a tool cannot be had, or the dialect or model is not for the strategy.
     """
     registry.by_name(config.strategy)
     registry.check_dialect(config.strategy, config.spoken.name)
+    registry.check_model(config.strategy, config.model)
     for tool in config.tools:
         load_tool(tool)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cof_agent.data.spec import checkpoint_of
 from cof_agent.environment import ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.plugins import is_plugin, load_function
@@ -65,6 +66,18 @@ def check_dialect(name: str, dialect: str) -> None:
         raise InputError(
             f"the strategy {name} writes turns in our own dialect; with {dialect} the strategies are "
             f"{' and '.join(_ANY_DIALECT)}."
+        )
+
+
+def check_model(name: str, model: str) -> None:
+    """Whether a model of this name can play the strategy.
+
+    Raises:
+        InputError: if the strategy reads what is inside a model, and vLLM runs it.
+    """
+    if name == "coroi" and (checkpoint := checkpoint_of(model)) != model:
+        raise InputError(
+            f"the strategy {name} reads features inside the model, which vLLM does not tell; name {checkpoint}."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cof_agent import Agent
 from cof_agent.backends.fingerprint import fingerprint, weight_files
 from cof_agent.backends.load import check, is_served, split_spec
 from cof_agent.backends.names import folder_of
@@ -54,6 +55,11 @@ def test_what_is_for_another_kind_of_model_is_refused() -> None:
     for model, given, words in refused:
         with pytest.raises(InputError, match=words):
             check(model, **given)
+
+
+def test_a_strategy_that_looks_inside_a_model_is_refused_in_vllm() -> None:
+    with pytest.raises(InputError, match="coroi reads features inside the model, which vLLM does not tell; name nano"):
+        Agent("vllm:nano", strategy="coroi")
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")

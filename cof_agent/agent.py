@@ -261,7 +261,7 @@ def loaded(config: AgentConfig) -> tuple[AgentConfig, Policy]:
         device=config.device,
         dtype=config.dtype,
         attn=config.attn,
-        vllm_options=config.vllm_options,
+        vllm_options=config.vllm_options or (),
     )
     return config, policy
 
@@ -277,8 +277,8 @@ _OF_SERVED = {
 def _served(config: AgentConfig) -> tuple[AgentConfig, Policy]:
     from cof_agent.backends.chat import reach
 
-    placed = {name: getattr(config, name) for name in ("device", "dtype", "attn", "vllm_options")}
-    check_model(config.model, base_url=config.base_url, **placed)
+    placed = {name: getattr(config, name) for name in ("device", "dtype", "attn")}
+    check_model(config.model, base_url=config.base_url, vllm_options=config.vllm_options or (), **placed)
     provider, name = split_spec(config.model)
     reached = reach(
         name,

@@ -67,8 +67,9 @@ class AgentConfig:
     attn: str | None = _field(
         None, "attention of a local model, such as sdpa or flash_attention_2 (default: transformers' choice)"
     )
-    vllm_options: tuple[str, ...] = _field(
-        (), "options of the engine of a model in vLLM, as those of `vllm serve` without dashes, such as max-num-seqs=64"
+    vllm_options: tuple[str, ...] | None = _field(
+        None,
+        "options of the engine of a model in vLLM, as those of `vllm serve` without dashes, such as max-num-seqs=64",
     )
     # what it is shown
     overview_pixels: int | None = _field(

@@ -241,7 +241,7 @@ def _config(options: argparse.Namespace, spec: str) -> AgentConfig:
     served = split_spec(spec)[0] is not None
     ours = ("base_url", "coordinates") if served else ("dtype",) if in_vllm(spec) else ("device", "dtype", "attn")
     given = {name: getattr(options, name) for name in (*ours, "overview_pixels", "zoom_pixels", "timeout")}
-    engine = tuple(options.vllm_options or ()) if in_vllm(spec) else ()
+    engine = tuple(options.vllm_options) if in_vllm(spec) and options.vllm_options else None
     return AgentConfig(model=spec, vllm_options=engine, **given)
 
 

@@ -45,7 +45,7 @@ def config_of(options: argparse.Namespace, **overrides: Any) -> AgentConfig:
     """
     names = {field.name for field in fields(AgentConfig)} - {"system_prompt"}
     given = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    given |= {name: tuple(given.get(name, ())) for name in ("tools", "vllm_options")}
+    given |= {name: tuple(given[name]) for name in ("tools", "vllm_options") if name in given}
     prompt = read_prompt(getattr(options, "system_prompt", None))
     config = AgentConfig(**{**given, "system_prompt": prompt, **overrides})
     check_model(config)
@@ -69,7 +69,7 @@ def check_model(config: AgentConfig) -> None:
         device=config.device,
         dtype=config.dtype,
         attn=config.attn,
-        vllm_options=config.vllm_options,
+        vllm_options=config.vllm_options or (),
     )
 
 

@@ -17,6 +17,7 @@ from cof_agent.cli import main
 from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
 from cof_agent.nano import WEIGHTS
+from cof_agent.output.origin import differences
 from cof_agent.trajectory import Sample
 
 
@@ -32,6 +33,11 @@ def test_a_checkpoint_in_vllm_is_a_local_one(tmp_path: Path) -> None:
     assert warning_of("vllm:nano", Sample("1", "photo.jpg", "What?")) == warning_of(
         "nano", Sample("1", "photo.jpg", "What?")
     )
+
+
+def test_runs_that_were_made_before_vllm_had_options_go_on() -> None:
+    assert differences({"model": "nano"}, {"model": "nano", "vllm_options": AgentConfig().vllm_options}) == ""
+    assert "vllm_options" in differences({"model": "x"}, {"model": "x", "vllm_options": ("dtype=float32",)})
 
 
 def test_what_is_for_another_kind_of_model_is_refused() -> None:

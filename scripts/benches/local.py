@@ -77,7 +77,8 @@ def run(
 ) -> None:
     """device, dtype, attn: as for `cof eval`. steps: that are timed."""
     placement = place(device, dtype)
-    model = _model(sizes, placement.dtype, attn).to(placement.device)
+    with torch.device(placement.device):  # on a CPU the random weights of a whole 7B take minutes
+        model = _model(sizes, placement.dtype, attn)
     weights = tensors()
     depth = model.config.text_config.num_hidden_layers
     print(

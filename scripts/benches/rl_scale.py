@@ -30,7 +30,7 @@ def run(path: Path, prompts: int, group: int, rates: Rates, gpus: Sequence[int] 
     heads = ("rollouts/s", "rollout s", "update s", "engines idle", "trainers idle", "GiB sent")
     for count in gpus:
         drawn = [Random(f"{count}:{number}").choice(known) for number in range(count * prompts * group)]
-        print(f"\n{f'{gpus} GPUs':30}" + "".join(f"{head:>15}" for head in heads))
+        print(f"\n{f'{count} GPUs':30}" + "".join(f"{head:>15}" for head in heads))
         for name, layout in layouts(count, group).items():
             print(f"{name:30}{line_of(step(drawn, layout, rates), len(drawn))}", flush=True)
 

@@ -80,4 +80,4 @@ def test_turns_are_those_of_the_trajectory(tmp_path: Path, capsys: pytest.Captur
     path.write_text("".join(to_json(trajectory) + "\n" for trajectory in (one, untold)), "utf-8")
     rl_scale.run(path, 1, 2, Rates(), gpus=(8, 16))
     said = capsys.readouterr().out
-    assert "1 conversations" in said and said.count("rounds, one server") == 2
+    assert "8 GPUs   " in said and "1 conversations" in said and said.count("rounds, one server") == 2

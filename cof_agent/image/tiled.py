@@ -25,15 +25,8 @@ QUICK, MOST_PASSED, MOST_A_BYTE = 1 << 30, 1 << 35, 1 << 10
 MOST_IN_TILE, MOST_IN_ROW, MOST_IN_STRIP = 1 << 24, 1 << 27, 1 << 26
 """Pixels of what is decoded at a time: a tile, the tiles beside each other that a pass keeps, and a strip."""
 MOST_LEVELS = 40
-_SUBFILE, _WIDTH, _HEIGHT, _ROWS, _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = (
-    254,
-    256,
-    257,
-    278,
-    274,
-    322,
-    323,
-)  # TIFF tags
+_WIDTH, _HEIGHT, _ORIENTATION, _ROWS, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 274, 278, 322, 323  # tags of TIFF
+_SUBFILE = 254  # what an image in the file is
 _REDUCED, _MASK = 1, 4  # bits of `_SUBFILE`
 
 Place = dict[str, int]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -105,19 +105,21 @@ def _ordinary(folder: Path, repeats: int) -> None:
         photograph(width, height, grain).save(path, quality=90, compress_level=1)
         print(f"\n{name}, {width} x {height}, {path.stat().st_size / 2**20:.1f} MiB")
         for what, zooms in (("overview", 0), ("overview and three zooms", 3)):
-            ours = _best(partial(_ours, path, zooms), repeats)
-            whole = _best(partial(_whole, path, zooms), repeats)
-            vips = "" if zooms else f", libvips {1000 * _best(partial(_vips, path), repeats):.0f} ms"
-            print(f"  {what}: ours {1000 * ours:.0f} ms, Pillow, whole {1000 * whole:.0f} ms{vips}")
+            works = {"ours": partial(_ours, path, zooms), "Pillow, whole": partial(_whole, path, zooms)}
+            if not zooms:
+                works["libvips"] = partial(_vips, path)
+            print(f"  {what}: " + ", ".join(f"{how} {1000 * best:.0f} ms" for how, best in _best(works, repeats)))
 
 
-def _best(work: Callable[[], object], repeats: int) -> float:
-    seconds = []
-    for _ in range(3 * repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def _best(works: Mapping[str, Callable[[], None]], repeats: int) -> list[tuple[str, float]]:
+    """The best of some runs of each, which take turns."""
+    seconds: dict[str, list[float]] = {how: [] for how in works}
+    for _ in range(5 * repeats):
+        for how, work in works.items():
+            start = time.perf_counter()
+            work()
+            seconds[how].append(time.perf_counter() - start)
+    return [(how, min(found)) for how, found in seconds.items()]
 
 
 def _ours(path: Path, zooms: int) -> None:

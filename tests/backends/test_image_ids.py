@@ -129,6 +129,15 @@ def test_a_restart_of_the_server_costs_no_answer(path: Path) -> None:
     assert server.sent[3:] == [[True], [True, True], [True, True, True]]
 
 
+def test_a_missing_image_is_no_refusal_of_images_in_messages_of_tools(path: Path) -> None:
+    server = Vllm(room=1)
+    with loopback.serving(server.answer) as (url, asked):
+        found = Agent("qwen3-vl", base_url=f"{url}/v1", dialect="native").ask(path, "Which colour?")
+    assert found.answer == "grey" and found.zooms == 2
+    assert server.sent == [[True], [False, True], [True, True, True]]
+    assert [one["role"] for one in asked[-1]["messages"]].count("user") == 1
+
+
 class Forgetful(Vllm):
     """Passes over images that it does not have, and counts the tokens of those that it has."""
 

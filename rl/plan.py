@@ -26,7 +26,7 @@ from cof_agent.protocol.dialects import Dialect
 from cof_agent.training import memory, plan, stacks
 from cof_agent.training.memory import ADAPTERS, LANGUAGE, Row
 from cof_agent.training.models import read_checkpoint
-from rl.engine_options import precision_of
+from rl.engines.options import precision_of
 from rl.settings import NO_FSDP, Settings
 
 REFERENCE = "reference model"

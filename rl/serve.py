@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cof_agent.errors import InputError
 from cof_agent.output.install import how_to_install
 from cof_agent.training.command import explained
-from rl.engine_options import options_of, precision_of
+from rl.engines.options import options_of, precision_of
 from rl.settings import Settings, parse
 
 if TYPE_CHECKING:

@@ -33,8 +33,8 @@ from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.checks import check_devices
-from rl.engine_options import options_of, precision_of
-from rl.fleet import first_there
+from rl.engines.fleet import first_there
+from rl.engines.options import options_of, precision_of
 from rl.settings import Settings, parse
 from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
 

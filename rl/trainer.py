@@ -1,4 +1,4 @@
-"""TRL's `GRPOTrainer` whose rollout is the agent of inference. Touches of private TRL APIs: here, `rl.vllm`, `rl.fleet`.
+"""TRL's `GRPOTrainer` whose rollout is the agent of inference. Private TRL APIs are touched here and in `rl.engines`.
 
 TRL's own tool loop does not keep ranks in step (uneven numbers of turns hang under ZeRO-3), takes no template without tool
 roles, and reads every conversation anew each turn. Here `graphs/focus.py` plays each conversation; TRL gets tokens, mask
@@ -35,15 +35,15 @@ from cof_agent.training.trainer import ZoomTrainer, policy_of
 from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json, to_json
 from rl import ratio
 from rl.ahead import Begun, Lookahead
-from rl.engine_options import colocated_with, precision_of
+from rl.engines.options import colocated_with, precision_of
+from rl.engines.vllm import Attempt, Colocated, Conversations, Server, engine_of
+from rl.engines.weights import merge_on_the_way
 from rl.measures import measures, share
 from rl.padding import Scores, alike_wherever, evened, scored
 from rl.rewards import total
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
-from rl.vllm import Attempt, Colocated, Conversations, Server, engine_of
 from rl.watch import ToolWatch
-from rl.weights import merge_on_the_way
 
 Play = tuple[Episode, int]
 """A sample at its resolution, and the seed of the conversation's random numbers."""
@@ -60,7 +60,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     place in the batch, so that a resumed run plays the same ones.
 
     redraws: how often groups without any variance are played again, with other samples. engine_options: vLLM's, see
-    `rl.engine_options`. vision_cache: GiB for what a frozen vision tower makes of the images of a generation.
+    `rl.engines.options`. vision_cache: GiB for what a frozen vision tower makes of the images of a generation.
     servers: addresses of all vLLM servers, by default the one of TRL's settings. ahead: plays a step's samples on the servers
     while the step before is trained on, with the weights from before its update.
 

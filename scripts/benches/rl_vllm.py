@@ -39,9 +39,9 @@ from cof_agent.geometry import Size
 from cof_agent.nano import NANO
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample
+from rl.engines.rounds import Rounds
+from rl.engines.servers import Servers
 from rl.rollout import Rollout, roll_out
-from rl.rounds import Rounds
-from rl.servers import Servers
 
 ROOT = Path(__file__).parents[2]
 MILLISECONDS = 13  # a token

@@ -30,8 +30,8 @@ from cof_agent.output.files import write_atomic
 from cof_agent.policy import Sampling
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import to_json
+from rl.engines.servers import Servers
 from rl.rollout import Rollout
-from rl.servers import Servers
 
 GROUP = 8
 PROBES = 32  # requests of a probe

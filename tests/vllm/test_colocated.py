@@ -11,11 +11,11 @@ from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.data.samples import read_samples
 from cof_agent.nano import WEIGHTS
-from rl.engine_options import colocated_with
-from rl.vllm import Engine, engine_of
+from rl.engines.options import colocated_with
+from rl.engines.vllm import Engine, engine_of
 from tests.ports import free_port
-from tests.rl.nano_vllm import play
-from tests.rl.test_vllm import assert_same, transformers
+from tests.rl.engines.nano_vllm import play
+from tests.rl.engines.test_vllm import assert_same, transformers
 
 OPTIONS = ["dtype=float32", "enforce-eager", "max-num-seqs=8"]
 

@@ -14,11 +14,11 @@ from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.data.samples import read_samples
 from cof_agent.nano import WEIGHTS
 from cof_agent.trajectory import Sample, Trajectory
+from rl.engines.servers import Servers
 from rl.rollout import Rollout
-from rl.servers import Servers
 from tests.ports import free_port
-from tests.rl.nano_vllm import conversations
-from tests.rl.test_vllm import assert_same, transformers
+from tests.rl.engines.nano_vllm import conversations
+from tests.rl.engines.test_vllm import assert_same, transformers
 from tests.vllm import server
 
 STRATEGIES = ("focus", "always-zoom", "tree", "grid")

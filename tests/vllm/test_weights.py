@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cof_agent.nano import WEIGHTS
-from rl.engine_options import colocated_with
-from rl.weights import merge_on_the_way
+from rl.engines.options import colocated_with
+from rl.engines.weights import merge_on_the_way
 from tests.ports import free_port
 
 

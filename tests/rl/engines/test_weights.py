@@ -14,7 +14,7 @@ from trl.distributed import DistributedBackend
 from trl.generation.vllm_generation import VLLMGeneration
 
 from cof_agent.nano import WEIGHTS
-from rl.weights import merge_on_the_way
+from rl.engines.weights import merge_on_the_way
 
 
 def generation_of(dtype: torch.dtype, **lora: Any) -> Any:
@@ -61,7 +61,7 @@ def test_adapters_are_merged_on_the_way(lora: dict[str, Any]) -> None:
 
 
 def test_trl_leaves_errors_in_the_model() -> None:
-    """Once it does not, `rl.weights` can go."""
+    """Once it does not, `rl.engines.weights` can go."""
     generation = generation_of(torch.bfloat16)
     before = held(generation)
     for _ in generation._iter_named_params():

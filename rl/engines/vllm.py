@@ -1,13 +1,13 @@
 """Turns of RL conversations written by vLLM: each at its own pace, or in rounds where several GPUs share an engine.
 
-Weights are sent by all processes together. Servers are asked by each process for itself (`rl.servers`). An engine that is
-shared by several GPUs is run by all of them together: `rl.rounds`.
+Weights are sent by all processes together. Servers are asked by each process for itself (`rl.engines.servers`). An engine that is
+shared by several GPUs is run by all of them together: `rl.engines.rounds`.
 
 Requests are built here rather than by TRL's `VLLMGeneration.generate`, which has one length and no seed for all of them, in
 server mode cuts the replies up as if each process had asked for as many, and in colocate mode hands vLLM image tokens that
 vLLM multiplies once more. Private to TRL 1.16, and used here: of `VLLMGeneration` the attributes `mode`, `model`, `llm`,
 `vllm_client`, `server_timeout`, `tensor_parallel_size`, `tp_group`, `enable_sleep_mode`, `_llm_weights_sleeping`, and the
-method `sync_weights`. What `rl.fleet` uses stands there.
+method `sync_weights`. What `rl.engines.fleet` uses stands there.
 
 A seed is a request's own, but vLLM draws other numbers from it than transformers does, and on another batch its logits, and
 with them now and then a token, may differ: a resumed run plays alike, not the same.
@@ -28,10 +28,10 @@ from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 from cof_agent.backends.vllm.policy import Ask
 from cof_agent.backends.vllm.requests import Reply, Request, engine_prompt, reply_of
 from cof_agent.errors import InputError
-from rl.fleet import Fleet
-from rl.rounds import Rounds
-from rl.servers import Gone, Servers
-from rl.stepping import StepLoop
+from rl.engines.fleet import Fleet
+from rl.engines.rounds import Rounds
+from rl.engines.servers import Gone, Servers
+from rl.engines.stepping import StepLoop
 
 _log = logging.getLogger(__name__)
 

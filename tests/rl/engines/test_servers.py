@@ -11,8 +11,8 @@ from PIL import Image
 
 from cof_agent.backends.vllm.requests import Reply, Request
 from cof_agent.errors import InputError
-from rl.servers import Gone, Servers
-from tests.rl.canned_vllm import CELLS, IMAGE_TOKEN, CannedVLLM
+from rl.engines.servers import Gone, Servers
+from tests.rl.engines.canned_vllm import CELLS, IMAGE_TOKEN, CannedVLLM
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 from trl.generation.vllm_client import VLLMClient
 
 from cof_agent.errors import InputError, said
-from rl.servers import LOOK, VERSION
+from rl.engines.servers import LOOK, VERSION
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A server that speaks as vLLM's does to `rl.servers`, for faults that the real one cannot be made to show."""
+"""A server that speaks as vLLM's does to `rl.engines.servers`, for faults that the real one cannot be made to show."""
 
 from __future__ import annotations
 

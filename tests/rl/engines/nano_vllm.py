@@ -29,8 +29,8 @@ from cof_agent.episodes import episodes
 from cof_agent.nano import NANO
 from cof_agent.policy import Sampling
 from cof_agent.trajectory import Sample
+from rl.engines.vllm import Conversations, Engine, engine_of
 from rl.rollout import Rollout, roll_out
-from rl.vllm import Conversations, Engine, engine_of
 
 
 class NanoLLM:

@@ -28,10 +28,10 @@ from cof_agent.nano import NANO
 from cof_agent.policy import Sampling
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason
+from rl.engines.rounds import Rounds
+from rl.engines.vllm import Colocated, engine_of
 from rl.rollout import Rollout, roll_out
-from rl.rounds import Rounds
-from rl.vllm import Colocated, engine_of
-from tests.rl.nano_vllm import Generation, NanoLLM, conversations
+from tests.rl.engines.nano_vllm import Generation, NanoLLM, conversations
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ them, though not in what is saved. After 100 updates of a LoRA of nano one froze
 
 Private to TRL 1.16, and used here: of `VLLMGeneration` the methods `_iter_named_params`, which is replaced, and
 `_fix_param_name_to_vllm`, and the attributes `model` and `_dist`. This file can go once TRL leaves the model as it is;
-`tests/rl/test_weights.py` says so.
+`tests/rl/engines/test_weights.py` says so.
 """
 
 from __future__ import annotations

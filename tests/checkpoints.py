@@ -181,6 +181,8 @@ def write_shallow(name: str, directory: Path, layers: int = 1) -> None:
             "rope_type": "default",
             "rope_theta": 1e6,
             "mrope_section": [24, 20, 20] if third else [16, 24, 24],
+            # Published with it, and vLLM goes by it; transformers does so in any case.
+            **({"mrope_interleaved": True} if third else {}),
         },
         "tie_word_embeddings": False,
     }

@@ -68,8 +68,9 @@ def logged(
         ("qwen2.5-vl-3b-lora-1gpu", "qwen2.5-vl-3b", 3, True),
         ("qwen2.5-vl-3b-lora-1gpu", "qwen2.5-vl-3b", 3, False),
         ("qwen2.5-vl-7b-8gpu", "qwen2.5-vl-7b", 2, True),
+        ("qwen2.5-vl-3b-lora-1gpu", "qwen3-vl-2b", 3, True),
     ],
-    ids=["3b-float32", "3b-bfloat16", "7b-float32"],
+    ids=["3b-float32", "3b-bfloat16", "7b-float32", "qwen3-float32"],
 )
 def test_sampler_and_trainer_agree(
     config: str, shape: str, count: int, exact: bool, scenes: Path, tmp_path: Path

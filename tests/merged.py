@@ -17,6 +17,8 @@ DIALECT = "name: wide\nabout: wider crops, and one zoom\ncrop: {enlarge: 3.0}\ne
 PUBLISHED = {"do_sample": True, "repetition_penalty": 1.3, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.1}
 """A server takes each of these for every request that does not say otherwise."""
 
+_OF_THE_PLACE = ("seconds", "command", "policy", "weights", "not_taken")
+
 ADAPTER: dict[str, Any] = {
     "model": "nano",
     "use-peft": "true",
@@ -49,7 +51,8 @@ def merged(scenes: Path, folder: Path) -> Path:
 
 
 def evaluated(scenes: Path, output: Path, *options: str) -> tuple[Any, list[Any]]:
-    """The summary of `cof eval`, and the records in the order of their samples; both without times, and without where it ran."""
+    """The summary of `cof eval`, and the records in the order of their samples; both without times, and without where it ran and
+    what parameters were refused there."""
     assert main(["eval", "--data", str(scenes), "-o", str(output), "--quiet", *options]) == 0
     lines = (output / "trajectories.jsonl").read_text().splitlines()
     records = sorted(map(json.loads, lines), key=lambda record: str(record["sample"]["id"]))
@@ -60,7 +63,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if isinstance(value, dict):
-        return {
-            name: _plain(one) for name, one in value.items() if name not in ("seconds", "command", "policy", "weights")
-        }
+        return {name: _plain(one) for name, one in value.items() if name not in _OF_THE_PLACE}
     return value

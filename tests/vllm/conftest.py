@@ -51,3 +51,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     write_scenes(folder, count=8, seed=3, size=Size(1920, 1080), split="test", processes=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def questions(scenes: Path) -> Path:
+    """Two that nano zooms for. With the same images in each step anything kept from older weights would be seen."""
+    lines = (scenes / "samples.jsonl").read_text().splitlines(keepends=True)
+    path = scenes / "two.jsonl"
+    path.write_text("".join(lines[2:4]))
+    return path

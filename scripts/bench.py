@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from benches import agent, collect, data, eval, image, local, rl, sft, update, wire
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def main() -> None:
+    _reach_all_folders()
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
     choices = ("agent", "eval", "collect", "data", "image", "local", "sft", "rl", "rl-scale", "update", "wire")
     parser.add_argument("what", choices=choices)
@@ -84,6 +88,13 @@ def main() -> None:
             repeats=options.repeats,
             memory_steps=options.memory_steps,
         )
+
+
+def _reach_all_folders() -> None:
+    """Some benchmarks use parts of the tests, and start modules of this folder as programs."""
+    folders = [str(ROOT), str(ROOT / "scripts")]
+    sys.path.extend(folders)
+    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _scale(options: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ data and logs; what was generated; and memory. The first step is not counted.
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -213,7 +212,6 @@ class _Watch(TrainerCallback):
 
 def _stock(settings: Settings) -> GRPOTrainer:
     """TRL's trainer as its documentation has it, with what `build_trainer` reads from the settings."""
-    sys.path.append(str(ROOT))
     from tests import stock_loop
 
     run, training = settings.run, settings.training

@@ -13,7 +13,6 @@ conversations.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -111,7 +110,6 @@ def _in_a_process(call: Callable[..., Any], *arguments: Any) -> Any:
 
 def _write(folder: Path) -> None:
     """The model, and questions whose images nobody looks at."""
-    sys.path.append(str(ROOT))
     from tests.checkpoints import write_shallow
 
     write_shallow("qwen2.5-vl-3b", folder / "model", layers=2)

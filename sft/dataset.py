@@ -18,6 +18,7 @@ from PIL import Image
 
 from cof_agent import scoring
 from cof_agent.data.containers import find, kind_of
+from cof_agent.data.fetch import Fetcher
 from cof_agent.data.image_files import ImageFiles
 from cof_agent.data.rows import opened
 from cof_agent.data.source import Source
@@ -181,7 +182,9 @@ def read_rows(
         raise InputError(f"{source.data} holds questions and no conversations; `cof collect` makes some of them.")
     tally.notes += found.notes
     files = ImageFiles(
-        found.folders(Path(source.images) if source.images else None), keep_images, download=source.download
+        found.folders(Path(source.images) if source.images else None),
+        keep_images,
+        fetcher=Fetcher() if source.download else None,
     )
     return read_dialogues(
         found,

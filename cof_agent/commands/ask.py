@@ -15,13 +15,13 @@ from cof_agent.commands import common, pictures
 from cof_agent.commands.ask_each import UNANSWERED, each
 from cof_agent.commands.options import add_agent, option
 from cof_agent.config import AgentConfig
+from cof_agent.data.fetch import Fetcher
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.image import Source, open_source
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.region_refs import check_inside, check_regions, read_region
-from cof_agent.server.fetch import Fetcher
 from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, to_json
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
         return each(options, many)
     with tempfile.TemporaryDirectory(prefix="cof-ask-") as folder:  # for what is kept nowhere else
         keep = Path(options.output or folder) / "images"
-        fetcher = Fetcher(pictures.MOST_BYTES) if options.download else None
+        fetcher = Fetcher() if options.download else None
         names = [pictures.taken(name, keep, fetcher) for name in (options.image, *options.more_images)]
         return _one(options, names)
 

@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cof_agent.data.fetch import MOST_BYTES, Fetcher
 from cof_agent.data.image_files import written_once
 from cof_agent.data.images import SUFFIXES, kind_of_image
 from cof_agent.errors import InputError
 from cof_agent.image import SLIDES, file_of, pages_of
-from cof_agent.server.fetch import Fetcher
 
 STDIN = "-"
-MOST_BYTES = 500 << 20
-"""Of an image from standard input or an address."""
 
 _SUFFIXES = SUFFIXES | SLIDES | {".pdf"}
 _PAGE, _EVERY = "#page=", "#page=*"

@@ -8,14 +8,12 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
+from cof_agent.data.fetch import Fetcher, TooLarge
 from cof_agent.data.images import SUFFIXES, Reference, decoded, kind_of_image
 from cof_agent.data.unusable import IMAGE_BY_URL, IMAGE_MISSING, NOT_AN_IMAGE, Unusable
-from cof_agent.errors import InputError, said
+from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.image import LARGEST_HEADER, file_of, open_source, upright_size
 from cof_agent.output.files import write_atomic
@@ -24,9 +22,7 @@ LFS = b"version https://git-lfs"
 """How a pointer of Git LFS begins."""
 
 _MOST_FILES = 500_000  # that are listed in search of an image
-_MOST_BYTES = 500 << 20  # of one download
 _SHORT = 200  # bytes of a file that may be a pointer of Git LFS
-_TIMEOUT = 60.0  # seconds for one download
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +35,15 @@ class Taken:
 
 class ImageFiles:
     """The images of one set. folders: what paths are tried relative to, in this order. keep: where images that rows hold, or
-    name by URL, are written; None where nothing is written. download: whether URLs are fetched. moved: whether the images
-    of absolute paths, which are those of the author's machine, lie in the folders now."""
+    name by URL, are written; None where nothing is written. fetcher: fetches URLs; None where they are not fetched. moved:
+    whether the images of absolute paths, which are those of the author's machine, lie in the folders now."""
 
     def __init__(
-        self, folders: Sequence[Path], keep: Path | None, *, download: bool = False, moved: bool = False
+        self, folders: Sequence[Path], keep: Path | None, *, fetcher: Fetcher | None = None, moved: bool = False
     ) -> None:
         self.folders = tuple(folders)
         self.keep = keep
-        self.download = download
+        self.fetcher = fetcher
         self.moved = moved
         self._listed: dict[str, list[Path]] | None = None
 
@@ -60,7 +56,7 @@ class ImageFiles:
         """
         if ref.kind == "path":
             return self._measured(self._located(ref.value), measure)
-        if write and self.keep is None and (ref.holds_image or self.download):
+        if write and self.keep is None and (ref.holds_image or self.fetcher):
             raise InputError("this set holds images itself; say where they may be written (keep_images).")
         if ref.kind == "url":
             return self._measured(self._fetched(ref.value), measure) if self.keep and write else self._not_fetched(ref)
@@ -106,20 +102,24 @@ class ImageFiles:
         return None
 
     def _not_fetched(self, ref: Reference) -> Taken:
-        if not self.download:
+        if self.fetcher is None:
             raise Unusable(IMAGE_BY_URL, ref.value)
         return Taken("")
 
     def _fetched(self, url: str) -> str:
         """The file of a URL, fetched once: its name is made of the URL."""
-        if not self.download:
+        if self.fetcher is None:
             raise Unusable(IMAGE_BY_URL, url)
         assert self.keep is not None
         stem = hashlib.sha256(url.encode()).hexdigest()[:24]
         there = next(self.keep.glob(f"{stem}.*"), None)
         if there is not None:
             return str(there.absolute())
-        content = _download(url)
+        try:
+            content = self.fetcher.get(url)
+        except InputError as error:
+            reason = NOT_AN_IMAGE if isinstance(error, TooLarge) else IMAGE_MISSING
+            raise Unusable(reason, f"{url}: {error}") from None
         path = self.keep / f"{stem}.{_kind(content)}"
         write_atomic(path, content)
         return str(path.absolute())
@@ -146,20 +146,6 @@ def _is_file(path: str | Path) -> bool:
         if head.startswith(LFS):
             raise Unusable(NOT_AN_IMAGE, f"{path} is a pointer of Git LFS; fetch the files with `git lfs pull`")
     return True
-
-
-def _download(url: str) -> bytes:
-    try:
-        with urlopen(Request(url, headers={"User-Agent": "chain-of-focus"}), timeout=_TIMEOUT) as reply:
-            content: bytes = reply.read(_MOST_BYTES + 1)
-            missing = reply.length if len(content) <= _MOST_BYTES else None  # of so many bytes as were announced
-    except (URLError, HTTPException, OSError, ValueError) as error:
-        raise Unusable(IMAGE_MISSING, f"{url}: {said(error)}") from None
-    if missing:
-        raise Unusable(IMAGE_MISSING, f"{url}: the reply was cut off")
-    if len(content) > _MOST_BYTES:
-        raise Unusable(NOT_AN_IMAGE, f"{url} is larger than {_MOST_BYTES} bytes")
-    return content
 
 
 def _files_by_name(folders: Sequence[Path]) -> dict[str, list[Path]]:

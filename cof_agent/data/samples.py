@@ -17,6 +17,7 @@ from cof_agent.data import own
 from cof_agent.data.boxes import form_named
 from cof_agent.data.columns import Columns
 from cof_agent.data.containers import Container, find
+from cof_agent.data.fetch import Fetcher
 from cof_agent.data.folders import archives
 from cof_agent.data.image_files import ImageFiles
 from cof_agent.data.images import references
@@ -120,7 +121,7 @@ def read(
     source = find(str(spec), split)
     keep = Path(keep_images) if keep_images is not None else None
     folders = source.folders(Path(images) if images is not None else None)
-    files = ImageFiles(folders, keep, download=download, moved=images is not None)
+    files = ImageFiles(folders, keep, fetcher=Fetcher() if download else None, moved=images is not None)
     form = form_named(boxes) if boxes not in (None, NO_BOXES) else None
     mapped = Columns(columns or {})
     tally = Tally(notes=list(source.notes))

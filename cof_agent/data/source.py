@@ -48,7 +48,10 @@ class Source:
             "help": f"what the numbers of boxes mean: {', '.join(FORMS)}, or none to pass boxes over (default: recognised)",
         },
     )
-    download: bool = field(default=False, metadata={"help": "fetch images that are named by URL"})
+    download: bool = field(
+        default=False,
+        metadata={"help": "fetch images that are named by URL, from public addresses only"},
+    )
     strict: bool = field(
         default=False, metadata={"help": "refuse data with a row that cannot be used (default: leave it out)"}
     )

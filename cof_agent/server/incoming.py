@@ -6,8 +6,8 @@ import base64
 import binascii
 import re
 
+from cof_agent.data.fetch import Fetcher
 from cof_agent.errors import InputError
-from cof_agent.server.fetch import Fetcher
 from cof_agent.server.folders import Folders, path_of
 from cof_agent.server.pictures import Pictures
 from cof_agent.server.settings import ServerSettings

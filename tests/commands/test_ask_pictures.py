@@ -15,9 +15,9 @@ from PIL import Image
 
 from cof_agent.cli import main
 from cof_agent.commands import pictures
+from cof_agent.data.fetch import Fetcher
 from cof_agent.errors import InputError
 from cof_agent.image import open_source
-from cof_agent.server.fetch import Fetcher
 from cof_agent.trajectory import Trajectory, read_jsonl
 
 ANSWERED, BAD_INPUT, UNANSWERED = 0, 2, 3

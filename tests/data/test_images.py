@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from cof_agent.data.fetch import Fetcher
 from cof_agent.data.image_files import ImageFiles
 from cof_agent.data.images import images_in, is_base64_image, is_video, kind_of_image, references
 from cof_agent.data.unusable import IMAGE_BY_URL, IMAGE_MISSING, NOT_AN_IMAGE, Unusable
@@ -20,6 +21,7 @@ from cof_agent.geometry import Size
 from tests.data.layouts import picture, text_of
 
 PNG = picture(0)
+HERE = Fetcher(allowed=lambda address: str(address) == "127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_urls_are_fetched_only_on_demand_and_once(served: str, tmp_path: Path) -
     with pytest.raises(Unusable) as found:
         taken(f"{served}/a.png", ImageFiles([tmp_path], tmp_path / "kept"))
     assert found.value.reason == IMAGE_BY_URL
-    files = ImageFiles([tmp_path], tmp_path / "kept", download=True)
+    files = ImageFiles([tmp_path], tmp_path / "kept", fetcher=HERE)
     path = taken(f"{served}/a.png", files)
     assert path.read_bytes() == PNG
     (tmp_path / "served" / "a.png").unlink()
@@ -192,3 +194,9 @@ def test_urls_are_fetched_only_on_demand_and_once(served: str, tmp_path: Path) -
         with pytest.raises(Unusable) as found:
             taken(f"{served}/{name}", files)
         assert found.value.reason == reason
+    with pytest.raises(Unusable, match="'127.0.0.1' is no public address") as found:
+        taken(f"{served}/private.png", ImageFiles([tmp_path], tmp_path / "kept", fetcher=Fetcher()))
+    assert found.value.reason == IMAGE_MISSING
+    with pytest.raises(Unusable, match="larger than 3 bytes") as found:
+        taken(f"{served}/b.txt", ImageFiles([tmp_path], tmp_path / "kept", fetcher=Fetcher(3, HERE.allowed)))
+    assert found.value.reason == NOT_AN_IMAGE

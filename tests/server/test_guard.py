@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import httpx
 import pytest
@@ -18,7 +15,6 @@ from cof_agent.agent import Agent
 from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
 from cof_agent.policy import ScriptedPolicy
-from cof_agent.server.fetch import Fetcher, is_public
 from cof_agent.server.folders import Folders, path_of
 from cof_agent.server.gone import ended
 from cof_agent.server.pictures import Pictures
@@ -149,51 +145,6 @@ def test_links_lead_out_of_no_folder(tmp_path: Path) -> None:
             folders.file(name)
     assert folders.images() == [str(inside / "a.png"), str(inside / "near.png")]
     assert folders.runs() == [str(inside / "trajectories.jsonl")]
-
-
-def test_only_public_addresses_are_fetched(tmp_path: Path) -> None:
-    private = "127.0.0.1 10.1.2.3 192.168.0.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 ::1 fe80::1 fc00::1"
-    wrapped = "::ffff:10.0.0.1 2002:a00:1:: 64:ff9b::a00:1"
-    assert not any(is_public(ipaddress.ip_address(one)) for one in (private + " " + wrapped).split())
-    assert is_public(ipaddress.ip_address("1.1.1.1")) and is_public(ipaddress.ip_address("2606:4700::1111"))
-    for url in (
-        "http://127.0.0.1/a.png",
-        "http://localhost:80/",
-        "http://[::1]/",
-        "http://2130706433/",
-        "http://0x7f.1/",
-    ):
-        with pytest.raises(InputError, match="no public address|no host"):
-            Fetcher(1_000).get(url)
-    for url in ("http://user:word@host/", "http://host:99999/", "gopher://host/", "http://"):
-        with pytest.raises(InputError, match="no plain http"):
-            Fetcher(1_000).get(url)
-
-
-def test_a_redirect_is_checked_like_the_first_address() -> None:
-    class Hosts(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            where = {"/on": "/image", "/away": "http://127.0.0.2/", "/round": "/round"}.get(self.path)
-            self.send_response(302 if where else 200)
-            if where:
-                self.send_header("location", where)
-            self.end_headers()
-            self.wfile.write(b"x" * 50)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hosts) as server:
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        fetcher = Fetcher(50, allowed=lambda address: str(address) == "127.0.0.1")
-        assert fetcher.get(f"{url}/on") == b"x" * 50
-        for path, sentence in (("/away", "no public address"), ("/round", "leads on too often")):
-            with pytest.raises(InputError, match=sentence):
-                fetcher.get(url + path)
-        with pytest.raises(InputError, match="larger than 49 bytes"):
-            Fetcher(49, fetcher.allowed).get(url)
-        server.shutdown()
 
 
 def test_pictures_in_use_stay_and_the_oldest_others_go() -> None:

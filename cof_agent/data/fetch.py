@@ -1,4 +1,5 @@
-"""Fetches an image from a public address, and from no other: a server must not be a way into the network that it stands in."""
+"""Fetches an image from a public address, and from no other: neither the client of a server nor a row of somebody's data set must
+reach into the network that this machine stands in."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import http.client
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -14,10 +15,13 @@ from cof_agent.errors import InputError, said
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+MOST_BYTES = 500 << 20
+"""Of one image that comes from outside."""
+
 _SECONDS = 20.0  # for each step of one transfer
 _MOST_REDIRECTS = 3
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_HEADERS = {"user-agent": "chain-of-focus", "accept": "image/*", "accept-encoding": "identity"}
+_HEADERS = {"user-agent": "chain-of-focus", "accept-encoding": "identity"}
 
 
 def is_public(address: Address) -> bool:
@@ -29,22 +33,27 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
+class TooLarge(InputError):
+    """There is an image, but it has too many bytes."""
+
+
 @dataclass(frozen=True)
 class Fetcher:
     """Fetches at most `most_bytes` of an http(s) address whose host is at `allowed` addresses only.
 
     The address that is checked is the one that is connected to, so that a name that changes its address in between gains
-    nothing. Redirects are checked alike.
+    nothing. Redirects are checked alike. A proxy is not used: it would look up the host itself.
     """
 
-    most_bytes: int
+    most_bytes: int = MOST_BYTES
     allowed: Callable[[Address], bool] = is_public
 
     def get(self, url: str) -> bytes:
         """The content.
 
         Raises:
-            InputError: if it cannot be had, is too large, or lies at an address that is not allowed.
+            TooLarge: if it has more than `most_bytes`.
+            InputError: if it cannot be had, is cut off, or lies at an address that is not allowed.
         """
         for _ in range(_MOST_REDIRECTS + 1):
             content, url = self._once(url)
@@ -54,37 +63,38 @@ class Fetcher:
 
     def _once(self, url: str) -> tuple[bytes | None, str]:
         """The content, or None and where it is to be had."""
-        connection, path = self._connection(url)
+        parts = _parts(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        addresses = self._addresses(host, port)
+        connection = http.client.HTTPConnection(host, port)
         try:
-            connection.request("GET", path, headers=_HEADERS)
+            connection.sock = _connected(addresses, port)
+            if parts.scheme == "https":
+                connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+            path = parts._replace(scheme="", netloc="", fragment="").geturl()
+            connection.request("GET", path or "/", headers=_HEADERS)
             reply = connection.getresponse()
             if reply.status in (301, 302, 303, 307, 308):
                 return None, urljoin(url, reply.getheader("location") or "")
             if reply.status != 200:
                 raise InputError(f"the image cannot be fetched: its server answers {reply.status}.")
-            content = reply.read(self.most_bytes + 1)
+            return self._content(reply), url
+        except InputError:
+            raise
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"the image cannot be fetched: {said(error)}.") from None
         finally:
             connection.close()
+
+    def _content(self, reply: http.client.HTTPResponse) -> bytes:
+        content = reply.read(self.most_bytes + 1)
         if len(content) > self.most_bytes:
-            raise InputError(f"the image is larger than {self.most_bytes:,} bytes.")
-        return content, url
+            raise TooLarge(f"the image is larger than {self.most_bytes:,} bytes.")
+        if reply.length:  # what is missing of as many bytes as were announced
+            raise InputError("the image cannot be fetched: the reply was cut off.")
+        return content
 
-    def _connection(self, url: str) -> tuple[http.client.HTTPConnection, str]:
-        parts = _parts(url)
-        host, secure = parts.hostname or "", parts.scheme == "https"
-        port = parts.port or (443 if secure else 80)
-        address = self._address(host, port)
-        connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
-        connection.sock = socket.create_connection((str(address), port), _SECONDS)
-        if secure:
-            connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
-        return connection, parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-
-    def _address(self, host: str, port: int) -> Address:
+    def _addresses(self, host: str, port: int) -> list[Address]:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
@@ -92,7 +102,18 @@ class Fetcher:
         addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         if not addresses or not all(map(self.allowed, addresses)):
             raise InputError(f"the image is not fetched: {host[:100]!r} is no public address.")
-        return addresses[0]
+        return addresses
+
+
+def _connected(addresses: Iterable[Address], port: int) -> socket.socket:
+    """A connection to the first of the addresses of a host that takes one: a machine may have no way to those of IPv6."""
+    error: OSError | None = None
+    for address in addresses:
+        try:
+            return socket.create_connection((str(address), port), _SECONDS)
+        except OSError as refused:
+            error = error or refused
+    raise error or OSError("no address")
 
 
 def _parts(url: str) -> SplitResult:

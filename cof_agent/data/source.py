@@ -50,7 +50,7 @@ class Source:
     )
     download: bool = field(
         default=False,
-        metadata={"help": "fetch images that are named by URL, from public addresses only"},
+        metadata={"help": "fetch images that are named by URL, from public addresses only (default: fetch nothing)"},
     )
     strict: bool = field(
         default=False, metadata={"help": "refuse data with a row that cannot be used (default: leave it out)"}

@@ -10,7 +10,7 @@ from cof_agent import protocol
 from cof_agent.environment import ZoomSettings
 from cof_agent.graphs.focus import FOCUS
 from cof_agent.graphs.steps import Graph
-from cof_agent.policy import Completion, Policy, Sampling
+from cof_agent.policy import Completion, Policy, Sampling, not_taken
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,6 +36,11 @@ class Wrapped:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self.name, self.coordinates, self.limits = policy.name, policy.coordinates, policy.limits
+
+    @property
+    def not_taken(self) -> list[str]:
+        """The parameters of sampling that the policy's server has refused so far."""
+        return not_taken(self._policy)
 
     async def generate(
         self, messages: Sequence[protocol.Message], images: Sequence[Image], sampling: Sampling

@@ -129,3 +129,16 @@ def test_the_record_names_what_a_server_refused(tmp_path: Path) -> None:
             assert names == [["min_p", "repetition_penalty", "top_k"] if works else None] * 3
             works.append(True)
     assert [one.answer for one in read_jsonl(output, Trajectory)] == ["grey"] * 3
+
+
+def test_the_record_names_what_a_server_refused_to_a_strategy_that_speaks_for_the_model(tmp_path: Path) -> None:
+    picture = tmp_path / "grey.png"
+    Image.new("RGB", (280, 196)).save(picture)
+
+    def answer(body: dict[str, Any]) -> Reply:
+        status, found = knowing("top_p", "frequency_penalty")(body)
+        return (status, found) if status != 200 else saying("<think>I see.</think>\n<answer>grey</answer>")
+
+    with serving(answer) as (url, _):
+        found = Agent("qwen2.5-vl", base_url=url, strategy="grid").ask(str(picture), "Which colour?")
+    assert found.settings["not_taken"] == ["min_p", "repetition_penalty", "top_k"]

@@ -1,8 +1,8 @@
 """The vision tower in fewer calls: images, and windows of an image, attend together where they are of one size.
 
-The stock tower calls its attention once for each window, 2,356 times a layer for an overview of 4K. Here it is once for each
-size of window: four at most for an image alone, since only those at its right and lower edge are smaller. No scores are made
-between windows.
+The stock tower calls its attention once for each window: 700 times a layer for an overview of 3840 x 2160 pixels. Here it is
+once for each size of window: four at most for an image alone, since only those at its right and lower edge are smaller. No
+scores are made between windows.
 
 Measured on one core for an overview of 448 x 252 pixels: the patch embedding 7.0 -> 1.1 ms, attention 5.1 -> 2.0 ms a layer.
 Results agree with the stock modules to rounding; names and shapes of the weights stay.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,7 @@ pixels a side for each shown one. On average its pixels differ by less than two 
 SPARE = 1.4
 
 _END = b"\xff\xd9"
+_MOST_NOTED = 4_096  # files
 _GARBAGE = tuple(bytes([byte]) * 4096 for byte in (0x55, 0xAA, 0x33, 0xCC))
 
 
@@ -72,9 +73,9 @@ def with_end(path: Path, file: IO[bytes], error: Exception) -> Image.Image:
     file.seek(0)
     data = file.read().rstrip(_END[:1])
     try:
-        image, *others = (Image.open(io.BytesIO(data + tail + _END), formats=["JPEG"]) for tail in (b"", *_GARBAGE))
+        image = _ended(data)
         pixels = image.tobytes()
-        if any(other.tobytes() != pixels for other in others):
+        if any(_ended(data + tail).tobytes() != pixels for tail in _GARBAGE):  # one copy at a time
             refuse_damaged(path, error)
     except (OSError, SyntaxError, ValueError, MemoryError):
         refuse_damaged(path, error)
@@ -82,7 +83,11 @@ def with_end(path: Path, file: IO[bytes], error: Exception) -> Image.Image:
     return image
 
 
-@cache
+def _ended(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data + _END), formats=["JPEG"])
+
+
+@lru_cache(_MOST_NOTED)
 def _note(path: Path) -> None:
-    """One warning for each file, however often it is read."""
+    """One warning for each file, however often it is read; a server is sent new ones without end."""
     _log.warning("%s lacks the mark at its end; its pixels are all there.", path)

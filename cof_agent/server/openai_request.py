@@ -46,6 +46,7 @@ _ABOUT_THE_CALLER = {
 }
 """Fields that do not change the answer."""
 
+_BEFORE = ("system", "developer")  # roles whose texts stand before the question
 _MARK = "<image>"  # where an image stands between texts
 
 
@@ -81,7 +82,7 @@ class _Fields(BaseModel):
 @dataclass(frozen=True)
 class Asked:
     """A request that was understood. images: as the client names them. sampling: fields of `AgentConfig`. tokens: the least
-    limit of one turn. earlier: whether the conversation had answers already, which are not read."""
+    limit of one turn. earlier: whether the conversation had other questions or answers, which are not read."""
 
     model: str
     text: str
@@ -103,7 +104,7 @@ def read(body: bytes) -> Asked:
     """
     fields = _fields(body)
     _check_others(fields.model_extra or {})
-    text, images = _asked(fields.messages)
+    text, images, earlier = _asked(fields.messages)
     sampling = {name: getattr(fields, name) for name in ("temperature", "top_p", "seed")}
     options = fields.stream_options
     return Asked(
@@ -116,7 +117,7 @@ def read(body: bytes) -> Asked:
         tuple(map(tuple, fields.regions)),
         {name: value for name, value in sampling.items() if value is not None},
         fields.max_completion_tokens or fields.max_tokens,
-        any(message.role == "assistant" for message in fields.messages),
+        earlier,
     )
 
 
@@ -143,14 +144,15 @@ def _check_others(others: Mapping[str, Any]) -> None:
         raise Refusal(400, f"the field {name[:100]} of the request {why}.", param=name[:100])
 
 
-def _asked(messages: list[_Said]) -> tuple[str, list[str]]:
-    """The question, system texts before it, and the images of the last message that has any."""
+def _asked(messages: list[_Said]) -> tuple[str, list[str], bool]:
+    """The question, system texts before it; the images of the last message that has any; whether there is more, which is not
+    read."""
     last = messages[-1]
     if last.role != "user":
         raise Refusal(
             400, f"the last message must be the user's, not of the role {last.role[:40]!r}.", param="messages"
         )
-    system = [_text(one) for message in messages if message.role in ("system", "developer") for one in _parts(message)]
+    system = [_text(one) for message in messages if message.role in _BEFORE for one in _parts(message)]
     shown = [message for message in messages if message.role == "user" and _images(message)]
     if not shown:
         raise Refusal(
@@ -159,14 +161,16 @@ def _asked(messages: list[_Said]) -> tuple[str, list[str]]:
             param="messages",
         )
     own = list(_parts(last))
-    if not any(part["type"] == "text" and part["text"].strip() for part in own):
+    if not _has_text(last):
         raise Refusal(400, "there is no question beside the image.", param="messages")
     images = _images(shown[-1])
+    earlier = any(
+        message.role not in _BEFORE and (message is not shown[-1] or _has_text(message)) for message in messages[:-1]
+    )
     if len(images) == 1 or shown[-1] is not last:
-        return "\n".join([*system, *(_text(part) for part in own if part["type"] == "text")]), images
-    return named_marks(
-        "\n".join([*system, *(_text(part) if part["type"] == "text" else _MARK for part in own)])
-    ), images
+        return "\n".join([*system, *(_text(part) for part in own if part["type"] == "text")]), images, earlier
+    marked = [_text(part) if part["type"] == "text" else _MARK for part in own]
+    return named_marks("\n".join([*system, *marked])), images, earlier
 
 
 def _parts(message: _Said) -> Iterator[dict[str, Any]]:
@@ -193,6 +197,10 @@ def _text(part: Mapping[str, Any]) -> str:
     if part["type"] != "text":
         raise Refusal(400, "a system message holds an image; send it in the user's message.", param="messages")
     return str(part["text"]).strip()
+
+
+def _has_text(message: _Said) -> bool:
+    return any(part["type"] == "text" and part["text"].strip() for part in _parts(message))
 
 
 def _images(message: _Said) -> list[str]:

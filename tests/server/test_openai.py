@@ -16,6 +16,7 @@ from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
 from cof_agent.policy import PolicyError, ScriptedPolicy
 from cof_agent.server.gone import ended
+from cof_agent.server.openai_request import EARLIER
 from cof_agent.server.places import Places
 from cof_agent.server.refusals import Refusal
 from cof_agent.server.service import Service
@@ -136,6 +137,15 @@ def test_several_images_and_a_chat_that_goes_on(served: Served, scene: Sample) -
     chat = [*about(scene), {"role": "assistant", "content": "red"}, {"role": "user", "content": "And the other?"}]
     message = post(url, body(scene, messages=chat)).json()["choices"][0]["message"]
     assert message["notes"][0].startswith("Each question is answered by itself")
+    image_first = {"role": "user", "content": [image]}
+    for before, noted in (
+        ([{"role": "system", "content": "Be brief."}, image_first], False),
+        ([image_first, image_first], True),  # the first image is not read
+        ([{"role": "user", "content": "It is from Spain."}, image_first], True),
+    ):
+        chat = [*before, {"role": "user", "content": "Which is larger?"}]
+        message = post(url, body(scene, messages=chat)).json()["choices"][0]["message"]
+        assert (EARLIER in message["notes"]) is noted, before  # beside nano's own
 
 
 def test_what_open_webui_asks_for_beside_the_chat(served: Served, scene: Sample) -> None:

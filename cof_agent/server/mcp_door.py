@@ -90,9 +90,9 @@ def _add_looks(server: MCPServer, service: Service, looks: Looks) -> None:
             if box is not None:
                 return await _shown(looks, [await looks.crop(path, box, coordinates)], {})
             trajectory = await service.ask(Question((path,), str(description)))
-            if not trajectory.crops:
+            if not (found := _looks_of(trajectory, looks)):
                 raise ToolError(f"the model found nothing to zoom to. {_outcome(trajectory)}")
-            return await _shown(looks, _looks_of(trajectory, looks)[-1:], {})
+            return await _shown(looks, found[-1:], _warning(trajectory))
 
 
 def _add_ask(server: MCPServer, service: Service, looks: Looks) -> None:
@@ -104,8 +104,7 @@ def _add_ask(server: MCPServer, service: Service, looks: Looks) -> None:
             told = _Progress(ctx)
             trajectory = await service.ask(Question((path,), question), told)
             await told.done()
-            result = {"answer": trajectory.answer, "outcome": _outcome(trajectory)}
-            result |= {} if trajectory.warning is None else {"warning": trajectory.warning}
+            result = {"answer": trajectory.answer, "outcome": _outcome(trajectory), **_warning(trajectory)}
             return await _shown(looks, _looks_of(trajectory, looks), result)
 
 
@@ -130,6 +129,10 @@ def _outcome(trajectory: Trajectory) -> str:
     if trajectory.stop is StopReason.ERROR:
         raise ToolError(trajectory.error or "the conversation failed.")
     return ENDED.get(trajectory.stop) or f"Answer: {trajectory.answer}"
+
+
+def _warning(trajectory: Trajectory) -> dict[str, str]:
+    return {} if trajectory.warning is None else {"warning": trajectory.warning}
 
 
 def _looks_of(trajectory: Trajectory, looks: Looks) -> list[Look]:

@@ -143,14 +143,14 @@ def _check_site(headers: Headers, *, local: bool) -> None:
 
 def _same_site(origin: str, host: str, *, local: bool) -> bool:
     """Whether a page is this server's own. `localhost` and `127.0.0.1` are the same server, if their port is the same."""
-    theirs, ours = urlsplit(origin), urlsplit(f"//{host}")
-    if theirs.scheme not in ("http", "https"):
-        return False
-    if theirs.netloc == ours.netloc:
-        return True
     try:
+        theirs, ours = urlsplit(origin), urlsplit(f"//{host}")
+        if theirs.scheme not in ("http", "https"):
+            return False
+        if theirs.netloc == ours.netloc:
+            return True
         return local and is_loopback(_name(origin)) and theirs.port == ours.port
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is no number, half a bracket
         return False
 
 

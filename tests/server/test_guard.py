@@ -62,6 +62,7 @@ def test_pages_of_other_sites_and_other_names_are_refused(locked: str) -> None:
         (f"127.0.0.1:{port}", "https://evil.example", 403),
         (f"127.0.0.1:{port}", "http://localhost:1", 403),
         (f"127.0.0.1:{port}", "null", 403),
+        (f"127.0.0.1:{port}", "http://[", 403),
     ):
         headers = {**entered, "host": host} | ({} if origin is None else {"origin": origin})
         assert httpx.get(f"{locked}/v1/models", headers=headers).status_code == status, (host, origin)

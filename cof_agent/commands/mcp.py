@@ -9,6 +9,7 @@ from pathlib import Path
 from cof_agent.commands import common
 from cof_agent.commands.options import add_agent
 from cof_agent.commands.serve import add_sources, check_installed
+from cof_agent.server.settings import ServerSettings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,6 @@ def run(options: argparse.Namespace) -> int:
     config = common.config_of(options)
     from cof_agent.server.mcp_door import mcp_server
     from cof_agent.server.service import Service
-    from cof_agent.server.settings import ServerSettings
 
     folders = tuple(map(Path, options.allow_images_from))
     service = Service(config, ServerSettings(folders=folders, allow_urls=options.allow_urls))

@@ -7,20 +7,16 @@ import os
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cof_agent.backends import secrets
 from cof_agent.commands import common
 from cof_agent.commands.options import add_agent, count, option, whole
 from cof_agent.errors import InputError
 from cof_agent.output.install import how_to_install
-
-if TYPE_CHECKING:
-    from cof_agent.server.settings import ServerSettings
+from cof_agent.server.settings import MEGABYTE, ServerSettings
 
 KEY = "COF_API_KEY"
 NEEDED = ("fastapi", "mcp", "nicegui", "uvicorn")
-CONCURRENCY, WAITING, MEGABYTES = 8, 64, 100
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,21 +27,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "http://127.0.0.1:8000/mcp"
     )
     group = parser.add_argument_group("server")
-    group.add_argument("--host", default="127.0.0.1", metavar="HOST", help="address to listen at; others need a key")
-    group.add_argument("--port", type=whole, default=8000, metavar="N", help="port to listen at; 0: any that is free")
     group.add_argument(
-        "--api-key", metavar="KEY", help="key that callers must send (seen by all users of this machine)"
+        "--host", default=ServerSettings.host, metavar="HOST", help="address to listen at; others need a key"
+    )
+    group.add_argument(
+        "--port", type=whole, default=ServerSettings.port, metavar="N", help="port to listen at; 0: any that is free"
+    )
+    group.add_argument(
+        "--api-key", metavar="KEY", help="key that callers must send (seen by all users of this machine; default: none)"
     )
     group.add_argument(
         "--api-key-env", default=KEY, metavar="NAME", help="environment variable with the key, if it is set"
     )
-    changed = {"default": CONCURRENCY, "help": "number of conversations at the same time"}
+    changed = {"default": ServerSettings.concurrency, "help": "number of conversations at the same time"}
     option(group, "concurrency", **changed)
     group.add_argument(
-        "--waiting", type=whole, default=WAITING, metavar="N", help="number of requests that may wait for a place"
+        "--waiting",
+        type=whole,
+        default=ServerSettings.waiting,
+        metavar="N",
+        help="number of requests that may wait for a place",
     )
     group.add_argument(
-        "--max-upload", type=count, default=MEGABYTES, metavar="MB", help="largest request, in megabytes"
+        "--max-upload",
+        type=count,
+        default=ServerSettings.most_bytes // MEGABYTE,
+        metavar="MB",
+        help="largest request, in megabytes",
     )
     add_sources(group)
     add_agent(parser)
@@ -90,8 +98,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
-    from cof_agent.server.settings import MEGABYTE, ServerSettings
-
     key = options.api_key or os.environ.get(options.api_key_env) or None
     secrets.keep(key)
     return ServerSettings(

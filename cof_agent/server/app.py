@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,8 +20,6 @@ from cof_agent.server.refusals import FAULT, Refusal
 from cof_agent.server.service import Service
 from cof_agent.server.tiles import Tiles
 from cof_agent.server.tiles import routes as tiles_and_crops
-
-_log = logging.getLogger(__name__)
 
 
 def make_app(service: Service, *, page: bool = True) -> Guard:

@@ -37,12 +37,11 @@ def _seen(observation: Observation) -> str:
     return f"{made} to [{edges}]{of}, shown at {view.shown_size}."
 
 
-def zooms_of(turns: Iterable[Turn], first: int = 1) -> Iterator[dict[str, Any]]:
-    """Every view that the turns brought, numbered from `first`."""
-    for turn in turns:
-        for view in (one.view for one in turn.observations if one.view is not None):
-            yield zoom(view, first, thought(turn.text))
-            first += 1
+def zooms_of(turns: Iterable[Turn]) -> Iterator[dict[str, Any]]:
+    """Every view that the turns brought, numbered from 1."""
+    views = ((one.view, turn) for turn in turns for one in turn.observations if one.view is not None)
+    for number, (view, turn) in enumerate(views, 1):
+        yield zoom(view, number, thought(turn.text))
 
 
 def zoom(view: View, number: int, text: str) -> dict[str, Any]:

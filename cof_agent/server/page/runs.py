@@ -48,6 +48,8 @@ class Runs:
         except InputError as error:
             ui.notify(str(error), type="negative")
             return
+        if len(self._read) == MOST:
+            ui.notify(f"Only the first {MOST:,} trajectories are listed.", type="warning")
         self._list.set_options({number: _line(one) for number, one in enumerate(self._read)}, value=None)
         self._list.set_visibility(True)
 

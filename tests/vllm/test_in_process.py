@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ from cof_agent import Agent
 from cof_agent.backends.checkpoint import load as load_local
 from cof_agent.backends.load import load
 from cof_agent.backends.vllm.policy import VLLMPolicy
-from cof_agent.cli import main
 from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
 from cof_agent.nano import WEIGHTS
@@ -36,7 +37,10 @@ def words(trajectory: Trajectory) -> tuple[object, ...]:
 
 def test_eval_gives_the_same_texts(scenes: Path, tmp_path: Path) -> None:
     model = ["--model", f"vllm:{WEIGHTS}", "--vllm-options", *OPTIONS]
-    assert main(["eval", "--data", str(scenes), "-o", str(tmp_path / "vllm"), "--quiet", *model]) == 0
+    command = ["eval", "--data", str(scenes), "-o", str(tmp_path / "vllm"), "--quiet", *model]
+    done = subprocess.run([sys.executable, "-m", "cof_agent.cli", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr  # the engine ends as quietly as it worked
     there = list(read_jsonl(tmp_path / "vllm" / "trajectories.jsonl", Trajectory))
     here = Agent(policy=load_local(WEIGHTS, device="cpu")).ask_many(read_samples(scenes), progress=False)
     assert [words(one) for one in there] == [words(one) for one in here]

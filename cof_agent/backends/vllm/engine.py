@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from itertools import count
 from typing import Any
@@ -23,6 +24,7 @@ class VLLMEngine:
         self._names = map(str, count())
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True).start()
+        atexit.register(self._close)
 
     async def ask(self, request: Request) -> Reply:
         """The reply to a request; from any event loop.
@@ -49,3 +51,14 @@ class VLLMEngine:
         (prompt,) = await engine.renderer.render_cmpl_async([engine_prompt(request, self._image_token)])
         params = SamplingParams(**request.sampling, output_kind=RequestOutputKind.FINAL_ONLY)
         return await anext(engine.generate(prompt, params, next(self._names)))
+
+    def _close(self) -> None:
+        """Ends vLLM's task that waits for outputs before the engine's process: it would report its end as a failure."""
+        asyncio.run_coroutine_threadsafe(self._stop_waiting(), self._loop).result()
+        self._engine.shutdown()
+
+    async def _stop_waiting(self) -> None:
+        waiting = self._engine.output_handler
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.wait([waiting])

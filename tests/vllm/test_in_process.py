@@ -13,6 +13,7 @@ import pytest
 from cof_agent import Agent
 from cof_agent.backends.checkpoint import load as load_local
 from cof_agent.backends.load import load
+from cof_agent.backends.vllm.options import as_keywords
 from cof_agent.backends.vllm.policy import VLLMPolicy
 from cof_agent.data.samples import read_samples
 from cof_agent.errors import InputError
@@ -72,6 +73,12 @@ def test_what_has_no_room_is_a_sentence(policy: VLLMPolicy) -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "sign " * 5000}]}]
     with pytest.raises(PolicyError, match="vLLM takes 4096 with the reply; raise its max-model-len"):
         asyncio.run(policy.generate(messages, [], Sampling(max_tokens=12)))
+
+
+def test_an_option_at_vllms_default_is_given_too() -> None:
+    """`dtype=auto` replaces our precision, though it is what vLLM would take by itself."""
+    assert as_keywords(["dtype=auto", "max-num-seqs=4"]) == {"dtype": "auto", "max_num_seqs": 4}
+    assert as_keywords([]) == {}
 
 
 def test_a_checkpoint_that_vllm_cannot_run_is_a_sentence() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,5 +13,7 @@ def as_keywords(options: Sequence[str]) -> dict[str, Any]:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm_options"))
-    default, given = vars(parser.parse_args([])), vars(parser.parse_args([f"--{option}" for option in options]))
-    return {name: value for name, value in given.items() if value != default[name]}
+    missing = object()  # a value that equals vLLM's default is given, too: it may replace one of ours
+    empty = Namespace(**dict.fromkeys(vars(parser.parse_args([])), missing))
+    given = vars(parser.parse_args([f"--{option}" for option in options], empty))
+    return {name: value for name, value in given.items() if value is not missing}

@@ -46,6 +46,9 @@ ROLES = {  # and who plays each by default
     "verifier": RULES,
     "summariser": RULES,
 }
+OF_SERVED = ("base_url", "coordinates", "image_folder", "reasoning")
+OF_LOCAL = ("device", "dtype", "attn")
+OF_VLLM = ("dtype", "vllm_options")
 OTHERS = {"locator": f"{BOXES} (those of the samples), {DETECTOR}HUB_ID", "describer": ""}
 
 
@@ -84,7 +87,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--gpus", type=at_least(0, float), default=0.0, metavar="N", help="GPUs of each Ray worker")
     add_agent(
         parser,
-        without=("model", "strategy", "system_prompt", "max_tokens", "temperature", "top_p"),
+        without=("model", "jpeg", "strategy", "system_prompt", "max_tokens", "temperature", "top_p"),
         seed={"default": 0, "help": "seed of the resolutions and of the sampled glances"},
     )
 
@@ -93,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
     if "parquet" in options.export and find_spec("pyarrow") is None:
         raise InputError(f"--export parquet needs the package pyarrow: {how_to_install('pyarrow')}.")
     output, shard = Path(options.output), shards.parse(options.shard)
+    _check_reached(options)
     _check_output(output)
     samples = common.samples(options, output, one_image=True)  # the teacher points into one overview
     wanted = drawn(samples, options.resolutions, options.seed)
@@ -238,11 +242,35 @@ def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
 
 def _config(options: argparse.Namespace, spec: str) -> AgentConfig:
     """The model that plays a role. Options of served models do not reach local ones, and the other way round."""
-    served = split_spec(spec)[0] is not None
-    ours = ("base_url", "coordinates") if served else ("dtype",) if in_vllm(spec) else ("device", "dtype", "attn")
-    given = {name: getattr(options, name) for name in (*ours, "overview_pixels", "zoom_pixels", "timeout")}
-    engine = tuple(options.vllm_options) if in_vllm(spec) and options.vllm_options else None
-    return AgentConfig(model=spec, vllm_options=engine, **given)
+    names = (*_options_of(spec), "overview_pixels", "zoom_pixels", "timeout")
+    given = {name: getattr(options, name) for name in names}
+    if engine := given.get("vllm_options"):
+        given["vllm_options"] = tuple(engine)
+    return AgentConfig(model=spec, **given)
+
+
+def _options_of(spec: str) -> tuple[str, ...]:
+    """The options that say how the player of a role runs; none for what is no model of ours."""
+    if in_vllm(spec):
+        return OF_VLLM
+    if spec in (RULES, BOXES) or spec.startswith(DETECTOR):
+        return ()
+    return OF_LOCAL if split_spec(spec)[0] is None else OF_SERVED
+
+
+def _check_reached(options: argparse.Namespace) -> None:
+    """Whether each option of models has a model.
+
+    Raises:
+        InputError: if one has none.
+    """
+    reached = {name for role in ROLES for name in _options_of(_player(options, role))}
+    for example, names in {"openai:NAME": OF_SERVED, "FOLDER": OF_LOCAL, "vllm:FOLDER": OF_VLLM}.items():
+        if lost := [name for name in names if getattr(options, name) is not None and name not in reached]:
+            option = lost[0].replace("_", "-")
+            raise InputError(
+                f"--{option} reaches no model of a role; name one that takes it, as in --teacher {example}."
+            )
 
 
 def _locator(spec: str, policy: Callable[[str], Policy]) -> Locator:

@@ -32,6 +32,7 @@ from cof_agent.teacher.collect import collect
 from cof_agent.teacher.graph import Search
 from cof_agent.trajectory import Sample, Trajectory, Zoom, read_jsonl, to_json
 from tests import dialects
+from tests.loopback import serving
 from tests.scripted_teacher import MODEL, Server
 from tests.teacher.players import LIMITS, SETTINGS, Reader, cast
 
@@ -243,6 +244,10 @@ def test_killed_twenty_times(samples: list[Episode], tmp_path: Path) -> None:
         (["--shard", "4/3"], "--shard must be I/N"),
         (["--column", "question"], "--column must be NAME=COLUMN"),
         (["--describer", "./nowhere"], "there is no model directory"),
+        (["--base-url", "http://localhost:1/v1"], "--base-url reaches no model of a role; name one"),
+        (["--describer", "openai:a", "--device", "cpu"], "--device reaches no model of a role; name one"),
+        (["--vllm-options", "enforce-eager"], "as in --teacher vllm:FOLDER"),
+        (["--jpeg", "80"], "there is no option --jpeg"),
     ],
 )
 def test_bad_options(
@@ -251,6 +256,13 @@ def test_bad_options(
     data = folder_of(samples[:1], tmp_path / "data")
     assert main(["collect", "--data", str(data), "-o", str(tmp_path / "out"), *more]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_served_teacher_thinks_as_much_as_asked(samples: list[Episode], tmp_path: Path) -> None:
+    data = folder_of(samples[:1], tmp_path / "data")
+    with serving(lambda path, body: (400, {"error": {"message": "No."}})) as (url, asked):
+        assert main(command(data, tmp_path / "out", url, "--reasoning", "low", "--retry-seconds", "0")) == 1
+    assert asked and {body["reasoning_effort"] for body in asked} == {"low"}
 
 
 def test_limits_of_the_reader_are_those_of_the_student(samples: list[Episode], tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ from cof_agent.geometry import Size
 from cof_agent.nano import NANO
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample
-from rl.engines.rounds import Rounds
 from rl.engines.servers import Servers
+from rl.engines.vllm import rounds_of
 from rl.rollout import Rollout, roll_out
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,6 @@ TRAINED = {
     "use_vllm": "true",
     "vllm_mode": "server",
 }
-PARTS = ("paced", "vllm", "ahead")
 Play = Callable[[Ask, Callable[[], None]], Coroutine[Any, Any, list[Rollout]]]
 
 
@@ -103,7 +102,7 @@ class Bench:
 
     def rounds(self, url: str) -> tuple[list[Rollout], Waits]:
         waits, client = Waits(), VLLMClient(base_url=url)
-        rounds = Rounds[Request, Reply](len(self._samples), lambda one: (one.ids, one.keys, one.sampling["seed"] or 0))
+        rounds = rounds_of(len(self._samples))
         played = rounds.play(
             lambda: self._rollouts(rounds.ask, waits, rounds.leave),
             lambda requests: self._round(client, requests) if requests else None,
@@ -141,7 +140,7 @@ class Bench:
 
 def run(conversations: int, repeats: int, steps: int, what: Sequence[str]) -> None:
     """conversations: at once, eight about each question. repeats: of each way by turns, the fastest of which counts. steps: of
-    training that are counted. what: of `PARTS`."""
+    training that are counted. what: paced, vllm, ahead."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "scenes"
         write_scenes(data, count=max(2, conversations // 8), seed=11, size=Size(3840, 2160), split="hard")

@@ -40,7 +40,7 @@ AT_ONCE = (1, 32)
 
 
 def run(what: Sequence[str], conversations: Sequence[int], keep: Path | None = None) -> None:
-    """what: paced, vllm. conversations: at once, of one run each. keep: a file for what was played."""
+    """what: paced, vllm. conversations: at once, of one run each. keep: a file for what was played last."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "scenes"
         write_scenes(data, count=max(conversations) // GROUP, seed=11, size=Size(3840, 2160), split="hard")

@@ -154,7 +154,7 @@ def open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
                 raise
             except (SyntaxError, IndexError, TypeError, KeyError, struct.error):
                 continue  # how a plugin says that the file is none of its own
-            except Exception as error:
+            except Exception as error:  # plugins raise anything at damaged bytes
                 refuse_damaged(path, error)
     raise InputError(
         f"cannot open the image {path}: it is in no image format that can be read; convert it to PNG or JPEG."
@@ -180,7 +180,7 @@ def _open_heif(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
     try:
         image: ImageFile.ImageFile = HeifImageFile(file)
         return image
-    except Exception as error:
+    except Exception as error:  # plugins raise anything at damaged bytes
         refuse_damaged(path, error)
 
 

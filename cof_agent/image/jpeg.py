@@ -51,7 +51,7 @@ class JpegReader(WholeReader):
                 pixels = to_rgb(image)
             except OSError as error:
                 pixels = to_rgb(with_end(self._path, file, error))
-            except Exception as error:
+            except Exception as error:  # decoders raise anything at damaged bytes
                 refuse_damaged(self._path, error)
         return turned(pixels, self._orientation)
 

@@ -150,7 +150,7 @@ def check_whole(file: IO[bytes], name: str) -> None:
             else:
                 image.draft("RGB", (1, 1))
                 image.load()
-        except Exception as error:
+        except Exception as error:  # decoders raise anything at damaged bytes
             if image.format == "JPEG" and isinstance(error, OSError):
                 with_end(Path(name), file, error)
                 return

@@ -58,7 +58,7 @@ class WholeReader:
                     f"cannot decode the image {self._path}: {self.size} pixels need more memory than there is; "
                     "make it smaller."
                 ) from None
-            except Exception as error:
+            except Exception as error:  # decoders raise anything at damaged bytes
                 refuse_damaged(self._path, error)
         pixels = turned(pixels, self._orientation)
         if pixels.size != (self.size.width, self.size.height):

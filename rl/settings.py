@@ -65,7 +65,8 @@ class RunConfig(settings.RunConfig):
         },
     )
     redraws: int = field(
-        default=0, metadata={"help": "times that groups without any variance are played again, with other samples"}
+        default=0,
+        metadata={"help": "times that groups without any variance are played again, with other samples (default: 0)"},
     )
     vision_cache: float = field(
         default=4.0,

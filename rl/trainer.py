@@ -103,9 +103,8 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
             token, precision = self.processing_class.image_token_id, precision_of(self.args, self.model.dtype)
             self._engine = engine_of(self.vllm_generation, self.accelerator, token, precision, servers)
         self._generation = (-1, 0)
-        self._staleness = (
-            0  # updates between the weights that played the generation under way and those that train on it
-        )
+        # Updates between the weights that played the generation under way and those that train on it.
+        self._staleness = 0
         self._ahead, self._coming, self._begun = ahead, Lookahead(), Begun[Attempt[list[Rollout]]]()
         # Tokenizers refuse to be used by two threads at once.
         self._processor = deepcopy(self.processing_class) if ahead else self.processing_class

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv-verl/ at the repository's root: the package beside verl, on a CPU and without an engine, for tests/verl.
-# About 2 GB and 2 minutes, once; a second call does nothing. Exit code 3: verl cannot be had here.
+# About 2 GB and 3 minutes, once; a second call does nothing. Exit code 3: verl cannot be had here.
 # verl wants an older transformers than the package's pin. The agent loop runs with both; training with TRL needs the pin.
 set -euo pipefail
 cd "$(dirname "$0")/.."

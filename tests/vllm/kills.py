@@ -1,6 +1,6 @@
 """Kills RL on vLLM servers at random moments: the trainer, one of two servers, both. What was killed is started again.
 
-    .venv-vllm/bin/python -m tests.vllm.kills COUNT [SEED]
+    .venv-vllm/bin/python -m tests.vllm.kills COUNT [SEED [AHEAD]]
 
 The run goes on by itself when servers come back, and from its last checkpoint after its own end. In the end each step has been
 played once, with the samples of an undisturbed run, and at each step vLLM had the trainer's weights.

@@ -113,7 +113,7 @@ def first_there(urls: Sequence[str], timeout: float) -> str:
 def _is_up(url: str) -> bool:
     try:
         _ask(f"{url}/health", LOOK)
-    except Exception:
+    except Exception:  # of sockets and of HTTP: there is no server yet, and TRL says so in the end
         return False
     return True
 
@@ -195,7 +195,7 @@ class _Member:
             _ask(f"{self.url}/health", LOOK)
             client = VLLMClient(base_url=self.url, group_port=self._port)
             client.init_communicator(device=self._device)
-        except Exception as error:
+        except Exception as error:  # as in `call`
             self.reason = said(error)
             return
         self.adopt(client)

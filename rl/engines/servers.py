@@ -33,6 +33,7 @@ VERSION = "/weight_info"
 JSON = {"content-type": "application/json"}
 PATIENCE = 1800.0  # seconds for one reply, the server's queue included
 LOOK = 30.0  # seconds within which a server that lives says which weights it has
+TRIES = 5  # of a request whose connection breaks, or that gets no reply in time, though the server lives
 _MISSING = "Cache miss"  # how vLLM's refusal of an image that it does not have begins
 
 
@@ -124,13 +125,14 @@ class _Server:
         raise Gone(f"it fails with status {answer.status}: {_says(answer.body)}")
 
     async def _post(self, request: Request) -> connections.Reply:
-        body = await self._body(request)
+        body, left = await self._body(request), TRIES
         while True:
             try:
                 return await connections.post(f"{self.url}{GENERATE}", body, JSON, timeout=PATIENCE)
             except Exception as error:  # aiohttp's errors, and those of sockets
+                left -= 1
                 # A connection that was kept open may have been closed as the request left: then the server still lives.
-                if not await self.is_current():
+                if not (left and await self.is_current()):
                     raise Gone(said(error)) from error
 
     async def _body(self, request: Request) -> bytes:
@@ -156,7 +158,7 @@ class _Server:
         """Whether it answers, with the weights that were sent."""
         try:
             answer = await connections.get(f"{self.url}{VERSION}", {}, timeout=LOOK)
-        except Exception:
+        except Exception:  # aiohttp's errors, and those of sockets; callers log what they do without it
             return False
         return answer.status == 200 and json.loads(answer.body).get("weight_version") == self._version
 

@@ -142,7 +142,12 @@ class Server:
         except Gone as error:
             _log.warning("Conversations are played again: %s.", error)
             return Attempt()
-        return Attempt(value if await servers.unchanged() else None)
+        if await servers.unchanged():
+            return Attempt(value)
+        _log.warning(
+            "Conversations are played again: a vLLM server does not say that it has the weights that it was sent."
+        )
+        return Attempt()
 
     def settled(self, attempt: Attempt[T], conversations: Conversations[T]) -> T:
         """What an attempt came to, once that of every process is whole. Where one is not, the servers are waited for and sent

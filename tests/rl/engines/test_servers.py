@@ -11,7 +11,7 @@ from PIL import Image
 
 from cof_agent.backends.vllm.requests import Reply, Request
 from cof_agent.errors import InputError
-from rl.engines.servers import Gone, Servers
+from rl.engines.servers import TRIES, Gone, Servers
 from tests.rl.engines.canned_vllm import CELLS, IMAGE_TOKEN, CannedVLLM
 
 
@@ -103,6 +103,10 @@ def test_a_connection_that_breaks_is_taken_up_again_where_the_server_lives(one: 
         return await servers.ask(request(1, 2))
 
     assert asyncio.run(ask()).ids == [2, 97]
+    one.drops = 100  # though it says that it lives
+    with pytest.raises(Gone):
+        asked([one], request(1))
+    assert one.drops == 100 - TRIES
     one.version = "default"
     one.drops = 1
     with pytest.raises(Gone):

@@ -26,7 +26,7 @@ INTERRUPTED = 130
 BAD_INPUT = 2
 
 COMMANDS = {
-    "ask": "ask a question about one image",
+    "ask": "ask a question about one image, or about each image of a folder",
     "collect": "turn questions with known answers into zoom trajectories",
     "compare": "compare runs of eval with the first one, question by question",
     "data": "show what is read of a set, and write it in our own layout",

@@ -70,11 +70,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(
         parser,
         "output",
-        help="folder for trajectory.jsonl, trajectory.png and report.html; of many images for trajectories.jsonl, with which "
-        "the same command goes on after an interruption (default: none)",
+        help="folder for trajectory.jsonl, trajectory.png and report.html; of many images for answers.jsonl and "
+        "trajectories.jsonl, with which the same command goes on after an interruption (default: none)",
     )
     option(parser, "concurrency", default=32)
-    parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object and nothing else")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the trajectory of each question as one line of JSON, and nothing else",
+    )
     add_agent(parser)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
+from transformers import AutoConfig, GenerationConfig
 
 from cof_agent.backends.local.decode import Generated
-from cof_agent.backends.vllm.requests import Reply, collapsed, generated_of, image_runs, sampling_params
+from cof_agent.backends.local.processor import load_processor
+from cof_agent.backends.vllm.load import _Described
+from cof_agent.backends.vllm.policy import VLLMPolicy
+from cof_agent.backends.vllm.requests import Reply, Request, collapsed, generated_of, image_runs, sampling_params
+from cof_agent.nano import WEIGHTS
 from cof_agent.policy import Sampling
 
 PAD = 9
@@ -35,3 +41,18 @@ def test_a_request_samples_as_its_conversation_does() -> None:
 def test_a_reply_stops_or_is_cut(ids: list[int], kept: int, stopped: bool) -> None:
     reply = Reply(ids, [-float(token) for token in ids])
     assert generated_of(reply, {5}, (PAD,)) == Generated(ids[:kept], stopped, reply.logprobs[:kept])
+
+
+def test_a_token_without_a_probability_is_no_certain_one() -> None:
+    """vLLM may have none for a token: then the turn has none."""
+    config = AutoConfig.from_pretrained(WEIGHTS)
+    model = _Described(config, GenerationConfig.from_pretrained(WEIGHTS))
+    asked = [{"role": "user", "content": [{"type": "text", "text": "Which?"}]}]
+    for reply, mean in ((Reply([40, 41], [-1.0, -3.0]), -2.0), (Reply([40, 41], [-1.0, None]), None)):
+
+        async def ask(request: Request, reply: Reply = reply) -> Reply:
+            return reply
+
+        policy = VLLMPolicy(model, load_processor(str(WEIGHTS), config), longest=999, ask=ask, name="nano")
+        found = asyncio.run(policy.generate(asked, [], Sampling(logprobs=True)))
+        assert found.logprob == mean

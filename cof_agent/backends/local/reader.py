@@ -143,12 +143,13 @@ class ReadingPolicy(Reader, ABC):
         """
         prompt = await asyncio.to_thread(self._prompt, messages, images, sampling)
         generated = await self.complete(prompt)
-        told = generated.logprobs if sampling.logprobs else None
+        told = (generated.logprobs or []) if sampling.logprobs else []
+        known = [value for value in told if value is not None]
         return Completion(
             self.turn(messages, generated.ids),
             Tokens(len(prompt.ids), len(generated.ids)),
             truncated=not generated.stopped,
-            logprob=fmean(value or 0.0 for value in told) if told else None,
+            logprob=fmean(known) if known and len(known) == len(told) else None,
         )
 
     @abstractmethod

@@ -38,7 +38,7 @@ from cof_agent.trajectory import from_json, to_json
 from rl.rollout import Rollout, roll_out
 
 OF_VERL = (
-    *("model", "base_url", "image_folder", "jpeg", "device", "dtype", "attn", "vllm_options"),
+    *("model", "base_url", "image_folder", "jpeg", "reasoning", "device", "dtype", "attn", "vllm_options"),
     *("temperature", "top_p", "seed"),
 )
 """Fields of `AgentConfig` that verl's own configuration decides."""

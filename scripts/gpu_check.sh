@@ -15,6 +15,12 @@
 # What fails or takes too long is in the report as well, and stops nothing else. OUT/NAME.log holds all that was printed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+case ${1:-} in
+  -*)
+    sed -n '1d; /^set /q; s/^# \{0,1\}//p' scripts/gpu_check.sh # what stands above
+    exit 2
+    ;;
+esac
 PYTHON=${PYTHON:-.venv/bin/python}
 DEVICE=${DEVICE:-cuda}
 OUT=${1:-outputs/gpu-check}

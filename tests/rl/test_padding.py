@@ -17,35 +17,10 @@ from trl.trainer.utils import (
 )
 
 from cof_agent.geometry import Size
-from cof_agent.nano import NANO
 from cof_agent.scenes.write import write_scenes
 from rl.padding import evened
-from rl.settings import parse
-from rl.train import build_trainer
 from rl.trainer import ZoomGRPOTrainer
-
-RUN: dict[str, Any] = {
-    "model_name_or_path": NANO,
-    "use_cpu": "true",
-    "bf16": "false",
-    "gradient_checkpointing": "false",
-    "report_to": "none",
-    "threads": 1,
-    "freeze_vision": "true",
-    "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 4,
-    "num_generations": 4,
-    "max_completion_length": 120,
-    "max_tokens": 48,
-    "overview_pixels": 224 * 126,
-    "zoom_pixels": 84 * 84,
-    "temperature": 2.0,  # conversations of uneven length
-}
-
-
-def trainer_of(folder: Path, **changes: Any) -> ZoomGRPOTrainer:
-    given = RUN | {"data": folder / "scenes", "output_dir": folder / "run"} | changes
-    return build_trainer(parse([text for key, value in given.items() for text in (f"--{key}", str(value))]))
+from tests.rl.small import trainer_of
 
 
 @pytest.fixture(scope="module")

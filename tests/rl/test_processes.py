@@ -9,31 +9,19 @@ from typing import Any
 import pytest
 
 from cof_agent.geometry import Size
-from cof_agent.nano import NANO
 from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Trajectory, read_jsonl
 from tests import processes
+from tests.rl.small import RUN, words
 
 STEPS = 4
-RUN: dict[str, Any] = {
-    "model_name_or_path": NANO,
-    "use_cpu": "true",
-    "bf16": "false",
-    "gradient_checkpointing": "false",
-    "report_to": "none",
-    "threads": 1,
-    "freeze_vision": "true",
-    "num_generations": 4,
+CHANGES: dict[str, Any] = {
     "gradient_accumulation_steps": 2,
     "max_completion_length": 100,
-    "overview_pixels": 224 * 126,
-    "zoom_pixels": 84 * 84,
-    "max_tokens": 48,
     "max_steps": STEPS,
     "save_steps": STEPS,
     "logging_steps": 1,
     "learning_rate": 1e-5,
-    "temperature": 2.0,
     "beta": 0.04,
 }
 WAYS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -52,9 +40,8 @@ def test_losses_are_those_of_one_process_that_shares_nothing(tmp_path: Path) -> 
     losses, computed, shown = {}, {}, {}
     for name, (number, changes) in WAYS.items():
         output = tmp_path / name
-        given = RUN | {"per_device_train_batch_size": 4 // number, "data": tmp_path / "scenes", "output_dir": output}
-        options = [text for key, value in (given | changes).items() for text in (f"--{key}", str(value))]
-        processes.train("rl.train", options, number, tmp_path / name)
+        given = RUN | CHANGES | {"per_device_train_batch_size": 4 // number, "data": tmp_path / "scenes"}
+        processes.train("rl.train", words(given | changes | {"output_dir": output}), number, tmp_path / name)
         state = json.loads((output / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
         log = [entry for entry in state["log_history"] if "loss" in entry]
         losses[name] = [(entry["loss"], entry["kl"]) for entry in log]

@@ -13,7 +13,7 @@ from trl import GRPOTrainer
 from cof_agent.geometry import Size
 from cof_agent.scenes.write import write_scenes
 from rl.trainer import ZoomGRPOTrainer
-from tests.rl.test_padding import trainer_of
+from tests.rl.small import trainer_of
 
 LORA = {"use_peft": "true", "lora_r": 4, "lora_dropout": 0.0, "beta": 0.04, "freeze_projector": "true"}
 INPUTS = ("pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images")

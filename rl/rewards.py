@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cof_agent import scoring
+from cof_agent.errors import InputError
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
 from cof_agent.plugins import is_plugin, load_function
 from cof_agent.scoring.boxes import iou
@@ -156,6 +157,18 @@ _ADAPTIVE = {"adaptive_paper": adaptive_paper, "adaptive_released": adaptive_rel
 NAMES = (*_PLAIN, *_ADAPTIVE, JUDGE)
 NEED_MORE = (*_ADAPTIVE, JUDGE)
 """Rewards that need more than one trajectory."""
+
+
+def check_name(name: str) -> None:
+    """Raises:
+    InputError: if there is no reward of this name, or the function that it names cannot be loaded.
+    """
+    if is_plugin(name):
+        load_function(name, "reward")
+    elif name not in NAMES:
+        raise InputError(
+            f"there is no reward {name}; the rewards are {', '.join(NAMES)}, or module:function for your own."
+        )
 
 
 def total(rewards: Sequence[float | None], weights: Sequence[float]) -> float | None:

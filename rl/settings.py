@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cof_agent.errors import InputError
-from cof_agent.plugins import is_plugin, load_function
 from cof_agent.training import settings
 from rl import checks, rewards
 
@@ -115,12 +114,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 
     run, training, model = settings.parse((RunConfig, GRPOConfig), arguments)
     for name in run.rewards:
-        if is_plugin(name):
-            load_function(name, "reward")
-        elif name not in rewards.NAMES:
-            raise InputError(
-                f"there is no reward {name}; the rewards are {', '.join(rewards.NAMES)}, or module:function for your own."
-            )
+        rewards.check_name(name)
     _check_judge(run)
     _check_servers(run, training)
     _check_play(run, training)

@@ -18,9 +18,8 @@ from typing import Any
 
 from cof_agent import scoring
 from cof_agent.errors import InputError
-from cof_agent.plugins import is_plugin
 from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json
-from rl.rewards import NAMES, NEED_MORE, Reward, by_name, total
+from rl.rewards import NEED_MORE, Reward, by_name, check_name, total
 
 DEFAULT = ("accuracy", "format")
 
@@ -71,10 +70,7 @@ def functions_of(
             raise InputError(
                 f"the reward {name} needs more than one rollout, and verl scores each by itself; leave it out."
             )
-        if name not in NAMES and not is_plugin(name):
-            raise InputError(
-                f"there is no reward {name}; the rewards are {', '.join(NAMES)}, or module:function for your own."
-            )
+        check_name(name)
     weights = [1.0] * len(rewards) if reward_weights is None else list(reward_weights)
     if len(weights) != len(rewards):
         raise InputError(f"reward_weights must be one for each of {', '.join(rewards)}; there are {len(weights)}.")

@@ -1,10 +1,13 @@
-"""`cof view TRAJECTORIES -o PAGE.html`: a page to look at what was done."""
+"""`cof view TRAJECTORIES ... -o PAGE.html`: a page to look at what was done."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -14,65 +17,145 @@ from cof_agent.commands.options import option
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 from cof_agent.trajectory import Trajectory, read_jsonl
-from cof_agent.viewer.report import located, write_page
+from cof_agent.viewer.embedded import MAX_TRAJECTORIES, Missing
+from cof_agent.viewer.located import located
+from cof_agent.viewer.record import Origin
+from cof_agent.viewer.report import write_page
 
 FILES = ("trajectories.jsonl", "trajectory.jsonl", "rejected.jsonl")
-"""What is shown of a folder, the first that is there."""
+"""What is shown of a folder, and of all folders below it."""
+
+_NAMED = 5  # files and images that a note names
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "cof view TRAJECTORIES [OPTION ...]"
-    parser.epilog = "example:\n  cof view outputs/eval -o outputs/eval.html"
+    parser.usage = "cof view TRAJECTORIES ... [OPTION ...]"
+    parser.epilog = (
+        "examples:\n  cof view outputs/eval -o outputs/eval.html\n"
+        "  cof view outputs/collected/rejected.jsonl -o outputs/rejected.html"
+    )
     parser.add_argument(
-        "trajectories", metavar="TRAJECTORIES", help="file with trajectories, or the folder that a command wrote"
+        "trajectories",
+        nargs="+",
+        metavar="TRAJECTORIES",
+        help=f"files with trajectories, or folders: all of {', '.join(FILES)} in them and below",
     )
     option(parser, "output", default="report.html", metavar="PAGE.html", help="page to write")
     option(parser, "images")
-    option(parser, "samples", help="only the first N trajectories (default: all)")
-    parser.add_argument("--title", metavar="TEXT", help="headline of the page (default: the name of the file)")
+    option(parser, "samples", help="only the first N trajectories of each file (default: all)")
+    parser.add_argument(
+        "--title", metavar="TEXT", help="headline of the page (default: the name of the file or folder)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A trajectory, its images found, and the file that holds it."""
+
+    recorded: Trajectory
+    shown: Trajectory
+    file: Path
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.progress import Progress
-
-    given, path = Path(options.trajectories), _file(Path(options.trajectories))
-    trajectories = list(islice(read_jsonl(path, Trajectory), options.samples))
-    if not trajectories:
-        raise InputError(f"{path} holds no trajectories.")
     images = None if options.images is None else Path(options.images)
     if images is not None and not images.is_dir():
         raise InputError(f"--images {images} is no folder.")
-    console = common.console(stderr=True)
-    with Progress(console=console, disable=options.quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("Embedding images", total=None)
-        problems = write_page(
-            [located(trajectory, path.parent, images) for trajectory in trajectories],
-            Path(options.output),
-            title=options.title or (given.resolve().name if given.is_dir() else path.name),
-            score=scoring.accuracy,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if problems and not options.quiet:
-        print(f"cof view: {_missing(problems)}", file=sys.stderr)
+    given = [Path(path) for path in options.trajectories]
+    files = _files(given)
+    read = [one for file in files for one in _read(file, images, options.samples)]
+    if not read:
+        raise InputError(f"no trajectories are in {', '.join(map(str, files[:_NAMED]))}.")
+    missing = _written(read, given, options)
+    if not options.quiet:
+        for note in (*_file_notes(files, read), *_image_notes(read, missing, images)):
+            print(for_terminal(note if note.startswith(" ") else f"cof view: {note}"), file=sys.stderr)
     print(for_terminal(options.output))
     return 0
 
 
-def _file(given: Path) -> Path:
-    """The trajectories that are meant: the file itself, or that of a folder.
+def _files(given: Sequence[Path]) -> list[Path]:
+    """The files that are meant: each file itself, and those of each folder and below; each once.
 
     Raises:
-        InputError: if the folder has none.
+        InputError: if a folder has none.
     """
-    if not given.is_dir():
-        return given
-    found = next((given / name for name in FILES if (given / name).exists()), None)
-    if found is None:
-        raise InputError(f"the folder {given} has none of {', '.join(FILES)}; name a file with trajectories.")
-    return found
+    found: dict[Path, Path] = {}
+    for path in given:
+        files = list(_below(path)) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"the folder {path} has none of {', '.join(FILES)}, nor a folder below it; name a file.")
+        for file in files:
+            found.setdefault(file.absolute(), file)
+    return list(found.values())
 
 
-def _missing(problems: Sequence[str]) -> str:
-    """The sentence on stderr about sources that the page has to do without; their cards say the same."""
-    count = f"{len(problems)} images" if len(problems) > 1 else "an image"
-    return f"the page has to do without {count}: {for_terminal(problems[0])} (--images DIR says where the images are)"
+def _below(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(root, name) for name in FILES if name in names)
+
+
+def _read(file: Path, images: Path | None, most: int | None) -> Iterator[Read]:
+    for recorded in islice(read_jsonl(file, Trajectory), most):
+        yield Read(recorded, located(recorded, file.parent, images), file)
+
+
+def _written(read: Sequence[Read], given: Sequence[Path], options: argparse.Namespace) -> list[Missing]:
+    from rich.progress import Progress
+
+    names = _names([one.file for one in read])
+    console = common.console(stderr=True)
+    with Progress(console=console, disable=options.quiet or not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("Embedding images", total=None)
+        return write_page(
+            [one.shown for one in read],
+            Path(options.output),
+            title=options.title or ", ".join(path.resolve().name for path in given),
+            score=scoring.accuracy,
+            origins=[Origin(names[one.file]) for one in read],
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """What the page calls each file: what tells its path from the others; one file needs no name."""
+    paths = {file: file.absolute() for file in files}
+    if len(paths) == 1:
+        return dict.fromkeys(paths, "")
+    shared = Path(os.path.commonpath([path.parent for path in paths.values()]))
+    return {file: str(path.relative_to(shared)) for file, path in paths.items()}
+
+
+# --- what is said on the terminal
+
+
+def _file_notes(files: Sequence[Path], read: Sequence[Read]) -> Iterator[str]:
+    if len(files) > 1:
+        counts = Counter(one.file for one in read)
+        yield f"{len(read):,} trajectories in {len(files):,} files:"
+        yield from _named([f"{counts[file]:,} in {file}" for file in files])
+    if len(read) > MAX_TRAJECTORIES:
+        yield f"the page shows the first {MAX_TRAJECTORIES:,} of {len(read):,} trajectories."
+
+
+def _image_notes(read: Sequence[Read], missing: Sequence[Missing], images: Path | None) -> Iterator[str]:
+    pairs = [pair for one in read for pair in zip(one.recorded.sample.images, one.shown.sample.images, strict=True)]
+    moved = {before: after for before, after in pairs if before != after and Path(before).is_absolute()}
+    if moved and images is None:
+        yield f"{_images(len(moved))} found in another place than the run recorded:"
+        yield from _named([f"{before} is now {after}" for before, after in moved.items()])
+    if missing:
+        yield f"{_images(len(missing))} missing on the page (--images DIR says where the images are):"
+        yield from _named([f"{one.sentence} (trajectories: {one.trajectories:,})" for one in missing])
+
+
+def _images(count: int) -> str:
+    return "an image is" if count == 1 else f"{count:,} images are"
+
+
+def _named(lines: Sequence[str]) -> Iterator[str]:
+    """The first lines, and how many there are beside them."""
+    yield from (f"  {line}" for line in lines[:_NAMED])
+    if len(lines) > _NAMED:
+        yield f"  and {len(lines) - _NAMED:,} more"

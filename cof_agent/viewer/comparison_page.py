@@ -21,8 +21,8 @@ from cof_agent.protocol import lettered
 from cof_agent.trajectory import Trajectory
 from cof_agent.viewer import templates
 from cof_agent.viewer.gallery import MOST, failures, pictures
+from cof_agent.viewer.located import located
 from cof_agent.viewer.picture import altered, spelled
-from cof_agent.viewer.report import located
 from cof_agent.viewer.templates import cut, data_url
 
 Values = dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,30 @@ _LONGEST_TEXT, _SHORT_TEXT, _SHORTEST_TEXT = 12_000, 200, 24  # characters of on
 _MOST_TURNS, _MOST_STEPS, _MOST_CHOICES = 60, 24, 60
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a trajectory comes from. file: its name on a page that shows several, else empty. address: of the page of
+    `cof serve` that shows it at full resolution, empty without a server."""
+
+    file: str = ""
+    address: str = ""
+
+
+NOWHERE = Origin()
+
+
 def json_text(value: Any) -> Markup:
     """JSON that templates put in as it is: it can neither close the script element that it stands in nor open a comment."""
     return htmlsafe_json_dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def fitted_record(
-    trajectory: Trajectory, right: bool | None, images: Sequence[int], rewards: Mapping[str, int], most_bytes: int
+    trajectory: Trajectory,
+    right: bool | None,
+    images: Sequence[int],
+    rewards: Mapping[str, int],
+    most_bytes: int,
+    origin: Origin = NOWHERE,
 ) -> Markup:
     """The trajectory as `json_text` of about `most_bytes` at most: long texts are cut ever shorter, then turns are left out.
 
@@ -41,7 +59,7 @@ def fitted_record(
     """
     limit, turns = _LONGEST_TEXT, _MOST_TURNS
     while True:
-        record = json_text(_record(trajectory, right, images, rewards, limit, turns))
+        record = json_text(_record(trajectory, right, images, rewards, limit, turns) | _origin(origin))
         size = len(record.encode())
         if size <= most_bytes or limit < _SHORT_TEXT:
             return record
@@ -51,6 +69,10 @@ def fitted_record(
             turns //= 2
         else:
             limit = _SHORTEST_TEXT
+
+
+def _origin(origin: Origin) -> dict[str, str]:
+    return {"from": cut(origin.file, 200), "address": origin.address}
 
 
 def _record(

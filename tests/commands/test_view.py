@@ -51,6 +51,29 @@ def test_a_folder_without_trajectories_is_one_sentence(tmp_path: Path, capsys: p
     assert main(["view", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "has none of trajectories.jsonl" in said and said.count("\n") == 1
+    written(tmp_path / "trajectories.jsonl")
+    assert main(["view", str(tmp_path)]) == 2
+    assert "no trajectories are in" in capsys.readouterr().err
+
+
+def test_a_folder_stands_for_all_files_below_it(
+    played: Trajectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, refused = played, replace(played, error=f"{Refusal.WRONG.value}: sentence")
+    folder = tmp_path / "runs"
+    for name in ("a/trajectories.jsonl", "b/deep/trajectories.jsonl", "b/deep/rejected.jsonl"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        written(folder / name, refused if "rejected" in name else kept)
+    written(folder / "b" / "trajectories-1-of-2.jsonl", kept)
+    page = viewed(folder, folder / "a")  # each file once
+    assert [(record["from"], record["reason"]) for record in records(page)] == [
+        ("a/trajectories.jsonl", ""),
+        ("b/deep/trajectories.jsonl", ""),
+        ("b/deep/rejected.jsonl", "wrong answer"),
+    ]
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "cof view: 3 trajectories in 3 files:" and said[1].endswith("a/trajectories.jsonl")
+    assert [record["from"] for record in records(viewed(folder / "a"))] == [""], "one file needs no name"
 
 
 def test_what_was_rejected_says_why(played: Trajectory, tmp_path: Path) -> None:
@@ -71,13 +94,40 @@ def test_without_its_images_the_page_is_there_and_says_what_is_missing(
     path = written(tmp_path / "trajectories.jsonl", played)
     page = viewed(path)
     said = capsys.readouterr().err
-    assert "without an image" in said and "field.png" in said and "--images DIR" in said
+    assert "an image is missing on the page (--images DIR" in said and "field.png" in said
     assert [problem for problem, _ in json.loads(page.blocks["data"])["problems"]]
     assert "i0" not in page.blocks
     found = viewed(path, "--images", moved)
     assert capsys.readouterr().err == ""
     assert json.loads(found.blocks["data"])["problems"] == [] and "i0" in found.blocks
     assert main(["view", str(path), "--images", str(tmp_path / "none")]) == 2
+
+
+def test_what_is_missing_is_counted_and_named(
+    played: Trajectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = [replace(played, sample=replace(played.sample, image=f"gone-{k}.png")) for k in range(8)]
+    viewed(written(tmp_path / "trajectories.jsonl", played, *gone, *gone))
+    title, *lines = capsys.readouterr().err.splitlines()
+    assert title == "cof view: 8 images are missing on the page (--images DIR says where the images are):"
+    assert "gone-0.png" in lines[0] and lines[0].endswith("(trajectories: 2)")
+    assert len(lines) == 6 and lines[-1] == "  and 3 more"
+
+
+def test_images_that_moved_with_the_run_are_found(
+    played: Trajectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "new" / "set" / "images").mkdir(parents=True)
+    shutil.move(played.sample.image, tmp_path / "new" / "set" / "images" / "field.png")
+    (tmp_path / "new" / "outputs" / "run").mkdir(parents=True)
+    path = tmp_path / "new" / "outputs" / "run" / "trajectories.jsonl"
+    for recorded in ("/old/set/images/field.png", "set/images/field.png"):
+        page = viewed(written(path, replace(played, sample=replace(played.sample, image=recorded))))
+        assert "i0" in page.blocks
+        said = capsys.readouterr().err
+        assert ("found in another place" in said) is recorded.startswith("/")
+    written(path, replace(played, sample=replace(played.sample, image="/old/field.png")))
+    assert "i0" not in viewed(path).blocks, "a name alone is no place"
 
 
 def test_a_region_that_is_none_costs_its_own_image(played: Trajectory, tmp_path: Path) -> None:

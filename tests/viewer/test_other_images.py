@@ -18,8 +18,9 @@ from cof_agent.policy import ScriptedPolicy
 from cof_agent.scoring import accuracy
 from cof_agent.trajectory import Trajectory
 from cof_agent.viewer import gallery
+from cof_agent.viewer.located import located
 from cof_agent.viewer.notebook import notebook_html
-from cof_agent.viewer.report import located, write_page
+from cof_agent.viewer.report import write_page
 
 pytest.importorskip("pyvips")
 pytest.importorskip("pypdfium2")

@@ -14,7 +14,7 @@ from cof_agent.geometry import Box
 from cof_agent.protocol import parse, write_zoom
 from cof_agent.scoring import accuracy
 from cof_agent.trajectory import Observation, Sample, StopReason, Tokens, Trajectory, Turn, Use
-from cof_agent.viewer import images, report
+from cof_agent.viewer import embedded, images, report
 from cof_agent.viewer.report import write_page
 from tests.viewer.drawn import FIELD, NASTY, PATCH, SIZE, TARGET, crop, is_close, trajectory, turn, zoom
 from tests.viewer.parsed_page import ParsedPage, decoded, digest
@@ -211,7 +211,7 @@ def test_a_thousand_trajectories_stay_below_the_bound(
 ) -> None:
     # The real bound with a thousand noisy photographs takes minutes; the same rule with a small part of the bytes.
     monkeypatch.setattr(images, "MOST_BYTES", images.MOST_BYTES // 200)
-    monkeypatch.setattr(report, "_TEXT_BYTES", report._TEXT_BYTES // 4)
+    monkeypatch.setattr(embedded, "_TEXT_BYTES", embedded._TEXT_BYTES // 4)
     noisy = []
     for index in range(4):
         Image.effect_noise((SIZE.width, SIZE.height), 90).convert("RGB").save(path := tmp_path / f"{index}.png")
@@ -227,7 +227,7 @@ def test_a_thousand_trajectories_stay_below_the_bound(
     made += [trajectory(image, zoom(crop(TARGET)), id=f"sample {index}") for index in range(40, 1000)]
     written = page(made, tmp_path)
     fixed = 60_000  # markup, style and script
-    assert len(written.html.encode()) < fixed + images.MOST_BYTES * 4 / 3 + report._TEXT_BYTES
+    assert len(written.html.encode()) < fixed + images.MOST_BYTES * 4 / 3 + embedded._TEXT_BYTES
     assert [record["id"] for record in written.records] == [f"sample {index}" for index in range(1000)]
     assert "more characters]" in written.records[0]["turns"][0]["text"]
     assert sum(f"i{view['image']}" in written.blocks for view in written.records[0]["views"]) >= 2
@@ -236,7 +236,7 @@ def test_a_thousand_trajectories_stay_below_the_bound(
 def test_one_endless_trajectory_is_cut_and_says_so(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "_TEXT_BYTES", 20_000)
+    monkeypatch.setattr(embedded, "_TEXT_BYTES", 20_000)
     endless = trajectory(image, *(turn("<tool_call>" * 500, Observation(error="no")) for _ in range(200)), answer=None)
     [record] = page([endless], tmp_path).records
     assert record["left_out"] == 200 - len(record["turns"]) > 0

@@ -19,10 +19,11 @@ from cof_agent.policy import ScriptedPolicy
 from cof_agent.scoring import accuracy
 from cof_agent.trajectory import Sample, Trajectory
 from cof_agent.viewer import gallery
+from cof_agent.viewer.located import located
 from cof_agent.viewer.notebook import notebook_html
 from cof_agent.viewer.picture import annotate, seen
 from cof_agent.viewer.record import fitted_record
-from cof_agent.viewer.report import located, write_page
+from cof_agent.viewer.report import write_page
 from tests.pairs import pair
 
 ANSWER = protocol.write_answer("I see.", "the first")

@@ -15,7 +15,7 @@ from cof_agent import scoring
 from cof_agent.errors import InputError
 from cof_agent.server.folders import Folders
 from cof_agent.trajectory import Trajectory, read_jsonl
-from cof_agent.viewer.report import located
+from cof_agent.viewer.located import located
 
 MOST = 2_000
 """Trajectories of one file that are listed, the first ones."""

@@ -65,7 +65,10 @@ function only(facet, value) {
 function look(record, card) {
   const steps = el("ol", { class: "steps" }, record.turns.map((turn) => turnItem(record, turn, card)));
   if (record.left_out) steps.append(el("li", { class: "turn plain fine" }, `${plural(record.left_out, "more turn")} left out for the size of the page.`));
-  if (record.error) steps.append(el("li", { class: "turn plain" }, message("error", record.reason ? `Rejected: ${record.reason}` : "The run failed", record.error)));
+  if (record.error) {
+    const title = record.reason ? ["Rejected: ", only("reason", record.reason)] : "The run failed";
+    steps.append(el("li", { class: "turn plain" }, message("error", title, record.error)));
+  }
   return el("div", { class: "look" }, overview(record), steps);
 }
 
@@ -161,7 +164,7 @@ function foot(record, card) {
   const stop = el("span", { class: record.stop === "answered" ? "" : "odd" }, STOPS[record.stop] || record.stop);
   const [tokensIn, tokensOut] = record.tokens;
   const facts = [
-    record.id, record.category, record.file, record.policy, record.strategy,
+    record.from, record.id, record.category, record.file, record.policy, record.strategy,
     record.resolution === null ? "" : `resolution ${record.resolution}`,
     record.play === null ? "" : `play ${record.play}`,
     record.shuffle === null ? "" : `options shuffled with seed ${record.shuffle}`,

@@ -18,7 +18,8 @@ function facetValues({ name, value }) {
   const values = [...new Set(records.map(value))].filter((one) => one !== "");
   values.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   if (filters[name] && (!values.includes(filters[name]) || values.length > MOST_OPTIONS)) return [filters[name]];
-  return values.length < 2 || values.length > MOST_OPTIONS ? [] : values;
+  const tells = values.length > 1 || (values.length && records.some((record) => value(record) === ""));
+  return tells && values.length <= MOST_OPTIONS ? values : [];
 }
 
 function drawFacets() {

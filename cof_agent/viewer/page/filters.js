@@ -2,9 +2,11 @@
 
 // A facet is a property with few values: [name, heading, value, words]. An empty value is none to choose.
 const asText = (value) => (value === null ? "" : String(value));
+const someRejected = records.some((record) => record.reason);
 const FACETS = [
+  ["from", "File", (record) => record.from],
   ["stop", "Stop reason", (record) => record.stop, (value) => STOPS[value] || value],
-  ["reason", "Rejected for", (record) => record.reason],
+  ["reason", "Rejected for", (record) => record.reason || (someRejected ? "not rejected" : "")],
   ["unreliable", "Reliability", (record) => (record.warning ? "unreliable" : "no warning")],
   ["category", "Category", (record) => record.category],
   ["zooms", "Zooms", (record) => asText(record.zooms), (value) => plural(Number(value), "zoom")],

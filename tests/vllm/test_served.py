@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,13 +11,14 @@ import pytest
 
 from cof_agent import Agent
 from cof_agent.backends.local.policy import LocalPolicy
+from cof_agent.backends.vllm.requests import Reply, Request
 from cof_agent.data.samples import read_samples
 from cof_agent.nano import WEIGHTS
 from cof_agent.trajectory import Sample, Trajectory
 from rl.engines.servers import Servers
 from rl.rollout import Rollout
 from tests.ports import free_port
-from tests.rl.engines.nano_vllm import conversations
+from tests.rl.engines.nano_vllm import assert_same_samples, conversations, in_rounds, unevenly
 from tests.rl.engines.test_vllm import assert_same, transformers
 from tests.vllm import server
 
@@ -85,6 +86,21 @@ def test_rollouts_are_those_of_transformers(url: str, local: LocalPolicy, sample
     for one in found:
         assert [value == 0 for value in one.logprobs] == [kept == 0 for kept in one.mask]
         assert all(value is not None and value <= 0 for value in one.logprobs)
+
+
+def test_seeded_rollouts_are_those_of_rounds(url: str, local: LocalPolicy, samples: list[Sample]) -> None:
+    """At temperature 1, in whatever order the turns arrive."""
+
+    def fresh() -> Servers:
+        return Servers([url], "default", local._image_token_id)
+
+    async def together(requests: Sequence[Request]) -> list[Reply]:
+        servers = fresh()
+        return list(await asyncio.gather(*map(servers.ask, requests)))
+
+    twice = samples[:4] * 2
+    pace = asyncio.run(unevenly(conversations(local, 8192, twice, 1.0))(fresh().ask, lambda: None))
+    assert_same_samples(pace, in_rounds(lambda asked: asyncio.run(together(asked)), local, 8192, twice, 1.0))
 
 
 def test_what_was_read_before_is_not_read_again(url: str, samples: list[Sample]) -> None:

@@ -11,9 +11,11 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from trl.generation.vllm_generation import VLLMGeneration
@@ -22,6 +24,7 @@ from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.vllm.policy import Ask, VLLMPolicy
+from cof_agent.backends.vllm.requests import Reply, Request
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment
@@ -29,7 +32,7 @@ from cof_agent.episodes import episodes
 from cof_agent.nano import NANO
 from cof_agent.policy import Sampling
 from cof_agent.trajectory import Sample
-from rl.engines.vllm import Conversations, Engine, engine_of
+from rl.engines.vllm import Conversations, Engine, engine_of, rounds_of
 from rl.rollout import Rollout, roll_out
 
 
@@ -130,6 +133,42 @@ def play(
 ) -> list[Rollout]:
     """Those rollouts, written by the engine."""
     return engine.play(len(samples), conversations(local, engine.longest, samples, temperature, seed))
+
+
+def in_rounds(
+    answer: Callable[[Sequence[Request]], list[Reply]],
+    local: LocalPolicy,
+    longest: int,
+    samples: list[Sample],
+    temperature: float,
+) -> list[Rollout]:
+    """Those rollouts, where each turn waits for all conversations. answer: the replies to a round's requests."""
+    rounds, talk = rounds_of(len(samples)), conversations(local, longest, samples, temperature)
+    return rounds.play(lambda: talk(rounds.ask, rounds.leave), lambda asked: answer(asked) if asked else None)
+
+
+def unevenly(conversations: Conversations[list[Rollout]]) -> Conversations[list[Rollout]]:
+    """The same, where each turn is asked for later than it is ready, by up to 0.1 seconds."""
+    random = Random(1)
+
+    def play(ask: Ask, leave: Callable[[], None]) -> Coroutine[Any, Any, list[Rollout]]:
+        async def late(request: Request) -> Reply:
+            await asyncio.sleep(random.uniform(0, 0.1))
+            return await ask(request)
+
+        return conversations(late, leave)
+
+    return play
+
+
+def assert_same_samples(pace: list[Rollout], rounds: list[Rollout]) -> None:
+    """Of conversations about the same questions, twice each and with other seeds."""
+    assert [one.completion for one in pace] == [one.completion for one in rounds]
+    for one, other in zip(pace, rounds, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-3)
+    half = len(pace) // 2
+    assert any(one.completion != other.completion for one, other in zip(pace, pace[half:], strict=False))
+    assert len({len(one.trajectory.turns) for one in pace}) > 1
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+VLLM = ROOT / ".venv-vllm" / "bin" / "python"
 CHUNK = {"texts": 2_000, "images": 100}
 SHOWN = 5  # faults of each part that are printed
 PACKAGES = ("torch", "transformers", "pillow", "aiohttp")
@@ -125,6 +126,13 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--images", type=int, default=0, metavar="N", help="open N damaged images (default: none)")
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill commands N times (default: never)")
+    parser.add_argument(
+        "--vllm-kills",
+        type=int,
+        default=0,
+        metavar="N",
+        help="kill RL on vLLM servers N times, half of them a step ahead; needs .venv-vllm (default: never)",
+    )
     parser.add_argument("--servers", action="store_true", help="ask a server in each of its faulty ways")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of texts, images and kills (default: 0)")
     parser.add_argument(
@@ -142,7 +150,10 @@ def _options() -> argparse.Namespace:
         metavar="FILE",
         help="file that keeps what is done (default: outputs/campaign.jsonl)",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.vllm_kills and not VLLM.exists():
+        parser.error("--vllm-kills needs .venv-vllm/: bash scripts/vllm_cpu.sh makes it")
+    return options
 
 
 def _rows(options: argparse.Namespace, journal: Journal) -> Iterator[Tried]:
@@ -151,6 +162,8 @@ def _rows(options: argparse.Namespace, journal: Journal) -> Iterator[Tried]:
             yield _generated(what, count, options.seed, options.processes, journal)
     if options.kills:
         yield from _kills(options.kills, options.seed, journal)
+    if options.vllm_kills:
+        yield from _vllm_kills(options.vllm_kills, options.seed, journal)
     if options.servers:
         yield journal.done("servers") or journal.keep("servers", _timed("servers", partial(_tests, "test_servers.py")))
 
@@ -230,6 +243,26 @@ def _kills(count: int, seed: int, journal: Journal) -> Iterator[Tried]:
                 row.tried = share
 
             yield earlier or journal.keep(f"{what} {share}", _timed(what, run))
+
+
+def _vllm_kills(count: int, seed: int, journal: Journal) -> Iterator[Tried]:
+    """A row for each value of `ahead`."""
+    for ahead, share in ((0, count - count // 2), (1, count // 2)):
+        if not share:
+            continue
+        what = f"kills of cof rl on vLLM, ahead {ahead}"
+        part = f"{what} {share}"
+        yield journal.done(part) or journal.keep(part, _timed(what, partial(_killed_on_vllm, share, seed, ahead)))
+
+
+def _killed_on_vllm(count: int, seed: int, ahead: int, row: Tried) -> None:
+    """In vLLM's own environment; what it prints after its last line of figures are faults."""
+    command = [str(VLLM), "-m", "tests.vllm.kills", *map(str, (count, seed, ahead))]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    row.tried = count
+    if done.returncode:
+        _, found, faults = done.stdout.partition(" faults\n")
+        row.faults += faults.splitlines() if found else [f"tests.vllm.kills cannot be run: {done.stdout[-300:]!r}"]
 
 
 def _tests(file: str, row: Tried) -> None:

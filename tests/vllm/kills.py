@@ -8,6 +8,7 @@ played once, with the samples of an undisturbed run, and at each step vLLM had t
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from typing import Any
 from cof_agent.geometry import Size
 from cof_agent.scenes.write import write_scenes
 from tests.ports import free_port
+from tests.vllm.conftest import SMALL
 from tests.vllm.server import Process
 from tests.vllm.training import RUN, played, told, training, words
 
@@ -132,6 +134,7 @@ def killed(count: int, seed: int, ahead: int) -> list[str]:
 
 
 if __name__ == "__main__":
+    os.environ |= SMALL
     count, *given = map(int, sys.argv[1:])
     seed, ahead = (*given, *(0, 0)[len(given) :])
     found = killed(count, seed, ahead)

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
+
+from accelerate.utils import gather_object
 
 from cof_agent import scoring
-from cof_agent.trajectory import StopReason, Trajectory
+from cof_agent.trajectory import StopReason, Trajectory, from_json, to_json
+from rl.rollout import Rollout
+
+
+def gathered(rollouts: Sequence[Rollout]) -> tuple[list[Trajectory], int, dict[str, float]]:
+    """What all processes played, its number of tokens, and its figures; the same on each process. Every process calls it."""
+    lines = gather_object([to_json(one.trajectory) for one in rollouts])
+    trajectories = [from_json(line, Trajectory) for line in lines]
+    written = gather_object([sum(one.mask) for one in rollouts])
+    read = gather_object([len(one.prompt) + len(one.completion) for one in rollouts])
+    exhausted = gather_object([one.exhausted for one in rollouts])
+    found = measures(trajectories) | {
+        "exhausted": share(exhausted),
+        "completions/mean_length": fmean(written),
+        "completions/min_length": min(written),
+        "completions/max_length": max(written),
+    }
+    return trajectories, sum(read), found
 
 
 def measures(trajectories: Sequence[Trajectory]) -> dict[str, float]:

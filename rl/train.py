@@ -22,21 +22,20 @@ from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
 from cof_agent.strategies.registry import takes_several_images
+from cof_agent.training import settings as shared
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.resume import last_whole_checkpoint, says_finished, train_and_save
-from cof_agent.training.settings import record
 from cof_agent.training.trainer import held_out_of
-from cof_agent.trajectory import Trajectory, read_jsonl, to_json
-from rl import rewards
+from cof_agent.trajectory import to_json
+from rl import record, rewards
 from rl.checks import check_devices
 from rl.engines.fleet import first_there
 from rl.engines.options import options_of, precision_of
 from rl.settings import Settings, parse
-from rl.trainer import ROLLOUTS, ZoomGRPOTrainer
+from rl.trainer import ZoomGRPOTrainer
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = Path(settings.training.output_dir)
     checkpoint = last_whole_checkpoint(output)
     if trainer.is_world_process_zero():
-        forget_after(output / ROLLOUTS, int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+        record.forget_after(output / record.NAME, int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
     train_and_save(trainer, settings)
 
 
@@ -94,7 +93,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         agent=settings.run.agent_config(),
         held_out=held_out,
         blank_control=run.eval_blank,
-        record=record(settings) | {"data": {"samples": len(wanted)}},
+        record=shared.record(settings) | {"data": {"samples": len(wanted)}},
     )
 
 
@@ -135,13 +134,6 @@ def episodes_of(settings: Settings, output: Path) -> list[Episode]:
     if from_nano and training.process_index == 0 and (sentence := warning_for(NANO, samples)):
         _log.warning("%s", sentence)
     return drawn(samples, run.resolutions, training.seed)
-
-
-def forget_after(path: Path, step: int) -> None:
-    """Takes out the rollouts of `step` and later, which an interrupted run played and will play again."""
-    if path.exists():
-        kept = [to_json(one) + "\n" for one in read_jsonl(path, Trajectory) if (one.step or 0) < step]
-        write_atomic(path, "".join(kept))
 
 
 def _dataset(wanted: Sequence[Episode]) -> Dataset:

@@ -8,7 +8,6 @@ and images back in the form that its own loop gives them in (a test holds the tw
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +15,6 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from random import Random
-from statistics import fmean
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -32,24 +29,19 @@ from cof_agent.errors import InputError
 from cof_agent.training.rows import window_of
 from cof_agent.training.tower import TowerCache
 from cof_agent.training.trainer import ZoomTrainer, policy_of
-from cof_agent.trajectory import JsonlAppender, StopReason, Trajectory, from_json, to_json
-from rl import ratio
+from cof_agent.trajectory import StopReason, Trajectory, from_json
+from rl import ratio, record
 from rl.ahead import Begun, Lookahead
 from rl.engines.options import colocated_with, precision_of
 from rl.engines.vllm import Attempt, Colocated, Conversations, Server, engine_of
 from rl.engines.weights import merge_on_the_way
-from rl.measures import measures, share
+from rl.generation import Generation, Play, equal_groups
+from rl.measures import gathered
 from rl.padding import Scores, alike_wherever, evened, scored
 from rl.rewards import total
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
 from rl.watch import ToolWatch
-
-Play = tuple[Episode, int]
-"""A sample at its resolution, and the seed of the conversation's random numbers."""
-
-ROLLOUTS = "trajectories.jsonl"
-"""In the output folder: all that was played, with step, rewards, advantage and group."""
 
 
 class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
@@ -102,7 +94,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
             merge_on_the_way(self.vllm_generation)
             token, precision = self.processing_class.image_token_id, precision_of(self.args, self.model.dtype)
             self._engine = engine_of(self.vllm_generation, self.accelerator, token, precision, servers)
-        self._generation = (-1, 0)
+        self._generation = Generation(self.args.seed, int(self.num_generations))
         # Updates between the weights that played the generation under way and those that train on it.
         self._staleness = 0
         self._ahead, self._coming, self._begun = ahead, Lookahead(), Begun[Attempt[list[Rollout]]]()
@@ -201,29 +193,29 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     def _played(self) -> list[Rollout]:
         """A rollout for each of the samples. Groups whose rewards are all equal teach nothing: they are played again with
         other samples, up to `redraws` times (dynamic sampling, DAPO, arXiv 2503.14476)."""
-        self._generation = self._next_generation()
+        self._generation = self._following(self.state.global_step)
         begun = self._begun.taken()  # before new weights are sent: nothing may be played meanwhile
         with self._player() as play:
-            rollouts = play(self._turn(range(len(self._episodes)), 0), begun and begun[0])
+            rollouts = play(self._generation.plays(self._episodes), begun and begun[0])
             for attempt in range(1, self._redraws + 1):
                 again = self._equal_groups(rollouts)
                 if not again:
                     break
-                places = [place for place in range(len(rollouts)) if self._group(place) in again]
+                places = [place for place in range(len(rollouts)) if self._generation.group(place) in again]
                 for place in places:
-                    self._episodes[place] = self._another(attempt, self._group(place))
-                for place, rollout in zip(places, play(self._turn(places, attempt), None), strict=True):
+                    self._episodes[place] = self._another(attempt, self._generation.group(place))
+                turn = self._generation.plays(self._episodes, attempt, places)
+                for place, rollout in zip(places, play(turn, None), strict=True):
                     rollouts[place] = rollout
-        self._staleness = self._generation[0] - begun[1] if begun else 0
+        self._staleness = self._generation.step - begun[1] if begun else 0
         if self._ahead:
             self._metrics["train"]["ahead/staleness"].append(self._staleness)
             self._begin_next()
         return rollouts
 
-    def _next_generation(self) -> tuple[int, int]:
-        """The step, and the number of this generation within it: what makes random numbers differ."""
-        step = self.state.global_step
-        return (step, self._generation[1] + 1 if self._generation[0] == step else 0)
+    def _following(self, step: int) -> Generation:
+        """The generation of this step that comes after the present one."""
+        return self._generation.following(step, int(self.accelerator.process_index) * len(self._episodes))
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         read = partial(super().get_batch_samples, epoch_iterator, num_batches, device)
@@ -235,7 +227,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         if not rows or step + 1 >= self.state.max_steps or not isinstance(self._engine, Server):
             return
         wanted = [from_json(row["episode"], Episode) for row in rows]
-        turn = [(one, self._seed("play", 0, self._first + place, of=(step + 1, 0))) for place, one in enumerate(wanted)]
+        turn = self._following(step + 1).plays(wanted)
         self._begun.start(partial(self._engine.attempt, self._conversations(self._engine, turn)), step)
 
     @contextmanager
@@ -281,87 +273,37 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
             on_end=on_end,
         )
 
-    def _turn(self, places: Sequence[int], attempt: int) -> list[Play]:
-        """What is played at some places of this process's batch. attempt: its number."""
-        return [(self._episodes[place], self._seed("play", attempt, self._first + place)) for place in places]
-
-    def _seed(self, *what: int | str, of: tuple[int, int] | None = None) -> int:
-        """A random number of a generation, by default of this one."""
-        return Random(f"{self.args.seed}:{of or self._generation}:{what}").getrandbits(31)
-
-    @property
-    def _first(self) -> int:
-        """This process's first place in the batch of the whole step."""
-        return int(self.accelerator.process_index) * len(self._episodes)
-
-    def _group(self, place: int) -> int:
-        """Which group of the whole step a place of this process's batch is in."""
-        return (self._first + place) // int(self.num_generations)
-
     def _equal_groups(self, rollouts: Sequence[Rollout]) -> set[int]:
         """The groups of the whole step, over all processes, whose rewards are all equal; the same on each of them."""
         trajectories = [one.trajectory for one in rollouts]
         parts = [reward(trajectory=trajectories) for reward in self.reward_funcs]
         weights = self.reward_weights.tolist()
         totals = gather_object([total(one, weights) for one in zip(*parts, strict=True)])
-        groups = [totals[start : start + self.num_generations] for start in range(0, len(totals), self.num_generations)]
-        return {number for number, group in enumerate(groups) if without_variance(group)}
+        return equal_groups(totals, self._generation.size)
 
     def _another(self, attempt: int, group: int) -> Episode:
         """One for the whole group, whichever processes it is played by."""
         rows: Any = self.train_dataset
-        return from_json(rows[self._seed("sample", attempt, group) % len(rows)]["episode"], Episode)
+        return from_json(rows[self._generation.another(attempt, group, len(rows))]["episode"], Episode)
 
     def _account(self, rollouts: Sequence[Rollout], seconds: float) -> None:
         """Metrics of the step."""
         metrics = self._metrics["train"]
-        lines = gather_object([to_json(one.trajectory) for one in rollouts])
-        gathered = self._gathered = [from_json(line, Trajectory) for line in lines]
-        written = gather_object([sum(one.mask) for one in rollouts])
-        read = gather_object([len(one.prompt) + len(one.completion) for one in rollouts])
-        exhausted = gather_object([one.exhausted for one in rollouts])
-        self.state.num_input_tokens_seen += sum(read)
+        self._gathered, tokens, found = gathered(rollouts)
+        self.state.num_input_tokens_seen += tokens
         metrics["num_tokens"] = [self.state.num_input_tokens_seen]
-        found = measures(gathered) | {
-            "exhausted": share(exhausted),
-            "completions/mean_length": fmean(written),
-            "completions/min_length": min(written),
-            "completions/max_length": max(written),
-            "seconds/rollout": seconds,
-        }
         for name, value in found.items():
             metrics[name].append(value)
+        metrics["seconds/rollout"].append(seconds)
 
     def _record_played(self) -> None:
-        """Appends what was played, with what it was scored as, for `cof view`. TRL's logs hold the scores of all processes."""
-        if not self.accelerator.is_main_process:
-            return
-        step, number = self._generation
-        count = len(self._gathered)
-        rewards = {name: list(values)[-count:] for name, values in self._logs["rewards"].items()}
-        advantages = list(self._logs["advantages"])[-count:]
-        with JsonlAppender(Path(self.args.output_dir) / ROLLOUTS) as file:
-            for place, trajectory in enumerate(self._gathered):
-                scores = {name: _unless_nan(values[place]) for name, values in rewards.items()}
-                file.append(
-                    replace(
-                        trajectory,
-                        step=step,
-                        rewards=scores,
-                        advantage=advantages[place],
-                        group=f"{step}-{number}-{place // int(self.num_generations)}",
-                    )
-                )
-
-
-def without_variance(totals: Sequence[float | None]) -> bool:
-    """Whether a group teaches nothing: all rollouts that were scored have the same total."""
-    known = [one for one in totals if one is not None]
-    return not known or max(known) - min(known) < 1e-6
-
-
-def _unless_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
+        """TRL's logs hold the scores of all processes, of some steps."""
+        if self.accelerator.is_main_process:
+            count = len(self._gathered)
+            rewards = {name: list(values)[-count:] for name, values in self._logs["rewards"].items()}
+            advantages = list(self._logs["advantages"])[-count:]
+            path = Path(self.args.output_dir) / record.NAME
+            record.append(path, self._generation, self._gathered, rewards, advantages)
 
 
 def loss_mask(rollout: Rollout, forgive_cut_off: bool) -> list[int]:

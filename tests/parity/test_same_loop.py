@@ -131,9 +131,8 @@ def own(
     )
     policy = LocalPolicy(model, processor, name="scripted")
     turns: dict[int, int] = defaultdict(int)
-    before, trainer._generation = trainer._generation, trainer._next_generation()
-    seeds = [trainer._seed("play", 0, index) for index in range(4)]
-    trainer._generation = before
+    played = trainer._generation.following(0, 0).plays([Episode(samples[index // 2]) for index in range(4)])
+    seeds = [seed for _, seed in played]
     by_turn_seed = _turn_seeds(seeds, samples)
 
     async def complete(prompt: Prompt) -> Generated:

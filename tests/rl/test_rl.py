@@ -34,7 +34,7 @@ from cof_agent.training.trainer import policy_of
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.rollout import Rollout, roll_out
-from rl.trainer import loss_mask, without_variance
+from rl.trainer import loss_mask
 from rl.watch import collapse, unused_crops
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
@@ -248,16 +248,6 @@ def test_a_group_is_judged_together(trajectories: list[Trajectory]) -> None:
         rewards.by_name("none", 2)
 
 
-@pytest.mark.parametrize(
-    ("totals", "nothing"),
-    [([1.0, 1.0], True), ([1.0, 0.5], False), ([None, 1.0, 1.0], True), ([None, 1.0, 0.0], False), ([None], True)],
-)
-def test_rollouts_without_a_score_do_not_make_a_group_worth_training_on(
-    totals: list[float | None], nothing: bool
-) -> None:
-    assert without_variance(totals) == nothing
-
-
 def test_what_could_not_be_scored_adds_nothing_to_the_total() -> None:
     assert rewards.total([1.0, None, 0.5], [1.0, 3.0, 2.0]) == 2.0
     assert rewards.total([None, None], [1.0, 1.0]) is None
@@ -265,7 +255,7 @@ def test_what_could_not_be_scored_adds_nothing_to_the_total() -> None:
 
 
 def test_rollouts_that_will_be_played_again_are_forgotten(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    from rl.train import forget_after
+    from rl.record import forget_after
 
     one = trajectories[0]
     path = tmp_path / "trajectories.jsonl"

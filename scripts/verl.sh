@@ -8,7 +8,7 @@
 #   bash scripts/verl.sh qwen2.5-vl-7b model_engine=megatron                        # Megatron in place of FSDP
 #
 # Within a Slurm job (sbatch --nodes 32 --gpus-per-node 8 --exclusive --wrap "bash scripts/verl.sh ...") it starts Ray on all
-# machines of the job first. PYTHON names the interpreter: one with `verl[vllm]` and this package (rl/README.md, "verl").
+# machines of the job first. PYTHON names the interpreter: one with `verl[vllm]` and this package (rl/verl/README.md).
 # This was never run on a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,4 +42,4 @@ sys.exit(f"verl.sh: after 5 minutes not all {wanted} machines are in the Ray clu
 PYTHON
   set -- "${1:-}" "trainer.nnodes=$SLURM_NNODES" "${@:2}"
 fi
-"$PYTHON" -m rl.verl_train "$@"
+"$PYTHON" -m rl.verl.train "$@"

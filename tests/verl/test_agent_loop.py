@@ -55,13 +55,13 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def config(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """That of 7B with nano, and little of everything."""
-    from rl.verl_rows import main as write_rows
-    from rl.verl_train import configured
+    from rl.verl.rows import main as write_rows
+    from rl.verl.train import configured
     from tests.verl.conversations import AGENT, BUDGET, REWARDS, WEIGHTS_OF_REWARDS
 
     folder = tmp_path_factory.mktemp("verl")
     write_rows(["--data", str(scenes), "-o", str(folder / "rows.parquet")])
-    agent = json.dumps([{"name": "cof", "_target_": "rl.verl_agent_loop.ZoomAgentLoop", "agent": AGENT}])
+    agent = json.dumps([{"name": "cof", "_target_": "rl.verl.agent_loop.ZoomAgentLoop", "agent": AGENT}])
     (folder / "agent.yaml").write_text(agent)
     return configured(
         "qwen2.5-vl-7b",
@@ -229,8 +229,8 @@ REFUSED = {
 
 
 def test_what_cannot_be_is_found_before_ray_starts(config: Any, tmp_path: Path) -> None:
-    from rl.verl_train import check as check_run
-    from rl.verl_train import configured
+    from rl.verl.train import check as check_run
+    from rl.verl.train import configured
 
     found = dict(
         train_files=config.data.train_files,
@@ -257,7 +257,7 @@ def test_what_cannot_be_is_found_before_ray_starts(config: Any, tmp_path: Path) 
 def test_the_shipped_agent_is_that_of_the_7b_with_trl() -> None:
     import yaml  # type: ignore[import-untyped]
 
-    from rl.verl_agent_loop import agent_config
+    from rl.verl.agent_loop import agent_config
 
     (shipped,) = yaml.safe_load((ROOT / "rl" / "configs" / "verl" / "agent.yaml").read_text())
     theirs = yaml.safe_load((ROOT / "rl" / "configs" / "qwen2.5-vl-7b-8gpu.yaml").read_text())

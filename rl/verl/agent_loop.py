@@ -1,7 +1,7 @@
 """The agent as verl's `AgentLoop`: rollouts for verl's trainers, on Ray, with Megatron or FSDP.
 
 verl makes one `ZoomAgentLoop` for each conversation, in many worker processes, and takes what `roll_out` played: ids, mask,
-log-probabilities and images. The record itself goes on to `rl.verl_reward` as the field `trajectory`.
+log-probabilities and images. The record itself goes on to `rl.verl.reward` as the field `trajectory`.
 
 This needs verl 0.9.1, which needs an older transformers than TRL's trainer. So this module, `rl.rollout` and what they import
 run with both; `rl.train` does not.
@@ -60,7 +60,7 @@ class ZoomAgentLoop(AgentLoopBase):
         self._agent, self._reader, self._sources = parts_of(self.config.actor_rollout_ref.model.path, agent)
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
-        """Plays the episode of one row that `rl.verl_rows` wrote.
+        """Plays the episode of one row that `rl.verl.rows` wrote.
 
         Raises:
             InputError: if its image cannot be opened, or its prompt is longer than `prompt_length`.

@@ -1,4 +1,4 @@
-"""Our rewards as a `custom_reward_function` of verl: `path: pkg://rl.verl_reward`, `name: compute_score`.
+"""Our rewards as a `custom_reward_function` of verl: `path: pkg://rl.verl.reward`, `name: compute_score`.
 
 verl scores each rollout by itself, so rewards that compare those of a group cannot be had here; nor the judge, in place of which
 verl has reward models of its own.
@@ -32,7 +32,7 @@ def compute_score(
     record: str | None = None,
     **_: Any,
 ) -> dict[str, float]:
-    """The `score` of a rollout that `rl.verl_agent_loop` played: the weighted sum of its rewards. Beside it what verl logs: each
+    """The `score` of a rollout that `rl.verl.agent_loop` played: the weighted sum of its rewards. Beside it what verl logs: each
     reward by name (NaN for one that could not be scored), and figures of the conversation.
 
     rewards, reward_weights: from `reward_kwargs`, as the settings of these names in `rl.settings`. record: a folder in which each

@@ -1,4 +1,4 @@
-"""RL with verl: `python -m rl.verl_train CONFIG [verl's own override ...]`; CONFIG is a name in rl/configs/verl/, without .yaml.
+"""RL with verl: `python -m rl.verl.train CONFIG [verl's own override ...]`; CONFIG is a name in rl/configs/verl/, without .yaml.
 
 verl goes on without a rollout that fails, and so without any where the configuration is wrong. So what the agent, the rewards and
 the data cannot be is found here, before Ray starts; the rest is verl's `main_ppo`.
@@ -15,7 +15,7 @@ from typing import Any
 from cof_agent.errors import InputError, said
 from cof_agent.training.command import explained
 
-FOLDER = Path(__file__).parent / "configs" / "verl"
+FOLDER = Path(__file__).parents[1] / "configs" / "verl"
 AGENT = "agent"
 """The file there that is no run."""
 
@@ -23,7 +23,7 @@ AGENT = "agent"
 def main(arguments: Sequence[str] | None = None) -> None:
     name, *overrides = (sys.argv[1:] if arguments is None else list(arguments)) or [""]
     if find_spec("verl") is None:
-        raise InputError("this needs the package verl, which is missing; rl/README.md says how to install it.")
+        raise InputError("this needs the package verl, which is missing; rl/verl/README.md says how to install it.")
     check(configured(name, overrides))
     from verl.trainer.main_ppo import main as train  # by now in an environment that has it
 
@@ -58,8 +58,8 @@ def check(config: Any) -> None:
     """
     from omegaconf import OmegaConf
 
-    from rl.verl_agent_loop import check_configuration, parts_of
-    from rl.verl_reward import functions_of
+    from rl.verl.agent_loop import check_configuration, parts_of
+    from rl.verl.reward import functions_of
 
     check_configuration(config)
     given = config.reward.custom_reward_function.get("reward_kwargs") or {}
@@ -67,7 +67,7 @@ def check(config: Any) -> None:
     for path in (config.data.train_files, config.data.val_files):
         if isinstance(path, str) and not Path(path).exists():
             raise InputError(
-                f"there are no rows at {path}; write them with python -m rl.verl_rows --data SPEC -o {path}."
+                f"there are no rows at {path}; write them with python -m rl.verl.rows --data SPEC -o {path}."
             )
     agents = OmegaConf.load(config.actor_rollout_ref.rollout.agent.agent_loop_config_path)
     for agent in agents:
@@ -75,4 +75,4 @@ def check(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    explained("rl.verl_train", main)
+    explained("rl.verl.train", main)

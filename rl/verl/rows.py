@@ -1,4 +1,4 @@
-"""Writes samples as the Parquet rows that verl reads: `python -m rl.verl_rows --data SPEC -o FILE.parquet`.
+"""Writes samples as the Parquet rows that verl reads: `python -m rl.verl.rows --data SPEC -o FILE.parquet`.
 
 A row names its image by its path, so the images must lie where all machines of the run read them. verl itself decodes none: the
 agent opens each where it plays.
@@ -29,7 +29,7 @@ AGENT = "cof"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="rl.verl_rows", description=(__doc__ or "").strip())
+    parser = argparse.ArgumentParser(prog="rl.verl.rows", description=(__doc__ or "").strip())
     group = add_samples(parser)
     option(
         group,
@@ -67,4 +67,4 @@ def row_of(episode: Episode, number: int, source: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    explained("rl.verl_rows", main)
+    explained("rl.verl.rows", main)

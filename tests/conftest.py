@@ -13,6 +13,7 @@ from hypothesis import settings
 from PIL import Image, ImageDraw
 
 from tests.checkpoints import write_checkpoint
+from tests.scenes.shared import Scenes
 
 # Models this small get slower with more threads, and far slower where several processes test at once. Read by torch's import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -61,6 +62,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return made[family]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    """Folders of scenes, whose pictures are drawn once."""
+    return Scenes(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

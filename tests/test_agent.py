@@ -20,8 +20,8 @@ from cof_agent.graphs import focus
 from cof_agent.graphs.steps import Context, Event, Looked, Saw, Spoke
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.protocol import asked, opening, write_answer, write_zoom
-from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
+from tests.scenes.shared import Scenes
 
 ANSWER = write_answer("I see.", "red")
 
@@ -32,10 +32,8 @@ def agent() -> Agent:
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=3, seed=3, size=Size(1920, 1080), split="test")
-    return read_samples(folder)
+def scenes(drawn: Scenes) -> list[Sample]:
+    return read_samples(drawn(3))
 
 
 @pytest.fixture(scope="module")

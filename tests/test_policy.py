@@ -14,6 +14,7 @@ import pytest
 from cof_agent.backends.local.batching import Batcher
 from cof_agent.policy import GREEDY, Completion, PolicyError, Retries, ScriptedPolicy
 from cof_agent.protocol import Message
+from tests.clock import Clock
 
 
 def _conversation(said: int) -> list[Message]:
@@ -35,23 +36,28 @@ def test_a_scripted_policy_raises_a_scripted_error_and_says_when_it_is_over() ->
         asyncio.run(policy.generate(_conversation(1), [], GREEDY))
 
 
-def test_a_reply_that_fails_is_asked_for_again_after_growing_waits() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_reply_that_fails_is_asked_for_again_after_growing_waits(clock: Clock) -> None:
     times: list[float] = []
 
     async def hiccup(error: Exception | None, fails: int) -> int:
-        times.append(time.monotonic())
+        times.append(clock.now)
         if error is not None and len(times) <= fails:
             raise error
         return len(times)
 
     def tried(error: Exception | None, fails: int) -> int:
         times.clear()
-        return asyncio.run(Retries(wait=0.02).run(lambda: hiccup(error, fails)))
+        clock.now = 0.0
+        return clock.run(Retries(wait=0.02).run(lambda: hiccup(error, fails)))
 
     assert tried(None, 0) == 1
     assert tried(PolicyError("busy"), 2) == 3
-    first, second = times[1] - times[0], times[2] - times[1]
-    assert 0.02 <= first < 0.08 <= second
+    assert times == pytest.approx([0, 0.02, 0.02 + 0.08])
     with pytest.raises(PolicyError, match="gone"):
         tried(PolicyError("gone"), 3)
     assert len(times) == 3
@@ -64,59 +70,57 @@ def test_a_reply_that_fails_is_asked_for_again_after_growing_waits() -> None:
 class Outage:
     """Fails until it is over, and knows when it was asked."""
 
-    def __init__(self, lasts: float, after: float | None = None) -> None:
-        self.began, self.lasts, self.after = time.monotonic(), lasts, after
+    def __init__(self, clock: Clock, lasts: float, after: float | None = None) -> None:
+        self.clock, self.began, self.lasts, self.after = clock, clock.now, lasts, after
         self.asked: list[float] = []
 
     async def __call__(self) -> str:
-        self.asked.append(time.monotonic() - self.began)
+        self.asked.append(self.clock.now - self.began)
         if self.asked[-1] < self.lasts:
             raise PolicyError("down.", outage=True, after=self.after)
         return "up"
 
 
-def test_an_outage_is_waited_for_by_all_together() -> None:
-    outage, retries = Outage(0.6), Retries(seconds=5, wait=0.05)
+def test_an_outage_is_waited_for_by_all_together(clock: Clock) -> None:
+    outage, retries = Outage(clock, 0.6), Retries(seconds=5, wait=0.05)
 
     async def many() -> list[str]:
         return await asyncio.gather(*(retries.run(outage) for _ in range(6)))
 
-    assert asyncio.run(many()) == ["up"] * 6
-    assert 0.6 <= max(outage.asked) < 2 and len(outage.asked) < 40
+    assert clock.run(many()) == ["up"] * 6
+    assert outage.asked == pytest.approx([0] * 6 + [0.05] * 6 + [0.05 + 0.2] * 6 + [0.25 + 0.8] * 6)
 
 
-def test_a_server_says_how_long_to_wait() -> None:
-    outage = Outage(0.3, after=0.4)
-    assert asyncio.run(Retries(wait=0.01).run(outage)) == "up"
-    first, second = outage.asked
-    assert second - first >= 0.4
+def test_a_server_says_how_long_to_wait(clock: Clock) -> None:
+    outage = Outage(clock, 0.3, after=0.4)
+    assert clock.run(Retries(wait=0.01).run(outage)) == "up"
+    assert outage.asked == pytest.approx([0, 0.4])
 
 
-def test_a_wait_that_is_too_long_is_not_begun() -> None:
-    started = time.monotonic()
+def test_a_wait_that_is_too_long_is_not_begun(clock: Clock) -> None:
+    outage = Outage(clock, 99, after=86_400)
     with pytest.raises(PolicyError, match="down"):
-        asyncio.run(Retries(seconds=3).run(Outage(99, after=86_400)))
-    assert time.monotonic() - started < 1
+        clock.run(Retries(seconds=3).run(outage))
+    assert outage.asked == [0] and clock.now == 0
 
 
-def test_an_outage_costs_its_time_once() -> None:
-    retries, outage = Retries(seconds=0.5, wait=0.05), Outage(99)
+def test_an_outage_costs_its_time_once(clock: Clock) -> None:
+    retries, outage = Retries(seconds=0.5, wait=0.05), Outage(clock, 99)
 
     async def one() -> None:
         with pytest.raises(PolicyError, match="down"):
             await retries.run(outage, "a")
 
-    asyncio.run(one())
-    tries = len(outage.asked)
-    assert tries > 2 and 0.4 < outage.asked[-1] < 1.5
-    asyncio.run(one())
-    assert len(outage.asked) == tries + 1  # known to be down
-    other = Outage(0.1)
-    assert asyncio.run(retries.run(other, "b")) == "up"  # another policy
+    clock.run(one())
+    assert outage.asked == pytest.approx([0, 0.05, 0.25, 0.5])
+    clock.run(one())
+    assert len(outage.asked) == 5  # known to be down
+    other = Outage(clock, 0.1)
+    assert clock.run(retries.run(other, "b")) == "up"  # another policy
     outage.lasts = 0
-    assert asyncio.run(retries.run(outage, "a")) == "up"
-    again = Outage(0.2)
-    assert asyncio.run(retries.run(again, "a")) == "up"  # a new outage has its own time
+    assert clock.run(retries.run(outage, "a")) == "up"
+    again = Outage(clock, 0.2)
+    assert clock.run(retries.run(again, "a")) == "up"  # a new outage has its own time
 
 
 def test_zero_seconds_ask_once() -> None:
@@ -132,13 +136,13 @@ def test_zero_seconds_ask_once() -> None:
         assert asked == [1]
 
 
-def test_a_wait_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wait_is_told_of_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     retries = Retries(seconds=9, wait=0.6)
 
     async def two() -> None:
-        await asyncio.gather(*(retries.run(Outage(1.0)) for _ in range(2)))
+        await asyncio.gather(*(retries.run(Outage(clock, 1.0)) for _ in range(2)))
 
-    asyncio.run(two())
+    clock.run(two())
     assert [record.getMessage() for record in caplog.records] == [
         "down. Waiting for it, for up to 9 seconds (--retry-seconds)."
     ]
@@ -246,16 +250,24 @@ def test_cancelling_one_caller_drops_it_and_spares_the_others() -> None:
 
 
 def test_the_event_loop_stays_responsive_while_a_batch_runs() -> None:
-    batcher = Batcher(Countdown(pause=0.05))
+    class Waiting(Countdown):
+        """Each step lasts until the loop has turned."""
 
-    async def scene() -> int:
-        ticks, busy = 0, asyncio.create_task(batcher.submit(4))
+        turned = threading.Event()
+
+        def step(self) -> dict[int, list[int]]:
+            self.turned.clear()
+            assert self.turned.wait(10), "the loop stands still"
+            return super().step()
+
+    async def scene() -> list[int]:
+        busy = asyncio.create_task(Batcher(Waiting()).submit(4))
         while not busy.done():
-            await asyncio.sleep(0.005)
-            ticks += 1
-        return ticks
+            Waiting.turned.set()
+            await asyncio.sleep(0.001)
+        return await busy
 
-    assert asyncio.run(scene()) > 10
+    assert len(asyncio.run(scene())) == 4
 
 
 def test_callers_in_several_loops_and_threads_share_the_engine() -> None:

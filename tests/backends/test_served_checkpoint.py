@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from cof_agent.geometry import Size
-from cof_agent.scenes.write import write_scenes
 from tests.merged import evaluated, merged
 from tests.ports import free_port
+from tests.scenes.shared import Scenes
 from tests.vllm.server import running
 
 
 @pytest.mark.slow
-def test_a_merged_checkpoint_is_served(tmp_path: Path) -> None:
-    write_scenes(tmp_path / "scenes", count=8, seed=3, size=Size(1920, 1080), split="test", processes=1)
+def test_a_merged_checkpoint_is_served(drawn: Scenes, tmp_path: Path) -> None:
+    drawn(8, into=tmp_path / "scenes")
     whole, port = merged(tmp_path / "scenes", tmp_path), free_port()
     here = evaluated(tmp_path / "scenes", tmp_path / "here", "--model", str(whole))
     assert {record["dialect"] for record in here[1]} == {"wide"}

@@ -15,15 +15,14 @@ from cof_agent.data.samples import read_samples
 from cof_agent.episodes import episodes
 from cof_agent.evaluation.difficulty import chosen, rated
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
+from tests.scenes.shared import Scenes
 
 HOT = ["--temperature", "2", "--max-tokens", "64"]
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    assert main(["scenes", "-o", str(folder), "--samples", "4", "--size", "896x504"]) == 0
-    return folder
+def scenes(drawn: Scenes) -> Path:
+    return drawn(4)
 
 
 @pytest.fixture(scope="module")

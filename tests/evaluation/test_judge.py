@@ -110,7 +110,7 @@ def test_a_dead_one_is_not_waited_for_again_and_again(caplog: pytest.LogCaptureF
     judge = Judge(connect("gone", base_url=url, boxes=False), concurrency=4, retry_seconds=1)
     started = time.monotonic()
     assert judge.verdicts([answered(str(number)) for number in range(400)]) == [None] * 400
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50  # a second for each, four at once, would be a hundred
     assert judge.failures == 400
     (warning,) = [record for record in caplog.records if record.name == "cof_agent.evaluation.judge"]
     assert "gave no verdict on 400 of 400 answers: cannot reach" in warning.getMessage()

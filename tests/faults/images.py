@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import open_source
+from tests.computing import timed
 
 LIMIT = 4_000_000  # source pixels; what claims more is refused, or read by tiles
 SLOWEST = 10.0  # seconds of computing for one file
@@ -133,7 +134,11 @@ _CHANGES: tuple[Change, ...] = (_flip, _flip, _truncate, _header, _header, _head
 
 def fault_of(path: Path) -> str | None:
     """What is wrong with the way a file is opened; None if it gives a picture or is refused in a sentence."""
-    started = time.process_time()
+    wrong, seconds = timed(lambda: _wrong_with(path), SLOWEST, time.process_time)
+    return wrong or (f"it took {seconds:.1f} s" if seconds > SLOWEST else None)
+
+
+def _wrong_with(path: Path) -> str | None:
     with warnings.catch_warnings(action="ignore"):
         try:
             _look(path)
@@ -143,8 +148,7 @@ def fault_of(path: Path) -> str | None:
                 return f"this is no sentence about the file: {error}"
         except BaseException as error:
             return f"{type(error).__name__}: {error}"[:300]
-    seconds = time.process_time() - started
-    return f"it took {seconds:.1f} s" if seconds > SLOWEST else None
+    return None
 
 
 def _look(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -12,10 +11,11 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import CoordinateSystem, Size
 from cof_agent.trajectory import Action, Malformed, Sample, StopReason, Trajectory, Turn, from_json, to_json
 from tests import dialects
+from tests.computing import timed
 
 TOOLS = ("rotate", "zoom_in")
 LONGEST = 4_000  # characters of a text of the grammar
-SLOWEST = 0.5  # seconds of computing for all that is done with one such text; a hundredth is usual
+SLOWEST = 0.5  # seconds of computing for all that is done with one such text; a hundredth of a second is usual
 SYSTEMS = tuple(CoordinateSystem)
 Part = Callable[[random.Random], str]
 
@@ -163,12 +163,10 @@ class Reading:
 
     def fault_of(self, text: str) -> str | None:
         """What is wrong with the way a text is read; None if all is well."""
-        started = time.process_time()
         try:
-            self._check(text)
+            _, seconds = timed(lambda: self._check(text), SLOWEST)
         except Exception as error:
             return f"{type(error).__name__}: {error}"[:300]
-        seconds = time.process_time() - started
         return f"it took {seconds:.2f} s" if seconds > SLOWEST else None
 
     def _check(self, text: str) -> None:

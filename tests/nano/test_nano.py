@@ -12,17 +12,15 @@ from cof_agent.environment import CropMode, ZoomEnvironment, ZoomSettings
 from cof_agent.geometry import Size
 from cof_agent.nano import NANO
 from cof_agent.scenes import oracle
-from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, Trajectory
+from tests.scenes.shared import Scenes
 
 SCENES = 24
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=SCENES, seed=3, size=Size(3840, 2160), split="test", processes=2)
-    return read_samples(folder)
+def samples(drawn: Scenes) -> list[Sample]:
+    return read_samples(drawn(SCENES, size=Size(3840, 2160)))
 
 
 def asked(samples: list[Sample], crop: CropMode = "real") -> list[Trajectory]:

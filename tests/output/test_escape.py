@@ -22,6 +22,7 @@ from cof_agent.output.escape import for_csv, for_markdown, for_terminal
 from cof_agent.protocol import parse, thought, write_answer
 from cof_agent.trajectory import Observation, Turn, from_json, to_json
 from cof_agent.trajectory import Sample as Task
+from tests.scenes.shared import Scenes
 
 ATTACK = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp.exe\u2066 [red]no markup[/] :bomb: \r\x08x"
 SHOWN = "\\u001b[2J\\u001b]0;owned\\u0007\\u009b31m\\u202egnp.exe\\u2066 [red]no markup[/] :bomb: \\u000d\\u0008x"
@@ -115,10 +116,9 @@ def test_markdown_shows_the_text_itself() -> None:
 
 
 def test_names_of_runs_are_escaped_in_the_tables_of_a_comparison(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    drawn: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["scenes", "-o", str(tmp_path / "s"), "--samples", "2", "--size", "448x252"]) == 0
-    command = ["eval", "--data", str(tmp_path / "s"), "-o", str(tmp_path / "base"), "--max-tokens", "2"]
+    command = ["eval", "--data", str(drawn(2)), "-o", str(tmp_path / "base"), "--max-tokens", "2"]
     assert main(command) == 0
     monkeypatch.chdir(tmp_path)
     names = ["=cmd()|x", "-1\x1b[2J"]

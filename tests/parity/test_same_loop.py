@@ -23,12 +23,12 @@ from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import Episode
-from cof_agent.geometry import Box, Size
+from cof_agent.geometry import Box
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, to_json
 from rl.trainer import ZoomGRPOTrainer
 from tests import stock_loop
+from tests.scenes.shared import Scenes
 
 SCRIPTS = [
     [protocol.write_zoom("There.", Box(40, 40, 100, 80)), protocol.write_answer("I see.", "red")],
@@ -44,10 +44,8 @@ SCRIPTS = [
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=2, seed=3, size=Size(1600, 900), split="test")
-    return read_samples(folder)
+def samples(drawn: Scenes) -> list[Sample]:
+    return read_samples(drawn(2))
 
 
 def reward(completions: list[Any], **_: Any) -> list[float]:

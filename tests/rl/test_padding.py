@@ -16,17 +16,16 @@ from trl.trainer.utils import (
     unsplit_pixel_values_by_grid,
 )
 
-from cof_agent.geometry import Size
-from cof_agent.scenes.write import write_scenes
 from rl.padding import evened
 from rl.trainer import ZoomGRPOTrainer
 from tests.rl.small import trainer_of
+from tests.scenes.shared import Scenes
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(drawn: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("padding")
-    write_scenes(path / "scenes", count=4, seed=3, size=Size(1600, 900), split="test", processes=1)
+    drawn(4, into=path / "scenes")
     return path
 
 

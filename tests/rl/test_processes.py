@@ -1,4 +1,5 @@
-"""The update on several processes: what a frozen tower made is shared, and losses are those of one process without sharing."""
+"""RL on several processes: groups are divided between them, what a frozen tower made is shared, and losses are those of one
+process that shares nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cof_agent.geometry import Size
-from cof_agent.scenes.write import write_scenes
-from cof_agent.trajectory import Trajectory, read_jsonl
+from cof_agent import scoring
+from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
 from tests import processes
 from tests.rl.small import RUN, words
+from tests.scenes.shared import Scenes
 
 STEPS = 4
 CHANGES: dict[str, Any] = {
@@ -35,8 +36,9 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 @pytest.mark.slow
-def test_losses_are_those_of_one_process_that_shares_nothing(tmp_path: Path) -> None:
-    write_scenes(tmp_path / "scenes", count=8, seed=3, size=Size(1600, 900), split="test")
+def test_losses_are_those_of_one_process_that_shares_nothing(drawn: Scenes, tmp_path: Path) -> None:
+    """Hot sampling: turns that are malformed, conversations that end early or run out of their budget."""
+    drawn(8, into=tmp_path / "scenes")
     losses, computed, shown = {}, {}, {}
     for name, (number, changes) in WAYS.items():
         output = tmp_path / name
@@ -48,6 +50,7 @@ def test_losses_are_those_of_one_process_that_shares_nothing(tmp_path: Path) -> 
         computed[name] = sum(entry["vision/computed"] for entry in log)
         played = list(read_jsonl(output / "trajectories.jsonl", Trajectory))
         shown[name] = sum(len(one.views) for one in played)
+        check_groups(played)
     for name in WAYS:
         for ours, stock in zip(losses[name], losses["stock"], strict=True):
             assert ours == pytest.approx(stock, abs=1e-3), name
@@ -55,3 +58,17 @@ def test_losses_are_those_of_one_process_that_shares_nothing(tmp_path: Path) -> 
     for name in ("shared", "ddp", "zero2", "zero3"):
         assert 0 < computed[name] < shown[name], name  # in two passes over each conversation
     assert computed["shared"] < computed["scarce"] < 2 * shown["scarce"]
+    assert len({len(one.turns) for one in played}) > 1
+    assert any(not scoring.well_formed(one) for one in played)
+    assert any(one.stop is StopReason.TRUNCATED for one in played)
+
+
+def check_groups(played: list[Trajectory]) -> None:
+    """Rewards and advantages of each group, whichever process played it."""
+    assert len(played) == STEPS * RUN["num_generations"] * CHANGES["gradient_accumulation_steps"]
+    for one in played:
+        assert one.rewards == {"accuracy": scoring.accuracy(one), "format": scoring.well_formed(one)}
+    for start in range(0, len(played), RUN["num_generations"]):
+        group = played[start : start + RUN["num_generations"]]
+        assert len({(one.sample.id, one.step, one.group) for one in group}) == 1
+        assert sum(one.advantage or 0.0 for one in group) == pytest.approx(0, abs=1e-4)

@@ -10,19 +10,18 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from cof_agent.geometry import Size
-from cof_agent.scenes.write import write_scenes
 from rl.trainer import ZoomGRPOTrainer
 from tests.rl.small import trainer_of
+from tests.scenes.shared import Scenes
 
 LORA = {"use_peft": "true", "lora_r": 4, "lora_dropout": 0.0, "beta": 0.04, "freeze_projector": "true"}
 INPUTS = ("pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(drawn: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reference")
-    write_scenes(path / "scenes", count=2, seed=3, size=Size(1600, 900), split="test", processes=1)
+    drawn(2, into=path / "scenes")
     return path
 
 

@@ -26,10 +26,8 @@ from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
-from cof_agent.geometry import Size
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import ScriptedPolicy
-from cof_agent.scenes.write import write_scenes
 from cof_agent.training.trainer import policy_of
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 from rl import rewards
@@ -39,15 +37,13 @@ from rl.watch import collapse, unused_crops
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
 from sft.frame import Frame
-from tests import processes
+from tests.scenes.shared import Scenes
 from tests.scripted_teacher import Server
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=8, seed=3, size=Size(3840, 2160), split="test", processes=2)
-    return folder
+def scenes(drawn: Scenes) -> Path:
+    return drawn(8)
 
 
 @pytest.fixture(scope="module")
@@ -517,52 +513,3 @@ def test_under_zero3_a_judge_is_served(scenes: Path, tmp_path: Path, monkeypatch
             run(arguments | {"judge": "nano"})
     finally:
         unset_hf_deepspeed_config()
-
-
-@pytest.mark.slow
-def test_two_processes_with_uneven_conversations_train_as_one_does(tmp_path: Path) -> None:
-    """DDP, ZeRO-2 and ZeRO-3, groups divided between processes, hot sampling: turns that are malformed, conversations that
-    end early or run out of their budget."""
-    write_scenes(tmp_path / "scenes", count=8, seed=3, size=Size(1600, 900), split="test")
-    arguments: dict[str, Any] = {
-        "model_name_or_path": NANO,
-        "data": tmp_path / "scenes",
-        "use_cpu": "true",
-        "bf16": "false",
-        "gradient_checkpointing": "false",
-        "num_generations": 4,
-        "max_completion_length": 100,
-        "overview_pixels": 224 * 126,
-        "zoom_pixels": 84 * 84,
-        "max_tokens": 48,
-        "max_steps": 30,
-        "logging_steps": 1,
-        "report_to": "none",
-        "learning_rate": 1e-5,
-        "temperature": 2.0,
-        "threads": 1,
-        "save_steps": 30,
-    }
-    ways = {"one": (1, "")} | {name: (2, f"sft/configs/deepspeed/{name}.json") for name in ("zero2", "zero3")}
-    ways["ddp"] = (2, "")
-    losses = {}
-    for name, (number, deepspeed) in ways.items():
-        output = tmp_path / name
-        given = {"per_device_train_batch_size": 4 // number, "deepspeed": deepspeed, "output_dir": output}
-        options = [text for key, value in (arguments | given).items() for text in (f"--{key}", str(value))]
-        processes.train("rl.train", options, number, tmp_path / name)
-        log = json.loads((output / "checkpoint-30" / "trainer_state.json").read_text())["log_history"]
-        losses[name] = [entry["loss"] for entry in log if "loss" in entry]
-        trajectories = list(read_jsonl(output / "trajectories.jsonl", Trajectory))
-        assert len(trajectories) == 120
-        for one in trajectories:  # whichever process played it
-            assert one.rewards == {"accuracy": scoring.accuracy(one), "format": scoring.well_formed(one)}
-        for start in range(0, 120, 4):
-            group = trajectories[start : start + 4]
-            assert len({(one.sample.id, one.step, one.group) for one in group}) == 1
-            assert sum(one.advantage or 0.0 for one in group) == pytest.approx(0, abs=1e-4)
-    for name in ("ddp", "zero2", "zero3"):
-        assert losses[name] == pytest.approx(losses["one"], abs=1e-3), name
-    assert len({len(one.turns) for one in trajectories}) > 1
-    assert any(not scoring.well_formed(one) for one in trajectories)
-    assert any(one.stop is StopReason.TRUNCATED for one in trajectories)

@@ -13,8 +13,8 @@ import pytest
 from cof_agent.commands.serve import NEEDED
 from cof_agent.data.samples import read_samples
 from cof_agent.geometry import Size
-from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample
+from tests.scenes.shared import Scenes
 
 if TYPE_CHECKING:
     from cof_agent.server.service import Service
@@ -24,11 +24,9 @@ collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenes(drawn: Scenes) -> Path:
     """A folder with three scenes."""
-    folder = tmp_path_factory.mktemp("served")
-    write_scenes(folder, count=3, seed=1, size=Size(1920, 1080), split="test")
-    return folder
+    return drawn(3, seed=1, size=Size(1920, 1080))
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ import pytest
 from cof_agent.agent import Agent
 from cof_agent.data.samples import read_samples
 from cof_agent.geometry import Size
-from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, Trajectory, from_json, to_json
+from tests.scenes.shared import Scenes
 from tests.viewer.drawn import NASTY
 
 pytest.importorskip("playwright", reason="the page is tried in a browser only with playwright: pip install playwright")
@@ -35,13 +35,15 @@ pytestmark = [
 ]
 
 SAFE = NASTY.replace("\ud800", "?")
+LONGEST = 60_000  # milliseconds for what takes less than one second on an idle machine
+TILES = "[...document.querySelectorAll('img.leaflet-tile')].filter(tile => tile.naturalWidth === 256).length"
+expect.set_options(timeout=LONGEST)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(drawn: Scenes) -> Path:
     """Three 4K scenes, and a run over them. The last trajectory has text that tries to be markup."""
-    made = tmp_path_factory.mktemp("scenes")
-    write_scenes(made, count=3, seed=1, size=Size(3840, 2160), split="test")
+    made = drawn(3, seed=1, size=Size(3840, 2160))
     played = Agent("nano").ask_many(read_samples(made), progress=False)
     evil = replace(played[2].turns[0], text=f"<think>{NASTY}</think>")
     played[0] = replace(played[2], turns=(evil, *played[2].turns[1:]), answer=NASTY)
@@ -69,7 +71,7 @@ def serving(*arguments: str) -> Iterator[str]:
             yield line.split()[0]
         finally:
             server.terminate()
-            _, said = server.communicate(timeout=20)
+            _, said = server.communicate(timeout=60)
         assert "Traceback" not in said, said
 
 
@@ -95,7 +97,7 @@ def opened(browser: Browser, address: str, **how: Any) -> Iterator[Page]:
         dialog.dismiss()
 
     context: BrowserContext = browser.new_context(**{"viewport": {"width": 1300, "height": 820}, **how})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(LONGEST)
     context.on("console", lambda message: faults.append(f"console: {message.text}"))
     context.on("weberror", lambda error: faults.append(f"error: {error.error}"))
     context.on("dialog", dismiss)
@@ -115,13 +117,6 @@ def own(url: str, address: str) -> bool:
 def choose(page: Page, label: str, option: str | re.Pattern[str]) -> None:
     page.get_by_label(label).click()
     page.get_by_role("option", name=option).first.click()
-
-
-def tiles(page: Page) -> int:
-    """How many tiles of the image are there."""
-    return int(
-        page.evaluate("[...document.querySelectorAll('img.leaflet-tile')].filter(i => i.naturalWidth === 256).length")
-    )
 
 
 def ask(page: Page, scene: Sample) -> None:
@@ -146,8 +141,7 @@ def test_three_clicks_bring_the_answer_the_boxes_and_the_crops(browser: Browser,
         page.get_by_test_id("crop").first.get_by_role(
             "button"
         ).click()  # the viewer moves to it, and loads what is there
-        page.wait_for_timeout(800)
-        assert tiles(page) > 3
+        page.wait_for_function(f"{TILES} > 3")
 
         with page.expect_download() as download:
             page.get_by_role("button", name="Download the trajectory").click()

@@ -9,12 +9,12 @@ import pytest
 
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.geometry import CoordinateSystem, PixelLimits, Size
+from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.scenes import oracle
-from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import to_json
 from sft.settings import parse
 from sft.train import build_trainer
+from tests.scenes.shared import Scenes
 
 RUN: dict[str, Any] = {
     "model_name_or_path": "nano",
@@ -36,9 +36,8 @@ RUN: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("collected")
-    write_scenes(path, count=6, seed=5, size=Size(1600, 900), split="train", processes=1)
+def folder(drawn: Scenes) -> Path:
+    path = drawn(6, split="train", seed=5)
     shown = ZoomSettings(CoordinateSystem.ABSOLUTE, PixelLimits(28, 3136, 224 * 126, 84 * 84))
     environment = ZoomEnvironment(shown)
     made = [oracle.play(sample, environment.reset(sample), environment) for sample in read_samples(path)]

@@ -212,7 +212,7 @@ def test_a_server_that_is_gone_and_comes_back(samples: list[Episode], tmp_path: 
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(samples: list[Episode], tmp_path: Path) -> None:
+def test_killed_six_times(samples: list[Episode], tmp_path: Path) -> None:
     """The finished set is that of an undisturbed run."""
     slow = Server(latency=0.05)
     threading.Thread(target=slow.serve_forever, daemon=True).start()
@@ -221,7 +221,7 @@ def test_killed_twenty_times(samples: list[Episode], tmp_path: Path) -> None:
     rng = random.Random(5)
     whole = [sys.executable, "-m", "cof_agent.cli", *command(data, tmp_path / "killed", slow.url, "--concurrency", "2")]
     path = Shard().path(tmp_path / "killed")
-    for _ in range(20):
+    for _ in range(6):
         process = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before, deadline = path.stat().st_size if path.exists() else 0, time.monotonic() + 30
         # Somewhere between the first request of the run and a little after its first new line.

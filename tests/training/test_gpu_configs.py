@@ -13,12 +13,12 @@ import pytest
 from cof_agent.cli import main as cof
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.geometry import CoordinateSystem, PixelLimits, Size
+from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.scenes import oracle
-from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Trajectory, read_jsonl, to_json
 from tests import processes
 from tests.checkpoints import write_shallow
+from tests.scenes.shared import Scenes
 
 CONFIGS = {
     "qwen2.5-vl-7b-lora": "qwen2.5-vl-7b",
@@ -29,10 +29,9 @@ RL_CONFIGS = ("qwen2.5-vl-7b-8gpu", "qwen2.5-vl-7b-2node-server", "qwen2.5-vl-3b
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(drawn: Scenes) -> Path:
     """Trajectories as a teacher of the Qwen2.5 family leaves them."""
-    path = tmp_path_factory.mktemp("collected")
-    write_scenes(path, count=8, seed=5, size=Size(1600, 900), split="train")
+    path = drawn(8, split="train", seed=5)
     environment = ZoomEnvironment(ZoomSettings(CoordinateSystem.ABSOLUTE, PixelLimits(28, 3136, 448 * 448, 168 * 168)))
     made = [oracle.play(sample, environment.reset(sample), environment) for sample in read_samples(path)]
     (path / "trajectories.jsonl").write_text("".join(to_json(one) + "\n" for one in made))

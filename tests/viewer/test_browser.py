@@ -15,13 +15,12 @@ from cof_agent.agent import Agent
 from cof_agent.data.samples import read_samples
 from cof_agent.evaluation.compare import compare
 from cof_agent.evaluation.runs import Run
-from cof_agent.geometry import Size
-from cof_agent.scenes.write import write_scenes
 from cof_agent.scoring import accuracy
 from cof_agent.trajectory import Answer, Malformed, Observation, Trajectory, Turn, Use, Zoom
 from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.notebook import notebook_html
 from cof_agent.viewer.report import write_page
+from tests.scenes.shared import Scenes
 from tests.viewer.drawn import NASTY
 
 pytest.importorskip(
@@ -38,15 +37,15 @@ pytestmark = [
 
 STEPS, PLAYS = 3, 2
 SAFE = NASTY.replace("\ud800", "?")
+LONGEST = 60_000  # milliseconds for what takes less than one second on an idle machine
+expect.set_options(timeout=LONGEST)
 Open = Callable[[Path], Page]
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> list[Trajectory]:
+def played(drawn: Scenes) -> list[Trajectory]:
     """What nano does with three questions; it zooms once at least."""
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=3, seed=1, size=Size(1920, 1080), split="test")
-    found = Agent("nano").ask_many(read_samples(folder), progress=False)
+    found = Agent("nano").ask_many(read_samples(drawn(3)), progress=False)
     assert any(one.zooms for one in found)
     return found
 
@@ -96,7 +95,7 @@ def opened(browser: Browser) -> Iterator[Open]:
         dialog.dismiss()
 
     context = browser.new_context(viewport={"width": 1300, "height": 900})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(LONGEST)
     context.on("console", lambda message: faults.append(f"console: {message.text}"))
     context.on("weberror", lambda error: faults.append(f"error: {error.error}"))
     context.on("dialog", dismiss)

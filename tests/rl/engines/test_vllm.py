@@ -23,22 +23,20 @@ from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import episodes
 from cof_agent.errors import InputError
-from cof_agent.geometry import Size
 from cof_agent.nano import NANO
 from cof_agent.policy import Sampling
-from cof_agent.scenes.write import write_scenes
 from cof_agent.trajectory import Sample, StopReason
 from rl.engines.rounds import Rounds
 from rl.engines.vllm import Colocated, engine_of
 from rl.rollout import Rollout, roll_out
+from tests.ports import free_port
 from tests.rl.engines.nano_vllm import Generation, NanoLLM, conversations
+from tests.scenes.shared import Scenes
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=4, seed=3, size=Size(1920, 1080), split="test", processes=1)
-    return folder
+def scenes(drawn: Scenes) -> Path:
+    return drawn(4)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +179,7 @@ def test_two_processes_with_other_numbers_of_conversations_keep_in_step(
 ) -> None:
     wanted = transformers(policy, samples, 1.0)
     script = Path(__file__).with_name("nano_vllm.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     done = subprocess.run(
         [*launch, str(script), str(scenes), str(tmp_path)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},

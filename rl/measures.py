@@ -1,15 +1,36 @@
-"""Figures of a step's rollouts, as they are logged."""
+"""Figures of a step's rollouts, as they are logged, and those that the progress shows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from accelerate.utils import gather_object
 
 from cof_agent import scoring
+from cof_agent.training.progress import GRADIENT, PACE, RATE, Column
 from cof_agent.trajectory import StopReason, Trajectory, from_json, to_json
 from rl.rollout import Rollout
+
+ACCURACY = "accuracy"
+
+
+def columns(rewards: Iterable[str]) -> list[Column]:
+    """Of the progress. rewards: names that the log has them under; accuracy is shown whether or not it is one."""
+    others = [Column(name.rpartition(":")[2], f"rewards/{name}/mean", ".3f") for name in rewards if name != ACCURACY]
+    return [
+        Column("reward", "reward", ".3f"),
+        Column(ACCURACY, ACCURACY, ".3f"),
+        *others,
+        Column("zooms", "zooms/mean", ".2f"),
+        Column("length", "completions/mean_length", ".0f"),
+        Column("kl", "kl", ".2g", 7),
+        Column("ratio", "sampling/ratio/token", ".4f"),
+        RATE,
+        PACE,
+        Column("entropy", "entropy", ".3f"),
+        GRADIENT,
+    ]
 
 
 def gathered(rollouts: Sequence[Rollout]) -> tuple[list[Trajectory], int, dict[str, float]]:

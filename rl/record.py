@@ -14,25 +14,30 @@ from rl.generation import Generation
 NAME = "trajectories.jsonl"
 
 
-def append(
-    path: Path,
+def scored(
     generation: Generation,
     played: Sequence[Trajectory],
     rewards: Mapping[str, Sequence[float]],
     advantages: Sequence[float],
-) -> None:
+) -> list[Trajectory]:
     """What all processes played, with what it was scored as. rewards: by name, NaN without a score."""
+    return [
+        replace(
+            trajectory,
+            step=generation.step,
+            rewards={name: _unless_nan(values[place]) for name, values in rewards.items()},
+            advantage=advantages[place],
+            group=f"{generation.name}-{place // generation.size}",
+        )
+        for place, trajectory in enumerate(played)
+    ]
+
+
+def append(path: Path, played: Sequence[Trajectory]) -> None:
+    """Adds what was played, once it is scored."""
     with JsonlAppender(path) as file:
-        for place, trajectory in enumerate(played):
-            file.append(
-                replace(
-                    trajectory,
-                    step=generation.step,
-                    rewards={name: _unless_nan(values[place]) for name, values in rewards.items()},
-                    advantage=advantages[place],
-                    group=f"{generation.name}-{place // generation.size}",
-                )
-            )
+        for trajectory in played:
+            file.append(trajectory)
 
 
 def forget_after(path: Path, step: int) -> None:

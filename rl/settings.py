@@ -27,6 +27,9 @@ DECIDED = {
 }
 """Options of vLLM that are decided elsewhere, and where or why."""
 
+TRACKERS = ("tensorboard", "trackio", "wandb")
+"""Those of `report_to` that show rollouts with their pictures."""
+
 NO_FSDP = "under FSDP the agent cannot play, which takes all weights; use DeepSpeed, or neither."
 
 
@@ -75,6 +78,13 @@ class RunConfig(settings.RunConfig):
             "0 computes it in each of them",
         },
     )
+    trajectory_steps: int = field(
+        default=0,
+        metadata={
+            "help": "steps after which four of the rollouts are shown, with their pictures, in those of report_to that are "
+            "tensorboard, trackio or wandb (default: 0, never)"
+        },
+    )
     judge: str | None = field(
         default=None,
         metadata={
@@ -118,6 +128,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     _check_judge(run)
     _check_servers(run, training)
     _check_play(run, training)
+    _check_trajectories(run, training)
     checks.check(training, model)
     if model.use_peft and model.lora_dropout:
         raise InputError(
@@ -143,6 +154,15 @@ def _check_play(run: RunConfig, training: GRPOConfig) -> None:
         raise InputError(f"redraws must be at least 0, not {run.redraws}.")
     if (training.top_k or 0) > 0 or training.min_p is not None or training.repetition_penalty != 1:
         raise InputError("the agent samples by temperature and top_p; leave top_k, min_p and repetition_penalty out.")
+
+
+def _check_trajectories(run: RunConfig, training: GRPOConfig) -> None:
+    if run.trajectory_steps < 0:
+        raise InputError(f"trajectory_steps must be at least 0, not {run.trajectory_steps}.")
+    if run.trajectory_steps and not set(TRACKERS) & set(training.report_to):
+        raise InputError(
+            f"trajectory_steps needs a tracker that shows pictures: set report_to to {' or '.join(TRACKERS)}."
+        )
 
 
 def _check_servers(run: RunConfig, training: GRPOConfig) -> None:

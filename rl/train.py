@@ -27,6 +27,7 @@ from cof_agent.strategies.registry import takes_several_images
 from cof_agent.training import settings as shared
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
+from cof_agent.training.progress import progress
 from cof_agent.training.resume import last_whole_checkpoint, says_finished, train_and_save
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import to_json
@@ -34,6 +35,7 @@ from rl import record, rewards
 from rl.checks import check_devices
 from rl.engines.fleet import first_there
 from rl.engines.options import options_of, precision_of
+from rl.measures import columns
 from rl.settings import Settings, parse
 from rl.trainer import ZoomGRPOTrainer
 
@@ -77,9 +79,10 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
     model = load_model(settings)
     if settings.servers and training.process_index == 0:  # the process that sends the weights
         training.vllm_server_base_url = first_there(settings.servers, training.vllm_server_timeout)
+    functions = [rewards.by_name(name, training.num_generations, judge) for name in run.rewards]
     return ZoomGRPOTrainer(
         model,
-        [rewards.by_name(name, training.num_generations, judge) for name in run.rewards],
+        functions,
         training,
         train_dataset=_dataset(wanted),
         eval_dataset=_dataset(wanted[:1]) if held_out else None,  # the trainer insists on one
@@ -89,6 +92,8 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         vision_cache=run.vision_cache,
         servers=settings.servers,
         ahead=bool(run.ahead),
+        trajectory_steps=run.trajectory_steps,
+        callbacks=progress(columns(one.__name__ for one in functions), quiet=run.quiet),
         engine_options=options_of(settings, precision_of(training, model.dtype)) if training.use_vllm else (),
         agent=settings.run.agent_config(),
         held_out=held_out,

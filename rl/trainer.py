@@ -38,6 +38,7 @@ from rl.engines.weights import merge_on_the_way
 from rl.generation import Generation, Play, equal_groups
 from rl.measures import gathered
 from rl.padding import Scores, alike_wherever, evened, scored
+from rl.pictures import RolloutPictures
 from rl.rewards import total
 from rl.rollout import Rollout, roll_out
 from rl.settings import NO_FSDP
@@ -54,7 +55,8 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     redraws: how often groups without any variance are played again, with other samples. engine_options: vLLM's, see
     `rl.engines.options`. vision_cache: GiB for what a frozen vision tower makes of the images of a generation.
     servers: addresses of all vLLM servers, by default the one of TRL's settings. ahead: plays a step's samples on the servers
-    while the step before is trained on, with the weights from before its update.
+    while the step before is trained on, with the weights from before its update. trajectory_steps: after how many steps
+    rollouts are shown in the trackers, 0 for never.
 
     With `use_vllm` vLLM writes the turns of the rollouts. `evaluate` still generates with transformers, from the weights
     in training: so its figures compare with those of SFT and of `cof eval`, and vLLM may sleep.
@@ -68,6 +70,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         vision_cache: float = 0.0,
         servers: Sequence[str] = (),
         ahead: bool = False,
+        trajectory_steps: int = 0,
         **options: Any,
     ) -> None:
         with colocated_with(engine_options):
@@ -102,6 +105,10 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._processor = deepcopy(self.processing_class) if ahead else self.processing_class
         self._seconds, self._elsewhere = 0.0, 0.0  # of a step's update, and of what came in between
         self.add_callback(ToolWatch())
+        self._pictures: RolloutPictures | None = None
+        if trajectory_steps:
+            self._pictures = RolloutPictures(trajectory_steps, self.callback_handler.callbacks)
+            self.add_callback(self._pictures)
 
     def training_step(self, *arguments: Any, **options: Any) -> Any:
         started, self._elsewhere = time.perf_counter(), 0.0
@@ -298,12 +305,15 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
 
     def _record_played(self) -> None:
         """TRL's logs hold the scores of all processes, of some steps."""
-        if self.accelerator.is_main_process:
-            count = len(self._gathered)
-            rewards = {name: list(values)[-count:] for name, values in self._logs["rewards"].items()}
-            advantages = list(self._logs["advantages"])[-count:]
-            path = Path(self.args.output_dir) / record.NAME
-            record.append(path, self._generation, self._gathered, rewards, advantages)
+        if not self.accelerator.is_main_process:
+            return
+        count = len(self._gathered)
+        rewards = {name: list(values)[-count:] for name, values in self._logs["rewards"].items()}
+        advantages = list(self._logs["advantages"])[-count:]
+        played = record.scored(self._generation, self._gathered, rewards, advantages)
+        record.append(Path(self.args.output_dir) / record.NAME, played)
+        if self._pictures is not None:
+            self._pictures.take(played)
 
 
 def loss_mask(rollout: Rollout, forgive_cut_off: bool) -> list[int]:

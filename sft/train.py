@@ -18,6 +18,7 @@ from transformers import set_seed
 
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
+from cof_agent.training.progress import GRADIENT, PACE, RATE, Column, progress
 from cof_agent.training.resume import says_finished, train_and_save
 from cof_agent.training.settings import record
 from cof_agent.training.trainer import held_out_of
@@ -27,6 +28,17 @@ from sft.dataset import Rows
 from sft.frame import frame_of
 from sft.settings import Settings, parse
 from sft.trainer import ZoomSFTTrainer
+
+COLUMNS = (
+    Column("loss", "loss", ".4f"),
+    Column("accuracy", "mean_token_accuracy", ".3f"),
+    Column("tokens/s", "tokens/second", ".0f"),
+    RATE,
+    PACE,
+    GRADIENT,
+    Column("epoch", "epoch", ".2f"),
+)
+"""Of the progress. Accuracy is that of single tokens whose predecessors are given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,6 +79,7 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
         blank_control=run.eval_blank,
         record=record(settings) | {"data": _figures(measured)},
         lengths=[one.tokens for one in measured.kept],
+        callbacks=progress(COLUMNS, quiet=run.quiet),
     )
 
 

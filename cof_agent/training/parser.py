@@ -17,6 +17,8 @@ class KeyParser(TrlParser):
 
     def __init__(self, run: type[Any], training: type[Any]) -> None:
         super().__init__((run, training, ModelConfig), allow_abbrev=False)
+        (trackers,) = (action for action in self._actions if action.dest == "report_to")
+        trackers.nargs = "+"  # of which transformers' parser takes only one
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}.")

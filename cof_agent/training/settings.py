@@ -16,9 +16,10 @@ from cof_agent.backends.secrets import hidden_addresses
 from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.source import Source
 from cof_agent.episodes import Resolutions
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, unknown
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.output.files import write_atomic
+from cof_agent.output.install import how_to_install
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.protocol.dialects import beside
 from cof_agent.training import keys
@@ -158,8 +159,6 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
 
 
 def _check(run: RunConfig, training: TrainingArguments) -> None:
-    from transformers.integrations import get_available_reporting_integrations
-
     from cof_agent.agent import check as check_agent
 
     if run.eval_data is None and training.eval_strategy != "no":
@@ -171,10 +170,23 @@ def _check(run: RunConfig, training: TrainingArguments) -> None:
         value = getattr(run if hasattr(run, name) else training, name)
         if value < least:
             raise InputError(f"{name} must be at least {least}, not {value}.")
-    loggers = {*get_available_reporting_integrations(), "flyte"}  # which that leaves out
-    for logger in training.report_to:
-        if logger not in loggers:
-            raise InputError(f"report_to: there is no {logger}, or its package is not installed here.")
+    _check_trackers(training.report_to)
+
+
+_PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "flyte": "flytekit"}
+"""Packages that are not called as their tracker in `report_to`."""
+
+
+def _check_trackers(named: Sequence[str]) -> None:
+    from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
+    there = {*get_available_reporting_integrations(), "flyte"}  # which that leaves out
+    for tracker in named:
+        if tracker not in INTEGRATION_TO_CALLBACK:
+            raise InputError(f"report_to: {unknown('tracker', tracker, sorted(INTEGRATION_TO_CALLBACK))}")
+        if tracker not in there:
+            package = how_to_install(_PACKAGES.get(tracker, tracker))
+            raise InputError(f"report_to: {tracker} is not installed here: {package}.")
 
 
 def write_record(settings: Settings) -> None:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from trl.models.utils import unwrap_model_for_generation
 
 from cof_agent.agent import Agent
@@ -82,6 +83,8 @@ class ZoomTrainer(Base):
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        for spoken in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):  # all figures of a step; see `training.progress`
+            self.remove_callback(spoken)
         # On Hopper GPUs cuDNN's attention, torch's choice since 2.11, has gradients that are NaN where there is a mask and
         # the length is 64 beyond a multiple of 128 (pytorch issue 196678); the other kernels have not.
         torch.backends.cuda.enable_cudnn_sdp(False)

@@ -12,7 +12,7 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 from trl.generation import vllm_client
 
 from rl import ratio
@@ -39,6 +39,5 @@ if __name__ == "__main__":
     vllm_client.packed_nccl_broadcast_producer = lambda iterator, **_: deque(iterator, maxlen=0)
     ratio.check = lambda *_: None  # what a paced server writes is not nano's
     trainer = build_trainer(parse(sys.argv[1:]))
-    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Steps())
     trainer.train()

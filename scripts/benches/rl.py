@@ -69,7 +69,7 @@ class Run:
             "max_steps": self.steps,
             "threads": self.threads,
             "save_strategy": "no",
-            "disable_tqdm": "true",
+            "quiet": "true",
         }
         return parse(
             ["--config", str(CONFIG), *(text for key, value in given.items() for text in (f"--{key}", str(value)))]

@@ -57,7 +57,7 @@ TRAINED = {
     "max_completion_length": 4096,
     "threads": 1,
     "save_strategy": "no",
-    "disable_tqdm": "true",
+    "quiet": "true",
     "use_vllm": "true",
     "vllm_mode": "server",
 }

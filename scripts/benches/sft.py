@@ -55,7 +55,7 @@ def _settings(folder: Path, steps: int) -> Settings:
         "per_device_train_batch_size": BATCH,
         "logging_steps": 10,
         "save_strategy": "no",
-        "disable_tqdm": "true",
+        "quiet": "true",
     }
     return parse(
         ["--config", str(CONFIG), *(text for key, value in given.items() for text in (f"--{key}", str(value)))]

@@ -143,7 +143,7 @@ def _settings(folder: Path, output: Path, steps: int) -> Settings:
         "max_steps": steps,
         "threads": 1,
         "save_strategy": "no",
-        "disable_tqdm": "true",
+        "quiet": "true",
     }
     return parse(
         ["--config", str(CONFIG), *(text for key, value in given.items() for text in (f"--{key}", str(value)))]

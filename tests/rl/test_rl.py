@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +38,7 @@ from rl.watch import collapse, unused_crops
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
 from sft.frame import Frame
+from tests.rl.events import events
 from tests.scenes.shared import Scenes
 from tests.scripted_teacher import Server
 
@@ -310,7 +312,10 @@ def run(arguments: dict[str, Any]) -> None:
         ({"reward_weights": 1.0}, "reward_weights must be one for each of accuracy, format; there are 1"),
         ({"temperature": 0}, "temperature must be above 0"),
         ({"top_p": 1.5}, "top_p above 0 and at most 1"),
-        ({"report_to": "wandb"}, "there is no wandb, or its package is not installed"),
+        ({"report_to": "wandbb"}, "report_to: there is no tracker wandbb; did you mean wandb?"),
+        ({"report_to": "clearml"}, "report_to: clearml is not installed here: pip install 'clearml'"),
+        ({"trajectory_steps": -1}, "trajectory_steps must be at least 0, not -1"),
+        ({"trajectory_steps": 5}, "set report_to to tensorboard or trackio or wandb"),
         ({"redraws": -1}, "redraws must be at least 0, not -1"),
         ({"ahead": 2}, "ahead must be 0 or 1, not 2"),
         ({"ahead": 1}, "ahead: 1 needs servers that play meanwhile"),
@@ -363,8 +368,13 @@ def test_rollouts_are_recorded_with_step_rewards_advantage_and_group(
         "logging_steps": 1,
         "save_steps": 2,
         "log_completions": "true",
+        "report_to": "tensorboard",
+        "trajectory_steps": 2,
     }
     run(arguments)
+    head, *lines = re.findall(r"^(?:step|\d/2) .*", capsys.readouterr().out.replace("\n ", "\n"), re.MULTILINE)
+    assert head.split()[:5] == ["step", "left", "reward", "accuracy", "box_iou"]
+    assert [line.split()[0] for line in lines] == ["1/2", "2/2"]
     found = list(read_jsonl(tmp_path / "run" / "trajectories.jsonl", Trajectory))
     assert [one.step for one in found] == [0] * 6 + [1] * 6
     groups: dict[str, list[Trajectory]] = {}
@@ -389,6 +399,10 @@ def test_rollouts_are_recorded_with_step_rewards_advantage_and_group(
         sums = [sum(w * (one.rewards[name] or 0) for name, w in (("accuracy", 1), ("box_iou", 0.5))) for one in group]
         advantages = [(one - fmean(sums)) / (stdev(sums) + 1e-4) for one in sums]
         assert [one.advantage for one in group] == pytest.approx(advantages, abs=1e-4)
+    texts = [
+        value for _, tag, value in events(tmp_path / "run") if tag.startswith("rollouts/") and isinstance(value, str)
+    ]
+    assert texts and all("step: 2, group 1-0-" in one for one in texts)
     capsys.readouterr()
     run(arguments | {"model_name_or_path": "nowhere"})  # nothing is loaded
     assert f"finished already: {tmp_path / 'run'} holds the model of step 2." in capsys.readouterr().out

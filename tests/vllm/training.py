@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -37,6 +36,8 @@ RUN: dict[str, Any] = {
     "use_vllm": "true",
     "vllm_max_model_length": 4096,
 }
+ENTRY = "entry of the log: "
+"""What each entry of its log begins with where `tests.vllm.train` prints it."""
 ENGINE = ["--vllm_options", "enforce-eager", "max-num-seqs=8"]
 
 
@@ -75,9 +76,9 @@ def assert_same_policy(steps: list[dict[str, float]]) -> None:
 
 def told(log: Path) -> list[dict[str, float]]:
     """What a trainer has printed of its steps so far."""
-    lines = (line.rpartition("\r")[2].strip() for line in log.read_text().splitlines())
-    found = [ast.literal_eval(line) for line in lines if line.startswith("{'loss'") and line.endswith("}")]
-    return [{name: float(value) for name, value in one.items()} for one in found]
+    lines = [line.removeprefix(ENTRY) for line in log.read_text().splitlines(True) if line.startswith(ENTRY)]
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [entry for entry in found if "loss" in entry]
 
 
 def until(reached: Callable[[], bool], log: Path, seconds: float = 200) -> None:

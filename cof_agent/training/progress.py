@@ -64,7 +64,8 @@ class ProgressTable(TrainerCallback):
             return
         hidden = True if args.disable_tqdm else None  # None: on a terminal only
         self._bar = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, disable=hidden)
-        self._first, self._step, self._tokens = state.global_step, state.global_step, None
+        self._first = self._step = state.global_step
+        self._tokens = None if state.global_step else 0.0
         self._began = self._clock = time.monotonic()
         self._seconds = 0.0  # of the steps since the last line, without evaluations and checkpoints in between
 

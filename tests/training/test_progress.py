@@ -76,8 +76,8 @@ def test_columns_fit_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatc
 
 def test_tokens_are_counted_by_the_second(capsys: pytest.CaptureFixture[str]) -> None:
     write(ProgressTable([Column("tokens/s", "tokens/second", ".0f")]), [ENTRY, ENTRY | {"num_tokens": 3000}], steps=2)
-    _, first, head, second = shown(capsys)
-    assert len(first) == 2 and head[-1] == "tokens/s" and float(second[-1]) > 0
+    head, first, second = shown(capsys)
+    assert head[-1] == "tokens/s" and min(float(first[-1]), float(second[-1])) > 0
 
 
 def test_other_entries_are_sentences(capsys: pytest.CaptureFixture[str]) -> None:

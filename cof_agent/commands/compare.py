@@ -9,7 +9,6 @@ import argparse
 import csv
 import io
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -19,14 +18,16 @@ from typing import Any
 from rich.table import Table
 
 from cof_agent.commands import common
-from cof_agent.commands.options import option
+from cof_agent.commands.options import option, whole
+from cof_agent.commands.page_images import folder_of, missing_notes, say
 from cof_agent.evaluation import compare, gain, published
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
+from cof_agent.evaluation.verdict import verdict
 from cof_agent.output.escape import for_csv, for_markdown, for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
 from cof_agent.viewer.comparison_page import write_comparison
-from cof_agent.viewer.plots import write_plots
+from cof_agent.viewer.plots import plots_of, write_plots
 
 Rows = list[tuple[str, dict[str, Any]]]
 COLUMNS = ("accuracy", "mean_zooms", "image_tokens", "tokens_in", "tokens_out", "seconds")  # of both runs
@@ -43,10 +44,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also show what others published for the benchmark, in a table of its own; then one run is enough",
     )
+    parser.add_argument(
+        "--cards",
+        type=whole,
+        metavar="N",
+        help="number of questions that report.html shows, those on which the runs differ first (default: all)",
+    )
+    option(parser, "images")
     option(parser, "output", required=True, help="folder for tables, plots and report.html")
 
 
 def run(options: argparse.Namespace) -> int:
+    images = folder_of(options)
     runs = read_runs([Path(path) for path in options.runs], alone=options.published)
     known = published.beside(runs) if options.published else []
     base, *others = runs
@@ -54,11 +63,12 @@ def run(options: argparse.Namespace) -> int:
         other.name: compare.compare(base.trajectories, other.trajectories, figures_of=base.figures_of)
         for other in others
     }
-    output = Path(options.output)
-    gained = gain.gains(runs)
+    output, gained, said = Path(options.output), gain.gains(runs), verdict(runs)
     tables = {other: compare.rows(found) for other, found in compared.items()}
-    found = {"base": base.name, "others": compared, "gain": gained, "published": published.as_json(known)}
-    write_atomic(output / "comparison.json", json.dumps(found, indent=2) + "\n")
+    found = {"base": base.name, "verdict": said, "others": compared, "gain": gained}
+    write_atomic(
+        output / "comparison.json", json.dumps(found | {"published": published.as_json(known)}, indent=2) + "\n"
+    )
     write_atomic(output / "comparison.csv", _csv(tables))
     together = side_by_side(runs)
     blocks = [
@@ -66,20 +76,44 @@ def run(options: argparse.Namespace) -> int:
         *(Block(gain.title(name, one), gain.lines(one), wide=True) for name, one in gained.items()),
         *([Block(published.TITLE, published.cells(known), published.notes(runs, known), wide=True)] if known else []),
     ]
-    write_atomic(output / "comparison.md", _markdown(together, blocks))
+    write_atomic(output / "comparison.md", _markdown(said, together, blocks))
     plots = write_plots(runs, output) if find_spec("matplotlib") is not None else None
-    write_comparison(runs, compared, plots, output / "report.html", gained=gained, published=known)
-    if plots is None and not options.quiet:
-        print(f"cof compare: no plots without matplotlib ({how_to_install('matplotlib')}).", file=sys.stderr)
+    with common.progress("Embedding images", options) as progress:
+        missing = write_comparison(
+            runs,
+            compared,
+            None if plots is None else plots_of(runs),
+            output / "report.html",
+            gained=gained,
+            published=known,
+            images=images,
+            cards=options.cards,
+            progress=progress,
+        )
+    if not options.quiet:
+        say("cof compare", missing_notes(missing))
+        say(
+            "cof compare",
+            [] if plots is not None else [f"no plots without matplotlib ({how_to_install('matplotlib')})."],
+        )
+    files = [output / f"comparison.{kind}" for kind in ("json", "csv", "md")] + (plots or []) + [output / "report.html"]
+    _print(said, together, blocks, files, quiet=options.quiet)
+    return 0
+
+
+def _print(
+    said: Sequence[str], together: list[list[str]], blocks: Sequence[Block], files: Sequence[Path], *, quiet: bool
+) -> None:
+    """The verdict, then the tables; of a quiet command the first table only."""
+    console = common.console(quiet=quiet)
+    for sentence in said:
+        console.print(for_terminal(sentence), soft_wrap=True, markup=False)
     common.console().print(_table(together, SIDE_BY_SIDE, wrapped=True))
-    console = common.console(quiet=options.quiet)
     for block in blocks:
         console.print(_table(block.lines, block.title, wrapped=block.wide))
         for note in block.notes:
             console.print(for_terminal(note), soft_wrap=True, markup=False)
-    files = [output / f"comparison.{kind}" for kind in ("json", "csv", "md")] + (plots or []) + [output / "report.html"]
     console.print("written:", ", ".join(str(path) for path in files), soft_wrap=True)
-    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +158,8 @@ def _table(lines: list[list[str]], title: str, *, wrapped: bool = False) -> Tabl
     return table
 
 
-def _markdown(together: list[list[str]], blocks: Sequence[Block]) -> str:
-    parts = [f"{SIDE_BY_SIDE}:\n\n{_pipes(together)}"]
+def _markdown(said: Sequence[str], together: list[list[str]], blocks: Sequence[Block]) -> str:
+    parts = [*(f"{for_markdown(sentence)}\n" for sentence in said), f"{SIDE_BY_SIDE}:\n\n{_pipes(together)}"]
     for block in blocks:
         notes = "".join(f"\n{for_markdown(note)}\n" for note in block.notes)
         parts.append(f"## {for_markdown(block.title)}\n\n{_pipes(block.lines)}{notes}")

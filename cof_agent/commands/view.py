@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 from cof_agent import scoring
 from cof_agent.commands import common
 from cof_agent.commands.options import option
+from cof_agent.commands.page_images import folder_of, missing_notes, named, say
+from cof_agent.commands.page_images import images as of_images
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 from cof_agent.trajectory import Trajectory, read_jsonl
@@ -24,8 +25,6 @@ from cof_agent.viewer.report import write_page
 
 FILES = ("trajectories.jsonl", "trajectory.jsonl", "rejected.jsonl")
 """What is shown of a folder, and of all folders below it."""
-
-_NAMED = 5  # files and images that a note names
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -58,18 +57,15 @@ class Read:
 
 
 def run(options: argparse.Namespace) -> int:
-    images = None if options.images is None else Path(options.images)
-    if images is not None and not images.is_dir():
-        raise InputError(f"--images {images} is no folder.")
+    images = folder_of(options)
     given = [Path(path) for path in options.trajectories]
     files = _files(given)
     read = [one for file in files for one in _read(file, images, options.samples)]
     if not read:
-        raise InputError(f"no trajectories are in {', '.join(map(str, files[:_NAMED]))}.")
+        raise InputError(f"no trajectories are in {', '.join(map(str, files[:5]))}.")
     missing = _written(read, given, options)
     if not options.quiet:
-        for note in (*_file_notes(files, read), *_image_notes(read, missing, images)):
-            print(for_terminal(note if note.startswith(" ") else f"cof view: {note}"), file=sys.stderr)
+        say("cof view", (*_file_notes(files, read), *_image_notes(read, missing, images)))
     print(for_terminal(options.output))
     return 0
 
@@ -102,19 +98,15 @@ def _read(file: Path, images: Path | None, most: int | None) -> Iterator[Read]:
 
 
 def _written(read: Sequence[Read], given: Sequence[Path], options: argparse.Namespace) -> list[Missing]:
-    from rich.progress import Progress
-
     names = _names([one.file for one in read])
-    console = common.console(stderr=True)
-    with Progress(console=console, disable=options.quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("Embedding images", total=None)
+    with common.progress("Embedding images", options) as progress:
         return write_page(
             [one.shown for one in read],
             Path(options.output),
             title=options.title or ", ".join(path.resolve().name for path in given),
             score=scoring.accuracy,
             origins=[Origin(names[one.file]) for one in read],
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
 
 
@@ -134,7 +126,7 @@ def _file_notes(files: Sequence[Path], read: Sequence[Read]) -> Iterator[str]:
     if len(files) > 1:
         counts = Counter(one.file for one in read)
         yield f"{len(read):,} trajectories in {len(files):,} files:"
-        yield from _named([f"{counts[file]:,} in {file}" for file in files])
+        yield from named([f"{counts[file]:,} in {file}" for file in files])
     if len(read) > MAX_TRAJECTORIES:
         yield f"the page shows the first {MAX_TRAJECTORIES:,} of {len(read):,} trajectories."
 
@@ -143,19 +135,6 @@ def _image_notes(read: Sequence[Read], missing: Sequence[Missing], images: Path 
     pairs = [pair for one in read for pair in zip(one.recorded.sample.images, one.shown.sample.images, strict=True)]
     moved = {before: after for before, after in pairs if before != after and Path(before).is_absolute()}
     if moved and images is None:
-        yield f"{_images(len(moved))} found in another place than the run recorded:"
-        yield from _named([f"{before} is now {after}" for before, after in moved.items()])
-    if missing:
-        yield f"{_images(len(missing))} missing on the page (--images DIR says where the images are):"
-        yield from _named([f"{one.sentence} (trajectories: {one.trajectories:,})" for one in missing])
-
-
-def _images(count: int) -> str:
-    return "an image is" if count == 1 else f"{count:,} images are"
-
-
-def _named(lines: Sequence[str]) -> Iterator[str]:
-    """The first lines, and how many there are beside them."""
-    yield from (f"  {line}" for line in lines[:_NAMED])
-    if len(lines) > _NAMED:
-        yield f"  and {len(lines) - _NAMED:,} more"
+        yield f"{of_images(len(moved))} found in another place than the run recorded:"
+        yield from named([f"{before} is now {after}" for before, after in moved.items()])
+    yield from missing_notes(missing)

@@ -23,16 +23,24 @@ FEW = 30
 _LEVEL = 0.05
 
 
-def findings(runs: Sequence[Run]) -> list[str]:
-    """A sentence or more on each run that is a control."""
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is said of a control. pair: the names of its reference and itself; None where the reference is not there."""
+
+    sentence: str
+    pair: frozenset[str] | None = None
+
+
+def findings(runs: Sequence[Run]) -> list[Finding]:
+    """One or more on each run that is a control."""
     rules = (crops, options, overview)
-    return [sentence for run in runs for rule in rules if (sentence := rule(run, runs)) is not None]
+    return [found for run in runs for rule in rules if (found := rule(run, runs)) is not None]
 
 
 # --- which run is a control of which
 
 
-def crops(run: Run, runs: Sequence[Run]) -> str | None:
+def crops(run: Run, runs: Sequence[Run]) -> Finding | None:
     """On a run whose crops are not the real ones, against the one with real crops; None for any other run."""
     shown = run.settings.get("crop", "real")
     if shown == "real" or run.settings.get("max_zooms") == 0:
@@ -40,10 +48,10 @@ def crops(run: Run, runs: Sequence[Run]) -> str | None:
     found = _reference(run, runs, "crop", lambda other: other.settings.get("crop", "real") == "real")
     if found is None:
         return _alone(run, f"has {shown} crops", "with real crops")
-    return crops_said(found[0].name, run.name, str(shown), found[1])
+    return _of(found[0], run, crops_said(found[0].name, run.name, str(shown), found[1]))
 
 
-def options(run: Run, runs: Sequence[Run]) -> str | None:
+def options(run: Run, runs: Sequence[Run]) -> Finding | None:
     """On a run whose options are in another order, against the one in the published order; None for any other run.
 
     Which of two is in the published order is recorded; where both are shuffled, the reference is the one named first.
@@ -60,17 +68,17 @@ def options(run: Run, runs: Sequence[Run]) -> str | None:
     if found is None:
         return _alone(run, "has its options shuffled", "in the published order") if is_shuffled(run) else None
     moved = [pair for pair in found[1] if pair.first.sample.choices != pair.second.sample.choices]
-    return options_said(found[0].name, run.name, moved)
+    return _of(found[0], run, options_said(found[0].name, run.name, moved))
 
 
-def overview(run: Run, runs: Sequence[Run]) -> str | None:
+def overview(run: Run, runs: Sequence[Run]) -> Finding | None:
     """On a run that may not zoom, against the one that may; None for any other run."""
     if run.settings.get("max_zooms") != 0:
         return None
     found = _reference(run, runs, "max_zooms", lambda other: other.settings.get("max_zooms") != 0)
     if found is None:
         return _alone(run, "sees the overview only", "with zooms")
-    return overview_said(found[0].name, run.name, found[1])
+    return _of(found[0], run, overview_said(found[0].name, run.name, found[1]))
 
 
 def is_shuffled(run: Run) -> bool:
@@ -109,8 +117,12 @@ def differing(pairs: Sequence[Pair]) -> set[str]:
     return found
 
 
-def _alone(run: Run, has: str, other: str) -> str:
-    return f"{run.name} {has}; the run {other} that is the same in all else is not among those compared."
+def _of(reference: Run, control: Run, sentence: str) -> Finding:
+    return Finding(sentence, frozenset((reference.name, control.name)))
+
+
+def _alone(run: Run, has: str, other: str) -> Finding:
+    return Finding(f"{run.name} {has}; the run {other} that is the same in all else is not among those compared.")
 
 
 # --- what is said of each
@@ -179,6 +191,7 @@ class Measured:
 
     @property
     def said(self) -> str:
+        """What a change takes: `accuracy from A to B (...)`."""
         few = f", rough with fewer than {FEW} questions" if self.questions < FEW else ""
         return (
             f"accuracy from {self.first:.3f} to {self.second:.3f} "

@@ -1,7 +1,7 @@
 """What looking closer gains and what it costs, on the same questions answered twice.
 
 Of the questions that are wrong from the overview, how many does a run that may zoom mend? Of those that are right from it,
-how many does it spoil?
+how many does it break?
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cof_agent.evaluation.compare import Pair, ratio_interval, shared
 from cof_agent.evaluation.metrics import UNKNOWN, grouped, wilson
 from cof_agent.evaluation.runs import TABLES, Run
 
-HEADINGS = ("", "wrong before", "mended", "95 %", "right before", "spoiled", "95 %")
+HEADINGS = ("", "wrong before", "mended", "95 %", "right before", "broken", "95 %")
 
 
 def is_overview(run: Run) -> bool:
@@ -45,7 +45,7 @@ def gain(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def part(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """How many answers are `wrong` and `right` from the overview, how many of them are `mended` and `spoiled` by looking closer,
+    """How many answers are `wrong` and `right` from the overview, how many of them are `mended` and `broken` by looking closer,
     and these as shares (None of nothing) with their 95 % intervals: Wilson's, or by bootstrap over questions that were asked
     more than once. Answers that cannot be scored are left out."""
     judged = [(pair, scoring.accuracy(pair.first), scoring.accuracy(pair.second)) for pair in pairs]
@@ -54,7 +54,7 @@ def part(pairs: Sequence[Pair]) -> dict[str, Any]:
     return {
         "n": len(wrong) + len(right),
         **_share("wrong", "mended", wrong),
-        **_share("right", "spoiled", right),
+        **_share("right", "broken", right),
     }
 
 
@@ -86,7 +86,7 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def cells(one: Mapping[str, Any]) -> list[str]:
     """A row of `rows` as text, under `HEADINGS` without the first."""
-    return [*_cells(one, "wrong", "mended"), *_cells(one, "right", "spoiled")]
+    return [*_cells(one, "wrong", "mended"), *_cells(one, "right", "broken")]
 
 
 def _cells(one: Mapping[str, Any], of: str, name: str) -> list[str]:

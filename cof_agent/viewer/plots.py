@@ -1,44 +1,97 @@
-"""Pictures of runs side by side: accuracy and zooms against resolution, accuracy by category, accuracy against tokens."""
+"""Pictures of runs side by side: accuracy and zooms against resolution, accuracy by category, accuracy against tokens.
+
+Files are light; a page gets each plot for light and for dark, its panels one below the other, so that a phone can show them.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof_agent.evaluation.runs import Run
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
+from cof_agent.viewer.templates import data_url
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#1b6ca8", "#d1495b", "#3c8d53", "#8d5fa8", "#c98a1b", "#4d4d4d")
 MARKS = "osD^vP"
+LIGHT = {
+    "axes.prop_cycle": ("#1b6ca8", "#d1495b", "#3c8d53", "#8d5fa8", "#b37610", "#4d4d4d"),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#ffffff"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), "#191a1c"),
+}
+DARK = {
+    "axes.prop_cycle": ("#6fb5ea", "#ff8a97", "#7fd396", "#cf9fe8", "#f0bd6a", "#c9c9c9"),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#1c1d20"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), "#ececea"),
+}
+"""Settings of matplotlib for a light and for a dark page; the grounds are those of its cards."""
+
+WORDS = {
+    "resolution": "Accuracy and zooms against the resolution",
+    "category": "Accuracy by category",
+    "tokens": "Accuracy against the tokens of a question",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot for a page. words: what it shows. light, dark: PNG as data addresses."""
+
+    words: str
+    light: str
+    dark: str
 
 
 def write_plots(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Writes the plots that the runs have something to show in; returns their paths. Needs matplotlib (`[plot]`)."""
-    drawn = {"resolution.png": by_resolution(runs), "category.png": by_category(runs), "tokens.png": by_tokens(runs)}
     written = []
-    for name, figure in drawn.items():
-        if figure is not None:
-            file = io.BytesIO()
-            figure.savefig(file, format="png", dpi=150)
-            write_atomic(folder / name, file.getvalue())
-            written.append(folder / name)
+    for name, content in _drawn(runs, LIGHT, stacked=False).items():
+        write_atomic(folder / f"{name}.png", content)
+        written.append(folder / f"{name}.png")
     return written
 
 
-def by_resolution(runs: Sequence[Run]) -> Figure | None:
+def plots_of(runs: Sequence[Run]) -> list[Plot]:
+    """The same plots for a page. Needs matplotlib."""
+    light, dark = (_drawn(runs, theme, stacked=True) for theme in (LIGHT, DARK))
+    return [Plot(WORDS[name], data_url("png", light[name]), data_url("png", dark[name])) for name in light]
+
+
+def _drawn(runs: Sequence[Run], theme: Mapping[str, Any], *, stacked: bool) -> dict[str, bytes]:
+    """The plots as PNG by their names."""
+    from matplotlib import rc_context
+    from matplotlib.rcsetup import cycler
+
+    found = {}
+    settings: Any = {**theme, "axes.prop_cycle": cycler(color=theme["axes.prop_cycle"])}
+    with rc_context(settings):
+        figures = {
+            "resolution": by_resolution(runs, stacked=stacked),
+            "category": by_category(runs),
+            "tokens": by_tokens(runs, stacked=stacked),
+        }
+        for name, figure in figures.items():
+            if figure is not None:
+                file = io.BytesIO()
+                figure.savefig(file, format="png", dpi=150)
+                found[name] = file.getvalue()
+    return found
+
+
+def by_resolution(runs: Sequence[Run], *, stacked: bool = False) -> Figure | None:
     """Accuracy, with its 95 % interval, and mean zooms against resolution; None if there is only one."""
     rows = {run.name: run.tables["by_resolution"] for run in runs}
     sides = sorted({int(side) for found in rows.values() for side in found})
     if len(sides) < 2:
         return None
-    figure, (accuracy, zooms) = _figure(2)
+    figure, (accuracy, zooms) = _figure(2, stacked=stacked)
     for place, (name, found) in enumerate(rows.items()):
         known = sorted(int(side) for side in found)
         rated = [side for side in known if found[str(side)]["accuracy"] is not None]
@@ -71,7 +124,7 @@ def by_category(runs: Sequence[Run]) -> Figure | None:
             width * 0.92,
             yerr=_spreads([part for _, part in shown]),
             color=_colour(place),
-            ecolor="#333333",
+            ecolor=_setting("text.color"),
             capsize=2,
             label=_plain(run),
         )
@@ -87,12 +140,12 @@ COSTS = {
 }
 
 
-def by_tokens(runs: Sequence[Run]) -> Figure | None:
+def by_tokens(runs: Sequence[Run], *, stacked: bool = False) -> Figure | None:
     """What accuracy costs: a point for each run, its tokens a question against its accuracy."""
     found = {run.name: run.figures for run in runs if run.figures["accuracy"] is not None}
     if not any(part["tokens_in"] for part in found.values()):
         return None
-    figure, panels = _figure(2)
+    figure, panels = _figure(2, stacked=stacked)
     for axes, (cost, label) in zip(panels, COSTS.items(), strict=True):
         for place, (name, part) in enumerate(found.items()):
             if part[cost] is not None:
@@ -105,11 +158,13 @@ def by_tokens(runs: Sequence[Run]) -> Figure | None:
     return figure
 
 
-def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
+def _figure(panels: int, *, stacked: bool = False) -> tuple[Figure, Sequence[Axes]]:
+    """stacked: panels below each other, not side by side."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * panels + 0.6, 3.6), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    rows, columns = (panels, 1) if stacked else (1, panels)
+    figure = Figure(figsize=(4.6 * columns + 0.6, 3.3 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for one in axes:
         one.grid(alpha=0.25)
         one.set_axisbelow(True)
@@ -138,8 +193,16 @@ def _style(place: int) -> dict[str, Any]:
     return {"color": _colour(place), "marker": MARKS[place % len(MARKS)], "markersize": 4, "linewidth": 1.4}
 
 
-def _colour(place: int) -> str:
-    return COLOURS[place % len(COLOURS)]
+def _colour(place: int) -> Any:
+    colours = _setting("axes.prop_cycle").by_key()["color"]
+    return colours[place % len(colours)]
+
+
+def _setting(name: str) -> Any:
+    from matplotlib import rcParams
+
+    settings: Any = rcParams
+    return settings[name]
 
 
 def _plain(text: str) -> str:

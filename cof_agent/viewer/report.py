@@ -19,9 +19,6 @@ from cof_agent.viewer.templates import cut
 MAX_PAGE_BYTES = 60_000_000
 """No page is larger. The more images there are, the smaller each is embedded; very long texts are cut, and say so."""
 
-_STYLES = ("base.css", "trajectories.css")
-_SCRIPTS = ("data.js", "pictures.js", "cards.js", "filters.js", "controls.js", "browse.js")
-
 
 def write_page(
     trajectories: Iterable[Trajectory],
@@ -49,12 +46,10 @@ def write_page(
     embedded = embed(shown, score, origins=origins[:MAX_TRAJECTORIES], progress=progress)
     content = templates.page(
         "trajectories.html",
-        styles=_STYLES,
-        scripts=_SCRIPTS,
+        scripts=templates.scripts("trajectories.js"),
         title=cut(title, 200),
-        head=json_text(embedded.head | {"total": len(everything)}),
-        records=embedded.records,
-        images=embedded.images,
+        head=json_text(embedded.head | {"total": len(everything), "chosen": "the first"}),
+        embedded=embedded,
     )
     write_atomic(output, content)
     return embedded.missing

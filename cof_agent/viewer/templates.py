@@ -24,21 +24,29 @@ def environment() -> Environment:
     )
 
 
-def page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, ...] = (), **values: Any) -> bytes:
+STYLES = ("base.css", "cards.css", "tables.css")
+"""One style sheet for all pages."""
+
+
+def scripts(cards: str) -> tuple[str, ...]:
+    """The scripts of a page with cards. cards: the one that says what a card of this page is of."""
+    return ("data.js", "pictures.js", "cards.js", cards, "filters.js", "controls.js", "browse.js")
+
+
+def page(template: str, *, scripts: tuple[str, ...], **values: Any) -> bytes:
     """A whole page as UTF-8.
 
-    styles, scripts: names of files in `page/`. They are put into the page in this order, and the page's policy allows
-    exactly them. Half a surrogate pair, which is no UTF-8, becomes a question mark.
+    scripts: names of files in `page/`. They are put into the page in this order, and the page's policy allows exactly them
+    and `STYLES`. Half a surrogate pair, which is no UTF-8, becomes a question mark.
     """
-    style = "\n".join(map(_own, styles))
-    script = _together(scripts) if scripts else None
+    style, script = "\n".join(map(_own, STYLES)), _together(scripts)
     text = (
         environment()
         .get_template(template)
         .render(
             # Our own files are not escaped.
             style=Markup(style),
-            script=None if script is None else Markup(script),
+            script=Markup(script),
             policy=_policy(style, script),
             **values,
         )
@@ -66,11 +74,11 @@ def _together(scripts: tuple[str, ...]) -> str:
     return '"use strict";\n(() => {\n' + "\n".join(map(_own, scripts)) + "\n})();\n"
 
 
-def _policy(style: str, script: str | None) -> str:
-    """The Content-Security-Policy of a page with this style and this script, or none, that asks for nothing."""
-    scripts = f"script-src '{_digest(script)}'; " if script is not None else ""
+def _policy(style: str, script: str) -> str:
+    """The Content-Security-Policy of a page with this style and this script that asks for nothing."""
     return (
-        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; {scripts}base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cof_agent.evaluation import controls
 from cof_agent.evaluation.compare import Pair, pairs_of
-from cof_agent.evaluation.controls import Measured, differing, findings, letters, letters_said
+from cof_agent.evaluation.controls import Measured, differing, letters, letters_said
 from cof_agent.evaluation.runs import Run
 from cof_agent.geometry import Box, Size, View
 from cof_agent.trajectory import Observation, Sample, StopReason, Trajectory, Turn
@@ -59,6 +59,10 @@ def run(
     return Run(name, made)
 
 
+def findings(runs: Sequence[Run]) -> list[str]:
+    return [found.sentence for found in controls.findings(runs)]
+
+
 def pairs(first: Run, second: Run) -> list[Pair]:
     return pairs_of(first.trajectories, second.trajectories)
 
@@ -87,8 +91,9 @@ def test_only_what_was_zoomed_into_can_suffer() -> None:
     real = run("real", ALL, zoomed=zoomed)
     blank = run("blank", [not close for close in zoomed], zoomed=zoomed, crop="blank")
     said = controls.crops(blank, [real, blank])
-    assert said is not None
-    assert "the 20 questions" in said and "from 1.000 to 0.000 (-1.000, 95 % -1.000 to -1.000, rough with" in said
+    assert said is not None and said.pair == frozenset(("real", "blank"))
+    assert "the 20 questions" in said.sentence
+    assert "from 1.000 to 0.000 (-1.000, 95 % -1.000 to -1.000, rough with" in said.sentence
     unzoomed = run("real", ALL, zoomed=NONE)
     assert "zoomed into none of the 60 questions" in str(controls.crops(blank, [unzoomed, blank]))
 

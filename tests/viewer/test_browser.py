@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from cof_agent.agent import Agent
 from cof_agent.data.samples import read_samples
 from cof_agent.evaluation.compare import compare
+from cof_agent.evaluation.gain import gains
 from cof_agent.evaluation.runs import Run
 from cof_agent.scoring import accuracy
 from cof_agent.trajectory import Answer, Malformed, Observation, Trajectory, Turn, Use, Zoom
 from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.notebook import notebook_html
+from cof_agent.viewer.plots import plots_of
 from cof_agent.viewer.report import write_page
 from tests.scenes.shared import Scenes
 from tests.viewer.drawn import NASTY
@@ -368,11 +371,154 @@ def test_the_comparison_and_the_notebook_are_safe_too(opened: Open, played: list
     runs = [Run("base", attacks, summary={"command": NASTY}), Run(NASTY, wrong, summary={"command": "cof eval"})]
     write_comparison(runs, {NASTY: compare(attacks, wrong)}, None, tmp_path / "compared.html")
     page = opened(tmp_path / "compared.html")
-    assert page.locator(".gallery img").count() == len(wrong)
-    assert SAFE in page.locator("main").inner_text() and page.evaluate("document.scripts.length") == 0
+    for number in range(len(wrong)):
+        page.keyboard.press("j")
+        expect(page.locator(".card.current")).to_have_attribute("data-index", str(number))
+        expect(page.locator(".card.current .run h3")).to_have_text(["base", SAFE])
+    assert SAFE in page.locator("main").inner_text()
+    assert page.locator("main script[src], main iframe, [src=x], [onerror]").count() == 0
+    for link in page.locator("a.rows").all():
+        link.click()
+        assert page.locator(".card:not([hidden])").count() > 0
     (tmp_path / "notebook.html").write_text(notebook_html(attacks[0]), "utf-8")
     page = opened(tmp_path / "notebook.html")
     assert page.locator("img").count() == 1 and page.evaluate("document.scripts.length") == 0
+
+
+@pytest.fixture(scope="module")
+def compared(played: list[Trajectory], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three runs of eight questions. `before` is right on the first four, `after` on the even ones, and `part` was
+    asked six. The options of one question stand in another order."""
+    folder = tmp_path_factory.mktemp("compared")
+    runs = [
+        Run("before", answered(played, [k < 4 for k in range(8)], max_zooms=0)),
+        Run("after", answered(played, [k % 2 == 0 for k in range(8)], max_zooms=6)),
+        Run("part", answered(played, [True] * 6, max_zooms=6)),
+    ]
+    moved = runs[1].trajectories[7]
+    assert isinstance(runs[1].trajectories, list)
+    choices = moved.sample.choices[::-1]
+    runs[1].trajectories[7] = replace(moved, sample=replace(moved.sample, choices=choices), shuffle_seed=1)
+    found = {run.name: compare(runs[0].trajectories, run.trajectories) for run in runs[1:]}
+    gained, plots = gains(runs), plots_of(runs) if find_spec("matplotlib") else None
+    write_comparison(runs, found, plots, folder / "report.html", gained=gained)
+    return folder / "report.html"
+
+
+def answered(played: Sequence[Trajectory], right: Sequence[bool], **settings: Any) -> list[Trajectory]:
+    """Questions with options of two categories, answered right or wrong."""
+    made = []
+    for k, good in enumerate(right):
+        one = played[k % len(played)]
+        sample = replace(
+            one.sample,
+            id=f"q{k}",
+            answers=("red",),
+            choices=("red", "blue"),
+            metadata={"category": ("a b", "c&d")[k % 2]},
+        )
+        made.append(replace(one, sample=sample, answer="A" if good else "blue", settings=one.settings | settings))
+    return made
+
+
+def test_kinds_of_questions_are_filtered_for_any_two_runs(opened: Open, compared: Path) -> None:
+    page = opened(compared)
+    kinds = {"Mended": [4, 6], "Broken": [1, 3], "Both wrong": [5, 7], "Both right": [0, 2], "All": list(range(8))}
+    for kind, numbers in kinds.items():
+        page.get_by_role("button", name=re.compile(f"^{kind}")).click()
+        assert shown(page) == numbers, kind
+        expect(page.locator("#count")).to_have_text(f"{len(numbers)} of 8")
+    page.get_by_role("button", name=re.compile("^Mended")).click()
+    expect(page.locator(".card:not([hidden]) .badge.mended")).to_have_text(["Mended"] * 2)
+    assert page.locator(".card:not([hidden])").first.locator(".run .badge").all_inner_texts() == [
+        "Wrong",
+        "Right",
+        "Right",
+    ]
+    page.reload()
+    assert shown(page) == [4, 6], "the address holds the filter"
+    page.get_by_label("First run").select_option(label="after")
+    page.get_by_label("Second run").select_option(label="before")
+    assert shown(page) == [1, 3], "in the other direction the broken ones are mended"
+    page.get_by_label("Second run").select_option(label="part")
+    assert shown(page) == [1, 3, 5]
+    page.get_by_role("button", name=re.compile("^Not compared")).click()
+    assert shown(page) == [6, 7]
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_label("before: any verdict").select_option("wrong")
+    page.get_by_label("Category").select_option("a b")
+    assert shown(page) == [4, 6]
+    assert figures(page) == {
+        "before, right of 2": "0.0 %",
+        "after, right of 2": "100.0 %",
+        "part, right of 1": "100.0 %",
+    }
+
+
+def test_a_card_shows_the_runs_side_by_side(opened: Open, compared: Path, played: list[Trajectory]) -> None:
+    page = opened(compared)
+    page.goto(f"{page.url}#at=1")
+    page.reload()
+    card = page.locator(".card.current")
+    columns = card.locator(".run")
+    expect(columns.locator("h3")).to_have_text(["before", "after", "part"])
+    zooms = played[0].zooms
+    widths = card.locator("img").evaluate_all("images => images.map((image) => image.naturalWidth)")
+    assert len(widths) == 3 * (1 + zooms) and all(widths)
+    expect(columns.first.locator(".outcome")).to_contain_text("A. red")
+    expect(card.locator(".inside > .choices li")).to_have_count(2)
+    expect(columns.locator(".choices")).to_have_count(0)
+    tops = columns.evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
+    assert max(tops) - min(tops) < 1, "side by side"
+    page.goto(f"{page.url.partition('#')[0]}#at=8")
+    card = page.locator(".card.current")
+    expect(card.locator(".run .choices")).to_have_count(2)  # in another order in one run
+    expect(card.locator(".run").last).to_contain_text("This run was not asked.")
+
+
+def test_rows_lead_to_the_questions_that_they_count(opened: Open, compared: Path) -> None:
+    page = opened(compared)
+    links = page.locator("a.rows")
+    assert links.count() > 30
+    for link in links.all():
+        row, text = link.locator("xpath=ancestor::tr"), link.inner_text()
+        counted = re.search(r"\((\d+)\)$|^[+-](\d+)$|^(\d+) \(", text)
+        n = row.locator("td[data-of=n]")
+        wanted = int(next(filter(None, counted.groups()))) if counted else int(n.inner_text()) if n.count() else None
+        if re.fullmatch(r"[\d.]+ \(\d+\)", text) and n.count():
+            wanted = None  # accuracy with its tokens
+        link.click()
+        if wanted is not None:
+            assert len(shown(page)) == wanted, (row.inner_text(), text)
+        expect(page.locator("#browse")).to_be_in_viewport()
+    page.get_by_role("link", name="Settings").click()
+    expect(page.locator("#part-settings")).to_be_in_viewport()
+    before = shown(page)
+    page.go_back()
+    assert shown(page) == before, "a place on the page is no filter"
+
+
+def test_plots_follow_the_dark(opened: Open, compared: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = opened(compared)
+    plots = page.locator(".plot").all()
+    assert plots
+    for scheme, source in (("light", "one.src"), ("dark", "one.previousElementSibling.srcset")):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        for plot in plots:
+            expect(plot).to_have_js_property("currentSrc", plot.evaluate(f"one => {source}"))
+
+
+def test_a_phone_shows_rows_as_lists(opened: Open, compared: Path) -> None:
+    page = opened(compared)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = page.locator(".wide").evaluate_all("all => all.map((one) => one.scrollWidth - one.clientWidth)")
+    assert boxes and max(boxes) <= 0, "no table scrolls sideways"
+    for link in page.locator("a.rows").all()[:8]:
+        link.click()
+        page.wait_for_timeout(100)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_no_page_is_wider_than_a_phone(opened: Open, trained: Path, played: list[Trajectory], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from cof_agent.geometry import Box
-from cof_agent.trajectory import Observation, Sample, StopReason, Trajectory, Turn, Use
+from cof_agent.trajectory import Observation, Sample, StopReason, Trajectory, Turn, Use, shown_by
 from cof_agent.viewer.notebook import notebook_html
 from cof_agent.viewer.picture import PALETTE
 from tests.viewer.drawn import NASTY, PATCH, TARGET, crop, is_close, trajectory, turn, zoom
@@ -21,8 +21,9 @@ def test_a_trajectory_shows_its_picture_and_its_words(image: Path) -> None:
     refused = turn("<think>There.</think> nothing", Observation(error="No action was found."))
     done = trajectory(image, zoom(crop(TARGET), "Look closer."), refused, choices=("9Z", "7K"))
     done = replace(done, rewards={"accuracy": None, "format": 0.5}, advantage=-0.25)
-    html = done._repr_html_()
-    assert html == notebook_html(done)
+    html = notebook_html(done)
+    shown_by(notebook_html)  # as the agent does when it is imported
+    assert done._repr_html_() == html
     shown = ParsedPage(html)
     assert shown.texts == [
         "What is on it?",

@@ -13,11 +13,12 @@ from cof_agent import protocol
 from cof_agent.agent import Agent
 from cof_agent.config import AgentConfig
 from cof_agent.data.export import to_parquet
+from cof_agent.evaluation.runs import Run
 from cof_agent.geometry import Box
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.scoring import accuracy
 from cof_agent.trajectory import Trajectory
-from cof_agent.viewer import gallery
+from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.located import located
 from cof_agent.viewer.notebook import notebook_html
 from cof_agent.viewer.report import write_page
@@ -42,7 +43,7 @@ def played(tmp_path: Path) -> list[Trajectory]:
 def test_pictures_pages_and_exports(played: list[Trajectory], tmp_path: Path) -> None:
     assert [len(one.crops) for one in played] == [1, 1]
     assert write_page(played, tmp_path / "page.html", title="Two", score=accuracy) == []
-    assert all(isinstance(picture, bytes) for picture in gallery.pictures(played))
+    assert write_comparison([Run("one", played)], {}, None, tmp_path / "compared.html") == []
     assert "data:image/webp" in notebook_html(played[1])
     assert to_parquet(played, tmp_path / "rows.parquet") == 2
     rows = parquet.read_table(tmp_path / "rows.parquet").to_pylist()

@@ -62,24 +62,36 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "/") {
     place("words").focus();
     event.preventDefault();
-  } else if (event.key === "Enter" && current && event.target === current && records[current.dataset.index].views.length) {
-    enlarge(records[current.dataset.index], 0);
+  } else if (event.key === "Enter" && current && event.target === current) {
+    const record = enlarges(items[current.dataset.index]);
+    if (record?.views.length) enlarge(record, 0);
   }
 });
 
-addEventListener("hashchange", () => {
+// Shows what the address says: a card, or what its filters leave.
+function follow() {
   const at = readHash();
+  cards.filter((card) => card.classList.contains("built")).forEach(build);
   apply();
   if (at) goTo(cards[at - 1]);
+  else if (location.hash.length > 1) place("browse").scrollIntoView();
+}
+
+// A place on the page is no filter.
+addEventListener("hashchange", () => place(location.hash.slice(1)) || follow());
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a.rows");
+  if (link && link.hash === location.hash) follow(); // which changes no address
 });
 addEventListener("beforeprint", () => {
   // Printing thousands would freeze; the filters choose what is printed.
   inOrder().slice(0, 100).forEach((card) => card.classList.contains("built") || build(card));
 });
 
-if (!records.length) nothing.textContent = "There are no trajectories in this file.";
-const start = readHash();
+if (!items.length) nothing.textContent = EMPTY;
+const start = place(location.hash.slice(1)) ? 0 : readHash();
 drawOrder();
 apply();
 cards.forEach((card) => watcher.observe(card));
 if (start) goTo(cards[start - 1]);
+else if (isFiltered()) place("browse").scrollIntoView();

@@ -1,45 +1,51 @@
-// One card: question, verdict, the overviews, and what the model wrote and saw turn by turn.
+// What is drawn of a trajectory: question, verdict, the overviews, and what the model wrote and saw turn by turn. Both pages
+// draw it with this. `scope` is the element within which a crop lights up its box.
 
 function build(card) {
-  const record = records[card.dataset.index];
-  const inside = el("div", { class: "inside" }, ask(record), choices(record), outcome(record), worth(record), look(record, card), foot(record, card));
-  card.replaceChildren(inside);
+  card.replaceChildren(el("div", { class: "inside" }, content(items[card.dataset.index], card)));
   card.classList.add("built");
   card.style.minHeight = "";
 }
 
-function ask(record) {
-  const verdict = verdictOf(record);
-  const words = VERDICTS.find(([value]) => value === verdict)[1];
-  return el("div", { class: "ask" },
-    el("h2", { class: "question", dir: "auto" }, record.question || "(no question)"),
-    el("span", { class: `badge ${verdict}` }, words));
+function ask(question, badge) {
+  return el("div", { class: "ask" }, el("h2", { class: "question", dir: "auto" }, question || "(no question)"), badge);
 }
 
-function choices(record) {
+function badge(record) {
+  const verdict = verdictOf(record);
+  return el("span", { class: `badge ${verdict}` }, VERDICTS.find(([value]) => value === verdict)[1]);
+}
+
+// judged: whether the chosen option is marked where it is wrong, not only the right one.
+function choices(record, judged = true) {
   if (!record.choices.length) return null;
   const truths = record.truth.map(([, choice]) => choice);
   const chosen = record.answer ? record.answer[1] : null;
   return el("ol", { class: "choices" }, record.choices.map(([letter, text], index) => {
-    const kind = truths.includes(index) ? "true" : index === chosen && record.right === false ? "false" : "";
+    const kind = truths.includes(index) ? "true" : judged && index === chosen && record.right === false ? "false" : "";
     return el("li", { class: kind, dir: "auto" }, el("b", {}, letter), el("span", {}, text));
   }));
 }
+
+// All from the answer down.
+const course = (record, scope, withTruth = true) => [outcome(record, withTruth), worth(record), look(record, scope)];
 
 function spelled(record, [text, choice]) {
   return choice === null || !record.choices[choice] ? text : record.choices[choice].join(". ");
 }
 
-function outcome(record) {
+function truthLine(record) {
+  if (!record.truth.length) return null;
+  const truth = record.truth.map((one) => spelled(record, one)).join("  or  ");
+  return el("div", {}, el("dt", {}, "Truth"), el("dd", { dir: "auto" }, truth));
+}
+
+function outcome(record, withTruth) {
   const verdict = record.right === null ? "" : verdictOf(record);
   const answer = record.answer
     ? el("dd", { class: verdict, dir: "auto" }, spelled(record, record.answer))
     : el("dd", { class: "missing" }, "none");
-  const list = el("dl", { class: "outcome" }, el("div", {}, el("dt", {}, "Answer"), answer));
-  if (record.truth.length) {
-    const truth = record.truth.map((one) => spelled(record, one)).join("  or  ");
-    list.append(el("div", {}, el("dt", {}, "Truth"), el("dd", { dir: "auto" }, truth)));
-  }
+  const list = el("dl", { class: "outcome" }, el("div", {}, el("dt", {}, "Answer"), answer), withTruth ? truthLine(record) : null);
   if (!record.warning) return list;
   return [list, el("div", { class: "message malformed unreliable" }, el("b", {}, "Unreliable"), record.warning)];
 }
@@ -62,8 +68,8 @@ function only(facet, value) {
   return el("button", { type: "button", class: "only", dir: "auto", title: `Show only this ${facet}`, onclick: () => set(facet, value) }, value);
 }
 
-function look(record, card) {
-  const steps = el("ol", { class: "steps" }, record.turns.map((turn) => turnItem(record, turn, card)));
+function look(record, scope) {
+  const steps = el("ol", { class: "steps" }, record.turns.map((turn) => turnItem(record, turn, scope)));
   if (record.left_out) steps.append(el("li", { class: "turn plain fine" }, `${plural(record.left_out, "more turn")} left out for the size of the page.`));
   if (record.error) {
     const title = record.reason ? ["Rejected: ", only("reason", record.reason)] : "The run failed";
@@ -96,8 +102,8 @@ function whole(record, view, k) {
   return [picture(record, k, frame, true), caption];
 }
 
-function turnItem(record, turn, card) {
-  const crops = turn.steps.filter((step) => record.views[step.view]).map((step) => crop(record, step, card));
+function turnItem(record, turn, scope) {
+  const crops = turn.steps.filter((step) => record.views[step.view]).map((step) => crop(record, step, scope));
   const says = el("div", { class: "says" }, thought(turn.thought), turn.steps.map((step) => result(record, step)));
   if (turn.more) says.append(el("p", { class: "fine" }, `${plural(turn.more, "more action")} in this turn.`));
   const broken = turn.steps.some((step) => step.kind === "malformed");
@@ -117,13 +123,13 @@ function thought(text) {
   return [paragraph, more];
 }
 
-function crop(record, step, card) {
+function crop(record, step, scope) {
   const k = step.view;
   const frame = el("button", {
     type: "button", class: "frame crop", "aria-label": `Enlarge crop ${k}`,
     onclick: () => enlarge(record, k),
-    onmouseenter: () => highlight(card, k), onmouseleave: () => highlight(card, null),
-    onfocus: () => highlight(card, k), onblur: () => highlight(card, null),
+    onmouseenter: () => highlight(scope, k), onmouseleave: () => highlight(scope, null),
+    onfocus: () => highlight(scope, k), onblur: () => highlight(scope, null),
   });
   frame.style.setProperty("--hue", hue(k));
   const [x0, y0, x1, y1] = record.views[k].region;
@@ -158,13 +164,14 @@ function message(kind, title, text, code) {
   return el("div", { class: `message ${kind}` }, el("b", {}, title), text, code ? el("code", {}, code) : null);
 }
 
-function foot(record, card) {
-  const at = Number(card.dataset.index) + 1;
-  const link = el("a", { href: `#at=${at}`, title: "Link to this one", onclick: (event) => { event.preventDefault(); goTo(card); } }, `#${at}`);
-  const stop = el("span", { class: record.stop === "answered" ? "" : "odd" }, STOPS[record.stop] || record.stop);
+// What is known of a trajectory beside what is shown; of a play without what it has in common with the others of its question.
+const facts = (record) => [record.from, record.id, record.category, record.file, ...factsOfPlay(record)];
+
+function factsOfPlay(record) {
   const [tokensIn, tokensOut] = record.tokens;
-  const facts = [
-    record.from, record.id, record.category, record.file, record.policy, record.strategy,
+  return [
+    el("span", { class: record.stop === "answered" ? "" : "odd" }, STOPS[record.stop] || record.stop),
+    record.policy, record.strategy,
     record.resolution === null ? "" : `resolution ${record.resolution}`,
     record.play === null ? "" : `play ${record.play}`,
     record.shuffle === null ? "" : `options shuffled with seed ${record.shuffle}`,
@@ -173,5 +180,24 @@ function foot(record, card) {
     tokensOut === null ? "" : `${plural(tokensOut, "token")} out`,
     record.seconds === null ? "" : `${number(record.seconds)} s`,
   ];
-  return el("div", { class: "record" }, link, stop, facts.filter(Boolean).map((fact) => el("span", {}, fact)));
 }
+
+// card: the one that the line links to, if it does.
+function foot(card, facts) {
+  const at = card ? Number(card.dataset.index) + 1 : 0;
+  const link = card ? el("a", { href: `#at=${at}`, title: "Link to this one", onclick: (event) => { event.preventDefault(); goTo(card); } }, `#${at}`) : null;
+  return el("div", { class: "record" }, link, facts.filter(Boolean).map((fact) => (fact instanceof Node ? fact : el("span", {}, fact))));
+}
+
+// The words of a turn that its card shows at once; searching the numbers of every box would find too much.
+function readable(turn) {
+  const said = turn.steps.flatMap((step) => [step.text, step.said, step.error, step.note]);
+  const broken = turn.steps.some((step) => step.kind === "malformed");
+  return [broken ? turn.text : turn.thought, ...said].filter(Boolean).join("\n");
+}
+
+// What the search looks through.
+const wordsOfRecord = (record) => [
+  record.from, record.id, record.file, record.question, record.category, record.policy, record.strategy, record.group, record.error,
+  ...record.choices.map(([, text]) => text), ...record.truth.map(([text]) => text), record.answer?.[0], ...record.turns.map(readable),
+];

@@ -2,23 +2,25 @@
 
 const place = (id) => document.getElementById(id);
 const main = place("cards");
-const cards = records.map((_, index) => el("article", { class: "card", "data-index": index, tabindex: "-1" }));
+const cards = items.map((_, index) => el("article", { class: "card", "data-index": index, tabindex: "-1" }));
 const nothing = el("p", { class: "notice", hidden: "" }, "Nothing matches these filters.");
 const MOST_OPTIONS = 500; // of a facet with more, a card's own button still filters
 
 function drawVerdicts() {
-  const counts = tally("verdict", verdictOf);
+  const counts = tally("verdict", verdictOfItem);
   const all = [...counts.values()].reduce((sum, count) => sum + count, 0);
-  place("verdicts").replaceChildren(...VERDICTS.map(([value, words]) =>
+  const kinds = KINDS.filter(([value]) => value !== "none" || filters.verdict === value || items.some((item) => verdictOfItem(item) === value));
+  place("verdicts").replaceChildren(...kinds.map(([value, words]) =>
     el("button", { type: "button", "aria-pressed": String(filters.verdict === value), onclick: () => set("verdict", value) },
       words, el("b", {}, number(value ? counts.get(value) || 0 : all)))));
 }
 
-function facetValues({ name, value }) {
-  const values = [...new Set(records.map(value))].filter((one) => one !== "");
+function facetValues({ name, value, quiet }) {
+  if (quiet && !filters[name]) return [];
+  const values = [...new Set(items.map(value))].filter((one) => one !== "");
   values.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-  if (filters[name] && (!values.includes(filters[name]) || values.length > MOST_OPTIONS)) return [filters[name]];
-  const tells = values.length > 1 || (values.length && records.some((record) => value(record) === ""));
+  if (filters[name] && (quiet || !values.includes(filters[name]) || values.length > MOST_OPTIONS)) return [filters[name]];
+  const tells = values.length > 1 || (values.length && items.some((item) => value(item) === ""));
   return tells && values.length <= MOST_OPTIONS ? values : [];
 }
 
@@ -77,33 +79,15 @@ function drawDirection() {
   place("down").textContent = words[filters.down ? 1 : 0];
 }
 
-const mean = (values) => {
-  const known = values.filter((value) => value !== null);
-  return known.length ? number(known.reduce((sum, value) => sum + value, 0) / known.length) : null;
-};
-
-// The mean of each reward over those that are scored.
-function rewardFigures(shown) {
-  return data.rewards.map((name, which) => {
-    const given = shown.filter((record) => record.rewards.some(([other]) => other === which));
-    const values = given.map((record) => rewardOf(record, which));
-    const missing = values.filter((value) => value === null).length;
-    return [`mean reward ${name}${missing && missing < values.length ? `, ${number(missing)} not scored` : ""}`, values.length ? mean(values) ?? "not scored" : null];
-  });
+// [words, percentage] of those that are scored.
+function shareRight(some, words) {
+  const scored = some.filter((record) => record.right !== null);
+  const right = scored.filter((record) => record.right).length;
+  return [`${words} ${number(scored.length)}`, scored.length ? `${((100 * right) / scored.length).toFixed(1)} %` : null];
 }
 
 function drawFigures(shown) {
-  const scored = shown.filter((record) => record.right !== null);
-  const right = scored.filter((record) => record.right).length;
-  const figures = [
-    ["right of " + number(scored.length), scored.length ? `${((100 * right) / scored.length).toFixed(1)} %` : null],
-    ...rewardFigures(shown),
-    ["mean zooms", mean(shown.map((record) => record.zooms))],
-    ["mean tokens in", mean(shown.map((record) => record.tokens[0]))],
-    ["mean tokens out", mean(shown.map((record) => record.tokens[1]))],
-    ["mean seconds", mean(shown.map((record) => record.seconds))],
-  ];
-  place("figures").replaceChildren(...figures.filter(([, value]) => value !== null)
+  place("figures").replaceChildren(...figuresOf(shown).filter(([, value]) => value !== null)
     .map(([name, value]) => el("div", {}, el("dt", { dir: "auto" }, name), el("dd", {}, value))));
 }
 
@@ -117,17 +101,18 @@ function sortCards() {
 
 function apply() {
   const shown = [];
-  records.forEach((record, index) => {
-    const visible = passes(record);
+  items.forEach((item, index) => {
+    const visible = passes(item);
     cards[index].hidden = !visible;
-    if (visible) shown.push(record);
+    if (visible) shown.push(item);
   });
   nothing.hidden = shown.length > 0;
-  const rest = data.total > records.length ? ` (the first of ${number(data.total)})` : "";
-  place("count").textContent = `${number(shown.length)} of ${number(records.length)}${rest}`;
+  const rest = data.total > items.length ? ` (${data.chosen} of ${number(data.total)})` : "";
+  place("count").textContent = `${number(shown.length)} of ${number(items.length)}${rest}`;
   place("clear").hidden = !isFiltered();
   if (place("words").value !== filters.q) place("words").value = filters.q;
   sortCards();
+  if (KEPT.length) drawPair();
   drawVerdicts();
   drawFacets();
   drawRanges();
@@ -139,6 +124,7 @@ function set(name, value) {
   filters[name] = value;
   writeHash();
   choose(null);
+  if (KEPT.includes(name)) cards.filter((card) => card.classList.contains("built")).forEach(build); // another badge
   apply();
   if (main.getBoundingClientRect().top < 0) main.scrollIntoView();
 }
@@ -161,7 +147,7 @@ place("bar").addEventListener("submit", (event) => event.preventDefault());
 place("clear").addEventListener("click", clear);
 place("panel").replaceChildren(...ranges);
 place("ranges").hidden = !ranges.length;
-place("order").hidden = records.length < 2;
+place("order").hidden = items.length < 2;
 document.addEventListener("click", (event) => {
   if (!place("ranges").contains(event.target)) place("ranges").open = false;
 });

@@ -34,5 +34,9 @@ function svg(tag, attributes) {
 const number = (value) =>
   value.toLocaleString("en", Number.isInteger(value) || Math.abs(value) >= 100 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 });
 const signed = (value) => (value > 0 ? "+" : value < 0 ? "\u2212" : "") + number(Math.abs(value));
+const mean = (values) => {
+  const known = values.filter((value) => value !== null);
+  return known.length ? number(known.reduce((sum, value) => sum + value, 0) / known.length) : null;
+};
 const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 const hue = (k) => data.palette[(k - 1) % data.palette.length];

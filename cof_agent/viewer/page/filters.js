@@ -1,52 +1,28 @@
-// Which trajectories are shown and in which order. The address holds it all, so that a view can be linked.
+// Which cards are shown and in which order. The address holds it all, so that a view can be linked.
+// What a card is of, its verdict, facets and measures are the page's own: see trajectories.js and comparison.js.
 
-// A facet is a property with few values: [name, heading, value, words]. An empty value is none to choose.
-const asText = (value) => (value === null ? "" : String(value));
-const someRejected = records.some((record) => record.reason);
-const FACETS = [
-  ["from", "File", (record) => record.from],
-  ["stop", "Stop reason", (record) => record.stop, (value) => STOPS[value] || value],
-  ["reason", "Rejected for", (record) => record.reason || (someRejected ? "not rejected" : "")],
-  ["unreliable", "Reliability", (record) => (record.warning ? "unreliable" : "no warning")],
-  ["category", "Category", (record) => record.category],
-  ["zooms", "Zooms", (record) => asText(record.zooms), (value) => plural(Number(value), "zoom")],
-  ["policy", "Policy", (record) => record.policy],
-  ["strategy", "Strategy", (record) => record.strategy],
-  ["resolution", "Resolution", (record) => asText(record.resolution), (value) => `resolution ${value}`],
-  ["play", "Play", (record) => asText(record.play), (value) => `play ${value}`],
-  ["step", "Step", (record) => asText(record.step), (value) => `step ${value}`],
-  ["group", "Group", (record) => record.group],
-].map(([name, heading, value, words]) => ({ name, heading, value, words: words || ((one) => one) }));
+// A facet is a property with few values. An empty value is none to choose. A quiet one is only offered once it is set.
+const FACETS = FACETS_OF_PAGE.map(([name, heading, value, words, quiet]) => ({ name, heading, value, words: words || ((one) => one), quiet }));
 
 // A measure is a number that is filtered by its range and sorted by; null where it is unknown.
-const MEASURES = [
-  ["step", "Step", (record) => record.step],
-  ...data.rewards.map((name, which) => [`reward:${name}`, `Reward: ${name}`, (record) => rewardOf(record, which)]),
-  ["advantage", "Advantage", (record) => record.advantage],
-  ["zooms", "Zooms", (record) => record.zooms],
-  ["in", "Tokens in", (record) => record.tokens[0]],
-  ["out", "Tokens out", (record) => record.tokens[1]],
-  ["seconds", "Seconds", (record) => record.seconds],
-].map(([name, heading, value]) => {
-  const known = records.map(value).filter((one) => one !== null);
+const MEASURES = MEASURES_OF_PAGE.map(([name, heading, value]) => {
+  const known = items.map(value).filter((one) => one !== null);
   const [least, most] = known.reduce(([low, high], one) => [Math.min(low, one), Math.max(high, one)], [Infinity, -Infinity]);
-  const reward = name.startsWith("reward:");
-  return { name, heading, value, least, most, unscored: reward ? records.filter((one) => one.rewards.length && value(one) === null).length : 0 };
+  return { name, heading, value, least, most, unscored: items.filter((item) => isUnscored(item, name, value)).length };
 }).filter(({ least, most, unscored }) => least < most || unscored);
 
 const ORDERS = [
   ...MEASURES.filter(({ least, most }) => least < most),
-  ...FACETS.filter(({ name, value }) => name === "group" && new Set(records.map(value)).size > 1),
+  ...FACETS.filter(({ name, value }) => name === "group" && new Set(items.map(value)).size > 1),
 ];
 
 const RANGE_PARTS = ["least", "most", "unscored"];
 const rangeNames = ({ name }) => RANGE_PARTS.map((part) => `${part}:${name}`);
-const ORDER_NAMES = ["sort", "down"];
 const NAMES = ["verdict", ...FACETS.map(({ name }) => name), "q", ...MEASURES.flatMap(rangeNames)];
 
 // Every value is a text; an empty one does not filter. A reward may have any name, hence no prototype.
 const filters = Object.create(null);
-for (const name of [...NAMES, ...ORDER_NAMES]) filters[name] = "";
+for (const name of [...NAMES, ...KEPT, "sort", "down"]) filters[name] = "";
 
 const isFiltered = () => NAMES.some((name) => filters[name]);
 
@@ -54,52 +30,42 @@ function clearFilters() {
   for (const name of NAMES) filters[name] = "";
 }
 
-// The words of a turn that its card shows at once; searching the numbers of every box would find too much.
-function readable(turn) {
-  const said = turn.steps.flatMap((step) => [step.text, step.said, step.error, step.note]);
-  const broken = turn.steps.some((step) => step.kind === "malformed");
-  return [broken ? turn.text : turn.thought, ...said].filter(Boolean).join("\n");
+function searchable(item) {
+  item.words ??= wordsOf(item).join("\n").toLowerCase();
+  return item.words;
 }
 
-function searchable(record) {
-  record.words ??= [
-    record.id, record.file, record.question, record.category, record.policy, record.strategy, record.group, record.error,
-    ...record.choices.map(([, text]) => text), ...record.truth.map(([text]) => text), record.answer?.[0], ...record.turns.map(readable),
-  ].join("\n").toLowerCase();
-  return record.words;
-}
-
-function inRange(record, { name, value }) {
+function inRange(item, { name, value }) {
   const [least, most, unscored] = rangeNames({ name }).map((part) => filters[part]);
   if (!least && !most && !unscored) return true;
-  const found = value(record);
-  if (found === null) return Boolean(unscored) && record.rewards.length > 0;
+  const found = value(item);
+  if (found === null) return Boolean(unscored) && isUnscored(item, name, value);
   if (unscored && !least && !most) return false;
   return (!least || found >= Number(least)) && (!most || found <= Number(most));
 }
 
-// Whether a record is shown; the facet called `skip` is left out of account.
-function passes(record, skip) {
-  if (skip !== "verdict" && filters.verdict && verdictOf(record) !== filters.verdict) return false;
+// Whether an item is shown; the facet called `skip` is left out of account.
+function passes(item, skip) {
+  if (skip !== "verdict" && filters.verdict && verdictOfItem(item) !== filters.verdict) return false;
   for (const { name, value } of FACETS) {
-    if (name !== skip && filters[name] && value(record) !== filters[name]) return false;
+    if (name !== skip && filters[name] && value(item) !== filters[name]) return false;
   }
-  if (!MEASURES.every((measure) => inRange(record, measure))) return false;
-  return filters.q.toLowerCase().split(/\s+/).every((word) => !word || searchable(record).includes(word));
+  if (!MEASURES.every((measure) => inRange(item, measure))) return false;
+  return filters.q.toLowerCase().split(/\s+/).every((word) => !word || searchable(item).includes(word));
 }
 
 function tally(name, value) {
   const counts = new Map();
-  for (const record of records) if (passes(record, name)) counts.set(value(record), (counts.get(value(record)) || 0) + 1);
+  for (const item of items) if (passes(item, name)) counts.set(value(item), (counts.get(value(item)) || 0) + 1);
   return counts;
 }
 
-// Numbers of records in the order in which they are shown. A record without the value comes last in either direction.
+// Numbers of items in the order in which they are shown. An item without the value comes last in either direction.
 function ordered() {
-  const indices = records.map((_, index) => index);
+  const indices = items.map((_, index) => index);
   const order = ORDERS.find(({ name }) => name === filters.sort);
   if (!order) return filters.down ? indices.reverse() : indices;
-  const values = records.map(order.value);
+  const values = items.map(order.value);
   const missing = (value) => value === null || value === "";
   return indices.sort((a, b) => {
     const [first, second] = [values[a], values[b]];

@@ -30,7 +30,7 @@ FILES = ("trajectories.jsonl", "trajectory.jsonl", "rejected.jsonl")
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.usage = "cof view TRAJECTORIES ... [OPTION ...]"
     parser.epilog = (
-        "examples:\n  cof view outputs/eval -o outputs/eval.html\n"
+        "example:\n  cof view outputs/eval -o outputs/eval.html\n"
         "  cof view outputs/collected/rejected.jsonl -o outputs/rejected.html"
     )
     parser.add_argument(

@@ -24,6 +24,7 @@ LAYERS = (
     "cof_agent.region_refs cof_agent.episodes cof_agent.tools",
     "cof_agent.protocol cof_agent.environment",
     "cof_agent.policy cof_agent.scoring cof_agent.scenes",
+    "cof_agent.ocr",
     "cof_agent.config cof_agent.graphs cof_agent.backends cof_agent.data",
     "cof_agent.rollout cof_agent.nano.build",
     "cof_agent.evaluation cof_agent.teacher cof_agent.nano.install",

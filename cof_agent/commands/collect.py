@@ -18,10 +18,12 @@ from cof_agent.config import AgentConfig
 from cof_agent.data import shards
 from cof_agent.episodes import Episode, Resolutions, drawn
 from cof_agent.errors import InputError
+from cof_agent.geometry import CoordinateSystem
 from cof_agent.nano import NANO
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import make_folder
 from cof_agent.output.install import how_to_install
+from cof_agent.teacher.ocr import OCR, is_text_question
 from cof_agent.teacher.rules import (
     BOXES,
     RULES,
@@ -34,6 +36,7 @@ from cof_agent.teacher.rules import (
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 
 if TYPE_CHECKING:
+    from cof_agent.ocr.lines import Engine
     from cof_agent.policy import Policy
     from cof_agent.teacher.graph import Search
     from cof_agent.teacher.roles import Cast, Locator
@@ -49,7 +52,10 @@ ROLES = {  # and who plays each by default
 OF_SERVED = ("base_url", "coordinates", "image_folder", "reasoning")
 OF_LOCAL = ("device", "dtype", "attn")
 OF_VLLM = ("dtype", "vllm_options")
-OTHERS = {"locator": f"{BOXES} (those of the samples), {DETECTOR}HUB_ID", "describer": ""}
+OTHERS = {
+    "locator": f"{BOXES} (those of the samples), {OCR} (reads text, extra `ocr`), {DETECTOR}HUB_ID",
+    "describer": f"{OCR} (reads the answers of `cof data --make text-questions`)",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     roles.add_argument("--teacher", metavar="MODEL", help="plays every role that is not given")
     for role, default in ROLES.items():
         others = OTHERS.get(role, RULES)
-        help = f"who is the {role}: a model{others and ', or '}{others} (default: {default})"
+        help = f"who is the {role}: a model, or {others} (default: {default})"
         roles.add_argument(f"--{role}", metavar="MODEL", help=help)
     search = parser.add_argument_group("search")
     option(
@@ -137,7 +143,7 @@ def _check_roles(options: argparse.Namespace, samples: Sequence[Sample]) -> None
     """What the players of the roles cannot do with these samples is said before a model is loaded.
 
     Raises:
-        InputError: if no sample has the boxes that the locator reads.
+        InputError: if no sample has the boxes that the locator reads, or some have no text that the describer could read.
     """
     if _player(options, "locator") == BOXES:
         without = sum(not nested_boxes(sample) for sample in samples)
@@ -147,7 +153,17 @@ def _check_roles(options: argparse.Namespace, samples: Sequence[Sample]) -> None
         if without:
             sentence = f"{without:,} of {len(samples):,} samples have no boxes for the locator to read; {others}."
             print(f"cof collect: {sentence}", file=sys.stderr)
+    if _player(options, "describer") == OCR:
+        _check_text(samples)
     common.warn_if_unknown_to_nano(_player(options, "describer"), samples)
+
+
+def _check_text(samples: Sequence[Sample]) -> None:
+    if others := sum(not is_text_question(sample) for sample in samples):
+        raise InputError(
+            f"{others:,} of {len(samples):,} samples are no questions of `cof data --make text-questions`, the only ones that "
+            "the describer ocr answers; name a model with --describer MODEL."
+        )
 
 
 def _player(options: argparse.Namespace, role: str) -> str:
@@ -202,11 +218,11 @@ def search_of(options: argparse.Namespace) -> Search:
     from cof_agent.policy import Retries
     from cof_agent.teacher.graph import Search
 
-    cast, describer = _cast(options)
+    cast, system = _cast(options)
     views = {name: getattr(options, name) for name in VIEWS}
     config = AgentConfig(**views, dialect=options.dialect, tools=tuple(options.tools))
     check(config)
-    settings = config.settings(describer)
+    settings = config.settings_for(system, cast.describer.limits)
     return Search(
         cast,
         settings,
@@ -220,8 +236,10 @@ def search_of(options: argparse.Namespace) -> Search:
     )
 
 
-def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
+def _cast(options: argparse.Namespace) -> tuple[Cast, CoordinateSystem]:
+    """Who plays what, and the coordinates in which the student writes."""
     from cof_agent.agent import load_policy
+    from cof_agent.teacher.ocr import OcrDescriber
     from cof_agent.teacher.prompted import DESCRIBE, AskedPlanner, AskedSummariser, AskedVerifier, PolicyDescriber
     from cof_agent.teacher.roles import Cast
 
@@ -229,15 +247,23 @@ def _cast(options: argparse.Namespace) -> tuple[Cast, Policy]:
     def policy(spec: str) -> Policy:
         return load_policy(_config(options, spec))
 
+    @cache
+    def engine() -> Engine:
+        from cof_agent.ocr.rapid import RapidOcr
+
+        return RapidOcr()
+
     planner, locator, describer, verifier, summariser = (_player(options, role) for role in ROLES)
     cast = Cast(
         RulePlanner() if planner == RULES else AskedPlanner(policy(planner)),
-        _locator(locator, policy),
-        PolicyDescriber(policy(describer), prompt=None if describer == NANO else DESCRIBE),
+        _locator(locator, policy, engine),
+        OcrDescriber(engine())
+        if describer == OCR
+        else PolicyDescriber(policy(describer), prompt=None if describer == NANO else DESCRIBE),
         RuleVerifier() if verifier == RULES else AskedVerifier(policy(verifier)),
         RuleSummariser() if summariser == RULES else AskedSummariser(policy(summariser)),
     )
-    return cast, policy(describer)
+    return cast, CoordinateSystem.ABSOLUTE if describer == OCR else policy(describer).coordinates
 
 
 def _config(options: argparse.Namespace, spec: str) -> AgentConfig:
@@ -253,7 +279,7 @@ def _options_of(spec: str) -> tuple[str, ...]:
     """The options that say how the player of a role runs; none for what is no model of ours."""
     if in_vllm(spec):
         return OF_VLLM
-    if spec in (RULES, BOXES) or spec.startswith(DETECTOR):
+    if spec in (RULES, BOXES, OCR) or spec.startswith(DETECTOR):
         return ()
     return OF_LOCAL if split_spec(spec)[0] is None else OF_SERVED
 
@@ -273,11 +299,14 @@ def _check_reached(options: argparse.Namespace) -> None:
             )
 
 
-def _locator(spec: str, policy: Callable[[str], Policy]) -> Locator:
+def _locator(spec: str, policy: Callable[[str], Policy], engine: Callable[[], Engine]) -> Locator:
+    from cof_agent.teacher.ocr import OcrLocator
     from cof_agent.teacher.prompted import AskedLocator
 
     if spec == BOXES:
         return AnnotatedBoxes()
+    if spec == OCR:
+        return OcrLocator(engine())
     if spec.startswith(DETECTOR):
         from cof_agent.teacher.detector import DetectorLocator
 

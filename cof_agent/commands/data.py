@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from rich.table import Table
 
-from cof_agent.commands import common
+from cof_agent.commands import common, text_questions
 from cof_agent.commands.options import add_samples, option
 from cof_agent.data.samples import Reading, read
 from cof_agent.data.source import Source
-from cof_agent.data.unusable import HINTS, write_left_out
+from cof_agent.data.unusable import HINTS, LeftOut, write_left_out
 from cof_agent.errors import InputError
 from cof_agent.output.files import write_atomic
 from cof_agent.protocol import question_text
@@ -25,15 +26,23 @@ LONGEST = 800  # characters of a question that are printed
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.usage = "cof data SPEC [-o DIR] [OPTION ...]"
-    parser.epilog = "example:\n  cof data rows.parquet --column question=extra_info.question -o outputs/mine"
+    parser.epilog = (
+        "examples:\n  cof data rows.parquet --column question=extra_info.question -o outputs/mine\n"
+        f"  cof data manual.pdf --make {text_questions.NAME} -o outputs/text"
+    )
     parser.add_argument(
         "data", metavar="SPEC", help="a folder, a file (JSON, JSONL, CSV, TSV, Parquet) or a dataset of the hub"
     )
     group = add_samples(parser, without=("data",))
     option(group, "output", help="folder for samples.jsonl, images/ and left_out.jsonl (default: nothing is written)")
+    text_questions.add_options(parser.add_argument_group("making questions"))
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.make:
+        _check_made(options)
+        _write(Path(options.output), text_questions.samples(options))
+        return 0
     source = Source(**{field.name: getattr(options, field.name) for field in fields(Source)})
     output = Path(options.output) if options.output else None
     if output is not None:
@@ -41,8 +50,17 @@ def run(options: argparse.Namespace) -> int:
     found = read(source.data, **source.reading, keep_images=output and output / "images", write=output is not None)
     _print(found, examples=0 if options.quiet else EXAMPLES)
     if output is not None:
-        _write(found, output)
+        _write(output, found.samples, found.tally.left_out)
     return 0
+
+
+def _check_made(options: argparse.Namespace) -> None:
+    """Raises:
+    InputError: if an option was given that says how rows are read; pictures have none.
+    """
+    for name in ("images", "column", "split", "samples", "boxes", "download", "strict"):
+        if getattr(options, name):
+            raise InputError(f"--{name} is for rows of a data set; --make reads pictures.")
 
 
 def _check_output(data: str, output: Path) -> None:
@@ -105,22 +123,22 @@ def _example(sample: Sample) -> str:
     return "\n".join([*lines, f"{'images' if sample.more_images else 'image'}: {images}"])
 
 
-def _write(found: Reading, output: Path) -> None:
+def _write(output: Path, samples: Sequence[Sample], left_out: Sequence[LeftOut] = ()) -> None:
     """samples.jsonl, whose images are named relative to it where they are in the same folder, and left_out.jsonl.
 
     Raises:
         InputError: if the folder holds other samples already.
     """
     folder = output.resolve()
-    moved = [one.with_images(_named(Path(image).resolve(), folder) for image in one.images) for one in found.samples]
+    moved = [one.with_images(_named(Path(image).resolve(), folder) for image in one.images) for one in samples]
     lines = "".join(to_json(sample) + "\n" for sample in moved).encode()
     written = [output / "samples.jsonl"]
     if written[0].exists() and written[0].read_bytes() != lines:
         raise InputError(f"{written[0]} holds other samples; use another output folder, or remove the file.")
     write_atomic(written[0], lines)
-    if found.tally.left_out:
+    if left_out:
         written.append(output / "left_out.jsonl")
-        write_left_out(written[-1], found.tally.left_out)
+        write_left_out(written[-1], left_out)
     common.console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
 
 

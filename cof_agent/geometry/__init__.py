@@ -6,7 +6,7 @@ Three frames are told apart by name:
 - *model*: the numbers the model writes, in its order, which a `CoordinateSystem` ties to *shown*.
 """
 
-from cof_agent.geometry.boxes import BoxError, clip_to_view, crop_region, grid_size, read_box, smart_resize
+from cof_agent.geometry.boxes import BoxError, around, clip_to_view, crop_region, grid_size, read_box, smart_resize
 from cof_agent.geometry.crop import OUR_RULE, CropRule, cut, shown_size, sized
 from cof_agent.geometry.frames import OF_MODELS, Box, CoordinateSystem, PixelLimits, Size, View, moved
 
@@ -20,6 +20,7 @@ __all__ = [
     "PixelLimits",
     "Size",
     "View",
+    "around",
     "clip_to_view",
     "crop_region",
     "cut",

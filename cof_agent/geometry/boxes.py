@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from cof_agent.geometry.frames import Box, CoordinateSystem, Size, View
@@ -64,6 +65,16 @@ def clip_to_view(box: Box, view: View, system: CoordinateSystem) -> Box:
             f"The box holds no whole pixel: boxes are in pixels of the image, which is {view.shown_size} pixels."
         )
     return inside
+
+
+def around(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds all of `boxes`; at least one."""
+    return Box(
+        min(box.x0 for box in boxes),
+        min(box.y0 for box in boxes),
+        max(box.x1 for box in boxes),
+        max(box.y1 for box in boxes),
+    )
 
 
 def crop_region(box: Box, source: Size, *, enlarge: float = 1.0, min_side: int = 1) -> Box:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from cof_agent import scoring
-from cof_agent.geometry import Box, Size, View
+from cof_agent.geometry import Box, Size, View, around
 from cof_agent.teacher.roles import Adjust, Advice, Describe, Errand, GiveUp, Link, Locate, Move, Propose, Step
 from cof_agent.trajectory import Sample
 
@@ -74,8 +74,8 @@ class AnnotatedBoxes:
         found = [_innermost(boxes, view) for boxes in chosen]
         if not found or any(box is None for box in found):
             return None
-        around = _union([box for box in found if box is not None])
-        return around if around.area < ABOUT * view.region.area else None
+        whole = around([box for box in found if box is not None])
+        return whole if whole.area < ABOUT * view.region.area else None
 
 
 def nested_boxes(sample: Sample) -> list[tuple[str, list[Box]]]:
@@ -90,15 +90,6 @@ def _innermost(boxes: Sequence[Box], view: View) -> Box | None:
         if view.region.coverage(box) > 0.9 and min(box.width, box.height) * view.scale >= VISIBLE:
             return box
     return boxes[0] if view.region.coverage(boxes[0]) > 0.9 else None
-
-
-def _union(boxes: Sequence[Box]) -> Box:
-    return Box(
-        min(box.x0 for box in boxes),
-        min(box.y0 for box in boxes),
-        max(box.x1 for box in boxes),
-        max(box.y1 for box in boxes),
-    )
 
 
 class RuleVerifier:

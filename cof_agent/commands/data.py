@@ -27,7 +27,7 @@ LONGEST = 800  # characters of a question that are printed
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.usage = "cof data SPEC [-o DIR] [OPTION ...]"
     parser.epilog = (
-        "examples:\n  cof data rows.parquet --column question=extra_info.question -o outputs/mine\n"
+        "example:\n  cof data rows.parquet --column question=extra_info.question -o outputs/mine\n"
         f"  cof data manual.pdf --make {text_questions.NAME} -o outputs/text"
     )
     parser.add_argument(
@@ -41,7 +41,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.make:
         _check_made(options)
-        _write(Path(options.output), text_questions.samples(options))
+        questions = text_questions.samples(options)
+        _write(Path(options.output), questions)
         return 0
     source = Source(**{field.name: getattr(options, field.name) for field in fields(Source)})
     output = Path(options.output) if options.output else None
@@ -56,8 +57,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_made(options: argparse.Namespace) -> None:
     """Raises:
-    InputError: if an option was given that says how rows are read; pictures have none.
+    InputError: if there is no folder to write, or an option was given that says how rows are read; pictures have none.
     """
+    if not options.output:
+        raise InputError(f"--make {text_questions.NAME} writes a folder; name it with -o DIR.")
     for name in ("images", "column", "split", "samples", "boxes", "download", "strict"):
         if getattr(options, name):
             raise InputError(f"--{name} is for rows of a data set; --make reads pictures.")

@@ -49,10 +49,8 @@ def samples(options: argparse.Namespace) -> list[Sample]:
     """The questions; what was made of each picture is in `pictures.jsonl` of the output folder, and is not made twice.
 
     Raises:
-        InputError: if there is no output folder, nothing to read, nothing to read it with, or no question comes of it.
+        InputError: if there is nothing to read, nothing to read it with, or no question comes of it.
     """
-    if not options.output:
-        raise InputError(f"--make {NAME} writes a folder; name it with -o DIR.")
     from cof_agent.ocr.questions import READABLE
 
     found = pictures.find(options.data)

@@ -7,7 +7,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -18,7 +21,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MOST_BYTES = 500 << 20
 """Of one image that comes from outside."""
 
-_SECONDS = 20.0  # for each step of one transfer
+MOST_SECONDS = 120.0
+"""From the first look-up of a host to the last byte, redirects included."""
+
+_SECONDS = 20.0  # for each step of one transfer: a host that says nothing at all
 _MOST_REDIRECTS = 3
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _HEADERS = {"user-agent": "chain-of-focus", "accept-encoding": "identity"}
@@ -42,49 +48,63 @@ class Fetcher:
     """Fetches at most `most_bytes` of an http(s) address whose host is at `allowed` addresses only.
 
     The address that is checked is the one that is connected to, so that a name that changes its address in between gains
-    nothing. Redirects are checked alike. A proxy is not used: it would look up the host itself.
+    nothing. Redirects are checked alike. A proxy is not used: it would look up the host itself. Whatever the host sends,
+    and however slowly, it is over after `most_seconds`.
     """
 
     most_bytes: int = MOST_BYTES
     allowed: Callable[[Address], bool] = is_public
+    most_seconds: float = MOST_SECONDS
 
     def get(self, url: str) -> bytes:
         """The content.
 
         Raises:
             TooLarge: if it has more than `most_bytes`.
-            InputError: if it cannot be had, is cut off, or lies at an address that is not allowed.
+            InputError: if it cannot be had in time, is cut off, or lies at an address that is not allowed.
         """
+        until = time.monotonic() + self.most_seconds
         for _ in range(_MOST_REDIRECTS + 1):
-            content, url = self._once(url)
+            content, url = self._once(url, until)
             if content is not None:
                 return content
         raise InputError("the address of the image leads on too often.")
 
-    def _once(self, url: str) -> tuple[bytes | None, str]:
-        """The content, or None and where it is to be had."""
+    def _once(self, url: str, until: float) -> tuple[bytes | None, str]:
+        """The content, or None and where it is to be had. until: by the clock of `time.monotonic`."""
         parts = _parts(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         addresses = self._addresses(host, port)
         connection = http.client.HTTPConnection(host, port)
+        late = threading.Event()
         try:
-            connection.sock = _connected(addresses, port)
-            if parts.scheme == "https":
-                connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
-            path = parts._replace(scheme="", netloc="", fragment="").geturl()
-            connection.request("GET", path or "/", headers=_HEADERS)
-            reply = connection.getresponse()
-            if reply.status in (301, 302, 303, 307, 308):
-                return None, urljoin(url, reply.getheader("location") or "")
-            if reply.status != 200:
-                raise InputError(f"the image cannot be fetched: its server answers {reply.status}.")
-            return self._content(reply), url
-        except InputError:
-            raise
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            connection.sock = _connected(addresses, port, until)
+            with _ended(connection.sock, until, late):
+                if parts.scheme == "https":
+                    connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+                path = parts._replace(scheme="", netloc="", fragment="").geturl()
+                connection.request("GET", path or "/", headers=_HEADERS)
+                answer = self._answer(connection.getresponse(), url)
+            if late.is_set():  # what has no announced length seems to end here
+                raise OSError
+            return answer
+        except (InputError, OSError, http.client.HTTPException, ValueError) as error:
+            if late.is_set() or time.monotonic() >= until:
+                raise InputError(
+                    f"the image cannot be fetched: it takes longer than {self.most_seconds:g} s."
+                ) from None
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"the image cannot be fetched: {said(error)}.") from None
         finally:
             connection.close()
+
+    def _answer(self, reply: http.client.HTTPResponse, url: str) -> tuple[bytes | None, str]:
+        if reply.status in (301, 302, 303, 307, 308):
+            return None, urljoin(url, reply.getheader("location") or "")
+        if reply.status != 200:
+            raise InputError(f"the image cannot be fetched: its server answers {reply.status}.")
+        return self._content(reply), url
 
     def _content(self, reply: http.client.HTTPResponse) -> bytes:
         content = reply.read(self.most_bytes + 1)
@@ -105,12 +125,37 @@ class Fetcher:
         return addresses
 
 
-def _connected(addresses: Iterable[Address], port: int) -> socket.socket:
+@contextmanager
+def _ended(connected: socket.socket, until: float, late: threading.Event) -> Iterator[None]:
+    """Shuts the connection down at that moment and says so by `late`, whatever is being read: a host that sends a byte now and
+    then is within the time of each step for ever."""
+    handle = connected.dup()  # TLS takes the socket itself over
+
+    def end() -> None:
+        late.set()
+        with suppress(OSError):
+            handle.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, until - time.monotonic()), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        handle.close()
+
+
+def _connected(addresses: Iterable[Address], port: int, until: float) -> socket.socket:
     """A connection to the first of the addresses of a host that takes one: a machine may have no way to those of IPv6."""
     error: OSError | None = None
     for address in addresses:
+        if (left := until - time.monotonic()) <= 0:
+            break
         try:
-            return socket.create_connection((str(address), port), _SECONDS)
+            made = socket.create_connection((str(address), port), min(_SECONDS, left))
+            made.settimeout(_SECONDS)
+            return made
         except OSError as refused:
             error = error or refused
     raise error or OSError("no address")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -55,6 +56,35 @@ def test_a_redirect_is_checked_like_the_first_address() -> None:
                 fetcher.get(url + path)
         with pytest.raises(InputError, match="larger than 49 bytes"):
             Fetcher(49, fetcher.allowed).get(url)
+        server.shutdown()
+
+
+def test_a_host_that_sends_a_byte_now_and_then_is_left() -> None:
+    """In the head of its answer, in the image, in one of no known length, and in answers that lead on and on."""
+    over = Event()
+
+    class Drips(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/on"):
+                over.wait(0.1)
+                self.wfile.write(f"HTTP/1.0 302 Found\r\nLocation: {self.path}n\r\n\r\n".encode())
+                return
+            head = {"/head": b"", "/image": b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n\r\n"}
+            with suppress(OSError):  # once the client has gone
+                self.wfile.write(head.get(self.path, b"HTTP/1.0 200 OK\r\n\r\n"))
+                while not over.wait(0.02):
+                    self.wfile.write(b"H")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Drips) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        fetcher = Fetcher(allowed=lambda address: address.is_loopback, most_seconds=0.15)
+        for path in ("/head", "/image", "/endless", "/on"):
+            with pytest.raises(InputError, match="cannot be fetched: it takes longer than 0.15 s"):
+                fetcher.get(f"http://127.0.0.1:{server.server_address[1]}{path}")
+        over.set()
         server.shutdown()
 
 

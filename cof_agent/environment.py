@@ -199,6 +199,11 @@ class ZoomEnvironment:
         check_inside(sample, sizes[0])
         return tuple(self.overview(size, number) for number, size in enumerate(sizes))
 
+    def notes(self, sample: Sample) -> tuple[str, ...]:
+        """What is wrong with the sample's files although all their pixels were read; of those that are still in memory."""
+        sources = [self._sources.peek(identity(path)) for path in sample.images]
+        return tuple(source.note for source in sources if source is not None and source.note is not None)
+
     def step(
         self, actions: Sequence[Action], views: Sequence[View], *, sample: Sample | None = None, texts: int = 0
     ) -> tuple[Observation, ...]:

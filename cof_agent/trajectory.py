@@ -179,9 +179,10 @@ class Trajectory:
     (`protocol.dialects`); one that is not ours is among the settings in full. resolution: long side in shown pixels
     at which the overview was asked for, where it was. play: which of several plays of the sample this is, from 1.
     shuffle_seed: of the order of the choices, where it was drawn. failure: what failed where it ended in an error, whose
-    sentence is `error`. warning: why the answer is unreliable, where that is known (`backends.scenes_only`). Of RL: the
-    training `step`, `rewards` by name (None where one could not be scored), the `advantage`, and the `group` of plays that it
-    was computed over. Fields that do not apply are None.
+    sentence is `error`. warning: why the answer is unreliable, where that is known (`backends.scenes_only`). notes: what is
+    wrong with the image files although all their pixels were read. Of RL: the training `step`, `rewards` by name (None where
+    one could not be scored), the `advantage`, and the `group` of plays that it was computed over. Fields that do not apply
+    are None.
     """
 
     sample: Sample
@@ -205,6 +206,7 @@ class Trajectory:
     failure: Failure | None = None
     warning: str | None = None
     more_overviews: tuple[View, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.sample.images)

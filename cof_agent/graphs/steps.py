@@ -346,6 +346,7 @@ class Graph:
             failure=now.failure,
             warning=context.warning,
             more_overviews=now.more_overviews,
+            notes=context.environment.notes(now.sample),
             **_with_refusals(self.made_with(context), not_taken(context.policy)),
         )
 

@@ -23,6 +23,7 @@ REDUCED_FROM = 1 << 24
 pixels a side for each shown one. On average its pixels differ by less than two grey levels from those made of the whole."""
 SPARE = 1.4
 
+_NO_END = "lacks the mark at its end; its pixels are all there."
 _END = b"\xff\xd9"
 _MOST_NOTED = 4_096  # files
 _GARBAGE = tuple(bytes([byte]) * 4096 for byte in (0x55, 0xAA, 0x33, 0xCC))
@@ -50,7 +51,7 @@ class JpegReader(WholeReader):
                 image.load()
                 pixels = to_rgb(image)
             except OSError as error:
-                pixels = to_rgb(with_end(self._path, file, error))
+                pixels = to_rgb(self._with_end(file, error))
             except Exception as error:  # decoders raise anything at damaged bytes
                 refuse_damaged(self._path, error)
         return turned(pixels, self._orientation)
@@ -59,7 +60,12 @@ class JpegReader(WholeReader):
         try:
             return super()._loaded(image, file)
         except OSError as error:
-            return with_end(self._path, file, error)
+            return self._with_end(file, error)
+
+    def _with_end(self, file: IO[bytes], error: Exception) -> Image.Image:
+        image = with_end(self._path, file, error)
+        self.note = f"{self._path.name} {_NO_END}"
+        return image
 
 
 def with_end(path: Path, file: IO[bytes], error: Exception) -> Image.Image:
@@ -90,4 +96,4 @@ def _ended(data: bytes) -> Image.Image:
 @lru_cache(_MOST_NOTED)
 def _note(path: Path) -> None:
     """One warning for each file, however often it is read; a server is sent new ones without end."""
-    _log.warning("%s lacks the mark at its end; its pixels are all there.", path)
+    _log.warning("%s %s", path, _NO_END)

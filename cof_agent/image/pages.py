@@ -53,6 +53,7 @@ class PageReader:
     levels: tuple[float, ...] = (1.0,)
     held = 1
     passes = False
+    note: str | None = None
     is_decoded = False
 
     def __init__(self, path: Path, page: int | None) -> None:

@@ -40,6 +40,7 @@ class Pyramid(ABC):
 
     held = FULL_RESOLUTION
     passes = False
+    note: str | None = None
     is_decoded = False
 
     def __init__(self, path: Path, stored: Sequence[Size], orientation: int = 1) -> None:

@@ -26,13 +26,15 @@ class Reader(Protocol):
 
     size: in source pixels, upright. levels: the scales, from 1 down, of which the file holds copies of its own, so that
     a region is read there without a pass over its pixels at full size. held: the most pixels that stay in memory. passes:
-    whether an overview takes a pass through the whole file, once.
+    whether an overview takes a pass through the whole file, once. note: what is wrong with the file although its pixels are all
+    there, as a sentence; None until they are decoded.
     """
 
     size: Size
     levels: tuple[float, ...]
     held: int
     passes: bool
+    note: str | None
 
     @property
     def is_decoded(self) -> bool:

@@ -43,6 +43,11 @@ class Source:
         return self._reader.levels
 
     @property
+    def note(self) -> str | None:
+        """What is wrong with the file although its pixels are all there; None until they are decoded."""
+        return self._reader.note
+
+    @property
     def passes(self) -> bool:
         """Whether the first overview takes a pass through the whole file."""
         return self._reader.passes

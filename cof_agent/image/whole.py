@@ -20,6 +20,7 @@ class WholeReader:
 
     levels: tuple[float, ...] = (1.0,)
     passes = False
+    note: str | None = None
 
     def __init__(self, path: Path, size: Size, orientation: int) -> None:
         self.size, self.held = size, size.area

@@ -82,6 +82,7 @@ class Reply:
         """Fields of the message that are ours: `zooms`, why there is no answer, and what the reader should know."""
         notes = [EARLIER] if self.asked.earlier else []
         notes += [] if trajectory.warning is None else [trajectory.warning]
+        notes += trajectory.notes
         ended = ENDED.get(trajectory.stop)
         return {
             "zooms": list(zooms_of(trajectory.turns)),

@@ -366,6 +366,7 @@ def _trajectory(state: State, context: Context) -> Trajectory:
         made,
         error=error,
         warning=warning_of(context.search.describer, context.errand.sample),
+        notes=context.environment.notes(context.errand.sample),
         failure=_FAILURES.get(refused[0]) if refused else None,
         settings={**context.environment.settings.to_dict(), **recorded(context.search.dialect), "teacher": spent},
         dialect=context.search.dialect.name,

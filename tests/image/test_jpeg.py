@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from cof_agent.agent import Agent
+from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import check_whole, open_source
-from cof_agent.image.jpeg import REDUCED_FROM
+from cof_agent.image.jpeg import _NO_END, REDUCED_FROM
+from cof_agent.policy import ScriptedPolicy
+from cof_agent.protocol import write_answer
 
 
 def photograph(width: int, height: int) -> Image.Image:
@@ -101,6 +105,12 @@ class TestWithoutItsEnd:
             with open(path, "rb") as file:
                 check_whole(file, str(path))
             assert caplog.text.count("lacks the mark") == 1  # once for each file
+
+    def test_the_trajectory_notes_it(self, path: Path, tmp_path: Path) -> None:
+        (tmp_path / "b.jpg").write_bytes(path.read_bytes()[:-2])
+        for image, notes in ((path, ()), (tmp_path / "b.jpg", (f"b.jpg {_NO_END}",))):
+            agent = Agent(AgentConfig(overview_pixels=112_896), policy=ScriptedPolicy([write_answer("Seen.", "7")]))
+            assert agent.ask(str(image), "What is written?").notes == notes
 
     def test_what_lacks_pixels_is_refused(self, tmp_path: Path) -> None:
         path, buffer = tmp_path / "a.jpg", io.BytesIO()

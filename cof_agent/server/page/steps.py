@@ -70,6 +70,8 @@ class Steps:
                 _quiet(f"Known answer: {' or '.join(trajectory.sample.answers)}")
             if trajectory.warning is not None:
                 _quiet(f"Unreliable: {trajectory.warning}")
+            for note in trajectory.notes:
+                _quiet(note)
             _quiet(_spent(trajectory))
 
     def _add(self, event: Event) -> None:

@@ -11,7 +11,9 @@
 #   nano         50 steps of RL: steps that the guard left out, for which the attention switch is meant to leave no reason
 #   sft-*, rl-*  the configurations of 7B and 3B on two layers of their shapes, in bf16, with sdpa and flash_attention_2:
 #                seconds a step, and peak memory beside the estimate of the dry run
-#   local        the engine on all layers of the 7B's shapes: tokens equal to stock generate, memory, time of a token
+#   local-*      the engine on all layers of the 7B's shapes, two images in each conversation, with sdpa and flash_attention_2: tokens
+#                equal to stock generate, memory, time of a token
+# By reckoning seven minutes: half a minute of inputs, eight trainings of 40 s with their dry runs, two of the engine of 45 s.
 # What fails or takes too long is in the report as well, and stops nothing else. OUT/NAME.log holds all that was printed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -37,7 +39,7 @@ if [ "$DEVICE" = cpu ]; then
   views=(--overview_pixels 12544 --zoom_pixels 3136 --max_tokens 8 --max_completion_length 96)
   few=(--use_cpu true --max_steps 2)
   nano=(--use_cpu true --max_steps 2 --per_device_train_batch_size 4 --num_generations 2)
-  local=(--shapes 3b --layers 1 --tokens 64 --conversations 1 2 --steps 2 --dtype float32)
+  local=(--shapes 3b --layers 1 --images 1 --tokens 64 --conversations 1 2 --steps 2 --dtype float32)
 else
   inputs=(--shapes 3b 7b --layers 2 --samples 64)
   shapes=(3b 7b)
@@ -45,7 +47,7 @@ else
   views=(--overview_pixels 1003520 --zoom_pixels 250880 --max_tokens 64 --max_completion_length 2048)
   few=(--use_cpu false --max_steps 4)
   nano=(--use_cpu false --bf16 true --max_steps 50 --per_device_train_batch_size 32 --num_generations 8)
-  local=(--shapes 7b --tokens 8000 --conversations 1 8 32 --steps 16)
+  local=(--shapes 7b --images 2 --tokens 5000 --conversations 1 8 32 --steps 16)
 fi
 
 # run NAME SECONDS COMMAND...: the output goes to OUT/NAME.log, the exit code to OUT/NAME.code; 124 is too long.
@@ -98,5 +100,7 @@ for shape in "${shapes[@]}"; do
   done
 done
 wait
-run local 120 "$PYTHON" scripts/bench.py local "${local[@]}"
+for kernel in "${kernels[@]}"; do
+  run "local-$kernel" 90 "$PYTHON" scripts/bench.py local "${local[@]}" --attn "$kernel"
+done
 "$PYTHON" scripts/gpu_report.py "$OUT" | tee "$OUT/report.txt"

@@ -21,7 +21,8 @@ def main(folder: Path) -> None:
     print(f"{'':26}{'steps':>6}{'left out':>10}{'loss':>12}{'s a step':>10}{'peak GiB':>10}{'estimate':>10}")
     for name in trainings:
         print(line_of(folder, name))
-    for name in ("inputs", "attention", "local", "flash"):
+    engines = [name for name in names if name.startswith("local-")]
+    for name in ("inputs", "attention", *engines, "flash"):
         log = folder / f"{name}.log"
         if log.exists():
             print(f"\n{name}\n{log.read_text('utf-8').strip()}")

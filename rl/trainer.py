@@ -37,6 +37,7 @@ from rl.engines.vllm import Attempt, Colocated, Conversations, Server, engine_of
 from rl.engines.weights import merge_on_the_way
 from rl.generation import Generation, Play, equal_groups
 from rl.measures import gathered
+from rl.order import EpochSampler
 from rl.padding import Scores, alike_wherever, evened, scored
 from rl.pictures import RolloutPictures
 from rl.rewards import total
@@ -223,6 +224,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     def _following(self, step: int) -> Generation:
         """The generation of this step that comes after the present one."""
         return self._generation.following(step, int(self.accelerator.process_index) * len(self._episodes))
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        return EpochSampler(super()._get_train_sampler(dataset))
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         read = partial(super().get_batch_samples, epoch_iterator, num_batches, device)

@@ -40,6 +40,7 @@ from cof_agent.nano import WEIGHTS
 from cof_agent.output.files import write_atomic
 from cof_agent.protocol import dialects
 from cof_agent.training import card
+from cof_agent.training.order import SameOrder
 from cof_agent.training.settings import Settings
 from cof_agent.trajectory import Trajectory, from_json, to_json
 
@@ -91,6 +92,7 @@ class ZoomTrainer(Base):
         self._agent, self._held_out, self._record = agent, held_out, record
         self._blank_control = blank_control
         _leave_alone_what_is_frozen(self.model)
+        self.add_callback(SameOrder())
         if self.args.use_cpu:
             self.add_callback(_FlatMemory())
         if not (self.args.fp16 or self.is_deepspeed_enabled or self.is_fsdp_enabled):  # fp16's scaler sees to it itself

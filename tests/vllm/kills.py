@@ -103,7 +103,8 @@ def killed(count: int, seed: int, ahead: int) -> list[str]:
     random, faults = Random(seed), []
     with tempfile.TemporaryDirectory(prefix="cof-rl-kills-") as name:
         folder = Path(name)
-        write_scenes(folder / "scenes", count=24, seed=3, size=Size(1920, 1080), split="test", processes=1)
+        # An epoch is four steps, so that a run goes on in later ones, too.
+        write_scenes(folder / "scenes", count=8, seed=3, size=Size(1920, 1080), split="test", processes=1)
         disturbed = Disturbed(folder, folder / "scenes", ahead)
         try:
             disturbed.goes_on()

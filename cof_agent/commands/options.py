@@ -121,6 +121,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "concurrency": {"type": count, "metavar": "N", "help": "number of samples under way at the same time"},
     "shard": {"metavar": "I/N"},
     "output": {"metavar": "DIR"},
+    "server": {
+        "metavar": "URL",
+        "help": "address of a running `cof serve`; cards then link to its page, at full resolution (default: no links)",
+    },
 }
 """What argparse is told of an option beside the default and the help text of its field."""
 

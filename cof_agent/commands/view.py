@@ -19,6 +19,7 @@ from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 from cof_agent.trajectory import Trajectory, read_jsonl
 from cof_agent.viewer.embedded import MAX_TRAJECTORIES, Missing
+from cof_agent.viewer.full_resolution import address_of, server_of
 from cof_agent.viewer.located import located
 from cof_agent.viewer.record import Origin
 from cof_agent.viewer.report import write_page
@@ -41,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     option(parser, "output", default="report.html", metavar="PAGE.html", help="page to write")
     option(parser, "images")
+    option(parser, "server")
     option(parser, "samples", help="only the first N trajectories of each file (default: all)")
     parser.add_argument(
         "--title", metavar="TEXT", help="headline of the page (default: the name of the file or folder)"
@@ -49,21 +51,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A trajectory, its images found, and the file that holds it."""
+    """A trajectory, its images found, the file that holds it, and its place there, from 0."""
 
     recorded: Trajectory
     shown: Trajectory
     file: Path
+    place: int
 
 
 def run(options: argparse.Namespace) -> int:
     images = folder_of(options)
+    server = server_of(options.server) if options.server else ""
     given = [Path(path) for path in options.trajectories]
     files = _files(given)
     read = [one for file in files for one in _read(file, images, options.samples)]
     if not read:
         raise InputError(f"no trajectories are in {', '.join(map(str, files[:5]))}.")
-    missing = _written(read, given, options)
+    missing = _written(read, given, server, options)
     if not options.quiet:
         say("cof view", (*_file_notes(files, read), *_image_notes(read, missing, images)))
     print(for_terminal(options.output))
@@ -93,11 +97,11 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _read(file: Path, images: Path | None, most: int | None) -> Iterator[Read]:
-    for recorded in islice(read_jsonl(file, Trajectory), most):
-        yield Read(recorded, located(recorded, file.parent, images), file)
+    for place, recorded in enumerate(islice(read_jsonl(file, Trajectory), most)):
+        yield Read(recorded, located(recorded, file.parent, images), file, place)
 
 
-def _written(read: Sequence[Read], given: Sequence[Path], options: argparse.Namespace) -> list[Missing]:
+def _written(read: Sequence[Read], given: Sequence[Path], server: str, options: argparse.Namespace) -> list[Missing]:
     names = _names([one.file for one in read])
     with common.progress("Embedding images", options) as progress:
         return write_page(
@@ -105,9 +109,13 @@ def _written(read: Sequence[Read], given: Sequence[Path], options: argparse.Name
             Path(options.output),
             title=options.title or ", ".join(path.resolve().name for path in given),
             score=scoring.accuracy,
-            origins=[Origin(names[one.file]) for one in read],
+            origins=[Origin(names[one.file], _address(one, server)) for one in read],
             progress=progress,
         )
+
+
+def _address(read: Read, server: str) -> str:
+    return address_of(server, read.file, read.place, read.recorded.sample.id) if server else ""
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:

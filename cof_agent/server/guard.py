@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse
@@ -24,6 +24,8 @@ Send = Callable[[Any], Awaitable[None]]
 
 COOKIE = "cof_session"
 LOGIN = "/login"
+NEXT = "next"
+"""What follows the login, in its address."""
 
 _MOST_HELD = 16  # times the largest request, of the bodies of all open requests together
 
@@ -96,7 +98,8 @@ class Guard:
             return
         asked_for_page = "text/html" in Headers(scope=scope).get("accept", "")
         if refusal.status == 401 and scope["method"] == "GET" and asked_for_page:
-            await RedirectResponse(LOGIN, 303)(scope, receive, send)
+            wanted = f"{scope['path']}?{scope['query_string'].decode('latin-1')}".removesuffix("?")
+            await RedirectResponse(f"{LOGIN}?{urlencode({NEXT: wanted})}", 303)(scope, receive, send)
             return
         reply = JSONResponse(refusal.body(), refusal.status, {**refusal.headers, **HEADERS, "connection": "close"})
         await reply(scope, receive, send)

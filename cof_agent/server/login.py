@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from cof_agent.server.guard import COOKIE, LOGIN, Guard
+from cof_agent.server.guard import COOKIE, LOGIN, NEXT, Guard
 
 _MOST_BYTES = 4_000
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -33,8 +34,14 @@ def routes(guard: Guard) -> APIRouter:
         given = parse_qs((await request.body())[:_MOST_BYTES].decode("utf-8", "replace")).get("key", [""])[0]
         if not guard.accepts(given):
             return HTMLResponse(_PAGE + "<p role=alert>This is not the key.</p>", 401)
-        reply = RedirectResponse("/", 303)
+        reply = RedirectResponse(_next(request), 303)
         reply.set_cookie(COOKIE, guard.session, httponly=True, samesite="strict")
         return reply
 
     return router
+
+
+def _next(request: Request) -> str:
+    """What was asked for before the key was: a path of this server, and nothing else."""
+    wanted = request.query_params.get(NEXT, "/")
+    return wanted if re.fullmatch(r"/(?![/\\])[\x21-\x7e]*", wanted) else "/"

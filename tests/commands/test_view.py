@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -128,6 +129,31 @@ def test_images_that_moved_with_the_run_are_found(
         assert ("found in another place" in said) is recorded.startswith("/")
     written(path, replace(played, sample=replace(played.sample, image="/old/field.png")))
     assert "i0" not in viewed(path).blocks, "a name alone is no place"
+
+
+def test_with_a_server_each_card_links_to_it(
+    played: Trajectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(played, sample=replace(played.sample, id="a b&c"))
+    path = written(tmp_path / "trajectories.jsonl", played, other)
+    page = viewed(path, "--server", "http://127.0.0.1:8000/")
+    start = f"http://127.0.0.1:8000/?run={quote_plus(str(path.resolve()))}"
+    assert [record["address"] for record in records(page)] == [
+        f"{start}&number=0&id=one",
+        f"{start}&number=1&id=a+b%26c",
+    ]
+    assert [record["address"] for record in records(viewed(path))] == ["", ""]
+    for wrong in (
+        "javascript:alert(1)",
+        "127.0.0.1:8000",
+        "http://",
+        "http://me:secret@host",
+        "http://a:b",
+        "http://h/#x",
+    ):
+        assert main(["view", str(path), "--server", wrong, "-o", str(tmp_path / "no.html")]) == 2
+        assert "is no address of a server" in capsys.readouterr().err
+    assert not (tmp_path / "no.html").exists()
 
 
 def test_a_region_that_is_none_costs_its_own_image(played: Trajectory, tmp_path: Path) -> None:

@@ -43,12 +43,23 @@ def test_no_key_no_entry(locked: str) -> None:
         assert httpx.get(locked + path).status_code == 401
     with httpx.Client(base_url=locked) as browser:
         first = browser.get("/", headers={"accept": "text/html"})
-        assert (first.status_code, first.headers["location"]) == (303, "/login")
+        assert (first.status_code, first.headers["location"]) == (303, "/login?next=%2F")
+        linked = browser.get("/?run=a%20b&number=1", headers={"accept": "text/html"})
+        assert linked.headers["location"] == "/login?next=%2F%3Frun%3Da%2520b%26number%3D1"
         assert browser.post("/login", data={"key": "another"}).status_code == 401
         assert browser.get("/v1/models").status_code == 401
         entering = browser.post("/login", data={"key": KEY})
         assert "HttpOnly" in entering.headers["set-cookie"] and KEY not in entering.headers["set-cookie"]
         assert browser.get("/v1/models").status_code == 200
+        for wanted, led in (
+            ("/?run=a%20b&number=1", "/?run=a%20b&number=1"),
+            ("//evil.example", "/"),
+            ("/\\evil.example", "/"),
+            ("https://evil.example", "/"),
+            ("/x\r\nset-cookie: a=b", "/"),
+        ):
+            entering = browser.post("/login", params={"next": wanted}, data={"key": KEY})
+            assert (entering.status_code, entering.headers["location"]) == (303, led), wanted
 
 
 def test_pages_of_other_sites_and_other_names_are_refused(locked: str) -> None:

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from cof_agent.agent import Agent
+from cof_agent.cli import main
 from cof_agent.data.samples import read_samples
 from cof_agent.geometry import Size
 from cof_agent.trajectory import Sample, Trajectory, from_json, to_json
@@ -199,6 +201,42 @@ def test_a_run_of_the_servers_folders_shows_its_text_as_text(browser: Browser, a
         )
 
 
+def test_a_link_of_a_page_of_cof_view_opens_the_trajectory(
+    browser: Browser, address: str, folder: Path, tmp_path: Path
+) -> None:
+    assert main(["view", str(folder), "--server", f"{address}/", "-o", str(tmp_path / "page.html")]) == 0
+    context = browser.new_context()
+    written = context.new_page()
+    written.goto((tmp_path / "page.html").as_uri())
+    for number, answer in ((0, SAFE), (2, None)):
+        written.locator(".card").nth(number).scroll_into_view_if_needed()
+        link = written.locator(".card").nth(number).get_by_role("link", name="Full resolution")
+        with context.expect_page() as opened_page:
+            link.click()
+        page = opened_page.value
+        expect(page.get_by_test_id("answer")).to_be_visible()
+        page.wait_for_function("document.querySelectorAll('img.leaflet-tile-loaded').length > 0")
+        if answer:
+            expect(page.get_by_test_id("answer")).to_have_text(answer, use_inner_text=False)
+        expect(page.locator(".cof-tag")).to_have_text(["1", "2"])
+        page.close()
+    context.close()
+
+
+def test_a_link_that_leads_nowhere_says_why(browser: Browser, address: str, folder: Path, scene: Sample) -> None:
+    file = str(folder / "trajectories.jsonl")
+    changed, outside = "has changed since the page", "there is no file"
+    for query, said in (
+        ({"run": file, "number": "1", "id": scene.id}, changed),
+        ({"run": file, "number": "99999999999999999999", "id": scene.id}, changed),
+        ({"run": "/etc/passwd", "number": "0", "id": "x"}, outside),
+    ):
+        page = browser.new_page()
+        page.goto(f"{address}/?{urlencode(query)}")
+        expect(page.get_by_text(said)).to_be_visible()
+        page.close()
+
+
 def test_it_fits_a_phone_and_the_dark(browser: Browser, address: str, scene: Sample) -> None:
     phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
     with opened(browser, address, **phone) as page:
@@ -211,10 +249,11 @@ def test_it_fits_a_phone_and_the_dark(browser: Browser, address: str, scene: Sam
 def test_a_key_opens_the_page(browser: Browser, folder: Path) -> None:
     with serving("--api-key", "a-key-of-the-tests") as address:
         page = browser.new_page()
-        page.goto(address)
+        page.goto(f"{address}/?number=3")
         page.get_by_label("Key of this server").fill("a-key-of-the-tests")
         page.get_by_role("button", name="Open").click()
         expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+        assert page.url == f"{address}/?number=3", "where the link was to lead"
         page.get_by_label("Question").fill("What?")
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.get_by_text("First drop a picture")).to_be_visible()

@@ -20,9 +20,12 @@ def add_page(app: FastAPI, service: Service, tiles: Tiles, looks: Looks) -> None
     """Adds the page to the application, behind all other routes. NiceGUI knows one application a process."""
 
     @ui.page("/", title="Chain-of-Focus", dark=None)
-    def page() -> None:
+    def page(run: str = "", number: int = 0, id: str = "") -> None:
         ui.add_css(STYLE)
-        Desk(service, tiles, looks).build()
+        desk = Desk(service, tiles, looks)
+        desk.build()
+        if run:  # a link of a page of `cof view`, see `viewer.full_resolution`
+            ui.timer(0, lambda: desk.open_recorded(run, number, id), once=True)
 
     # NiceGUI looks at every object of the process as it starts, and torch warns that one of its own is old.
     warnings.filterwarnings("ignore", message=".*torch.distributed.reduce_op", category=FutureWarning)

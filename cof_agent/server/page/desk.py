@@ -15,7 +15,7 @@ from cof_agent.geometry import Box, View
 from cof_agent.region_refs import read_region
 from cof_agent.server.gone import ended
 from cof_agent.server.looks import Looks
-from cof_agent.server.page.runs import Runs
+from cof_agent.server.page.runs import Runs, trajectory_at
 from cof_agent.server.page.steps import Steps
 from cof_agent.server.page.viewer import Viewer
 from cof_agent.server.refusals import Refusal
@@ -221,6 +221,15 @@ class Desk:
     def _keep(self, trajectory: Trajectory) -> None:
         self._last = trajectory
         self._save.set_visibility(True)
+
+    async def open_recorded(self, file: str, number: int, id: str) -> None:
+        """Shows the trajectory at this place of a file, if it is the one of this sample."""
+        try:
+            found = await asyncio.to_thread(trajectory_at, self._service.incoming.folders, file, number, id)
+        except InputError as error:
+            ui.notify(self._service.incoming.without_folders(str(error)), type="negative", multi_line=True)
+            return
+        await self._open_run(found)
 
     async def _open_run(self, trajectory: Trajectory) -> None:
         """Shows a trajectory of a file, if its images lie in the folders."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,11 +15,13 @@ from cof_agent import scoring
 from cof_agent.errors import InputError
 from cof_agent.server.folders import Folders
 from cof_agent.trajectory import Trajectory, read_jsonl
+from cof_agent.viewer.full_resolution import short_id
 from cof_agent.viewer.located import located
 
 MOST = 2_000
 """Trajectories of one file that are listed, the first ones."""
 
+_FARTHEST = 1 << 31  # place in a file
 _LONGEST = 90  # characters of a question in the list
 
 
@@ -59,9 +61,27 @@ class Runs:
 
 
 def _trajectories(folders: Folders, file: str) -> list[Trajectory]:
+    return list(islice(_read(folders, file), MOST))
+
+
+def trajectory_at(folders: Folders, file: str, number: int, id: str) -> Trajectory:
+    """The trajectory at a place of a file, from 0. id: that of its sample, as `short_id` has it.
+
+    Raises:
+        InputError: if there is no such file in the folders, or another trajectory stands there.
+    """
+    found = next(islice(_read(folders, file), number, None), None) if 0 <= number < _FARTHEST else None
+    if found is None or short_id(found.sample.id) != id:
+        raise InputError("the file of trajectories has changed since the page with this link was written.")
+    return found
+
+
+def _read(folders: Folders, file: str) -> Iterator[Trajectory]:
+    """The trajectories of a file with absolute paths of images."""
     path = Path(folders.file(file))
-    found = (located(one, path.parent) for one in islice(read_jsonl(path, Trajectory), MOST))
-    return [replace(one, sample=one.sample.with_images(map(os.path.abspath, one.sample.images))) for one in found]
+    for one in read_jsonl(path, Trajectory):
+        sample = located(one, path.parent).sample
+        yield replace(one, sample=sample.with_images(map(os.path.abspath, sample.images)))
 
 
 def _line(trajectory: Trajectory) -> str:

@@ -45,12 +45,13 @@ def words(run: dict[str, Any]) -> list[str]:
     return [*ENGINE, *(word for key, value in run.items() for word in (f"--{key}", *str(value).split()))]
 
 
-def training(run: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
-    """Trains in a process of its own."""
-    command = ["nice", "-n", "5", sys.executable, "-m", "tests.vllm.train", *words(run)]
+def training(run: dict[str, Any], log: Path, processes: int = 1) -> subprocess.Popen[bytes]:
+    """Trains in a process of its own, or in so many that torchrun starts."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = ["nice", "-n", "5", sys.executable, *(launch if processes > 1 else []), "-m", "tests.vllm.train"]
     with log.open("a") as output:
         return subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            [*command, *words(run)], stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
 
 
@@ -61,9 +62,9 @@ def logged(run: dict[str, Any]) -> list[dict[str, float]]:
     return [entry for entry in found if "loss" in entry]
 
 
-def train(run: dict[str, Any], log: Path) -> list[dict[str, float]]:
+def train(run: dict[str, Any], log: Path, processes: int = 1) -> list[dict[str, float]]:
     """Trains to the end."""
-    assert training(run, log).wait(300) == 0, log.read_text()[-4000:]
+    assert training(run, log, processes).wait(300) == 0, log.read_text()[-4000:]
     return logged(run)
 
 

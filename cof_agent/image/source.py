@@ -16,6 +16,7 @@ from cof_agent.image.pages import SIGNATURE, PageReader, split_name
 from cof_agent.image.reader import Edges, Reader
 from cof_agent.image.slides import SUFFIXES, open_slide
 from cof_agent.image.tiled import NotTiled, open_tiled
+from cof_agent.image.wavelets import open_wavelets
 from cof_agent.image.whole import WholeReader
 
 DEFAULT_MAX_SOURCE_PIXELS = 178_956_970
@@ -117,11 +118,11 @@ def file_of(path: str) -> str:
 
 def _reader(path: Path, file: IO[bytes], max_source_pixels: int) -> Reader:
     image, size = _opened(path, file)
-    if size.area > min(max_source_pixels, DEFAULT_MAX_SOURCE_PIXELS) and image.format == "TIFF":
+    if size.area > min(max_source_pixels, DEFAULT_MAX_SOURCE_PIXELS) and image.format in ("TIFF", "JPEG2000"):
         try:
-            return open_tiled(path, image)
+            return open_tiled(path, image) if image.format == "TIFF" else open_wavelets(path, _upright(image, file)[1])
         except NotTiled as error:
-            _check_area(path, size, max_source_pixels, f", and it cannot be read by tiles ({error})")
+            _check_area(path, size, max_source_pixels, f", and it cannot be read in parts ({error})")
             image, size = _opened(path, file)  # which is at another of its pages now
     _check_area(path, size, max_source_pixels)
     kind = JpegReader if image.format in ("JPEG", "MPO") else WholeReader

@@ -184,14 +184,14 @@ def refused(path: Path, words: str, most: int = SMALL) -> None:
 def test_what_has_no_tiles_to_read_falls_under_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(np.ones((200, 300), np.float32)).save(path)
-    refused(path, "than the limit of 1000, and it cannot be read by tiles (it has 1 channels of type float (b-w));")
+    refused(path, "than the limit of 1000, and it cannot be read in parts (it has 1 channels of type float (b-w));")
     assert open_source(path, max_source_pixels=60_000).crop(Box(0, 0, 2, 2)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_without_the_package_the_sentence_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture().save(tmp_path / "a.tif")
     monkeypatch.setitem(sys.modules, "pyvips", None)
-    refused(tmp_path / "a.tif", "it cannot be read by tiles (that needs libvips: pip install 'pyvips")
+    refused(tmp_path / "a.tif", "it cannot be read in parts (that needs libvips: pip install 'pyvips")
 
 
 def header(path: Path, tags: dict[int, int]) -> None:

@@ -1,0 +1,60 @@
+"""Large JPEG 2000 files: in parts the same pixels as whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cof_agent.errors import InputError
+from cof_agent.geometry import Box, Size, View
+from cof_agent.image import open_source, pyramid
+
+pytest.importorskip("rasterio")
+
+SMALL = 1000  # a limit of pixels that all images here are above, so that they are read in parts
+SIZE = Size(300, 200)
+REGIONS = (Box(0, 0, 300, 200), Box(17, 5, 203, 99), Box(299, 199, 300, 200), Box(40, 60, 104, 124))
+
+
+def picture() -> Image.Image:
+    """Ramps that cross, and noise."""
+    x, y = np.meshgrid(np.linspace(0, 255, SIZE.width), np.linspace(0, 255, SIZE.height))
+    noise = np.random.default_rng(5).integers(0, 30, (SIZE.height, SIZE.width, 3))
+    return Image.fromarray(np.clip(np.stack([x, y, 255 - x], -1) - noise, 0, 255).astype(np.uint8))
+
+
+def test_every_kind_of_pixels_is_the_same_as_read_whole(tmp_path: Path) -> None:
+    image, path = picture(), tmp_path / "a.jp2"
+    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 251)
+    kinds = [image, image.convert("L"), deep, Image.merge("RGBA", (*image.split(), image.getchannel(0)))]
+    kinds += [Image.merge("LA", image.split()[:2]), image.convert("YCbCr")]
+    for one in kinds:
+        for tiles in (None, (64, 64)):
+            one.save(path, num_resolutions=3, tile_size=tiles)
+            parts, plain = open_source(path, max_source_pixels=SMALL), open_source(path)
+            assert parts.levels[0] == 1 and len(parts.levels) > 1 and parts.size == plain.size
+            for region in REGIONS:
+                assert parts.crop(region).tobytes() == plain.crop(region).tobytes(), (one.mode, tiles, region)
+
+
+def test_an_overview_is_made_of_a_lower_resolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyramid, "FULL_RESOLUTION", 1 << 10)
+    picture().save(tmp_path / "a.jp2", num_resolutions=4)
+    parts, plain = (open_source(tmp_path / "a.jp2", max_source_pixels=most) for most in (SMALL, 1 << 20))
+    view = View(plain.size, Box(0, 0, 300, 200), Size(70, 42))
+    one, other = (np.asarray(source.show(view), dtype=float) for source in (parts, plain))
+    assert np.abs(one - other).mean() < 3
+
+
+def test_a_damaged_file_and_what_is_no_colour_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jp2"
+    picture().save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match="a.jp2"):
+        open_source(path, max_source_pixels=SMALL).crop(Box(0, 0, 300, 200))
+    picture().convert("CMYK").save(path)
+    with pytest.raises(InputError, match="cannot be read in parts"):
+        open_source(path, max_source_pixels=SMALL)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from cof_agent.trajectory import Trajectory
 from cof_agent.viewer.images import PageImages, limit_of
-from cof_agent.viewer.picture import PALETTE
+from cof_agent.viewer.picture import PALETTE, ink_on
 from cof_agent.viewer.record import MOST_VIEWS, NOWHERE, Origin, fitted_record
 from cof_agent.viewer.templates import cut
 
@@ -62,7 +62,7 @@ def embed(
     ]
     encoded = images.encode(progress)
     head = {
-        "palette": PALETTE,
+        "palette": [(hue, ink_on(hue)) for hue in PALETTE],
         "rewards": [cut(name, 60) for name in rewards],
         "problems": list(images.problems.items()),
     }

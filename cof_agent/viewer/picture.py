@@ -282,9 +282,20 @@ def _tag(picture: Image.Image, corner: tuple[int, int], number: int, unit: float
     big = Image.new("RGB", (width * 4, height * 4), color(number))
     draw = ImageDraw.Draw(big)
     font = ImageFont.load_default(height * 4 * 0.68)
-    ink = "#000000" if _luminance(color(number)) > 0.42 else "#ffffff"
+    ink = ink_on(color(number))
     draw.text((width * 2, height * 2), str(number), fill=ink, font=font, anchor="mm", stroke_width=4, stroke_fill=ink)
     picture.paste(big.resize((width, height), Image.Resampling.LANCZOS), corner)
+
+
+def ink_on(ground: str) -> str:
+    """Black or white, what can be read better on a #rrggbb colour. On any colour that is a contrast of 4.58 at least."""
+    return max(("#000000", "#ffffff"), key=lambda ink: contrast(ink, ground))
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast of two #rrggbb colours, 1 to 21 (WCAG)."""
+    darker, lighter = sorted((_luminance(first), _luminance(second)))
+    return (lighter + 0.05) / (darker + 0.05)
 
 
 def _luminance(ink: str) -> float:

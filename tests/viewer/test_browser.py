@@ -3,139 +3,38 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cof_agent.agent import Agent
-from cof_agent.data.samples import read_samples
 from cof_agent.evaluation.compare import compare
-from cof_agent.evaluation.gain import gains
 from cof_agent.evaluation.runs import Run
 from cof_agent.scoring import accuracy
 from cof_agent.trajectory import Answer, Malformed, Observation, Trajectory, Turn, Use, Zoom
 from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.notebook import notebook_html
-from cof_agent.viewer.plots import plots_of
 from cof_agent.viewer.report import write_page
-from tests.scenes.shared import Scenes
 from tests.viewer.drawn import NASTY
+from tests.viewer.pages import PLAYS, figures, shown
 
 pytest.importorskip(
     "playwright", reason="the pages are tried in a browser only with playwright: pip install playwright"
 )
 
-from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,  # the file takes half a minute
-    pytest.mark.skipif(CHROMIUM is None, reason="the pages are tried in a browser only where there is chromium"),
-]
-
-STEPS, PLAYS = 3, 2
+pytestmark = pytest.mark.slow  # the file takes half a minute
 SAFE = NASTY.replace("\ud800", "?")
-LONGEST = 60_000  # milliseconds for what takes less than one second on an idle machine
-expect.set_options(timeout=LONGEST)
 Open = Callable[[Path], Page]
-
-
-@pytest.fixture(scope="module")
-def played(drawn: Scenes) -> list[Trajectory]:
-    """What nano does with three questions; it zooms once at least."""
-    found = Agent("nano").ask_many(read_samples(drawn(3)), progress=False)
-    assert any(one.zooms for one in found)
-    return found
-
-
-@pytest.fixture(scope="module")
-def trained(played: list[Trajectory], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of an RL run: the trajectories with what training adds. See `run_of`."""
-    path = tmp_path_factory.mktemp("page") / "run.html"
-    write_page(run_of(played), path, title="run", score=accuracy)
-    return path
-
-
-def run_of(played: Sequence[Trajectory]) -> list[Trajectory]:
-    """Three steps of three groups of two plays. Format is 0 or 1, length grows, accuracy is not scored in the last step,
-    and the last step has no advantages."""
-    made = []
-    for number in range(STEPS * len(played) * PLAYS):
-        step, place = divmod(number, len(played) * PLAYS)
-        rewards = {"accuracy": None if step == 2 else 1.0, "format": float(number % 2), "length": number / 10}
-        made.append(
-            replace(
-                played[place // PLAYS],
-                step=step,
-                group=f"{step}.{place // PLAYS}",
-                play=1 + place % PLAYS,
-                rewards=rewards,
-                advantage=None if step == 2 else (-1.0) ** number * number / 4,
-            )
-        )
-    return made
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Without its own sandbox Chromium runs in containers, too; it only opens files that these tests have written.
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-
-
-@pytest.fixture
-def opened(browser: Browser) -> Iterator[Open]:
-    """Opens a written page. At the end of the test: nothing was said on the console, asked for, or popped up."""
-    faults: list[str] = []
-
-    def dismiss(dialog: Dialog) -> None:
-        faults.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    context = browser.new_context(viewport={"width": 1300, "height": 900})
-    context.set_default_timeout(LONGEST)
-    context.on("console", lambda message: faults.append(f"console: {message.text}"))
-    context.on("weberror", lambda error: faults.append(f"error: {error.error}"))
-    context.on("dialog", dismiss)
-    context.on("request", lambda request: faults.append(f"request: {request.url}") if fetches(request.url) else None)
-
-    def go(path: Path) -> Page:
-        page = context.new_page()
-        page.goto(path.as_uri())
-        return page
-
-    yield go
-    context.close()
-    assert faults == []
-
-
-def fetches(url: str) -> bool:
-    """Whether a request is for anything but the page itself and the images that stand in it."""
-    return not (re.fullmatch(r"file://.*\.html(#.*)?", url) or url.startswith("data:image/"))
-
-
-def shown(page: Page) -> list[int]:
-    """The numbers of the cards that are shown, from 0, in their order."""
-    found: list[int] = page.eval_on_selector_all(
-        "#cards .card:not([hidden])", "cards => cards.map((card) => Number(card.dataset.index))"
-    )
-    return found
 
 
 def sort_by(page: Page, heading: str, *, down: bool = False) -> None:
     page.get_by_label("Sort by").select_option(label=f"Sort: {heading}")
     if down:
         page.get_by_role("button", name="Lowest first").click()
-
-
-def figures(page: Page) -> dict[str, str]:
-    names, values = page.locator("#figures dt").all_inner_texts(), page.locator("#figures dd").all_inner_texts()
-    return dict(zip(names, values, strict=True))
 
 
 def test_a_card_shows_question_answer_zooms_and_rewards(opened: Open, trained: Path, played: list[Trajectory]) -> None:
@@ -383,142 +282,6 @@ def test_the_comparison_and_the_notebook_are_safe_too(opened: Open, played: list
     (tmp_path / "notebook.html").write_text(notebook_html(attacks[0]), "utf-8")
     page = opened(tmp_path / "notebook.html")
     assert page.locator("img").count() == 1 and page.evaluate("document.scripts.length") == 0
-
-
-@pytest.fixture(scope="module")
-def compared(played: list[Trajectory], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of three runs of eight questions. `before` is right on the first four, `after` on the even ones, and `part` was
-    asked six. The options of one question stand in another order."""
-    folder = tmp_path_factory.mktemp("compared")
-    runs = [
-        Run("before", answered(played, [k < 4 for k in range(8)], max_zooms=0)),
-        Run("after", answered(played, [k % 2 == 0 for k in range(8)], max_zooms=6)),
-        Run("part", answered(played, [True] * 6, max_zooms=6)),
-    ]
-    moved = runs[1].trajectories[7]
-    assert isinstance(runs[1].trajectories, list)
-    choices = moved.sample.choices[::-1]
-    runs[1].trajectories[7] = replace(moved, sample=replace(moved.sample, choices=choices), shuffle_seed=1)
-    found = {run.name: compare(runs[0].trajectories, run.trajectories) for run in runs[1:]}
-    gained, plots = gains(runs), plots_of(runs) if find_spec("matplotlib") else None
-    write_comparison(runs, found, plots, folder / "report.html", gained=gained)
-    return folder / "report.html"
-
-
-def answered(played: Sequence[Trajectory], right: Sequence[bool], **settings: Any) -> list[Trajectory]:
-    """Questions with options of two categories, answered right or wrong."""
-    made = []
-    for k, good in enumerate(right):
-        one = played[k % len(played)]
-        sample = replace(
-            one.sample,
-            id=f"q{k}",
-            answers=("red",),
-            choices=("red", "blue"),
-            metadata={"category": ("a b", "c&d")[k % 2]},
-        )
-        made.append(replace(one, sample=sample, answer="A" if good else "blue", settings=one.settings | settings))
-    return made
-
-
-def test_kinds_of_questions_are_filtered_for_any_two_runs(opened: Open, compared: Path) -> None:
-    page = opened(compared)
-    kinds = {"Mended": [4, 6], "Broken": [1, 3], "Both wrong": [5, 7], "Both right": [0, 2], "All": list(range(8))}
-    for kind, numbers in kinds.items():
-        page.get_by_role("button", name=re.compile(f"^{kind}")).click()
-        assert shown(page) == numbers, kind
-        expect(page.locator("#count")).to_have_text(f"{len(numbers)} of 8")
-    page.get_by_role("button", name=re.compile("^Mended")).click()
-    expect(page.locator(".card:not([hidden]) .badge.mended")).to_have_text(["Mended"] * 2)
-    assert page.locator(".card:not([hidden])").first.locator(".run .badge").all_inner_texts() == [
-        "Wrong",
-        "Right",
-        "Right",
-    ]
-    page.reload()
-    assert shown(page) == [4, 6], "the address holds the filter"
-    page.get_by_label("First run").select_option(label="after")
-    page.get_by_label("Second run").select_option(label="before")
-    assert shown(page) == [1, 3], "in the other direction the broken ones are mended"
-    page.get_by_label("Second run").select_option(label="part")
-    assert shown(page) == [1, 3, 5]
-    page.get_by_role("button", name=re.compile("^Not compared")).click()
-    assert shown(page) == [6, 7]
-    page.get_by_role("button", name="Clear").click()
-    page.get_by_label("before: any verdict").select_option("wrong")
-    page.get_by_label("Category").select_option("a b")
-    assert shown(page) == [4, 6]
-    assert figures(page) == {
-        "before, right of 2": "0.0 %",
-        "after, right of 2": "100.0 %",
-        "part, right of 1": "100.0 %",
-    }
-
-
-def test_a_card_shows_the_runs_side_by_side(opened: Open, compared: Path, played: list[Trajectory]) -> None:
-    page = opened(compared)
-    page.goto(f"{page.url}#at=1")
-    page.reload()
-    card = page.locator(".card.current")
-    columns = card.locator(".run")
-    expect(columns.locator("h3")).to_have_text(["before", "after", "part"])
-    zooms = played[0].zooms
-    widths = card.locator("img").evaluate_all("images => images.map((image) => image.naturalWidth)")
-    assert len(widths) == 3 * (1 + zooms) and all(widths)
-    expect(columns.first.locator(".outcome")).to_contain_text("A. red")
-    expect(card.locator(".inside > .choices li")).to_have_count(2)
-    expect(columns.locator(".choices")).to_have_count(0)
-    tops = columns.evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
-    assert max(tops) - min(tops) < 1, "side by side"
-    page.goto(f"{page.url.partition('#')[0]}#at=8")
-    card = page.locator(".card.current")
-    expect(card.locator(".run .choices")).to_have_count(2)  # in another order in one run
-    expect(card.locator(".run").last).to_contain_text("This run was not asked.")
-
-
-def test_rows_lead_to_the_questions_that_they_count(opened: Open, compared: Path) -> None:
-    page = opened(compared)
-    links = page.locator("a.rows")
-    assert links.count() > 30
-    for link in links.all():
-        row, text = link.locator("xpath=ancestor::tr"), link.inner_text()
-        counted = re.search(r"\((\d+)\)$|^[+-](\d+)$|^(\d+) \(", text)
-        n = row.locator("td[data-of=n]")
-        wanted = int(next(filter(None, counted.groups()))) if counted else int(n.inner_text()) if n.count() else None
-        if re.fullmatch(r"[\d.]+ \(\d+\)", text) and n.count():
-            wanted = None  # accuracy with its tokens
-        link.click()
-        if wanted is not None:
-            assert len(shown(page)) == wanted, (row.inner_text(), text)
-        expect(page.locator("#browse")).to_be_in_viewport()
-    page.get_by_role("link", name="Settings").click()
-    expect(page.locator("#part-settings")).to_be_in_viewport()
-    before = shown(page)
-    page.go_back()
-    assert shown(page) == before, "a place on the page is no filter"
-
-
-def test_plots_follow_the_dark(opened: Open, compared: Path) -> None:
-    pytest.importorskip("matplotlib")
-    page = opened(compared)
-    plots = page.locator(".plot").all()
-    assert plots
-    for scheme, source in (("light", "one.src"), ("dark", "one.previousElementSibling.srcset")):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        for plot in plots:
-            expect(plot).to_have_js_property("currentSrc", plot.evaluate(f"one => {source}"))
-
-
-def test_a_phone_shows_rows_as_lists(opened: Open, compared: Path) -> None:
-    page = opened(compared)
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    boxes = page.locator(".wide").evaluate_all("all => all.map((one) => one.scrollWidth - one.clientWidth)")
-    assert boxes and max(boxes) <= 0, "no table scrolls sideways"
-    for link in page.locator("a.rows").all()[:8]:
-        link.click()
-        page.wait_for_timeout(100)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_no_page_is_wider_than_a_phone(opened: Open, trained: Path, played: list[Trajectory], tmp_path: Path) -> None:

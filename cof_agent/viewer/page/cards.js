@@ -11,9 +11,12 @@ function ask(question, badge) {
   return el("div", { class: "ask" }, el("h2", { class: "question", dir: "auto" }, question || "(no question)"), badge);
 }
 
+// A sample that was rejected unseen has no verdict.
 function badge(record) {
   const verdict = verdictOf(record);
-  return el("span", { class: `badge ${verdict}` }, VERDICTS.find(([value]) => value === verdict)[1]);
+  return el("div", { class: "badges" },
+    record.reason ? el("span", { class: "badge none" }, `Rejected: ${record.reason}`) : null,
+    record.reason && !record.turns.length ? null : el("span", { class: `badge ${verdict}` }, VERDICTS.find(([value]) => value === verdict)[1]));
 }
 
 // judged: whether the chosen option is marked where it is wrong, not only the right one.
@@ -73,7 +76,8 @@ function look(record, scope) {
   if (record.left_out) steps.append(el("li", { class: "turn plain fine" }, `${plural(record.left_out, "more turn")} left out for the size of the page.`));
   if (record.error) {
     const title = record.reason ? ["Rejected: ", only("reason", record.reason)] : "The run failed";
-    steps.append(el("li", { class: "turn plain" }, message("error", title, record.error)));
+    const sentence = record.reason ? record.error.slice(record.error.indexOf(": ") + 2) : record.error;
+    steps.append(el("li", { class: "turn plain" }, message("error", title, sentence)));
   }
   return el("div", { class: "look" }, overview(record), steps);
 }
@@ -81,7 +85,7 @@ function look(record, scope) {
 function overview(record) {
   if (!record.views.length) {
     const frame = el("div", { class: "frame" }, el("span", { class: "lost" }, el("span", {}, `${record.file || "The image"} was not shown to the model.`)));
-    frame.style.aspectRatio = "16 / 9";
+    frame.style.height = "72px";
     return el("figure", { class: "overview" }, frame);
   }
   const wholes = record.views.slice(0, record.overviews).map((view, k) => whole(record, view, k));

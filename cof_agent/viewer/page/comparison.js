@@ -38,19 +38,20 @@ function letters(item, run) {
 }
 
 const WORDS_OF_RUN = { right: "right", wrong: "wrong", none: "not scored" };
-// [name, heading, value, words for a value, whether it is offered only once a link has set it]
+// [name, heading, value, words for a value, how it is offered]. A quiet one is only offered once a link has set it.
+const QUIET = { quiet: true };
 const FACETS_OF_PAGE = [
   ["category", "Category", (item) => item.category],
   ["resolution", "Resolution", (item) => item.resolution, (value) => `resolution ${value}`],
   ["play", "Play", (item) => item.play, (value) => `play ${value}`],
   ...runs.flatMap((name, run) => [
-    [`r${run}`, `${name}: any verdict`, (item) => (item.records[run] ? verdictIn(item, run) : ""), (value) => `${name}: ${WORDS_OF_RUN[value] || value}`, !many],
-    [`asked${run}`, "Asked", (item) => (item.records[run] ? "asked" : "not asked"), (value) => `${name}: ${value}`, true],
-    [`true${run}`, "Right option", (item) => letters(item, run)[0], (value) => `${name}: ${value} is right`, true],
-    [`chosen${run}`, "Chosen option", (item) => letters(item, run)[1], (value) => `${name}: chose ${value}`, true],
+    [`r${run}`, `${name}: any verdict`, (item) => (item.records[run] ? verdictIn(item, run) : ""), (value) => `${name}: ${WORDS_OF_RUN[value] || value}`, many ? {} : QUIET],
+    [`asked${run}`, "Asked", (item) => (item.records[run] ? "asked" : "not asked"), (value) => `${name}: ${value}`, QUIET],
+    [`true${run}`, "Right option", (item) => letters(item, run)[0], (value) => `${name}: ${value} is right`, QUIET],
+    [`chosen${run}`, "Chosen option", (item) => letters(item, run)[1], (value) => `${name}: chose ${value}`, QUIET],
   ]),
-  ["compared", "Compared", (item) => (verdictOfItem(item) === "none" ? "not compared" : "compared"), null, true],
-  ["change", "Score", (item) => changeOf(item), (value) => `score: ${value}`, true],
+  ["compared", "Compared", (item) => (verdictOfItem(item) === "none" ? "not compared" : "compared"), null, QUIET],
+  ["change", "Score", (item) => changeOf(item), (value) => `score: ${value}`, QUIET],
 ];
 
 // [name, heading, value]
@@ -104,7 +105,5 @@ function drawPair() {
     node.value = String(runChosen(name));
     return node;
   };
-  const focused = document.activeElement?.dataset.name;
-  place("pair").replaceChildren(select("from", "First run"), el("span", { "aria-hidden": "true" }, "\u2192"), select("to", "Second run"));
-  if (KEPT.includes(focused)) place("pair").querySelector(`[data-name=${focused}]`).focus();
+  replace("pair", [select("from", "First run"), el("span", { "aria-hidden": "true" }, "\u2192"), select("to", "Second run")]);
 }

@@ -6,13 +6,26 @@ const cards = items.map((_, index) => el("article", { class: "card", "data-index
 const nothing = el("p", { class: "notice", hidden: "" }, "Nothing matches these filters.");
 const MOST_OPTIONS = 500; // of a facet with more, a card's own button still filters
 
+// Buttons of which one is pressed: [value, words, count]; an empty value is for all.
+function chips(name, values) {
+  return values.map(([value, words, count]) =>
+    el("button", { type: "button", "data-chip": `${name} ${value}`, "aria-pressed": String(filters[name] === value), onclick: () => set(name, value) },
+      words, el("b", {}, number(count))));
+}
+
+const sum = (counts) => [...counts.values()].reduce((all, count) => all + count, 0);
+
+// Puts in what was drawn anew; the button that had the focus keeps it.
+function replace(id, nodes) {
+  const { name, chip } = document.activeElement?.dataset ?? {};
+  place(id).replaceChildren(...nodes);
+  if (name || chip) [...place(id).querySelectorAll("[data-name], [data-chip]")].find((node) => node.dataset.name === name && node.dataset.chip === chip)?.focus();
+}
+
 function drawVerdicts() {
   const counts = tally("verdict", verdictOfItem);
-  const all = [...counts.values()].reduce((sum, count) => sum + count, 0);
   const kinds = KINDS.filter(([value]) => value !== "none" || filters.verdict === value || items.some((item) => verdictOfItem(item) === value));
-  place("verdicts").replaceChildren(...kinds.map(([value, words]) =>
-    el("button", { type: "button", "aria-pressed": String(filters.verdict === value), onclick: () => set("verdict", value) },
-      words, el("b", {}, number(value ? counts.get(value) || 0 : all)))));
+  replace("verdicts", chips("verdict", kinds.map(([value, words]) => [value, words, value ? counts.get(value) || 0 : sum(counts)])));
 }
 
 function facetValues({ name, value, quiet }) {
@@ -25,19 +38,25 @@ function facetValues({ name, value, quiet }) {
 }
 
 function drawFacets() {
-  const selects = FACETS.map((facet) => [facet, facetValues(facet)]).filter(([, values]) => values.length).map(([facet, values]) => {
-    const { name, heading } = facet;
-    const counts = tally(name, facet.value);
-    const options = values.map((value) => el("option", { value }, `${facet.words(value)} (${number(counts.get(value) || 0)})`));
-    const select = el("select", {
-      "aria-label": heading, "data-name": name, class: filters[name] ? "set" : "", onchange: (event) => set(name, event.target.value),
-    }, el("option", { value: "" }, heading), options);
-    select.value = filters[name];
-    return select;
-  });
-  const focused = document.activeElement?.dataset.name;
-  place("facets").replaceChildren(...selects);
-  if (focused) place("facets").querySelector(`[data-name=${focused}]`)?.focus();
+  const offered = FACETS.map((facet) => [facet, facetValues(facet)]).filter(([, values]) => values.length);
+  replace("facets", offered.map(([facet, values]) => {
+    const counts = tally(facet.name, facet.value);
+    return facet.chips ? facetChips(facet, values, counts) : facetSelect(facet, values, counts);
+  }));
+}
+
+function facetChips({ name, heading, words }, values, counts) {
+  const all = [["", "All", sum(counts)], ...values.map((value) => [value, words(value), counts.get(value) || 0])];
+  return el("div", { class: "named" }, el("span", {}, heading), el("div", { class: "verdicts", role: "group", "aria-label": heading }, chips(name, all)));
+}
+
+function facetSelect({ name, heading, words }, values, counts) {
+  const options = values.map((value) => el("option", { value }, `${words(value)} (${number(counts.get(value) || 0)})`));
+  const select = el("select", {
+    "aria-label": heading, "data-name": name, class: filters[name] ? "set" : "", onchange: (event) => set(name, event.target.value),
+  }, el("option", { value: "" }, heading), options);
+  select.value = filters[name];
+  return select;
 }
 
 // The rows of the ranges are made once, so that a number can be typed while the page follows.

@@ -39,4 +39,5 @@ const mean = (values) => {
   return known.length ? number(known.reduce((sum, value) => sum + value, 0) / known.length) : null;
 };
 const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
-const hue = (k) => data.palette[(k - 1) % data.palette.length];
+const colours = (k) => data.palette[(k - 1) % data.palette.length]; // of a number's ground, and of its ink
+const hue = (k) => colours(k)[0];

@@ -1,8 +1,9 @@
 // Which cards are shown and in which order. The address holds it all, so that a view can be linked.
 // What a card is of, its verdict, facets and measures are the page's own: see trajectories.js and comparison.js.
 
-// A facet is a property with few values. An empty value is none to choose. A quiet one is only offered once it is set.
-const FACETS = FACETS_OF_PAGE.map(([name, heading, value, words, quiet]) => ({ name, heading, value, words: words || ((one) => one), quiet }));
+// A facet is a property with few values. An empty value is none to choose. quiet: it is only offered once it is set. chips: its
+// values stand side by side, with their counts.
+const FACETS = FACETS_OF_PAGE.map(([name, heading, value, words, how]) => ({ name, heading, value, words: words || ((one) => one), ...how }));
 
 // A measure is a number that is filtered by its range and sorted by; null where it is unknown.
 const MEASURES = MEASURES_OF_PAGE.map(([name, heading, value]) => {

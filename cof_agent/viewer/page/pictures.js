@@ -1,17 +1,8 @@
 // Pictures with numbered boxes: on a card, and enlarged in the dialog.
 
-function inkOn(color) {
-  const linear = [1, 3, 5].map((at) => {
-    const level = parseInt(color.slice(at, at + 2), 16) / 255;
-    return level <= 0.04045 ? level / 12.92 : ((level + 0.055) / 1.055) ** 2.4;
-  });
-  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.42 ? "#000" : "#fff";
-}
-
 function tag(k, extra = "") {
   const node = el("span", { class: `tag ${extra}`, "data-k": k }, String(k));
-  node.style.background = hue(k);
-  node.style.color = inkOn(hue(k));
+  [node.style.background, node.style.color] = colours(k);
   return node;
 }
 

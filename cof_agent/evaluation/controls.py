@@ -254,9 +254,10 @@ def letters_said(name: str, found: Letters) -> str:
     """Whether a run leans towards letters."""
     if not found.n:
         return f"None of the {found.others:,} answers of {name} to questions with options names one."
-    asked = f"the {found.n:,} answers of {name} that name an option"
+    several = f"the {found.n:,} answers of {name} that name an option"
+    asked = several if found.n > 1 else f"the one answer of {name} that names an option"
     if not found.leaning:
-        return f"In {asked} no letter can be told to be chosen more or less often than it is right."
+        return f"In {asked}, no letter is chosen more or less often than it is right by more than chance."
     parts = [
         f"{letter} is chosen in {found.chosen[letter] / found.n:.3f} and right in {found.right[letter] / found.n:.3f} "
         f"({one['difference']:+.3f}, 95 % {one['ci95'][0]:+.3f} to {one['ci95'][1]:+.3f})"

@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """kind: `long` for texts that take several lines, `letters` for a narrow table."""
+    """kind: `long` for texts that take several lines, `narrow` for short ones in few columns."""
 
     headings: Sequence[str]
     rows: list[Row]
@@ -145,8 +145,9 @@ def letters(run: Run, number: int, links: Links) -> Table | None:
         for letter in found.names
     ]
     silent = f" {found.others:,} answers name none." if found.others else ""
-    notes = [f"{found.n:,} answers name an option.{silent}", controls.letters_said(run.name, found)]
-    return Table(("option", "right", "chosen"), rows, run.name, notes)
+    named = "1 answer names" if found.n == 1 else f"{found.n:,} answers name"
+    notes = [f"{named} an option.{silent}", controls.letters_said(run.name, found)]
+    return Table(("option", "right", "chosen"), rows, run.name, notes, kind="narrow")
 
 
 def _share(count: int, n: int, link: str) -> Text:

@@ -225,7 +225,7 @@ def test_answers_that_name_no_option_speak_for_no_letter() -> None:
     ]
     found = letters(silent)
     assert found is not None and (found.n, found.others) == (20, 100)
-    assert found.leaning == {} and "no letter can be told" in letters_said("real", found)
+    assert found.leaning == {} and "no letter is chosen" in letters_said("real", found)
 
 
 def test_a_letter_that_draws_answers_is_named() -> None:

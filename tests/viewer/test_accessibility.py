@@ -91,7 +91,7 @@ def test_texts_and_targets_keep_to_aa(opened: Open, trained: Path, compared: Pat
 def test_reasons_of_rejections_are_filtered(opened: Open, rejected: Path) -> None:
     page = opened(rejected)
     reasons = page.get_by_role("group", name="Rejected for").get_by_role("button")
-    assert reasons.all_inner_texts() == ["All3", "duplicate1", "not rejected1", "wrong answer1"]
+    assert reasons.all_inner_texts() == ["All3", "duplicate1", "wrong answer1", "not rejected1"]
     reasons.nth(1).click()
     cards = page.locator(".card:not([hidden])")
     assert cards.count() == 1 and cards.locator(".badge").all_inner_texts() == ["Rejected: duplicate"]

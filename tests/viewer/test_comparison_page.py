@@ -113,7 +113,7 @@ def test_the_page_says_what_was_run_measured_and_controlled(tmp_path: Path, imag
         "1.000 → 0.025",
         "On the 40 questions into which base zoomed, blank crops instead of real ones (blank) take accuracy from 1.000 to "
         "0.025",
-        "In the 1 answers of blank that name an option no letter can be told",
+        "In the one answer of blank that names an option, no letter is chosen",
     ):
         assert words in page.text, words
     verdict, differences, settings = (page.text.index(words) for words in ("On the 40", "Differences", "Settings"))

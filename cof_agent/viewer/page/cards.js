@@ -101,8 +101,8 @@ function whole(record, view, k) {
   frame.style.width = `min(100%, ${(72 * width) / height / Math.min(record.overviews, 3)}vh)`;
   const [shownWidth, shownHeight] = view.shown;
   const words = `${width.toLocaleString("en")} × ${height.toLocaleString("en")} pixels, shown to the model at ${shownWidth} × ${shownHeight}`;
-  const caption = el("figcaption", {}, several ? `Image ${k}: ${words}` : words);
-  if (record.boxes.length && k === 0) caption.append(el("span", { class: "dash" }), "what the question is about");
+  const caption = el("figcaption", {}, el("span", {}, several ? `Image ${k}: ${words}` : words));
+  if (record.boxes.length && k === 0) caption.append(el("span", {}, el("span", { class: "dash" }), "what the question is about"));
   if (record.address && k === 0) caption.append(el("a", { class: "full", href: record.address, target: "_blank", rel: "noreferrer" }, "Full resolution"));
   return [picture(record, k, frame, true), caption];
 }

@@ -28,10 +28,10 @@ function drawVerdicts() {
   replace("verdicts", chips("verdict", kinds.map(([value, words]) => [value, words, value ? counts.get(value) || 0 : sum(counts)])));
 }
 
-function facetValues({ name, value, quiet }) {
+function facetValues({ name, value, quiet, last }) {
   if (quiet && !filters[name]) return [];
   const values = [...new Set(items.map(value))].filter((one) => one !== "");
-  values.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  values.sort((a, b) => (a === last) - (b === last) || a.localeCompare(b, "en", { numeric: true }));
   if (filters[name] && (quiet || !values.includes(filters[name]) || values.length > MOST_OPTIONS)) return [filters[name]];
   const tells = values.length > 1 || (values.length && items.some((item) => value(item) === ""));
   return tells && values.length <= MOST_OPTIONS ? values : [];

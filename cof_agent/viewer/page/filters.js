@@ -2,7 +2,7 @@
 // What a card is of, its verdict, facets and measures are the page's own: see trajectories.js and comparison.js.
 
 // A facet is a property with few values. An empty value is none to choose. quiet: it is only offered once it is set. chips: its
-// values stand side by side, with their counts.
+// values stand side by side, with their counts. last: the value that stands behind the others.
 const FACETS = FACETS_OF_PAGE.map(([name, heading, value, words, how]) => ({ name, heading, value, words: words || ((one) => one), ...how }));
 
 // A measure is a number that is filtered by its range and sorted by; null where it is unknown.

@@ -7,13 +7,14 @@ const KEPT = []; // filters of the page's own, which "Clear" leaves as they are
 const EMPTY = "There are no trajectories in this file.";
 
 const asText = (value) => (value === null ? "" : String(value));
+const KEPT_ONES = "not rejected";
 const someRejected = records.some((record) => record.reason);
 
 // [name, heading, value, words for a value, how it is offered]
 const FACETS_OF_PAGE = [
   ["from", "File", (record) => record.from],
   ["stop", "Stop reason", (record) => record.stop, (value) => STOPS[value] || value],
-  ["reason", "Rejected for", (record) => record.reason || (someRejected ? "not rejected" : ""), null, { chips: true }],
+  ["reason", "Rejected for", (record) => record.reason || (someRejected ? KEPT_ONES : ""), null, { chips: true, last: KEPT_ONES }],
   ["unreliable", "Reliability", (record) => (record.warning ? "unreliable" : "no warning")],
   ["category", "Category", (record) => record.category],
   ["zooms", "Zooms", (record) => asText(record.zooms), (value) => plural(Number(value), "zoom")],

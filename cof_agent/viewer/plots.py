@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKS = "osD^vP"
-LIGHT = {
+LIGHT: Mapping[str, Any] = {
     "axes.prop_cycle": ("#1b6ca8", "#d1495b", "#3c8d53", "#8d5fa8", "#b37610", "#4d4d4d"),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#ffffff"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), "#191a1c"),
 }
-DARK = {
+DARK: Mapping[str, Any] = {
     "axes.prop_cycle": ("#6fb5ea", "#ff8a97", "#7fd396", "#cf9fe8", "#f0bd6a", "#c9c9c9"),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#1c1d20"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), "#ececea"),

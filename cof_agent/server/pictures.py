@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cof_agent.data.image_files import kept_image
+from cof_agent.data.image_files import kept_image, written_once
+from cof_agent.image import PDF, file_of
 
 MOST_BYTES = 2_000_000_000
 """Of all images together that are kept on the disk."""
@@ -28,21 +29,34 @@ class Pictures:
         self._lock = threading.Lock()
 
     def add(self, content: bytes) -> str:
-        """The path of an image, which is in use until `release` is called with it, as often as it was added.
+        """The path of an image or a PDF file, which is in use until `release` is called with it, as often as it was added.
 
         Raises:
-            InputError: if it is no image.
+            InputError: if it is neither.
         """
         with self._lock:
-            path = kept_image(content, "the request", self.folder)
+            if content.startswith(PDF):
+                path = written_once(content, "pdf", self.folder)
+            else:
+                path = kept_image(content, "the request", self.folder)
             self._sizes[path] = len(content)
             self._sizes.move_to_end(path)
             self._used[path] += 1
             self._make_room()
         return path
 
+    def hold(self, path: str) -> bool:
+        """One more use of an image; whether it is still there."""
+        with self._lock:
+            if path not in self._sizes:
+                return False
+            self._sizes.move_to_end(path)
+            self._used[path] += 1
+            return True
+
     def release(self, path: str) -> None:
-        """Ends one use of an image; a path of another file is passed over."""
+        """Ends one use of an image, or of a page; a path of another file is passed over."""
+        path = file_of(path)
         with self._lock:
             if path in self._sizes:
                 self._used -= Counter([path])

@@ -22,6 +22,7 @@ from cof_agent.cli import main
 from cof_agent.data.samples import read_samples
 from cof_agent.geometry import Size
 from cof_agent.trajectory import Sample, Trajectory, from_json, to_json
+from tests.image.test_pages import TEXT, write
 from tests.scenes.shared import Scenes
 from tests.viewer.drawn import NASTY
 
@@ -186,6 +187,70 @@ def test_a_sent_picture_a_drawn_box_and_the_keyboard(browser: Browser, address: 
         question.fill("What is in <region2>?")
         question.press("Enter")
         expect(page.get_by_text("names <region2>, but only 1 region is given")).to_be_visible()
+
+
+def loaded(page: Page) -> None:
+    page.wait_for_function("document.querySelectorAll('img.leaflet-tile-loaded').length > 0")
+
+
+def test_several_images_and_the_history_after_a_reload(
+    browser: Browser, address: str, folder: Path, scene: Sample
+) -> None:
+    first, second = (one.image for one in read_samples(folder)[:2])
+    with opened(browser, address) as page:
+        page.locator("input[type=file]").set_input_files([first, second])
+        strip = page.get_by_role("group", name="Images")
+        expect(strip.get_by_role("button", name=re.compile(r"^\d: "))).to_have_text(
+            [f"1: {Path(first).name}", f"2: {Path(second).name}"]
+        )
+        choose(page, "or one of the server's", Path(scene.image).name)  # joins them
+        expect(strip.get_by_role("button", name=re.compile("^3: "))).to_have_attribute("aria-pressed", "true")
+        strip.get_by_role("button", name="Take away image 1").click()
+        names = [f"1: {Path(second).name}", f"2: {Path(scene.image).name}"]
+        expect(strip.get_by_role("button", name=re.compile(r"^\d: "))).to_have_text(names)
+        loaded(page)
+        page.get_by_label("Question").fill("Which is it?")
+        page.get_by_role("button", name="Ask", exact=True).click()
+        expect(page.get_by_test_id("answer")).to_be_visible()
+        answer = page.get_by_test_id("answer").inner_text()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download the trajectory").click()
+        saved = from_json(Path(download.value.path()).read_bytes(), Trajectory)
+        assert len(saved.overviews) == 2
+
+        page.reload()
+        page.get_by_role("tab", name="History").click()
+        page.get_by_role("button", name="Which is it?").click()
+        expect(page.get_by_test_id("answer")).to_have_text(answer)
+        expect(strip.get_by_role("button", name=re.compile(r"^\d: "))).to_have_text(names)
+        loaded(page)
+    with opened(browser, address) as page:  # another tab
+        page.get_by_role("tab", name="History").click()
+        expect(page.get_by_role("tab", name="History")).to_have_attribute("aria-selected", "true")
+        expect(page.get_by_role("button", name="Which is it?")).to_have_count(0)
+
+
+def test_pages_of_a_pdf_file(browser: Browser, address: str, tmp_path: Path) -> None:
+    pytest.importorskip("pypdfium2")
+    write(tmp_path / "report.pdf", TEXT, TEXT, TEXT)
+    with opened(browser, address) as page:
+        page.locator("input[type=file]").set_input_files(tmp_path / "report.pdf")
+        pages = page.get_by_label("Pages, such as 1 or 2,5-7")
+        expect(page.get_by_text("report.pdf has 3 pages.")).to_be_visible()
+        pages.fill("4")
+        page.get_by_role("button", name="Open", exact=True).click()
+        expect(page.get_by_text("there is no page 4: the file has pages 1 to 3.")).to_be_visible()
+        page.locator("input[type=file]").set_input_files(tmp_path / "report.pdf")
+        pages.fill("3,1")
+        pages.press("Enter")
+        strip = page.get_by_role("group", name="Images")
+        expect(strip.get_by_role("button", name=re.compile(r"^\d: "))).to_have_text(
+            ["1: report.pdf, page 3", "2: report.pdf, page 1"]
+        )
+        loaded(page)
+        page.get_by_label("Question").fill("What is written?")
+        page.get_by_role("button", name="Ask", exact=True).click()
+        expect(page.get_by_test_id("answer")).to_be_visible()
 
 
 def test_a_run_of_the_servers_folders_shows_its_text_as_text(browser: Browser, address: str) -> None:

@@ -9,6 +9,7 @@ from nicegui import ui
 
 from cof_agent.server.looks import Looks
 from cof_agent.server.page.desk import Desk
+from cof_agent.server.page.history import Histories
 from cof_agent.server.page.style import STYLE
 from cof_agent.server.service import Service
 from cof_agent.server.tiles import Tiles
@@ -19,10 +20,12 @@ _RECONNECT = 30.0  # seconds that a page which lost its connection may take to c
 def add_page(app: FastAPI, service: Service, tiles: Tiles, looks: Looks) -> None:
     """Adds the page to the application, behind all other routes. NiceGUI knows one application a process."""
 
+    histories = Histories()
+
     @ui.page("/", title="Chain-of-Focus", dark=None)
     def page(run: str = "", number: int = 0, id: str = "") -> None:
         ui.add_css(STYLE)
-        desk = Desk(service, tiles, looks)
+        desk = Desk(service, tiles, looks, histories)
         desk.build()
         if run:  # a link of a page of `cof view`, see `viewer.full_resolution`
             ui.timer(0, lambda: desk.open_recorded(run, number, id), once=True)

@@ -1,4 +1,4 @@
-"""The page of one reader: the image on the left, the question and the steps on the right."""
+"""The page of one reader: the images on the left, the question and the steps on the right."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nicegui import background_tasks, events, ui
+from nicegui import background_tasks, ui
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
 from cof_agent.region_refs import read_region
 from cof_agent.server.gone import ended
 from cof_agent.server.looks import Looks
+from cof_agent.server.page.history import Asked, Histories, History
 from cof_agent.server.page.runs import Runs, trajectory_at
+from cof_agent.server.page.sources import MOST, Sources
 from cof_agent.server.page.steps import Steps
+from cof_agent.server.page.strip import Strip
 from cof_agent.server.page.viewer import Viewer
 from cof_agent.server.refusals import Refusal
 from cof_agent.server.service import Question, Service
-from cof_agent.server.settings import MEGABYTE
 from cof_agent.server.tiles import Tiles
 from cof_agent.trajectory import Trajectory, to_json
-
-_MOST_HISTORY = 50
 
 
 class Desk:
     """Everything on the page of one reader. It ends with the page: its images go, a conversation under way is cancelled."""
 
-    def __init__(self, service: Service, tiles: Tiles, looks: Looks) -> None:
-        self._service, self._tiles, self._looks = service, tiles, looks
-        self._image: str | None = None  # its path
-        self._sent: list[str] = []  # paths of images that the reader has sent
+    def __init__(self, service: Service, tiles: Tiles, looks: Looks, histories: Histories) -> None:
+        self._service, self._tiles, self._looks, self._histories = service, tiles, looks, histories
+        self._images: list[str] = []  # paths of what is asked about
         self._regions: list[Box] = []
-        self._source = 0  # which of the trajectory's images is shown
+        self._zooms_seen: list[tuple[View, int]] = []  # of the conversation that is shown, with their numbers
+        self._source = 0  # which of the images is shown
         self._last: Trajectory | None = None
         self._task: asyncio.Task[None] | None = None
         self._left = False  # whether the reader has closed the page
@@ -46,8 +46,9 @@ class Desk:
         self._client.on_delete(self._leave)
         self._head()
         with ui.element("main").classes("cof-columns"):
-            with ui.column().classes("w-full gap-2"):
-                self._sources()
+            with ui.column().classes("w-full gap-2 cof-images"):
+                self._sources = Sources(self._service, self._take)
+                self._strip = Strip(self._show, self._take_away)
                 self._viewer = Viewer(self._drawn)
             with ui.column().classes("w-full gap-2 cof-panel"):
                 with ui.tabs().classes("w-full").props("dense no-caps") as tabs:
@@ -58,7 +59,7 @@ class Desk:
                     with ui.tab_panel(runs).classes("p-0"):
                         Runs(self._service.incoming.folders, self._open_run)
                     with ui.tab_panel(history).classes("p-0"):
-                        self._history = ui.column().classes("w-full gap-1")
+                        self._history = History(self._histories, self._ask_again)
                 self._steps = Steps(self._looks, self._zoomed, self._look_at)
                 self._save = ui.button("Download the trajectory", on_click=self._download, icon="download")
                 self._save.props("flat no-caps").set_visibility(False)
@@ -72,25 +73,6 @@ class Desk:
             with ui.button(icon="contrast").props('flat round aria-label="Light or dark"'), ui.menu():
                 for words, value in (("As the system", None), ("Light", False), ("Dark", True)):
                     ui.menu_item(words, on_click=lambda value=value: dark.set_value(value))
-
-    def _sources(self) -> None:
-        with ui.row().classes("w-full items-center gap-2"):
-            upload = ui.upload(
-                label="Drop a picture here",
-                auto_upload=True,
-                max_file_size=self._service.settings.most_bytes,
-                on_upload=self._received,
-                on_rejected=lambda: ui.notify(self._too_large, type="negative"),
-            )
-            upload.props("flat bordered text-color=on-primary").classes("cof-upload w-full sm:w-64 grow")
-            if files := self._service.incoming.folders.images():
-                names = {file: "/".join(Path(file).parts[-2:]) for file in files}
-                choice = ui.select(names, label="or one of the server's", with_input=True)
-                choice.classes("w-full sm:w-64 grow").on_value_change(lambda event: self._open(event.value))
-
-    @property
-    def _too_large(self) -> str:
-        return f"The picture is larger than {self._service.settings.most_bytes // MEGABYTE} MB."
 
     def _question_form(self) -> None:
         with ui.row().classes("w-full items-center no-wrap gap-2"):
@@ -109,34 +91,44 @@ class Desk:
             for number in (self._zooms, self._warmth):
                 number.classes("w-full").props("dense")
 
-    async def _received(self, event: events.UploadEventArguments) -> None:
-        content, upload = await event.file.read(), event.sender
-        if isinstance(upload, ui.upload):
-            upload.reset()
-        try:
-            path = await asyncio.to_thread(self._service.incoming.pictures.add, content)
-        except InputError:
-            ui.notify("This file is no image that can be read.", type="negative")
+    async def _take(self, paths: list[str], joins: bool) -> None:
+        """Images that the reader chose, to ask about; they may join those that are there."""
+        before = self._images if joins else []
+        if len(before) + len(paths) > MOST:
+            ui.notify(f"A question has at most {MOST} images.", type="negative")
             return
-        self._sent.append(path)
-        await self._open(path)
+        await self._open([*before, *paths], len(before))
 
-    async def _open(self, path: str | None) -> None:
-        """Shows an image to ask about."""
-        if path is None:
-            return
+    async def _take_away(self, number: int) -> None:
+        rest = [path for place, path in enumerate(self._images) if place != number]
+        await self._open(rest, min(self._source, len(rest) - 1))
+
+    async def _open(self, paths: Sequence[str], shown: int = 0) -> bool:
+        """Begins anew with these images; whether they can be opened."""
         await self._stopped()
         try:
-            if path not in self._sent:
-                path = self._service.incoming.folders.file(path)
-            await self._viewer.show(await self._tiles.show(path))
+            opened = [self._sources.real(path) for path in paths]
+            for path in opened:
+                await self._service.size(path)
         except InputError as error:
             ui.notify(self._service.incoming.without_folders(str(error)), type="negative")
-            return
-        self._image, self._regions = path, []
+            return False
+        self._images, self._regions, self._zooms_seen = opened, [], []
         self._boxes.set_value("")
-        self._steps.begin([path])
+        self._steps.begin(opened)
         self._save.set_visibility(False)
+        await self._show(shown)
+        return True
+
+    async def _show(self, number: int) -> None:
+        """Shows one of the images, with the boxes that lie in it."""
+        self._source = number
+        with self._client:  # in place of the button of the strip that was clicked, which goes now
+            self._strip.show([self._sources.name_of(path) for path in self._images], number)
+            await self._viewer.show(await self._tiles.show(self._images[number]))
+            self._draw_regions()
+            for view, place in self._zooms_seen:
+                self._draw(view, place)
 
     def _drawn(self, box: Box) -> None:
         """A box that was drawn becomes the next region of the question."""
@@ -152,10 +144,14 @@ class Desk:
             self._regions = [read_region(word) for word in (self._boxes.value or "").split()]
         except InputError:
             return  # while it is being written; `_ask` says what is wrong
-        if self._image is not None:
+        if self._images:
             self._viewer.clear_regions()
-            for number, box in enumerate(self._regions, 1):
-                self._viewer.box(box, f"region {number}")
+            self._draw_regions()
+
+    def _draw_regions(self) -> None:
+        """The regions of the question lie in the first image."""
+        for number, box in enumerate(self._regions if self._source == 0 else [], 1):
+            self._viewer.box(box, f"region {number}")
 
     def _question(self) -> Question:
         """What is asked.
@@ -163,7 +159,7 @@ class Desk:
         Raises:
             InputError: if there is no image, or a box cannot be read.
         """
-        if self._image is None:
+        if not self._images:
             raise InputError("First drop a picture, or choose one of the server's.")
         regions = tuple(read_region(word) for word in (self._boxes.value or "").split())
         choices = tuple(line.strip() for line in (self._choices.value or "").splitlines() if line.strip())
@@ -172,7 +168,7 @@ class Desk:
             changes["max_zooms"] = int(self._zooms.value)
         if self._warmth.value not in (None, self._service.config.sampling.temperature):
             changes["temperature"] = float(self._warmth.value)
-        return Question((self._image,), self._text.value or "", choices, regions, changes)
+        return Question(tuple(self._images), self._text.value or "", choices, regions, changes)
 
     async def _ask(self) -> None:
         if self._task is not None:
@@ -184,14 +180,13 @@ class Desk:
             ui.notify(self._service.incoming.without_folders(str(error)), type="negative", multi_line=True)
             return
         self._steps.begin(question.images)
+        self._zooms_seen, self._regions = [], list(question.regions)
         self._viewer.clear()
-        for number, box in enumerate(question.regions, 1):
-            self._viewer.box(box, f"region {number}")
+        self._draw_regions()
         self._busy(True)
         self._task = background_tasks.create(self._play(question), name="ask")
 
     async def _play(self, question: Question) -> None:
-        self._source = 0
         try:
             with self._client:
                 trajectory = await self._service.ask(question, self._steps.follow)
@@ -210,13 +205,7 @@ class Desk:
     def _close(self, trajectory: Trajectory) -> None:
         self._steps.close(trajectory)
         self._keep(trajectory)
-        with self._history:
-            words = f"{trajectory.sample.question} → {trajectory.answer or 'no answer'}"
-            line = ui.button(words, on_click=lambda: self._again(trajectory)).props("flat no-caps align=left")
-            line.classes("w-full cof-text")
-            line.move(target_index=0)
-        if len(held := list(self._history)) > _MOST_HISTORY:
-            held[-1].delete()
+        self._history.add(Asked(trajectory, self._sources.sent(trajectory.sample.images)))
 
     def _keep(self, trajectory: Trajectory) -> None:
         self._last = trajectory
@@ -238,22 +227,31 @@ class Desk:
             return
         await self._again(trajectory)
 
+    async def _ask_again(self, asked: Asked) -> None:
+        self._sources.hold(asked.sent)
+        await self._again(asked.trajectory)
+
     async def _again(self, trajectory: Trajectory) -> None:
         shown = next((view.source for view in trajectory.crops), 0)  # of several images the one that was looked into
-        await self._open(trajectory.sample.images[shown])
-        self._source = shown
+        if not await self._open(trajectory.sample.images, shown):
+            return
         self._text.set_value(trajectory.sample.question)
         self._boxes.set_value(_written(trajectory.sample.regions))
         self._steps.replay(trajectory)
         self._keep(trajectory)
 
     def _zoomed(self, view: View, number: int) -> None:
+        self._zooms_seen.append((view, number))
+        self._draw(view, number)
+
+    def _draw(self, view: View, number: int) -> None:
         if view.source == self._source:
             self._viewer.box(view.region, str(number), number)
 
-    def _look_at(self, view: View) -> None:
-        if view.source == self._source:
-            self._viewer.look_at(view.region)
+    async def _look_at(self, view: View) -> None:
+        if view.source != self._source:
+            await self._show(view.source)
+        self._viewer.look_at(view.region)
 
     def _download(self) -> None:
         if self._last is not None:
@@ -274,8 +272,7 @@ class Desk:
         self._left = True
         if self._task is not None:
             self._task.cancel()
-        for path in self._sent:
-            self._service.incoming.pictures.release(path)
+        self._sources.close()
 
 
 def _written(boxes: Sequence[Box]) -> str:

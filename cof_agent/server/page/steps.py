@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from nicegui import ui
 
@@ -18,7 +18,9 @@ from cof_agent.viewer.picture import PALETTE
 class Steps:
     """The steps of one conversation. on_zoom: called with each crop and its number; on_look: when the reader chooses one."""
 
-    def __init__(self, looks: Looks, on_zoom: Callable[[View, int], None], on_look: Callable[[View], None]) -> None:
+    def __init__(
+        self, looks: Looks, on_zoom: Callable[[View, int], None], on_look: Callable[[View], Awaitable[None]]
+    ) -> None:
         self._looks, self._on_zoom, self._on_look = looks, on_zoom, on_look
         self._images: Sequence[str] = ()
         self._count = 0
@@ -78,7 +80,7 @@ class Steps:
         with self._column:
             match event:
                 case Looked(overviews=overviews):
-                    sizes = ", ".join(f"{view.source_size} pixels, shown at {view.shown_size}" for view in overviews)
+                    sizes = "; ".join(f"{view.source_size} pixels, shown at {view.shown_size}" for view in overviews)
                     _quiet(f"Overview: {sizes}")
                 case Spoke(number=number, thought=text):
                     self._spoke(number, text)
@@ -105,7 +107,8 @@ class Steps:
         number, colour = self._count, PALETTE[(self._count - 1) % len(PALETTE)]
         look = self._looks.of(self._images[view.source], view.region, view.source_size)
         x0, y0, x1, y1 = view.region.pixels()
-        words = f"{number}: {x1 - x0} × {y1 - y0} pixels at ({x0}, {y0})"
+        of = f" of image {view.source + 1}" if len(self._images) > 1 else ""
+        words = f"{number}: {x1 - x0} × {y1 - y0} pixels at ({x0}, {y0}){of}"
         with ui.element("div").classes("cof-step").style(f"border-color: {colour}").props('data-testid="crop"'):
             ui.button(words, on_click=lambda: self._on_look(view)).props("flat dense no-caps icon=center_focus_strong")
             if view.tool is None:

@@ -26,8 +26,8 @@ body.body--dark { --q-primary: #86b9ff !important; --cof-on-primary: #10131a; }
 .cof-panel > * { flex-shrink: 0; }
 @media (min-width: 64rem) {
   .cof-columns { grid-template-columns: minmax(0, 3fr) minmax(22rem, 2fr); }
-  .cof-map.leaflet-container { height: calc(100vh - 9rem); }
-  .cof-panel { height: calc(100vh - 5.5rem); flex-wrap: nowrap; }
+  .cof-images, .cof-panel { height: calc(100vh - 5.5rem); flex-wrap: nowrap; }
+  .cof-images > .cof-map.leaflet-container { flex: 1 1 0; min-height: 15rem; }
   .cof-panel > .cof-steps { flex: 0 1 auto; min-height: 0; overflow-y: auto; flex-wrap: nowrap; }
   .cof-steps > * { flex-shrink: 0; }
 }

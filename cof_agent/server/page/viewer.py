@@ -55,6 +55,7 @@ class Viewer:
                 "noWrap": True,
             },
         )
+        self._map.run_map_method("invalidateSize", {"animate": False})  # the row of images above it came or went
         self._map.run_map_method("setMaxZoom", shown.last + _CLOSER)
         self._map.run_map_method("fitBounds", whole, {"animate": False})
 

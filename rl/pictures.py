@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -128,7 +128,8 @@ def _tensorboard(callback: Any, shown: Sequence[Shown], step: int) -> None:
 def _trackio(_: Any, shown: Sequence[Shown], step: int) -> None:
     import trackio
 
-    trackio.log(_media(trackio.Image, shown, step))
+    lines = [replace(one, words=one.words.replace("\n", " | ")) for one in shown]  # it shows no line breaks
+    trackio.log(_media(trackio.Image, lines, step))
 
 
 def _wandb(_: Any, shown: Sequence[Shown], step: int) -> None:

@@ -15,7 +15,7 @@ from cof_agent.output.escape import for_terminal
 MOST_LISTED = 1_000
 """Files of one kind that are listed."""
 
-_IMAGES = {*SUFFIXES, *SLIDES}
+_IMAGES = {*SUFFIXES, *SLIDES, ".pdf"}
 _RUNS = ("trajector", "rejected")  # how names of files of trajectories begin
 _MOST_SEEN = 50_000  # names that are read for a list
 
@@ -57,7 +57,7 @@ class Folders:
             return None
 
     def images(self) -> list[str]:
-        """Paths of images, sorted, `MOST_LISTED` at most."""
+        """Paths of images and of PDF files, sorted, `MOST_LISTED` at most."""
         return self._listed(lambda path: path.suffix.lower() in _IMAGES)
 
     def runs(self) -> list[str]:

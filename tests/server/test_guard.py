@@ -155,7 +155,7 @@ def test_links_lead_out_of_no_folder(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError):
             folders.file(name)
-    assert folders.images() == [str(inside / "a.png"), str(inside / "near.png")]
+    assert folders.images() == [str(inside / name) for name in ("a.pdf", "a.png", "near.pdf", "near.png")]
     assert folders.runs() == [str(inside / "trajectories.jsonl")]
 
 

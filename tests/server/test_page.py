@@ -45,11 +45,12 @@ expect.set_options(timeout=LONGEST)
 
 @pytest.fixture(scope="module")
 def folder(drawn: Scenes) -> Path:
-    """Three 4K scenes, and a run over them. The last trajectory has text that tries to be markup."""
+    """Three 4K scenes, a PDF file, and a run over the scenes. The last trajectory has text that tries to be markup."""
     made = drawn(3, seed=1, size=Size(3840, 2160))
     played = Agent("nano").ask_many(read_samples(made), progress=False)
     evil = replace(played[2].turns[0], text=f"<think>{NASTY}</think>")
     played[0] = replace(played[2], turns=(evil, *played[2].turns[1:]), answer=NASTY)
+    write(made / "book.pdf", TEXT, TEXT)
     (made / "trajectories.jsonl").write_text("".join(to_json(one) + "\n" for one in played), "utf-8")
     return made
 
@@ -251,6 +252,10 @@ def test_pages_of_a_pdf_file(browser: Browser, address: str, tmp_path: Path) -> 
         page.get_by_label("Question").fill("What is written?")
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.get_by_test_id("answer")).to_be_visible()
+        choose(page, "or one of the server's", re.compile(r"book\.pdf"))
+        expect(page.get_by_text("book.pdf has 2 pages.")).to_be_visible()
+        pages.press("Enter")
+        expect(strip.get_by_role("button", name=re.compile("^3: "))).to_have_text("3: book.pdf, page 1")
 
 
 def test_a_run_of_the_servers_folders_shows_its_text_as_text(browser: Browser, address: str) -> None:

@@ -82,8 +82,12 @@ class Sources:
         self._sent.clear()
 
     async def _chosen(self, path: str | None) -> None:
-        if path is not None:
-            await self._on_images([path], self._several.value)
+        try:
+            found = [] if path is None else await self._images_in(path)
+        except InputError as error:
+            ui.notify(self._without_folders(str(error)), type="negative", multi_line=True)
+            return
+        await self._opened(found)
 
     async def _received(self, event: events.MultiUploadEventArguments) -> None:
         self._upload.reset()
@@ -93,6 +97,9 @@ class Sources:
                 found += await self._images_in(await self._kept(await file.read(), file.name))
         except InputError as error:
             ui.notify(self._without_folders(str(error)), type="negative", multi_line=True)
+        await self._opened(found)
+
+    async def _opened(self, found: list[str]) -> None:
         if len(found) > 1:
             self._several.set_value(True)
         if found:
@@ -110,9 +117,9 @@ class Sources:
 
     async def _images_in(self, path: str) -> list[str]:
         """An image, or the pages of a PDF file that the reader wants."""
-        if not path.endswith(".pdf"):
+        if not path.lower().endswith(".pdf"):
             return [path]
-        pages = await asyncio.to_thread(pages_of, path)
+        pages = await asyncio.to_thread(pages_of, self.real(path))
         if len(pages) == 1:
             return pages
         with ui.dialog() as dialog, ui.card():

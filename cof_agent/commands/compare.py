@@ -77,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
         *([Block(published.TITLE, published.cells(known), published.notes(runs, known), wide=True)] if known else []),
     ]
     write_atomic(output / "comparison.md", _markdown(said, together, blocks))
+    _print(said, together, blocks, quiet=options.quiet)
     plots = write_plots(runs, output) if find_spec("matplotlib") is not None else None
     with common.progress("Embedding images", options) as progress:
         missing = write_comparison(
@@ -97,13 +98,11 @@ def run(options: argparse.Namespace) -> int:
             [] if plots is not None else [f"no plots without matplotlib ({how_to_install('matplotlib')})."],
         )
     files = [output / f"comparison.{kind}" for kind in ("json", "csv", "md")] + (plots or []) + [output / "report.html"]
-    _print(said, together, blocks, files, quiet=options.quiet)
+    common.console(quiet=options.quiet).print("written:", ", ".join(map(str, files)), soft_wrap=True)
     return 0
 
 
-def _print(
-    said: Sequence[str], together: list[list[str]], blocks: Sequence[Block], files: Sequence[Path], *, quiet: bool
-) -> None:
+def _print(said: Sequence[str], together: list[list[str]], blocks: Sequence[Block], *, quiet: bool) -> None:
     """The verdict, then the tables; of a quiet command the first table only."""
     console = common.console(quiet=quiet)
     for sentence in said:
@@ -113,7 +112,6 @@ def _print(
         console.print(_table(block.lines, block.title, wrapped=block.wide))
         for note in block.notes:
             console.print(for_terminal(note), soft_wrap=True, markup=False)
-    console.print("written:", ", ".join(str(path) for path in files), soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

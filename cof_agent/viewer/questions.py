@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -18,9 +18,17 @@ _CATEGORY = 80  # characters of a category, as in a record
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question, asked once at one resolution. plays: of each run; None where a run was not asked."""
+    """One question, asked once at one resolution. plays: of each run; None where a run was not asked. scores: of the plays, as
+    `scoring.score`; None where nothing is scored."""
 
     plays: tuple[Trajectory | None, ...]
+    scores: tuple[float | None, ...]
+
+    @classmethod
+    def of(cls, plays: Iterable[Trajectory | None]) -> Question:
+        """The question with its scores."""
+        found = tuple(plays)
+        return cls(found, tuple(None if play is None else scoring.score(play) for play in found))
 
     @property
     def first(self) -> Trajectory:
@@ -32,17 +40,12 @@ class Question:
         """Whether the runs are not all right, or all wrong."""
         return len({None if play is None else scoring.accuracy(play) for play in self.plays}) > 1
 
-    @property
-    def scores(self) -> list[float | None]:
-        """Of each run; None where nothing is scored."""
-        return [None if play is None else scoring.score(play) for play in self.plays]
-
 
 def questions_of(runs: Sequence[Run]) -> list[Question]:
     """All questions of all runs, in the order of the first."""
     by_key: list[dict[Key, Trajectory]] = [{one.key: one for one in run.trajectories} for run in runs]
     keys = dict.fromkeys(key for found in by_key for key in found)
-    return [Question(tuple(found.get(key) for found in by_key)) for key in keys]
+    return [Question.of(found.get(key) for found in by_key) for key in keys]
 
 
 def chosen(questions: Sequence[Question], most: int) -> list[Question]:
@@ -61,7 +64,7 @@ def described(question: Question, records: Sequence[int | None]) -> dict[str, An
         "category": _known(cut(category(first), _CATEGORY)),
         "resolution": _known(resolution(first)),
         "play": "" if first.play is None else str(first.play),
-        "scores": question.scores,
+        "scores": list(question.scores),
     }
 
 
@@ -83,15 +86,14 @@ class Links:
 
     def of_pair(self, first: int, second: int, row: str = "", **filters: str) -> str:
         """The questions of which both runs have a verdict, in a row of a table as `compare.rows` and `gain.rows` name it."""
-        judged = [question.scores for question in self.questions]
-        all_compared = all(scores[first] is not None and scores[second] is not None for scores in judged)
-        compared = {} if all_compared or "verdict" in filters or "change" in filters else {"compared": "compared"}
+        judged = (None not in (one.scores[first], one.scores[second]) for one in self.questions)
+        compared = {} if "verdict" in filters or "change" in filters or all(judged) else {"compared": "compared"}
         return self._address({"from": str(first), "to": str(second)}, compared, of_row(row), filters)
 
     @property
     def partial(self) -> bool:
         """Whether a score is neither 0 nor 1, so that it can change and stay wrong."""
-        return any(score not in (None, 0, 1) for question in self.questions for score in question.scores)
+        return any(score not in (None, 0, 1) for one in self.questions for score in one.scores)
 
     def changes(self, first: int, second: int, row: str) -> tuple[str, str]:
         """The questions whose score rose, and those whose score fell."""

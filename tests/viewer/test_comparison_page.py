@@ -95,6 +95,7 @@ def compared(tmp_path: Path, *arguments: object) -> Page:
     return Page((output / "report.html").read_text("utf-8"))
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_the_page_says_what_was_run_measured_and_controlled(tmp_path: Path, image: Path) -> None:
     base = written(tmp_path / "base", played(image, [True] * 40))
     blank = written(tmp_path / "blank", played(image, [False] * 39 + [True], crop="blank"))

@@ -142,6 +142,8 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     found = keys.given(sys.argv[1:] if arguments is None else arguments)
     if "help" not in found and "h" not in found:
         keys.check(found, kinds[0], kinds[1].__name__)
+    from transformers.utils import logging as transformers_logging
+
     from cof_agent.training.parser import KeyParser  # which imports TRL
 
     run, training, model = KeyParser(*kinds).read(keys.arguments_of(found))
@@ -153,6 +155,8 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     training.remove_unused_columns = False
     if run.quiet:
         training.disable_tqdm = True
+    if run.quiet or not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # of weights and downloads; a log file is no place for it
     if run.verbose:
         logging.getLogger("cof_agent").setLevel(logging.DEBUG)  # in each process of a training
     return run, training, model

@@ -15,4 +15,4 @@ at direct "$sft" --strategy direct
 at always-zoom "$sft" --strategy always-zoom
 at focus-rl "$rl"
 at focus-blank "$sft" --crop blank
-"$cof" compare "$folder"/{focus,direct,always-zoom,focus-rl,focus-blank} -o "$folder/compared"
+"$cof" compare "$folder"/{focus,direct,always-zoom,focus-rl,focus-blank} --cards 200 -o "$folder/compared"

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from cof_agent.commands import common
 from cof_agent.commands.options import option, whole
-from cof_agent.commands.page_images import folder_of, missing_notes, say
+from cof_agent.commands.page_images import folder_of, missing_notes, moved_notes, say
 from cof_agent.evaluation import compare, gain, published
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
 from cof_agent.evaluation.verdict import verdict
@@ -27,6 +27,7 @@ from cof_agent.output.escape import for_csv, for_markdown, for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
 from cof_agent.viewer.comparison_page import write_comparison
+from cof_agent.viewer.located import located
 from cof_agent.viewer.plots import plots_of, write_plots
 
 Rows = list[tuple[str, dict[str, Any]]]
@@ -92,7 +93,8 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     if not options.quiet:
-        say("cof compare", missing_notes(missing))
+        every = ((one, located(one, run.folder)) for run in runs for one in run.trajectories)
+        say("cof compare", (*([] if images else moved_notes(every)), *missing_notes(missing)))
         say(
             "cof compare",
             [] if plots is not None else [f"no plots without matplotlib ({how_to_install('matplotlib')})."],

@@ -1,4 +1,4 @@
-"""The images of a page: the folder of `--images`, and what a command says of those that the page has to do without."""
+"""The images of a page: the folder of `--images`, and what a command says of those that were moved or are missing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
+from cof_agent.trajectory import Trajectory
 from cof_agent.viewer.embedded import Missing
 
 _NAMED = 5
@@ -32,15 +33,26 @@ def say(command: str, notes: Iterable[str]) -> None:
         print(for_terminal(note if note.startswith(" ") else f"{command}: {note}"), file=sys.stderr)
 
 
+def moved_notes(pairs: Iterable[tuple[Trajectory, Trajectory]]) -> Iterator[str]:
+    """How many images were found in another place than the run recorded, and the first ones by name.
+
+    pairs: each trajectory as it was recorded, and with its images found.
+    """
+    paths = [two for one, other in pairs for two in zip(one.sample.images, other.sample.images, strict=True)]
+    moved = {before: after for before, after in paths if before != after and Path(before).is_absolute()}
+    if moved:
+        yield f"{_images(len(moved))} found in another place than the run recorded:"
+        yield from named([f"{before} is now {after}" for before, after in moved.items()])
+
+
 def missing_notes(missing: Sequence[Missing]) -> Iterator[str]:
     """How many images are missing, and the first ones by name."""
     if missing:
-        yield f"{images(len(missing))} missing on the page (--images DIR says where the images are):"
+        yield f"{_images(len(missing))} missing on the page (--images DIR says where the images are):"
         yield from named([f"{one.sentence} (trajectories: {one.trajectories:,})" for one in missing])
 
 
-def images(count: int) -> str:
-    """The beginning of a sentence about so many images."""
+def _images(count: int) -> str:
     return "an image is" if count == 1 else f"{count:,} images are"
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from cof_agent import scoring
 from cof_agent.commands import common
 from cof_agent.commands.options import option
-from cof_agent.commands.page_images import folder_of, missing_notes, named, say
-from cof_agent.commands.page_images import images as of_images
+from cof_agent.commands.page_images import folder_of, missing_notes, moved_notes, named, say
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 from cof_agent.trajectory import Trajectory, read_jsonl
@@ -69,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"no trajectories are in {', '.join(map(str, files[:5]))}.")
     missing = _written(read, given, server, options)
     if not options.quiet:
-        say("cof view", (*_file_notes(files, read), *_image_notes(read, missing, images)))
+        moved = [] if images else moved_notes((one.recorded, one.shown) for one in read)
+        say("cof view", (*_file_notes(files, read), *moved, *missing_notes(missing)))
     print(for_terminal(options.output))
     return 0
 
@@ -137,12 +137,3 @@ def _file_notes(files: Sequence[Path], read: Sequence[Read]) -> Iterator[str]:
         yield from named([f"{counts[file]:,} in {file}" for file in files])
     if len(read) > MAX_TRAJECTORIES:
         yield f"the page shows the first {MAX_TRAJECTORIES:,} of {len(read):,} trajectories."
-
-
-def _image_notes(read: Sequence[Read], missing: Sequence[Missing], images: Path | None) -> Iterator[str]:
-    pairs = [pair for one in read for pair in zip(one.recorded.sample.images, one.shown.sample.images, strict=True)]
-    moved = {before: after for before, after in pairs if before != after and Path(before).is_absolute()}
-    if moved and images is None:
-        yield f"{of_images(len(moved))} found in another place than the run recorded:"
-        yield from named([f"{before} is now {after}" for before, after in moved.items()])
-    yield from missing_notes(missing)

@@ -227,6 +227,10 @@ def test_an_image_that_is_gone_is_said_on_the_page_and_the_terminal(
     assert len(compared(tmp_path, folder, other, "--images", tmp_path / "moved").head["problems"]) == 1
     (tmp_path / "moved" / "gone.png").rename(folder / "scene.png")
     assert len(compared(tmp_path, folder, other).head["problems"]) == 1, "found beside the trajectories"
+    gone = written(tmp_path / "gone", played(Path("/elsewhere/run/scene.png"), [True]))
+    capsys.readouterr()
+    assert compared(tmp_path, folder, gone).head["problems"] == []
+    assert capsys.readouterr().err.startswith("cof compare: an image is found in another place than the run recorded:")
     assert main(["compare", str(folder), str(other), "-o", str(tmp_path), "--images", str(tmp_path / "none")]) == 2
 
 

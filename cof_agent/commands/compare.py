@@ -19,7 +19,7 @@ from rich.table import Table
 
 from cof_agent.commands import common
 from cof_agent.commands.options import option, whole
-from cof_agent.commands.page_images import folder_of, missing_notes, moved_notes, say
+from cof_agent.commands.page_images import IMAGES, folder_of, missing_notes, moved_notes, say
 from cof_agent.evaluation import compare, gain, published
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
 from cof_agent.evaluation.verdict import verdict
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of questions that report.html shows, those on which the runs differ first (default: all)",
     )
-    option(parser, "images")
+    option(parser, "images", help=IMAGES)
     option(parser, "output", required=True, help="folder for tables, plots and report.html")
 
 

@@ -12,6 +12,9 @@ from cof_agent.output.escape import for_terminal
 from cof_agent.trajectory import Trajectory
 from cof_agent.viewer.embedded import Missing
 
+IMAGES = "folder to look for images in, by path or by name (default: beside the trajectories, and in folders above)"
+"""What `--images` is here."""
+
 _NAMED = 5
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from cof_agent import scoring
 from cof_agent.commands import common
 from cof_agent.commands.options import option
-from cof_agent.commands.page_images import folder_of, missing_notes, moved_notes, named, say
+from cof_agent.commands.page_images import IMAGES, folder_of, missing_notes, moved_notes, named, say
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 from cof_agent.trajectory import Trajectory, read_jsonl
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"files with trajectories, or folders: all of {', '.join(FILES)} in them and below",
     )
     option(parser, "output", default="report.html", metavar="PAGE.html", help="page to write")
-    option(parser, "images")
+    option(parser, "images", help=IMAGES)
     option(parser, "server")
     option(parser, "samples", help="only the first N trajectories of each file (default: all)")
     parser.add_argument(

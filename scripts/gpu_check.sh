@@ -28,7 +28,7 @@ DEVICE=${DEVICE:-cuda}
 OUT=${1:-outputs/gpu-check}
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 mkdir -p "$OUT"
-rm -f "$OUT"/*.log "$OUT"/*.code
+rm -f "$OUT"/*.log "$OUT"/*.code "$OUT"/*.json
 
 slack=1
 if [ "$DEVICE" = cpu ]; then
@@ -59,6 +59,11 @@ run() {
   echo $? > "$OUT/$name.code"
 }
 
+# keep NAME: the log of a training's figures becomes OUT/NAME.json.
+keep() {
+  [ ! -f "$OUT/$1/trainer_state.json" ] || mv "$OUT/$1/trainer_state.json" "$OUT/$1.json"
+}
+
 # trained NAME COMMAND...: what the dry run estimates, then the run itself.
 trained() {
   local name=$1
@@ -66,6 +71,7 @@ trained() {
   run "$name-plan" 60 "$@" --dry_run true --output_dir "$OUT/$name"
   rm -rf "${OUT:?}/$name"
   run "$name" 90 "$@" --skip_memory_metrics false --logging_steps 1 --output_dir "$OUT/$name"
+  keep "$name"
   rm -rf "${OUT:?}/$name"
 }
 
@@ -100,6 +106,7 @@ for shape in "${shapes[@]}"; do
   done
 done
 wait
+keep nano
 for kernel in "${kernels[@]}"; do
   run "local-$kernel" 90 "$PYTHON" scripts/bench.py local "${local[@]}" --attn "$kernel"
 done

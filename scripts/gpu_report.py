@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import math
 import re
 import sys
 from pathlib import Path
 
 GIB = 2**30
-_ENTRY = re.compile(r"\{'[a-z][^{}]*\}")
 _IN_ALL = re.compile(r"│ in all\s*│([^│]*)│\s*([\d.]+) │")
 
 
@@ -36,9 +35,8 @@ def main(folder: Path) -> None:
 
 def line_of(folder: Path, name: str) -> str:
     """Of one training the steps, those that the guard left out, the last loss, seconds, and memory beside the estimate."""
-    log = (folder / f"{name}.log").read_text("utf-8")
-    left_out = log.count("is not finite; the step is left out")
-    entries = logged(log)
+    left_out = (folder / f"{name}.log").read_text("utf-8").count("is not finite; the step is left out")
+    entries = logged(folder / f"{name}.json")
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     if not losses:
         return f"{name:26}{'none':>6}"
@@ -48,12 +46,9 @@ def line_of(folder: Path, name: str) -> str:
     return f"{name:26}{len(losses):6}{left_out:10}{losses[-1]:12.4g}{seconds:10.2f}{sizes}"
 
 
-def logged(text: str) -> list[dict[str, float]]:
-    """What a training printed: of each step a dictionary of numbers, most of them as text."""
-    found = []
-    for line in _ENTRY.findall(text):
-        values = ast.literal_eval(line)
-        found.append({name: float(value) for name, value in values.items()})
+def logged(state: Path) -> list[dict[str, float]]:
+    """The log of a training's figures; empty where it did not come to its end."""
+    found: list[dict[str, float]] = json.loads(state.read_text("utf-8"))["log_history"] if state.exists() else []
     return found
 
 

@@ -76,6 +76,7 @@ def train_and_save(trainer: ZoomTrainer, settings: Settings) -> None:
         if training.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
             trainer._load_best_model()
     trainer.save_model()
+    trainer.save_state()  # `trainer_state.json`, with the log of the whole run
     trainer.create_model_card()
     if trainer.is_world_process_zero():
         done = {"global_step": trainer.state.global_step, "epoch": trainer.state.epoch}

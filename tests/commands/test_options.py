@@ -19,7 +19,7 @@ from cof_agent.cli import main
 OTHER: dict[str, set[str]] = {
     # where a command means something of its own by an option; all other commands agree
     "--data": {"eval", "regions", "sft"},
-    "--images": {"regions"},
+    "--images": {"compare", "regions", "view"},  # pages look for images
     "--samples": {"regions", "scenes", "view"},
     "--split": {"scenes"},
     "--tool": {"sft", "rl"},

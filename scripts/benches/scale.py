@@ -16,11 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-PNG, PATCHES = 1.6, 16.0
-"""Bytes of a shown pixel: as PNG, of photographs; and as an image processor's patches, in bfloat16 and base64."""
+PATCHES = 16.0
+"""Bytes of a shown pixel as an image processor's patches, in bfloat16 and base64."""
 MEGAPIXEL = 1e6
-ID = 7
-"""Bytes of a token id in JSON."""
+CELL = 28 * 28
+"""Shown pixels of an image token, of Qwen2.5-VL."""
+ID, TOLD = 5, 70
+"""Bytes of a token id in JSON, and of a written token in a reply, with its log-probability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ Conversation = tuple[Turn, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds, of one engine or one process.
+    """Seconds, of one engine or one process; and `png`: bytes of a shown pixel as PNG, in base64.
 
     token: a decoding step of one sequence. more: the same for each further sequence. read: a prompt's token.
     turn: what a client spends on what it shows at a turn, and call: on a request. image: on a megapixel that it sends at its own
@@ -57,6 +59,7 @@ class Rates:
     patches: float = 0.15
     train: float = 0.00035
     sync: float = 4.0
+    png: float = 2.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +196,22 @@ class _Rollout:
             shown = _shown(turns, number)
             cost = shown / MEGAPIXEL * self._rates.patches
             self._bytes += int(shown * PATCHES)
-        self._bytes += ID * (sum(one.read + one.written for one in turns[:number]) + turns[number].read)
+        self._bytes += self._ids(who) + TOLD * turns[number].written
         sent = self._clients[self._group(who) % len(self._clients)].send(now, self._rates.call + cost)
         self._at(sent, lambda time: self._ask(who, time))
+
+    def _ids(self, who: int) -> int:
+        """Bytes of the ids of a prompt. At its own pace an image is one of them, in rounds as many as it has tokens."""
+        turns = self._talks[who][: self._turn[who] + 1]
+        ids = sum(one.read for one in turns) + sum(one.written for one in turns[:-1])
+        cells = sum(size // CELL - 1 for one in turns for size in one.images) if self._layout.pace else 0
+        return ID * max(0, ids - cells)
 
     def _showing(self, who: int) -> float:
         """Seconds for the images that the server does not have yet."""
         number = self._turn[who]
         new = 0 if number == 0 and self._follows(who) else sum(self._talks[who][number].images)
-        self._bytes += int(new * PNG)
+        self._bytes += int(new * self._rates.png)
         return new / MEGAPIXEL * self._rates.image
 
     def _rendering(self, who: int) -> float:
@@ -210,7 +220,7 @@ class _Rollout:
         if number == 0 and self._follows(who):
             return 0.0
         new, shown = sum(turns[number].images), _shown(turns, number)
-        self._bytes += int(shown * (PNG + PATCHES))
+        self._bytes += int(shown * (self._rates.png + PATCHES))
         return (new * self._rates.render + shown * self._rates.send) / MEGAPIXEL
 
     def _group(self, who: int) -> int:

@@ -19,8 +19,9 @@ from PIL import Image
 from trl.generation.vllm_client import VLLMClient
 
 from benches.rl_scale import conversation_of
-from benches.rl_vllm import MILLISECONDS, Bench, Waits, _server, _version
+from benches.rl_vllm import MILLISECONDS, Bench, Waits, _counts, _server, _version
 from benches.scale import MEGAPIXEL, Layout, Rates, play
+from cof_agent.backends.chat.images import png
 from cof_agent.backends.local.decode import Prompt
 from cof_agent.backends.vllm.requests import Reply, Request, request_of
 from cof_agent.config import AgentConfig
@@ -45,7 +46,8 @@ def run(what: Sequence[str], conversations: Sequence[int], keep: Path | None = N
         data = Path(folder) / "scenes"
         write_scenes(data, count=max(conversations) // GROUP, seed=11, size=Size(3840, 2160), split="hard")
         samples = read_samples(data)
-        print(f"{'':34}{'real s':>10}{'model s':>10}{'model / real':>14}")
+        heads = ("real s", "model s", "model / real", "real MiB", "model MiB", "model / real")
+        print(f"{'':34}" + "".join(f"{head:>14}" for head in heads))
         paced: tuple[list[str], list[str], AgentConfig, float] = (
             [str(Path(__file__).with_name("paced.py"))],
             [str(MILLISECONDS)],
@@ -64,7 +66,7 @@ def run(what: Sequence[str], conversations: Sequence[int], keep: Path | None = N
                 first = Bench(samples[:1] * GROUP, temperature, config)
                 for way in (first.own_pace, first.rounds):
                     way(url)  # images are decoded, the engine is warm
-                rates = rates_of(first, url, replies=name == "vllm")
+                rates = replace(rates_of(first, url, replies=name == "vllm"), png=png_bytes(first, url))
                 print(f"{name}: {rates}")
                 for count in conversations:
                     played = [one for one in samples[: count // GROUP] for _ in range(GROUP)]
@@ -78,13 +80,24 @@ def compare(name: str, bench: Bench, url: str, rates: Rates) -> list[Rollout]:
     rollouts: list[Rollout] = []
     for way, pace in (("rounds", False), ("own pace", True)):
         play_it: Callable[[str], tuple[list[Rollout], object]] = bench.own_pace if pace else bench.rounds
+        _counts(url)
         began = time.perf_counter()
         rollouts, _ = play_it(url)
-        real = time.perf_counter() - began
+        real, counts = time.perf_counter() - began, _counts(url)
         turns = [conversation_of(one.trajectory) for one in rollouts]
-        found = play([one for one in turns if one], Layout(1, 1, pace=pace, group=GROUP), rates).seconds
-        print(f"{f'{name}, {way}':34}{real:10.2f}{found:10.2f}{found / real:14.2f}", flush=True)
+        found = play([one for one in turns if one], Layout(1, 1, pace=pace, group=GROUP), rates)
+        figures = [real, found.seconds, found.seconds / real]
+        if counts:
+            sizes = ((counts["received"] + counts["sent"]) / 2**20, found.bytes / 2**20)
+            figures += [*sizes, sizes[1] / sizes[0]]
+        print(f"{f'{name}, {way}':34}" + "".join(f"{one:14.2f}" for one in figures), flush=True)
     return rollouts
+
+
+def png_bytes(bench: Bench, url: str) -> float:
+    """Bytes of a shown pixel as PNG in base64, in the conversations of the first group."""
+    images = {image.tobytes(): image for one in bench.own_pace(url)[0] for image in one.images}.values()
+    return sum(4 * len(png(image)) / 3 for image in images) / sum(image.width * image.height for image in images)
 
 
 def rates_of(bench: Bench, url: str, *, replies: bool) -> Rates:

@@ -14,9 +14,11 @@ from cof_agent.trajectory import Observation, Sample, StopReason, Tokens, Trajec
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 
 from benches import rl_scale, scale
-from benches.scale import ID, PNG, Layout, Rates, play, step
+from benches.scale import CELL, ID, TOLD, Layout, Rates, play, step
 
-RATES = Rates(token=1, more=0.5, read=0.25, turn=0, call=2, image=3, render=5, send=4, patches=7, train=0.1, sync=11)
+RATES = Rates(
+    token=1, more=0.5, read=0.25, turn=0, call=2, image=3, render=5, send=4, patches=7, train=0.1, sync=11, png=2
+)
 MEGAPIXEL = 1_000_000
 SHORT = (scale.Turn(4, (), 10),)
 LONG = (scale.Turn(4, (), 10), scale.Turn(8, (), 20))
@@ -28,10 +30,19 @@ def test_one_conversation_waits_for_nobody() -> None:
     pace = play([seen], Layout(1, 1, pace=True), RATES)
     assert pace.seconds == pytest.approx((2 + 3 + 1 + 10) + (2 + 6 + 2 + 20))
     assert pace.busy == pytest.approx(11 + 22)
-    assert pace.bytes == int(3 * MEGAPIXEL * PNG) + ID * (4 + 4 + 10 + 8)
+    assert pace.bytes == 2 * 3 * MEGAPIXEL + TOLD * (10 + 20)  # fewer ids than an image has tokens
     rounds = play([seen], Layout(1, 1, pace=False), RATES)
     assert rounds.seconds == pytest.approx((2 + 5 + 4 + 7 + 1 + 10) + (2 + 10 + 12 + 21 + 2 + 20))
     assert rounds.bytes > 10 * pace.bytes
+
+
+def test_an_image_is_one_id_at_its_own_pace() -> None:
+    seen = (scale.Turn(4 + 10, (10 * CELL,), 3), scale.Turn(5 + 20, (20 * CELL,), 1))
+    rates = replace(RATES, png=0)
+    pace, rounds = (play([seen], Layout(1, 1, pace=pace), rates).bytes for pace in (True, False))
+    assert pace == ID * ((4 + 1) + (4 + 1 + 3 + 5 + 1)) + TOLD * (3 + 1)
+    features = 2 * 16 * (10 + 30) * CELL  # there and back at each turn
+    assert rounds == ID * (14 + 14 + 3 + 25) + TOLD * (3 + 1) + features
 
 
 def test_an_engine_decodes_together_and_reads_alone() -> None:
@@ -53,7 +64,7 @@ def test_rounds_wait_for_the_slowest() -> None:
 def test_a_group_opens_with_one_image() -> None:
     opening = (scale.Turn(4, (MEGAPIXEL,), 1),)
     alone, together = (play([opening] * 4, Layout(1, 1, pace=True, group=group), RATES) for group in (1, 4))
-    assert alone.bytes - together.bytes == 3 * int(MEGAPIXEL * PNG)
+    assert alone.bytes - together.bytes == 3 * 2 * MEGAPIXEL
     assert alone.seconds - together.seconds > 3 * 3 - 1
 
 

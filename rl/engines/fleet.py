@@ -68,7 +68,7 @@ class Fleet(VLLMClient):
             time.sleep(AGAIN)
 
     def finish(self) -> tuple[list[str], str]:
-        """Drops features of images that older weights made, and gives the weights that were sent a name.
+        """Drops features of images that older weights made, gives the weights that were sent a name, and lets servers answer.
 
         Returns the servers that have them, and the name.
         """
@@ -76,6 +76,7 @@ class Fleet(VLLMClient):
         version = uuid.uuid4().hex
         for member in self.here:
             member.call(member.name_weights, version)
+        self._post("/resume")
         return [member.url for member in self.here], version
 
     def give_up(self) -> None:
@@ -167,10 +168,17 @@ class _Member:
             self._leave(said(error))
 
     def post(self, path: str, body: Any = None) -> None:
-        _ask(f"{self.url}{path}", UPDATE, json.dumps(body).encode())
+        answer = _ask(f"{self.url}{path}", UPDATE, json.dumps(body).encode())
+        if isinstance(answer, dict) and answer.get("success") is False:
+            raise RuntimeError(f"{self.url}{path} did nothing")
 
     def start(self) -> None:
-        """Readies the server for weights; it may still be waiting for those of a trainer that was killed."""
+        """Readies the server for weights; it may still be waiting for those of a trainer that was killed.
+
+        Whatever it is answering is broken off: without whole weights vLLM's engine would die of it, and its keys and values
+        would outlive them.
+        """
+        self.post("/pause?mode=abort&clear_cache=false")
         try:
             self.post("/start_weight_update", {})
         except RuntimeError:

@@ -70,7 +70,7 @@ class Paced:
         app.router.add_post("/update_weight_version", self._name)
         app.router.add_post("/v1/chat/completions/render", self._render)
         app.router.add_post("/inference/v1/generate", self._generate)
-        for path in ("start_weight_update", "update_weights", "finish_weight_update"):
+        for path in ("pause", "start_weight_update", "update_weights", "finish_weight_update", "resume"):
             app.router.add_post(f"/{path}", _always({}))
         for path in ("reset_prefix_cache", "reset_encoder_cache"):
             app.router.add_post(f"/{path}", _always({"success": True}))

@@ -16,7 +16,7 @@ from tests.vllm.server import running
 
 @pytest.mark.slow
 def test_a_merged_checkpoint_is_served(drawn: Scenes, tmp_path: Path) -> None:
-    drawn(8, into=tmp_path / "scenes")
+    drawn(4, into=tmp_path / "scenes")
     whole, port = merged(tmp_path / "scenes", tmp_path), free_port()
     here = evaluated(tmp_path / "scenes", tmp_path / "here", "--model", str(whole))
     assert {record["dialect"] for record in here[1]} == {"wide"}

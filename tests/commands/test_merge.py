@@ -460,7 +460,7 @@ def test_training_commands_say_what_is_missing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "processes"), [("sft", "1"), ("sft", "2"), ("rl", "1")])
+@pytest.mark.parametrize(("command", "processes"), [("sft", "2"), ("rl", "1")])
 def test_a_wrong_value_is_one_sentence_of_the_training(command: str, processes: str, tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text("model_name_or_path: nano\ndata: curriculum\nsamples: 8\nuse_cpu: true\nbf16: false\n")

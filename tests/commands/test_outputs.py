@@ -159,16 +159,15 @@ def test_a_file_in_place_of_the_folder(
 @pytest.mark.slow
 def test_a_full_disk_in_the_middle_of_a_run(data: Path, model: Path) -> None:
     """One sentence, code 2, and the same command with room gives the result of an undisturbed run."""
-    command = [sys.executable, "-m", "cof_agent.cli", "eval", "--data", str(data), "--model", str(model)]
-    command += ["--max-tokens", "4", "--concurrency", "1"]
-    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "-", *command]  # files of at most 4 KiB
+    command = ["eval", "--data", str(data), "--model", str(model), "--max-tokens", "4", "--concurrency", "1"]
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "-", sys.executable, "-m", "cof_agent.cli", *command]  # to 4 KiB
     out, calm = data / "full" / "trajectories.jsonl", data / "calm" / "trajectories.jsonl"
     full = subprocess.run([*limited, "-o", str(out.parent)], capture_output=True, text=True)
     assert full.returncode == 2, full.stderr
     assert "make room there, and the same command goes on" in full.stderr and "Traceback" not in full.stderr
     assert 0 < len(list(read_jsonl(out, Trajectory))) < 4 and out.read_bytes().endswith(b"\n")
     for path in (out, calm):
-        assert subprocess.run([*command, "-o", str(path.parent)], capture_output=True).returncode == 0
+        assert main([*command, "-o", str(path.parent)]) == 0
     timeless = [
         [(one.key, one.answer, one.stop, [turn.text for turn in one.turns]) for one in read_jsonl(path, Trajectory)]
         for path in (out, calm)

@@ -15,7 +15,7 @@ from tests import processes
 from tests.rl.small import RUN, words
 from tests.scenes.shared import Scenes
 
-STEPS = 4
+STEPS = 3
 CHANGES: dict[str, Any] = {
     "gradient_accumulation_steps": 2,
     "max_completion_length": 100,

@@ -265,20 +265,22 @@ def test_lessons_in_regions_say_what_a_question_names_and_whose_digits_follow(na
 
 
 @pytest.mark.slow
-def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path) -> None:
-    """The whole path for a few steps: random start, vision and grounding stages, TRL, checkpoint, resume."""
+def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole path for a few steps of few pictures: random start, vision and grounding stages, TRL, checkpoint, resume."""
     from sft.nano import ground, vision
     from sft.train import main
 
+    monkeypatch.setattr(vision, "VIEWS", {"text": 4, "piece": 4, "crop": 2, "overview": 1})
+    monkeypatch.setattr(ground, "IMAGES", 2)
     vision.train(tmp_path / "vision", steps=2, rate=1e-3, seed=1)
     assert (tmp_path / "vision" / "vision.json").exists()
-    ground.train(tmp_path / "vision", tmp_path / "begun", steps=2, rate=1e-3, seed=1)
-    ground.train(tmp_path / "begun", tmp_path / "parts", steps=2, rate=1e-3, seed=1, part=0.2)
-    ground.train(tmp_path / "parts", tmp_path / "ground", steps=2, rate=1e-3, seed=1, spot=True)
-    command = ["--config", "sft/configs/nano.yaml", "--model_name_or_path", str(tmp_path / "ground"), "--samples", "16"]
-    command += ["--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "4", "--save_steps", "2"]
-    main([*command, "--max_steps", "2"])
-    assert (tmp_path / "run" / "checkpoint-2").is_dir()
+    ground.train(tmp_path / "vision", tmp_path / "begun", steps=1, rate=1e-3, seed=1)
+    ground.train(tmp_path / "begun", tmp_path / "parts", steps=1, rate=1e-3, seed=1, part=0.2)
+    ground.train(tmp_path / "parts", tmp_path / "ground", steps=1, rate=1e-3, seed=1, spot=True)
+    command = ["--config", "sft/configs/nano.yaml", "--model_name_or_path", str(tmp_path / "ground"), "--samples", "4"]
+    command += ["--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "2", "--save_steps", "1"]
+    main([*command, "--max_steps", "1"])
+    assert (tmp_path / "run" / "checkpoint-1").is_dir()
     main(command)
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert (tmp_path / "run" / "run.json").exists()

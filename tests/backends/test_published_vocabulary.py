@@ -1,5 +1,5 @@
-"""Layers in the shapes of published checkpoints, the published vocabulary and chat templates: conversations are those of stock
-`generate`. The weights are random, and the layers few."""
+"""The published vocabulary, chat templates, attention heads and positions: conversations are those of stock `generate`. The
+weights are random; the layers are few, and a quarter as wide as those of published checkpoints."""
 
 from __future__ import annotations
 
@@ -35,33 +35,36 @@ PLAIN = (
 """Added tokens from id 151,643 on, in the order of the published tokenizers of Qwen2.5 and Qwen3."""
 
 SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "qwen2_5_vl": (  # 3B
+    "qwen2_5_vl": (
         "qwen2_5_vl",
-        {
-            **{"hidden_size": 2048, "intermediate_size": 11008, "num_attention_heads": 16, "num_key_value_heads": 2},
+        {  # each key serves eight heads of 128 numbers, as in the one of 3B
+            **{"hidden_size": 1024, "intermediate_size": 1024, "num_attention_heads": 8, "num_key_value_heads": 1},
             **{"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}},
         },
-        {"depth": 2, "out_hidden_size": 2048, "fullatt_block_indexes": [1]},
-    ),
-    "qwen3_vl": (  # 2B
-        "qwen3_vl",
         {
-            **{"hidden_size": 2048, "intermediate_size": 6144, "num_attention_heads": 16, "num_key_value_heads": 8},
+            **{"depth": 2, "out_hidden_size": 1024, "fullatt_block_indexes": [1]},
+            **{"hidden_size": 320, "intermediate_size": 640, "num_heads": 4},
+        },
+    ),
+    "qwen3_vl": (
+        "qwen3_vl",
+        {  # each key serves two heads of 128 numbers, as in the one of 2B
+            **{"hidden_size": 512, "intermediate_size": 1536, "num_attention_heads": 4, "num_key_value_heads": 2},
             **{"head_dim": 128},
             **{"rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20]}},
         },
         {
-            **{"depth": 2, "hidden_size": 1024, "intermediate_size": 4096, "out_hidden_size": 2048},
+            **{"depth": 2, "hidden_size": 256, "intermediate_size": 1024, "num_heads": 4, "out_hidden_size": 512},
             **{"deepstack_visual_indexes": [0, 1]},
         },
     ),
-    "qwen3_5": (  # the layers of a small one; its own vocabulary is larger
+    "qwen3_5": (  # its own vocabulary is larger
         "qwen3_5_think",
         {
-            **{"hidden_size": 1024, "intermediate_size": 3584, "num_attention_heads": 8, "num_key_value_heads": 2},
-            **{"linear_num_key_heads": 16, "linear_num_value_heads": 16},
+            **{"hidden_size": 256, "intermediate_size": 896, "num_attention_heads": 4, "num_key_value_heads": 1},
+            **{"linear_num_key_heads": 4, "linear_num_value_heads": 4},
         },
-        {"depth": 2, "hidden_size": 768, "intermediate_size": 3072, "num_heads": 12, "out_hidden_size": 1024},
+        {"depth": 2, "hidden_size": 256, "intermediate_size": 768, "num_heads": 4, "out_hidden_size": 256},
     ),
 }
 
@@ -89,7 +92,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def policy_of(family: str, tokenizer: PreTrainedTokenizerBase, folder: Path) -> LocalPolicy:
-    """A checkpoint of few layers in the shapes of a published one, as a policy."""
+    """A checkpoint of few narrow layers, as a policy."""
     template, text, vision = SHAPES[family]
     tokenizer.chat_template = published_template(template)
     names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}

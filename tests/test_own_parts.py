@@ -17,6 +17,7 @@ from cof_agent.cli import main
 from cof_agent.config import AgentConfig
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.trajectory import Sample, StopReason, Trajectory
+from tests.scenes.shared import Scenes
 
 ROOT = Path(__file__).parents[1]
 CALL = (
@@ -61,8 +62,8 @@ def test_a_reward(example: Path) -> None:
     assert reward.__name__ == "my_rewards:short"
 
 
-def test_a_strategy_and_a_scoring_rule(example: Path) -> None:
-    assert main(["scenes", "-o", "scenes", "--samples", "3", "--seed", "5", "--size", "960x540"]) == 0
+def test_a_strategy_and_a_scoring_rule(drawn: Scenes, example: Path) -> None:
+    drawn(3, into=Path("scenes"))
     made = ["--strategy", "my_strategies:wide", "--scoring", "my_scoring:within_one"]
     assert main(["eval", "--data", "scenes", "-o", "out", *made]) == 0
     records = [json.loads(line) for line in Path("out/trajectories.jsonl").read_text("utf-8").splitlines()]

@@ -13,6 +13,7 @@ import tomllib
 import venv
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,11 +55,19 @@ def declared(*extras: str) -> set[str]:
 
 def imports_of(*folders: str) -> Iterator[Import]:
     """What others have written, of what the modules in these folders import."""
-    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for folder in folders:
+        yield from _imports_of(folder)
+
+
+@cache
+def _imports_of(folder: str) -> list[Import]:
+    found = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
         for module, lazy in _imports(ast.parse(path.read_text("utf-8")), lazy=False):
             name = module.partition(".")[0]
             if name not in sys.stdlib_module_names | OWN:
-                yield Import(name, path.relative_to(ROOT).as_posix(), lazy)
+                found.append(Import(name, path.relative_to(ROOT).as_posix(), lazy))
+    return found
 
 
 def _imports(node: ast.AST, *, lazy: bool) -> Iterator[tuple[str, bool]]:

@@ -23,6 +23,7 @@ from cof_agent.geometry import Box
 from cof_agent.region_refs import rounds
 from cof_agent.scenes import oracle
 from cof_agent.trajectory import Sample, to_json
+from tests.scenes.shared import Scenes
 
 
 def put(path: Path, value: Any) -> Path:
@@ -293,9 +294,8 @@ def test_there_are_no_other_builders(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "say where the set is" in capsys.readouterr().err
 
 
-def test_scenes_are_asked_about_by_region(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scenes = tmp_path / "scenes"
-    assert main(["scenes", "-o", str(scenes), "--samples", "3", "--seed", "5", "--size", "960x540"]) == 0
+def test_scenes_are_asked_about_by_region(drawn: Scenes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenes = drawn(3)
     assert main(["regions", "scenes", "--data", str(scenes), "-o", str(tmp_path / "out")]) == 0
     pairs = list(zip(read_samples(scenes), read_samples(tmp_path / "out"), strict=True))
     for plain, sample in pairs:

@@ -49,7 +49,7 @@ QWEN3 = Frame(QWEN3_VL, 32, 4096, 144 * 64 * 64)
 
 @pytest.fixture(scope="module")
 def scenes(drawn: Scenes) -> Path:
-    return drawn(12, split="train", seed=5)
+    return drawn(8, split="train", seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +334,7 @@ def test_training_is_looked_at_by_the_agent_and_leaves_a_whole_folder(
     recorded = json.loads((output / "run.json").read_text())
     assert recorded["run"]["data"] == str(folder)
     card = (output / "README.md").read_text()
-    assert "12 samples" in card
+    assert "8 samples" in card
     assert "| 4 | " in card
     from cof_agent.backends.checkpoint import load
 

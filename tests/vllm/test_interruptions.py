@@ -48,7 +48,7 @@ def batches(run: dict[str, Any]) -> list[tuple[int | None, str]]:
 def test_a_step_ahead_survives_the_trainer(scenes: Path, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log.txt"
     run = RUN | {"vllm_mode": "server", "vllm_group_port": free_port(), "data": scenes, "learning_rate": 2e-4}
-    run |= {"vllm_server_port": port, "vllm_server_host": "127.0.0.1", "max_steps": 7, "save_steps": 1}
+    run |= {"vllm_server_port": port, "vllm_server_host": "127.0.0.1", "max_steps": 5, "save_steps": 1}
     ahead, plain = (run | {"ahead": number, "output_dir": tmp_path / str(number)} for number in (1, 0))
     with running([sys.executable, "-m", "rl.serve", *words(run)], port, tmp_path / "server.txt"):
         first = training(ahead, log)

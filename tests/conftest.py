@@ -43,8 +43,41 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if wanted else True
 
 
+LONG = (
+    *(
+        "server/test_load.py",
+        "training/test_gpu_configs.py",
+        "faults/test_kills.py",
+        "rl/test_rl.py",
+        "sft/test_train.py",
+    ),
+    *("rl/test_processes.py", "faults/test_servers.py", "server/test_page.py", "teacher/test_collect.py"),
+    *(
+        "nano/test_nano.py",
+        "scripts/test_tour.py",
+        "rl/test_reference.py",
+        "rl/test_padding.py",
+        "sft/test_even_steps.py",
+    ),
+    *("vllm/test_interruptions.py", "vllm/test_training.py", "vllm/test_served.py", "vllm/test_shapes.py"),
+)
+"""Files that take long begin, so that none of them runs alone in the end: with pytest-xdist a file is one process's work."""
+
+
+def _place(path: Path) -> int:
+    file = path.relative_to(Path(__file__).parent).as_posix()
+    return LONG.index(file) if file in LONG else len(LONG)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without this, pytest-xdist would begin with the files that have most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of the core by where they stand."""
+    """Puts long files first, and marks the tests of the core by where they stand."""
+    items.sort(key=lambda item: _place(item.path))
     for item in items:
         if _is_core(item.path) and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.core)

@@ -32,6 +32,7 @@ OWN = {*OURS, "tests", "scripts", "benches"}
 TRAINING = ("cof_agent/training/", "sft/", "rl/")  # all of it needs the extra `train`
 SERVING = ("cof_agent/server/",)  # needs the extra `serve`
 HOSTS = {"lmms_eval", "verl", "hydra", "omegaconf", "transfer_queue"}  # load us, not we them; three are verl's
+TRACKERS = {"trackio", "wandb"}  # only whoever names them with `report_to` needs them
 DISTRIBUTIONS = packages_distributions()
 
 Cof = Callable[..., subprocess.CompletedProcess[str]]
@@ -86,7 +87,7 @@ def missing(found: Iterator[Import], allowed: set[str]) -> set[str]:
         f"{one.path} imports {one.module}"
         for one in found
         if not allowed & {canonical(name) for name in DISTRIBUTIONS.get(one.module, [one.module])}
-        and one.module not in HOSTS
+        and one.module not in HOSTS | TRACKERS
     }
 
 

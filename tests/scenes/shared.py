@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from pathlib import Path
 
@@ -38,8 +39,8 @@ class Scenes:
                 write_scenes(drawn, count=count, seed=seed, size=size, split=split)
                 lines = _lines(drawn)
         (folder / "images").mkdir(parents=True)
-        for picture in (drawn / "images").iterdir():
-            os.link(picture, folder / "images" / picture.name)
+        for name in (json.loads(line)["image"] for line in lines[:count]):
+            os.link(drawn / name, folder / name)
         (folder / "samples.jsonl").write_text("".join(lines[:count]))
         return folder
 

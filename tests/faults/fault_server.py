@@ -26,6 +26,7 @@ from cof_agent.trajectory import StopReason
 
 OK = "ok"
 GOOD = write_answer("I see it.", OK)
+LATE = "in time|no answer within"  # what is said of a server that hangs
 ENDLESS = 60.0  # seconds after which a server that hangs lets go, should a client not
 ANSWERED, ERROR = StopReason.ANSWERED, StopReason.ERROR
 
@@ -260,16 +261,15 @@ def _wires() -> None:
     """Faults of the connection."""
     whole = response(message())
     chunked = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    late = "in time|no answer within"
     add("resetnow", b"", "cannot reach", then="reset")
     add("closenow", b"", "cannot reach", then="close")
     add("resetmid", lambda _: iter([whole[:-60], 0.05]), NO_ANSWER, then="reset")
     add("closemid", lambda _: iter([whole[:-60], 0.05]), NO_ANSWER, then="close")
     add("halfclose", lambda _: iter([whole[:-60], 0.05]), NO_ANSWER, then="half")
-    add("stall", lambda _: iter([ENDLESS]), late, then="close")
-    add("stallhead", lambda _: iter([whole.split(b"\r\n\r\n")[0] + b"\r\n\r\n", ENDLESS]), late, then="close")
-    add("loris", lambda _: (piece for byte in whole for piece in (bytes([byte]), 0.2)), late)
-    add("lorishead", lambda _: _headers_without_end(), late)
+    add("stall", lambda _: iter([ENDLESS]), LATE, then="close")
+    add("stallhead", lambda _: iter([whole.split(b"\r\n\r\n")[0] + b"\r\n\r\n", ENDLESS]), LATE, then="close")
+    add("loris", lambda _: (piece for byte in whole for piece in (bytes([byte]), 0.2)), LATE)
+    add("lorishead", lambda _: _headers_without_end(), LATE)
     add("chunkgarb", lambda _: iter([chunked + b"ZZZ\r\nhello\r\n", 0.05]), NO_ANSWER, then="close")
     add("chunktrunc", lambda _: iter([chunked + b'5\r\n{"id"\r\n', 0.05]), NO_ANSWER, then="close")
     add("chunkhuge", lambda _: iter([chunked + b"f" * 16 + b"\r\nhello\r\n", 0.05]), NO_ANSWER, then="close")

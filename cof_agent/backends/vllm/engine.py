@@ -56,7 +56,7 @@ class VLLMEngine:
         """Ends vLLM's task that waits for outputs before the engine's process: it would report its end as a failure."""
         asyncio.run_coroutine_threadsafe(self._stop_waiting(), self._loop).result()
         self._engine.shutdown()
-        del self._engine  # later, when modules are gone, its finalizer would fail
+        self._engine.shutdown = lambda: None  # its finalizer calls this again, when vLLM's modules may be gone
 
     async def _stop_waiting(self) -> None:
         waiting = self._engine.output_handler

@@ -15,7 +15,7 @@ from trl.trainer.utils import RepeatSampler
 
 
 class EpochSampler(Sampler[int]):
-    """Gives in each epoch what TRL's sampler gives when it is asked for the so manieth time."""
+    """Gives in epoch n what TRL's sampler gives when it is asked for the n-th time, both counted from 0."""
 
     def __init__(self, sampler: RepeatSampler) -> None:
         self._sampler, self._epoch = sampler, 0

@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
         questions = text_questions.samples(options)
         _write(Path(options.output), questions)
         return 0
+    text_questions.check_unused(options)
     source = Source(**{field.name: getattr(options, field.name) for field in fields(Source)})
     output = Path(options.output) if options.output else None
     if output is not None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NAME = "text-questions"
 RECORD = "pictures.jsonl"
+PER_PICTURE = 3
 
 
 def add_options(group: Group) -> None:
@@ -33,16 +34,31 @@ def add_options(group: Group) -> None:
         "engines read in them at full resolution, and that the overview does not show (extra `ocr`, and tesseract)",
     )
     group.add_argument(
-        "--per-picture", type=count, default=3, metavar="N", help="most questions of one picture or page (default: 3)"
+        "--per-picture",
+        type=count,
+        default=PER_PICTURE,
+        metavar="N",
+        help=f"most questions of one picture or page (default: {PER_PICTURE})",
     )
     option(group, "seed", default=0, help="seed of the choice among a picture's questions (default: 0)")
     option(
         group,
         "overview_pixels",
         default=PixelLimits().max_pixels,
-        help="area of the overview that must leave the answer open, in shown pixels (default: that of Qwen2.5-VL)",
+        help="area of the overview that must leave the answer open, in shown pixels (default: 1003520, that of Qwen2.5-VL)",
     )
     option(group, "max_source_pixels")
+
+
+def check_unused(options: argparse.Namespace) -> None:
+    """Whether an option of `--make` was given without it.
+
+    Raises:
+        InputError: if one was.
+    """
+    defaults = {"per_picture": PER_PICTURE, "seed": 0, "overview_pixels": PixelLimits().max_pixels}
+    if given := [name for name, default in defaults.items() if getattr(options, name) != default]:
+        raise InputError(f"--{given[0].replace('_', '-')} is for making questions; add --make {NAME}.")
 
 
 def samples(options: argparse.Namespace) -> list[Sample]:
@@ -121,8 +137,17 @@ def _print(made: Sequence[Made], *, quiet: bool) -> None:
         "questions they answer": sum(one.asked for one in made),
         "  the overview, too": sum(one.readable for one in made),
         "pictures without a question": sum(not one.samples for one in made),
-        **{f"  {reason}": number for reason, number in Counter(one.reason for one in made if one.reason).items()},
+        **{
+            f"  {reason}": number for reason, number in Counter(_kind(one.reason) for one in made if one.reason).items()
+        },
     }
     for name, number in rows.items():
         table.add_row(for_terminal(name), f"{number:,}")
     common.console(quiet=quiet).print(table)
+
+
+def _kind(reason: str) -> str:
+    """A reason as it is counted; what is wrong with a file stands in the record, a sentence for each."""
+    from cof_agent.ocr.questions import NO_TEXT, NOT_SURE, READABLE
+
+    return reason if reason in (NO_TEXT, NOT_SURE, READABLE) else f"could not be read: see {RECORD}"

@@ -104,6 +104,7 @@ def test_what_is_missing_is_named(
     [
         (["--make", "text-questions"], "name it with -o DIR"),
         (["--make", "text-questions", "-o", "out", "--split", "test"], "--split is for rows of a data set"),
+        (["-o", "out", "--per-picture", "5"], "--per-picture is for making questions; add --make text-questions"),
     ],
 )
 def test_options_that_do_not_fit(

@@ -160,7 +160,7 @@ def overview_said(reference: str, control: str, pairs: Sequence[Pair]) -> str:
     """What can be answered without zooms is no evidence of looking closer."""
     found = Measured.of(pairs)
     meaning = {
-        -1: "what is lost comes from looking closer, the rest is answered without.",
+        -1: "what is lost comes from looking closer; the rest is answered without it.",
         0: "nothing here shows that looking closer brings anything.",
         1: "looking closer costs accuracy.",
     }

@@ -152,7 +152,7 @@ def test_the_record_says_which_run_is_shuffled() -> None:
 @pytest.mark.parametrize(
     ("reference", "control", "meaning"),
     [
-        (ALL, HALF, "what is lost comes from looking closer, the rest is answered without."),
+        (ALL, HALF, "what is lost comes from looking closer; the rest is answered without it."),
         (HALF, HALF, "nothing here shows that looking closer brings anything."),
         (NONE, HALF, "looking closer costs accuracy."),
     ],

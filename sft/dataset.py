@@ -29,11 +29,11 @@ from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS
 from cof_agent.protocol import Message
 from cof_agent.protocol.dialects import Dialect
 from cof_agent.strategies.replay import messages_of
+from cof_agent.training.distill import TRAJECTORIES, Plays
 from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
 from sft.conversations.rows import Checks, read_dialogues
 from sft.frame import Frame, Outline, reframe
 
-TRAJECTORIES = "trajectories.jsonl"
 REJECTED = "trajectory that was rejected"
 UNANSWERED = "trajectory without an answer"
 WRONG = "trajectory with a wrong answer"
@@ -162,12 +162,14 @@ def read_rows(
     most_pixels: int = DEFAULT_MAX_SOURCE_PIXELS,
     progress: bool = False,
     dialect: Dialect | None = None,
+    plays: Plays | None = None,
 ) -> Rows:
     """The samples of a source: trajectories (their file or its folder), or a set of conversations, see `data.dialogues`.
 
     tally: where what was read and left out is recorded. keep_images: the folder for images that rows hold themselves or name
     by URL. write: whether they are written, which training needs. most_pixels: of an image, in source pixels. dialect: in which
-    trajectories are held again, by default each in its own; published conversations are trained as they are written.
+    trajectories are held again, by default each in its own; published conversations are trained as they are written. plays:
+    from the overview alone, with which trajectories are distilled.
 
     Raises:
         InputError: if there are none, or a column is mapped that does not exist.
@@ -176,7 +178,7 @@ def read_rows(
     path = Path(source.data)
     ours = path / TRAJECTORIES if path.is_dir() else path
     if (path.is_dir() and ours.exists()) or (path.is_file() and _are_trajectories(path)):
-        return _trajectories(source, ours, frame, tally, dialect)
+        return _trajectories(source, ours, frame, tally, dialect, plays)
     found = find(source.data, source.split)
     if found.ours:
         raise InputError(f"{source.data} holds questions and no conversations; `cof collect` makes some of them.")
@@ -212,12 +214,14 @@ def _are_trajectories(path: Path) -> bool:
     return isinstance(first, dict) and {"sample", "turns"} <= set(first)
 
 
-def _trajectories(source: Source, path: Path, frame: Frame, tally: Tally, dialect: Dialect | None) -> TrajectoryRows:
+def _trajectories(
+    source: Source, path: Path, frame: Frame, tally: Tally, dialect: Dialect | None, plays: Plays | None
+) -> TrajectoryRows:
     if source.column:
         raise InputError("--column is for other sets; trajectories have columns of their own.")
     found = [_placed(one, source.images) for one in islice(read_jsonl(path, Trajectory), source.samples)]
     tally.rows += len(found)
-    return TrajectoryRows(found, frame, str(path), dialect)
+    return TrajectoryRows(plays.distilled(found, tally) if plays else found, frame, str(path), dialect)
 
 
 def _placed(trajectory: Trajectory, images: str | None) -> Trajectory:

@@ -18,6 +18,7 @@ from rich.table import Table
 from cof_agent.data.unusable import HINTS, LeftOut, Tally, write_left_out
 from cof_agent.errors import InputError
 from cof_agent.output.terminal import console
+from cof_agent.training.distill import Plays
 from sft.conversations.ruler import Measure, Ruler
 from sft.dataset import Mixture, Rows, read_rows
 from sft.frame import Frame, Outline
@@ -74,6 +75,8 @@ def _table(name: str, measured: Measured, tally: Tally) -> Table:
         made.add_column(heading, justify="right" if heading else "left")
     reasons = _reasons(tally, measured)
     made.add_row("rows read", str(tally.rows))
+    for kind, count in tally.kinds.items():
+        made.add_row(f"  {kind}", str(count))
     made.add_row("left out", str(sum(reasons.values())))
     for reason, count in reasons.items():
         made.add_row(f"  {reason}", str(count))
@@ -130,6 +133,7 @@ def _name(run: RunConfig) -> str:
 
 
 def _read(run: RunConfig, frame: Frame, tally: Tally, images: Path, *, progress: bool = False) -> Rows:
+    plays = Plays(run.distill, run.distill_rate) if run.distill else None
     parts = [
         read_rows(
             replace(run, data=spec),
@@ -140,9 +144,12 @@ def _read(run: RunConfig, frame: Frame, tally: Tally, images: Path, *, progress:
             most_pixels=run.max_source_pixels,
             progress=progress,
             dialect=run.agent_config().spoken,
+            plays=plays,
         )
         for spec in [run.data, *run.mix]
     ]
+    if plays is not None:
+        plays.check(_name(run))
     return parts[0] if len(parts) == 1 else Mixture(parts)
 
 

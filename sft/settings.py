@@ -14,6 +14,7 @@ from cof_agent.data.spec import is_local
 from cof_agent.errors import InputError
 from cof_agent.scenes.imperfect import Faults
 from cof_agent.training import settings
+from cof_agent.training.distill import Distillation
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -31,7 +32,7 @@ class JsonMapping(dict[str, Any]):
 
 
 @dataclass
-class RunConfig(settings.RunConfig):
+class RunConfig(Distillation, settings.RunConfig):
     """What is trained on what, and how it is looked at. The rest is TRL's `SFTConfig` and `ModelConfig`.
 
     `--column` names the columns of conversations: messages=NAME, images=NAME, system=NAME, id=NAME; or question=NAME and
@@ -86,8 +87,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 
 
 def _check_data(run: RunConfig) -> None:
-    if CURRICULUM in run.mix or (run.mix and run.data == CURRICULUM):
-        raise InputError("the curriculum cannot be mixed with other data.")
+    if CURRICULUM in run.mix or ((run.mix or run.distill) and run.data == CURRICULUM):
+        raise InputError("the curriculum cannot be mixed with other data, nor distilled.")
     for place in run.mix:
         if is_local(place) and not Path(place).exists():
             raise InputError(f"there is no file or folder {place}, which mix names.")

@@ -37,7 +37,7 @@ COMMANDS = (
     *("ask", "collect", "compare", "data", "eval", "mcp", "merge"),
     *("regions", "rollout", "scenes", "serve", "spots", "view"),
 )
-OF_OTHERS = {"--install", "--port"}  # options that guides name, of scripts/train_nano.sh and cof_agent.backends.serve
+OF_OTHERS = {"--install", "--test", "--port"}  # options that guides name, of two scripts and cof_agent.backends.serve
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")

@@ -111,9 +111,11 @@ class LeftOut:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the rows of a set. rows: how many were read. notes: what was decided about the set, in sentences."""
+    """What came of the rows of a set. rows: how many were read. kinds: how many of each kind, where they are told apart.
+    notes: what was decided about the set, in sentences."""
 
     rows: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -123,7 +123,7 @@ def check_places(whole: Mapping[str, Any]) -> None:
     """
     if (model := str(whole["model_name_or_path"])) != NANO:
         check_name(model)
-    for name in ("data", "eval_data"):
+    for name in ("data", "eval_data", "distill"):
         place = str(whole.get(name) or "")
         if is_local(place) and not Path(place).exists():
             raise InputError(f"there is no file or folder {place}, which {name} names.")

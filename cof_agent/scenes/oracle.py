@@ -58,9 +58,10 @@ def looks(sample: Sample) -> tuple[Look, ...]:
     return tuple(Look.from_dict(look) for look in sample.metadata["looks"])
 
 
-def region(sample: Sample) -> Box:
-    """What one look must take in, in source pixels: the innermost box of each thing that must be seen, together."""
-    inner = [look.boxes[-1] for look in looks(sample)]
+def region(sample: Sample, overview: View) -> Box:
+    """What one look must take in, in source pixels: of each thing that must be seen the innermost box that can be pointed at in
+    the overview, together. What is too small there is found within what it is on."""
+    inner = [_target(look, [overview])[1] for look in looks(sample)]
     return Box(
         min(box.x0 for box in inner),
         min(box.y0 for box in inner),

@@ -14,5 +14,10 @@ if __name__ == "__main__":
     served = {"use_vllm": "true", "vllm_mode": "server", "vllm_server_port": sys.argv[1], "vllm_max_model_length": 8192}
     words = [word for key, value in {**run, **served}.items() for word in (f"--{key}", str(value))]
     command = command_of(parse([*words, "--vllm_options", "enforce-eager", "max-num-seqs=64"]))
-    small = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING"}
+    small = {
+        "VLLM_SERVER_DEV_MODE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
     os.execve(command[0], command, os.environ | small)

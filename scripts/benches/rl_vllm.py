@@ -14,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -227,7 +228,15 @@ def _compare(bench: Bench, url: str, repeats: int) -> None:
     _print(*(min(found, key=lambda one: one.seconds) for found in played.values()))
 
 
+def forget(url: str) -> None:
+    """Empties the server's caches, as the weights of an update would."""
+    for cache in ("prefix", "mm", "encoder"):
+        with suppress(urllib.error.HTTPError):  # the paced server has not all of them
+            urllib.request.urlopen(urllib.request.Request(f"{url}/reset_{cache}_cache", method="POST")).close()
+
+
 def _timed(way: Callable[[str], tuple[list[Rollout], Waits]], url: str) -> Played:
+    forget(url)
     _counts(url)
     began = time.perf_counter()
     rollouts, waits = way(url)

@@ -7,6 +7,7 @@ replies of one length, few and many at once. The turns are those that were reall
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from PIL import Image
 from trl.generation.vllm_client import VLLMClient
 
 from benches.rl_scale import conversation_of
-from benches.rl_vllm import MILLISECONDS, Bench, Waits, _counts, _server, _version
+from benches.rl_vllm import MILLISECONDS, Bench, Waits, _counts, _server, _version, forget
 from benches.scale import MEGAPIXEL, Layout, Rates, play
 from cof_agent.backends.chat.images import png
 from cof_agent.backends.local.decode import Prompt
@@ -62,7 +63,10 @@ def run(what: Sequence[str], conversations: Sequence[int], keep: Path | None = N
         )
         servers = {"paced": paced, "vllm": real}
         for name, (program, options, config, temperature) in ((one, servers[one]) for one in what):
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, cores[-1:])  # of the server, which inherits it
             with _server(program, Path(folder), *options) as url:
+                os.sched_setaffinity(0, cores[:-1])  # of the client
                 first = Bench(samples[:1] * GROUP, temperature, config)
                 for way in (first.own_pace, first.rounds):
                     way(url)  # images are decoded, the engine is warm
@@ -80,6 +84,7 @@ def compare(name: str, bench: Bench, url: str, rates: Rates) -> list[Rollout]:
     rollouts: list[Rollout] = []
     for way, pace in (("rounds", False), ("own pace", True)):
         play_it: Callable[[str], tuple[list[Rollout], object]] = bench.own_pace if pace else bench.rounds
+        forget(url)
         _counts(url)
         began = time.perf_counter()
         rollouts, _ = play_it(url)
@@ -109,10 +114,11 @@ def rates_of(bench: Bench, url: str, *, replies: bool) -> Rates:
     area = size[0] * size[1] / MEGAPIXEL
     one = rates.token + rates.more * (PROBES - 1)  # until all have their token
     new, known = asyncio.run(own_probe(bench, url, [drawn(size) for _ in range(PROBES)]))
-    call = (known - one) / PROBES
-    image = max(0.0, (new - 2 * one - 2 * PROBES * call) / PROBES / area)
+    read = rates.read * len(shown(bench, drawn(size)).ids)  # prompts this short may be too short for the prefix cache
+    call = (known - one) / PROBES - read
+    image = max(0.0, (new - 2 * one - PROBES * (2 * call + read)) / PROBES / area)
     distinct, again, alike = rounds_probe(bench, url, size)
-    patches = max(0.0, ((alike - one) / PROBES - call) / area)
+    patches = max(0.0, ((alike - one) / PROBES - call - read) / area)
     send = max(0.0, (again - alike) / PROBES / area)
     render = max(0.0, (distinct - again) / PROBES / area)
     return replace(

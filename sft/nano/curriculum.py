@@ -225,20 +225,21 @@ def _spot_row(
 ) -> dict[str, Any]:
     """Questions about one scene in the turns of Chain-of-Spot, as many as about `tokens` tokens and the zoom budget hold.
 
-    Each region takes in all that its question needs; the true answer follows, whether or not the crop shows it well.
+    Each region takes in all that its question needs; the true answer follows as the agent gives it, after a thought, whether or
+    not the crop shows it well.
     """
     messages: list[protocol.Message] = []
     views = [overview]
     padded = environment.with_system(spot.SYSTEM)
     for sample in samples[: environment.settings.max_zooms]:
-        text = spot.write_region(oracle.pointing_box(overview, oracle.region(sample), spot.SYSTEM))
+        text = spot.write_region(oracle.pointing_box(overview, oracle.region(sample, overview), spot.SYSTEM))
         (seen,) = padded.step((spot.read_region(text, overview),), [overview])
         assert seen.view is not None
         asked = [
             spot.ask_region(sample, None if messages else 0),
             protocol.assistant(text),
             spot.ask_answer(sample, len(views)),
-            protocol.assistant(sample.answers[0]),
+            protocol.assistant(oracle.answer(sample, overview, environment)),
         ]
         tokens -= sum(_tokens(message) for message in asked)
         if messages and tokens < 0:

@@ -12,8 +12,8 @@ The same is done for reading, see `sft.nano.reading`, and for pointing at signs,
 `sft.nano.sign_pointing`. An interrupted run begins again.
 
 With `--part 0.2` a model that has been grounded goes on: three of four lessons in reading and in signs are then about
-overviews of such parts of scenes, in which what is asked about has to be told from the rest. With `--spot` lessons in signs
-give way to such in the regions of Chain-of-Spot, see `sft.nano.spotting`.
+overviews of such parts of scenes, in which what is asked about has to be told from the rest. With `--spot` such a model learns
+the regions of Chain-of-Spot in place of signs, see `sft.nano.spotting`; every fourth step keeps up the rest.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Batch:
 
 
 @dataclass
-class Lessons(IterableDataset[tuple[Batch, closer.Pointing | spotting.Spots, reading.Reading]]):
-    """The batches of a run, drawn in a process beside the training."""
+class Lessons(IterableDataset[tuple[Batch | None, closer.Pointing | spotting.Spots, reading.Reading | None]]):
+    """The batches of a run, drawn in a process beside the training; None where a step goes without."""
 
     processor: Any
     steps: int
@@ -86,7 +86,7 @@ class Lessons(IterableDataset[tuple[Batch, closer.Pointing | spotting.Spots, rea
     part: float = 1.0
     spot: bool = False
 
-    def __iter__(self) -> Iterator[tuple[Batch, closer.Pointing | spotting.Spots, reading.Reading]]:
+    def __iter__(self) -> Iterator[tuple[Batch | None, closer.Pointing | spotting.Spots, reading.Reading | None]]:
         environment = nano_environment()
         for step in range(self.steps):
             random = Random(f"ground:{self.seed}:{step}")
@@ -94,6 +94,9 @@ class Lessons(IterableDataset[tuple[Batch, closer.Pointing | spotting.Spots, rea
             look = replace(style(growth), count=(3, 6) if growth < 0.2 else (10, 30))
             scenes = [generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)]
             key, part = f"{self.seed}:{step}", self.part if step % 4 else 1.0
+            if self.spot and step % 4:
+                yield None, spotting.lesson(self.processor, key, environment, part), None
+                continue
             pointing = spotting.lesson if self.spot else closer.lesson
             yield (
                 self.lists(scenes, random),
@@ -242,17 +245,10 @@ def train(
     lessons = Lessons(processor, steps, seed, part, spot)
     for batch, pointing, crops in report.track(DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4)):
         tower.requires_grad_(False)
-        with torch.autocast("cpu", torch.bfloat16):
-            read = reading.forward(model, batch.ids, batch.patches, batch.grid)
-            seen = text.norm(read.hidden_states[LAYERS])[:, batch.image].flatten(0, 1)
-            numbers, colour, shape = (part.float() for part in maps(seen, words, text.embed_tokens.weight))
-            logits = model.lm_head(read.last_hidden_state[:, :-1]).float()
-        on_object, on_noun = _looks(read.attentions, batch)
-        loss = F.cross_entropy(logits.transpose(1, 2), batch.labels[:, 1:]) * 3
-        loss = loss - on_object.clamp(min=1e-6).log().mean() - on_noun.clamp(min=1e-6).log().mean()
-        loss = loss + F.cross_entropy(numbers.transpose(1, 2), batch.numbers) * 2
-        loss = loss + F.cross_entropy(colour, batch.colour) + F.cross_entropy(shape, batch.shape)
-        loss.backward()
+        shares: dict[str, float] = {}
+        if batch is not None:
+            loss, shares = _loss_of(model, maps, words, batch)
+            loss.backward()
         loss, points = (
             spotting.loss_of(model, pointing)
             if isinstance(pointing, spotting.Spots)
@@ -260,14 +256,15 @@ def train(
         )
         loss.backward()
         tower.requires_grad_(True)  # over crops alone: characters are what it knows least, and crops are small
-        loss, reads = reading.loss_of(model, crops)
-        loss.backward()
+        if crops is not None:
+            loss, reads = reading.loss_of(model, crops)
+            loss.backward()
+            points |= reads
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        guessed = logits.detach()[batch.rows[:, None], batch.before][:, :, words.numbers].argmax(-1)
-        report.add(_accuracy(numbers.detach(), guessed, on_object.detach(), on_noun.detach(), batch) | points | reads)
+        report.add(shares | points)
     save(model, tokenizer, output)
     done = {"steps": steps, "rate": rate, "seed": seed, "part": part, "spot": spot}
     write_atomic(output / RECORD, json.dumps(done) + "\n")
@@ -275,6 +272,23 @@ def train(
 
 TOWER = 0.1  # of the learning rate, for the vision tower
 RECORD = "ground.json"
+
+
+def _loss_of(model: Any, maps: Maps, words: Words, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    """The loss of lists, and what `_accuracy` tells."""
+    text = model.model.language_model
+    with torch.autocast("cpu", torch.bfloat16):
+        read = reading.forward(model, batch.ids, batch.patches, batch.grid)
+        seen = text.norm(read.hidden_states[LAYERS])[:, batch.image].flatten(0, 1)
+        numbers, colour, shape = (part.float() for part in maps(seen, words, text.embed_tokens.weight))
+        logits = model.lm_head(read.last_hidden_state[:, :-1]).float()
+    on_object, on_noun = _looks(read.attentions, batch)
+    loss = F.cross_entropy(logits.transpose(1, 2), batch.labels[:, 1:]) * 3
+    loss = loss - on_object.clamp(min=1e-6).log().mean() - on_noun.clamp(min=1e-6).log().mean()
+    loss = loss + F.cross_entropy(numbers.transpose(1, 2), batch.numbers) * 2
+    loss = loss + F.cross_entropy(colour, batch.colour) + F.cross_entropy(shape, batch.shape)
+    guessed = logits.detach()[batch.rows[:, None], batch.before][:, :, words.numbers].argmax(-1)
+    return loss, _accuracy(numbers.detach(), guessed, on_object.detach(), on_noun.detach(), batch)
 
 
 def _looks(attentions: Any, batch: Batch) -> tuple[Tensor, Tensor]:

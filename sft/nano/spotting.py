@@ -29,7 +29,7 @@ from sft.dataset import to_row
 from sft.nano.curriculum import overview_of, samples_about
 from sft.nano.reading import HEADS, LAYERS, tokens_in
 
-CONVERSATIONS = 5  # a step
+CONVERSATIONS = 8  # a step
 QUESTIONS = 4  # of a conversation
 NOUNS = tuple(f" {noun}" for noun in (*SHAPES, "object"))
 
@@ -65,7 +65,7 @@ def lesson(processor: Any, key: str, _environment: ZoomEnvironment, part: float 
 def _messages(samples: Sequence[Sample], overview: View) -> list[protocol.Message]:
     messages: list[protocol.Message] = []
     for sample in samples:
-        region = oracle.pointing_box(overview, oracle.region(sample), spot.SYSTEM)
+        region = oracle.pointing_box(overview, oracle.region(sample, overview), spot.SYSTEM)
         messages.append(spot.ask_region(sample, None if messages else 0))
         messages.append(protocol.assistant(spot.write_region(region)))
     return messages

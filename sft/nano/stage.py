@@ -81,6 +81,7 @@ class Report:
         self.done += 1
         if self.done % 25 and self.done != self.steps:
             return
-        figures = "  ".join(f"{name} {fmean(entry[name] for entry in self.log):.3f}" for name in accuracy)
+        names = dict.fromkeys(name for entry in self.log for name in entry)
+        figures = "  ".join(f"{name} {fmean(e[name] for e in self.log if name in e):.3f}" for name in names)
         self.console.print(f"{self.name} {self.done}/{self.steps}  {figures}")
         self.log.clear()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cof_agent import scoring
+from cof_agent import protocol, scoring
 from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL, Family
 from cof_agent.cli import main
 from cof_agent.data.export import to_sharegpt
@@ -240,12 +240,36 @@ def test_nanos_spot_rows_teach_both_turns_and_leave_the_others_as_they_are() -> 
     assert kinds == {True, False}
 
 
-def test_the_true_region_of_two_things_is_around_both_of_the_innermost_boxes() -> None:
+def test_the_true_region_of_two_things_is_around_the_innermost_boxes_that_can_be_pointed_at() -> None:
     looks = [
         {"name": "a", "boxes": [[0, 0, 90, 90], [10, 20, 30, 40]], "detail": 3},
         {"name": "b", "boxes": [[50, 5, 70, 25]], "detail": 3},
     ]
-    assert oracle.region(Sample("x", "", "?", metadata={"looks": looks})) == Box(10, 5, 70, 40)
+    sample = Sample("x", "", "?", metadata={"looks": looks})
+    assert oracle.region(sample, overview_of(Size(112, 112))) == Box(10, 5, 70, 40)
+    half = View(Size(112, 112), Box(0, 0, 112, 112), Size(56, 56))  # a sign of 10 shown pixels is too small
+    assert oracle.region(sample, half) == Box(0, 0, 90, 90)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (" 7\n", "7"),
+        ("<think>It is red.</think><answer>red</answer>", "red"),
+        ("<think>It is red.</think>\nred", "red"),
+        ("<answer>red</answer>", "red"),
+        ("<think>It is red", None),
+        ("<think>Hm.</think><answer></answer>", None),
+        ("", None),
+    ],
+)
+def test_the_answer_stands_bare_or_behind_a_thought(text: str, answer: str | None) -> None:
+    found = spot.read_answer(text)
+    assert (found.text if isinstance(found, Answer) else None) == answer
+
+
+def test_a_call_in_the_second_reply_is_no_answer() -> None:
+    assert isinstance(spot.read_answer(protocol.write_zoom("Closer.", Box(1, 2, 30, 40))), Malformed)
 
 
 # --- maps

@@ -1,7 +1,8 @@
 """The wire format of Chain-of-Spot (arXiv 2403.12966): what its two turns say, and how replies are read.
 
 The first reply names the region of interest as `[x0, y0, x1, y1]`, fractions with three decimals of the square in whose
-middle the image lies (`CoordinateSystem.PADDED`); the second one, under the crop of that region, is the bare answer.
+middle the image lies (`CoordinateSystem.PADDED`); the second one, under the crop of that region, is the answer: bare, or
+after a thought, in the agent's tags.
 The instructions are our own words. They and the reading of replies stand here and nowhere else.
 """
 
@@ -100,8 +101,14 @@ def rewrite(
 
 
 def read_answer(text: str) -> Answer | Malformed:
-    """The second reply is the answer as it stands."""
-    return Answer(text.strip()) if text.strip() else Malformed("The answer is empty.")
+    """The second reply's answer: what stands in the agent's tags; without them, all that follows the thought."""
+    found = protocol.parse(text)[-1]
+    if isinstance(found, Answer):
+        return found
+    bare = protocol.after_thought(text).strip()
+    if isinstance(found, Malformed) and bare and "<answer>" not in bare:
+        return Answer(bare)
+    return Malformed("The second reply holds no answer.")
 
 
 def _message(role: str, text: str, view: int | None = None) -> protocol.Message:

@@ -1,7 +1,8 @@
 """The model of `scale` beside real rollouts: on the paced server, and on vLLM itself with nano on this CPU.
 
 The rates come from single requests that are none of the rollouts: calls with images that the server has and has not, prompts, and
-replies of one length, few and many at once. The turns are those that were really played; the model says when they end.
+replies of one length, few and many at once. The turns are those that were really played; the model says when they end. The server
+has the last core for itself, and its caches are emptied before each run.
 """
 
 from __future__ import annotations

@@ -45,6 +45,15 @@ def box_iou(trajectory: Trajectory) -> float | None:
     return sum(best) / len(best)
 
 
+def zoom_cost_if_right(trajectory: Trajectory) -> float | None:
+    """Minus 1 for each zoom of a right answer, 0 for a wrong one: where nothing helped, zooming is not punished. (Conditional on
+    the right answer, as the decoupled conditional advantage of arXiv 2602.02099 is for lengths.)"""
+    correct = scoring.accuracy(trajectory)
+    if correct is None:
+        return None
+    return -float(trajectory.zooms) if correct else 0.0
+
+
 def _asked(trajectory: Trajectory) -> list[Box]:
     """The boxes of the zooms in source pixels; those that cannot be read are none."""
     views, system = trajectory.views, CoordinateSystem(trajectory.settings["system"])
@@ -151,6 +160,7 @@ _PLAIN: dict[str, Callable[[Trajectory], float | None]] = {
     "choice": scoring.choice,
     "format": scoring.well_formed,
     "zoom_cost": lambda one: -one.zooms,
+    "zoom_cost_if_right": zoom_cost_if_right,
     "box_iou": box_iou,
 }
 _ADAPTIVE = {"adaptive_paper": adaptive_paper, "adaptive_released": adaptive_released}

@@ -64,12 +64,12 @@ def lesson(processor: Any, key: str, environment: ZoomEnvironment, part: float =
     alphabet = torch.tensor([tokenizer.encode(character, add_special_tokens=False)[0] for character in CHARACTERS])
     rows, positions = torch.isin(labels, alphabet).nonzero().unbind(1)
     nouns = _nouns(tokenizer, ids, rows, positions) if part < 1 else torch.empty(0)
-    boxes = [box for scene, item, sign, view in made for _, box in _characters(item, sign, view)]
+    boxes = [box for scene, item, sign, view in made for _, box in characters_of(item, sign, view)]
     shown = torch.zeros(len(made), image.stop - image.start, len(CHARACTERS))
     for crop, (scene, _, _, view) in enumerate(made):
         for item in scene.items:
             for sign in (False, True)[: 1 + bool(item.sign)]:
-                for character, box in _characters(item, sign, view):
+                for character, box in characters_of(item, sign, view):
                     if box.height >= READABLE:
                         shown[crop, torch.tensor(tokens_in(box, size)), CHARACTERS.index(character)] = 1
     pixels = torch.cat([patches_of(sketch(scene, view.region, size)) for scene, _, _, view in made])
@@ -135,7 +135,7 @@ def encode(processor: Any, texts: list[tuple[str, str]], tokens: int) -> tuple[T
     return ids, labels, slice(len(head), len(head) + tokens)
 
 
-def _characters(item: Item, sign: bool, view: View) -> list[tuple[str, Box]]:
+def characters_of(item: Item, sign: bool, view: View) -> list[tuple[str, Box]]:
     """The characters of a label or a sign with their boxes in shown pixels."""
     scale = view.shown_size.height / view.region.height
     text, box = (item.sign, item.sign_box) if sign else (item.label, item.box)

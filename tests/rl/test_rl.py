@@ -210,6 +210,8 @@ def test_rewards_are_those_of_the_evaluation(trajectories: list[Trajectory]) -> 
     overlaps = overlap(trajectory=zoomed)
     assert all(value is not None and 0 < value <= 1 for value in overlaps)
     assert rewards.by_name("zoom_cost", 1)(trajectory=zoomed) == [-one.zooms for one in zoomed]
+    right, wrong = (replace(zoomed[0], answer=answer) for answer in (zoomed[0].sample.answers[0], "none of them"))
+    assert rewards.by_name("zoom_cost_if_right", 1)(trajectory=[right, wrong]) == [-right.zooms, 0]
 
 
 def test_every_reward_scores_or_says_that_it_cannot(

@@ -1,4 +1,4 @@
-"""Teaches nano to tell regions apart, between the stages of `sft.papers.gpt4roi`: `python -m sft.nano.regions --model DIR -o DIR`.
+"""Teaches nano to tell regions, between the stages of `sft.papers.gpt4roi`: `python -m sft.nano.regions --model DIR -o OUT`.
 
 From conversations alone nano names what is at a region, but it never learned which of two has a colour. So, as in
 `sft.nano.ground`, each step on the way is asked for:

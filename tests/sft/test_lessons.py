@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cof_agent import protocol
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
-from cof_agent.scenes.scene import SHAPES, Item, Scene, generate
+from cof_agent.scenes.scene import FULL, SHAPES, Item, Scene, generate
 from cof_agent.trajectory import Sample, Zoom
 from sft.nano.curriculum import Plan, nano_environment, overview_of, row, style
 
@@ -284,3 +285,28 @@ def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path, monkeypatch
     main(command)
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_lessons_in_regions_say_which_slot_a_word_is_about() -> None:
+    from cof_agent.backends.regions.features import with_regions
+    from sft.nano import regions
+    from sft.nano.vision import CHARACTERS
+
+    model, processor = with_regions("nano", dtype=torch.float32, attn_implementation="eager")
+    batch, words = regions.lesson(processor, "key"), regions.Words(processor.tokenizer)
+    ids, decode = batch.inputs["input_ids"], processor.tokenizer.decode
+    overview = nano_environment().overview(FULL)
+    assert len(batch.slots) == len(batch.items) == len(batch.inputs["regions"])
+    for item, (image, *box) in zip(batch.items, batch.inputs["regions"].tolist(), strict=True):
+        shown = overview.from_source(item.box, CoordinateSystem.ABSOLUTE)
+        assert tuple(box) == pytest.approx(tuple(shown), abs=1) and int(image) < regions.CONVERSATIONS
+    items = dict(zip(batch.slots, batch.items, strict=True))
+    for row, noun, slot in zip(batch.nouns.rows, batch.nouns.at, batch.nouns.to, strict=True):
+        assert decode(ids[row, noun - 1 : noun + 1]) == f" {items[row, slot].colour} object"
+    slots = dict(zip(zip(batch.nouns.rows, batch.nouns.at, strict=True), batch.nouns.to, strict=True))
+    for row, before, noun in zip(batch.numbers.rows, batch.numbers.at, batch.numbers.to, strict=True):
+        assert ids[row, before + 1] == ids[row, slots[row, noun] - 1]  # the number that stands before the slot
+    assert len(batch.letters.at) == len(batch.places) and all(any(place) for place in batch.places)
+    assert set(decode(ids[batch.letters.rows, [at + 1 for at in batch.letters.at]]).replace(" ", "")) <= set(CHARACTERS)
+    loss, shares = regions.loss_of(model, words, batch)
+    assert torch.isfinite(loss) and {"colour", "on slot", "number", "on char", "read"} <= set(shares)

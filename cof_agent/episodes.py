@@ -23,17 +23,18 @@ of the part within it."""
 
 
 class Resolutions(tuple[int, ...]):
-    """Long sides of overviews in shown pixels: numbers, or a text such as 448,1024.
+    """Long sides of overviews in shown pixels: numbers, or a text such as 448,1024. Where one is drawn for each sample, what is
+    named twice is drawn twice as often.
 
     Raises:
-        InputError: if they are not different whole numbers from 10 to 99999.
+        InputError: if they are not whole numbers from 10 to 99999.
     """
 
     def __new__(cls, given: str | Iterable[int] = ()) -> Resolutions:
         text = given if isinstance(given, str) else ",".join(str(one) for one in given)
         found = [int(part) for part in text.split(",")] if re.fullmatch(r"\d{2,5}(,\d{2,5})*", text) else []
-        if (text and not found) or len(set(found)) < len(found):
-            raise InputError(f"resolutions are different pixels with commas between, as in 448,1024, not {text!r}.")
+        if text and not found:
+            raise InputError(f"resolutions are pixels with commas between, as in 448,1024, not {text!r}.")
         return super().__new__(cls, found)
 
     def __str__(self) -> str:

@@ -1,21 +1,46 @@
 #!/usr/bin/env bash
 # Which part of an image deserves the tokens? Measures four papers' answers on the same scenes at four sizes: the overview alone,
 # Chain-of-Spot, CoRoI, Chain-of-Focus after SFT and after RL, and GPT4RoI, which is told the true regions.
-#   bash scripts/strategies.sh [MODELS] [FOLDER]
-# MODELS is the folder with the models that were trained from nano (cof_agent/strategies/README.md). Each of two processes asks one
-# question at a time, so that seconds can be compared. After an interruption the same command continues. Tables, plots and the page
-# are in FOLDER/compared.
+#   bash scripts/strategies.sh [--test] [SEED ...]
+# First trains what is missing of the models of each seed (default: 7 8 9) in outputs/, from the nano that ships. The scenes are those
+# of validation, on which settings are chosen; with --test they are others, which are to be looked at once. Each of two processes
+# asks one question at a time, so that seconds can be compared. After an interruption the same command continues. Tables, plots and
+# the page are in outputs/strategies-val/compared or outputs/strategies-test/compared.
 set -euo pipefail
-models="${1:-outputs}" folder="${2:-outputs/strategies}"
+split=val number=3
+if [ "${1:-}" = "--test" ]; then split=test number=32; shift; fi
+[ $# -gt 0 ] || set -- 7 8 9
 . "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,images,dev
 . scripts/measure.sh
-"$cof" scenes -o "$folder/scenes" --samples 200 --seed 21 --split test --resolutions 448,1024,1920,3840
+python=.venv/bin/python
+folder="outputs/strategies-$split"
+"$cof" scenes -o "$folder/scenes" --samples 200 --seed "$number" --split "$split" --resolutions 448,1024,1920,3840
 "$cof" regions scenes --data "$folder/scenes" -o "$folder/regions"
-at() { measure "$folder/$1" --concurrency 1 --data "$folder/$2" --model "$3" --strategy "$4"; }
+[ -d outputs/rl ] || "$cof" scenes -o outputs/rl --samples 600 --seed 2 --split train
+at() { # NAME SCENES MODEL STRATEGY
+  measure "$folder/$1" --concurrency 1 --data "$folder/$2" --model "$3" --strategy "$4"
+}
 at overview scenes nano direct
-at chain-of-spot scenes "$models/nano-spot-2" spot
-at coroi scenes "$models/nano-coroi" coroi
 at focus-sft scenes nano focus
-at focus-rl scenes "$models/nano-rl" focus
-at regions-told regions "$models/nano-regions-4" focus
-"$cof" compare "$folder"/{overview,chain-of-spot,coroi,focus-sft,focus-rl,regions-told} -o "$folder/compared"
+spot='' coroi='' rl='' regions=''
+for seed in "$@"; do
+  "$python" -m sft.nano.ground --model nano --output "outputs/nano-points-$seed" --spot --steps 900 --rate 1e-3 --seed "$seed"
+  "$python" -m sft.train --config sft/configs/nano-spot.yaml --model "outputs/nano-points-$seed" -o "outputs/nano-spot-$seed" \
+    --seed "$seed"
+  "$python" -m sft.papers.coroi --model nano --output "outputs/nano-coroi-$seed" --steps 400 --seed "$seed"
+  bash scripts/train_regions.sh "$seed"
+  "$python" -m rl.train --config rl/configs/nano.yaml --seed "$seed" -o "outputs/nano-rl-$seed" \
+    --learning-rate 3.0e-5 --lr-scheduler-type cosine
+  at "chain-of-spot-$seed" scenes "outputs/nano-spot-$seed" spot
+  at "coroi-$seed" scenes "outputs/nano-coroi-$seed" coroi
+  at "focus-rl-$seed" scenes "outputs/nano-rl-$seed" focus
+  at "regions-told-$seed" regions "outputs/nano-regions-$seed" focus
+  spot+=",$folder/chain-of-spot-$seed" coroi+=",$folder/coroi-$seed"
+  rl+=",$folder/focus-rl-$seed" regions+=",$folder/regions-told-$seed"
+done
+"$cof" compare "$folder"/{overview,focus-sft} ${spot//,/ } ${coroi//,/ } ${rl//,/ } ${regions//,/ } -o "$folder/compared"
+for by in resolution category; do
+  "$python" scripts/seeds.py "overview only=$folder/overview" "Chain-of-Spot=${spot#,}" "CoRoI=${coroi#,}" \
+    "Chain-of-Focus, SFT (nano)=$folder/focus-sft" "Chain-of-Focus, RL from there=${rl#,}" "GPT4RoI, told the true regions=${regions#,}" \
+    --by "$by" | tee "$folder/compared/$by.md"
+done

@@ -3,6 +3,7 @@ configuration or in a script is one that would run."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import re
@@ -37,6 +38,7 @@ COMMANDS = (
     *("ask", "collect", "compare", "data", "eval", "mcp", "merge"),
     *("regions", "rollout", "scenes", "serve", "spots", "view"),
 )
+VALUES = {"seed": "1", "number": "1", "split": "val"}  # of variables in scripts that stand where not any text may
 OF_OTHERS = {"--install", "--test", "--port"}  # options that guides name, of two scripts and cof_agent.backends.serve
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -112,7 +114,8 @@ def plain(line: str) -> list[str]:
     """A script's line as words, up to where its output goes; variables stand for themselves or for their default."""
     words = shlex.split(_DEFAULT.sub(r"\1", line))
     end = next((number for number, word in enumerate(words) if re.match(r"\d?>|&", word)), len(words))
-    program, *rest = [word for word in words[:end] if word != "$@"]
+    shown = [re.sub(r"\$(seed|number|split)\b", lambda found: VALUES[found[1]], word) for word in words[:end]]
+    program, *rest = [word for word in shown if word != "$@" and word != "${options[@]}"]
     if program == "measure":  # see scripts/measure.sh
         return ["cof", "eval", "-o", *rest]
     return [program if program.endswith("python") else "cof", *rest]
@@ -163,7 +166,39 @@ def fault_of_cof(arguments: list[str]) -> str | None:
 def fault_of_keys(training: str, arguments: list[str]) -> str | None:
     given = [word.split("=")[0].lstrip("-").replace("-", "_") for word in arguments if re.match(r"--?[a-z]", word)]
     unknown = [key for key in given if key not in keys(training)]
-    return f"{training} has no setting {unknown[0]}" if unknown else None
+    if unknown:
+        return f"{training} has no setting {unknown[0]}"
+    try:
+        _, left = parser_of(training).parse_known_args([_named(word) for word in arguments])
+    except InputError as error:
+        return str(error)
+    lost = [word for word in left if not word.startswith("--")]
+    return f"{lost[0]} is no value of a setting of {training}" if lost else None
+
+
+def _named(word: str) -> str:
+    """An option as the parser of settings knows it."""
+    name, equals, value = word.partition("=")
+    if not re.match(r"--?[a-z]", name):
+        return word
+    short = {"-o": "--output_dir", "--output": "--output_dir", "--model": "--model_name_or_path"}
+    return short.get(name, f"--{name.lstrip('-').replace('-', '_')}") + equals + value
+
+
+@cache
+def parser_of(training: str) -> argparse.ArgumentParser:
+    """The parser of a training's settings, with the options that `cof sft` and `cof rl` take out before; nothing is required."""
+    from trl import GRPOConfig, SFTConfig
+
+    from cof_agent.training.parser import KeyParser
+
+    own = import_module(SETTINGS[training]).RunConfig
+    parser = KeyParser(own, GRPOConfig if training.startswith("rl") else SFTConfig)
+    for action in parser._actions:
+        action.required = False
+    for taken in ("--config", "--processes", "--accelerate", "--host"):
+        parser.add_argument(taken)
+    return parser
 
 
 @cache

@@ -70,11 +70,14 @@ def share(text: str) -> float:
 
 
 def resolutions(text: str) -> Resolutions:
-    """A type of options: long sides in pixels, with commas between."""
+    """A type of options: different long sides in pixels, with commas between."""
     try:
-        return Resolutions(text)
+        found = Resolutions(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} names a resolution twice")
+    return found
 
 
 count, whole = at_least(1), at_least(0)

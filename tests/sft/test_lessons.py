@@ -301,11 +301,11 @@ def test_lessons_in_regions_say_which_slot_a_word_is_about() -> None:
         shown = overview.from_source(item.box, CoordinateSystem.ABSOLUTE)
         assert tuple(box) == pytest.approx(tuple(shown), abs=1) and int(image) < regions.CONVERSATIONS
     items = dict(zip(batch.slots, batch.items, strict=True))
-    for row, noun, slot in zip(batch.nouns.rows, batch.nouns.at, batch.nouns.to, strict=True):
-        assert decode(ids[row, noun - 1 : noun + 1]) == f" {items[row, slot].colour} object"
+    for line, noun, slot in zip(batch.nouns.rows, batch.nouns.at, batch.nouns.to, strict=True):
+        assert decode(ids[line, noun - 1 : noun + 1]) == f" {items[line, slot].colour} object"
     slots = dict(zip(zip(batch.nouns.rows, batch.nouns.at, strict=True), batch.nouns.to, strict=True))
-    for row, before, noun in zip(batch.numbers.rows, batch.numbers.at, batch.numbers.to, strict=True):
-        assert ids[row, before + 1] == ids[row, slots[row, noun] - 1]  # the number that stands before the slot
+    for line, before, noun in zip(batch.numbers.rows, batch.numbers.at, batch.numbers.to, strict=True):
+        assert ids[line, before + 1] == ids[line, slots[line, noun] - 1]  # the number that stands before the slot
     assert len(batch.letters.at) == len(batch.places) and all(any(place) for place in batch.places)
     assert set(decode(ids[batch.letters.rows, [at + 1 for at in batch.letters.at]]).replace(" ", "")) <= set(CHARACTERS)
     loss, shares = regions.loss_of(model, words, batch)

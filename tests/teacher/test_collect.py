@@ -240,7 +240,8 @@ def test_killed_six_times(samples: list[Episode], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--resolutions", "big"], "argument --resolutions: resolutions are different pixels"),
+        (["--resolutions", "big"], "argument --resolutions: resolutions are pixels"),
+        (["--resolutions", "448,448"], "argument --resolutions: '448,448' names a resolution twice"),
         (["--shard", "4/3"], "--shard must be I/N"),
         (["--column", "question"], "--column must be NAME=COLUMN"),
         (["--describer", "./nowhere"], "there is no model directory"),

@@ -23,6 +23,7 @@ from rich.progress import track
 PAGES = ("r-doc-pdf", "octave-doc")
 SCREENS = ("python3.11-doc", "git-doc", "postgresql-doc-15")
 WINDOW = "3840,2160"
+LONGEST = 600  # seconds of one screen, on a busy machine
 SMALLEST = 8_000  # bytes of an HTML file that fills some of a screen
 
 
@@ -110,7 +111,10 @@ def write_screen(file: Path, target: Path) -> None:
         f"--window-size={WINDOW}",
     ]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--screenshot={drawn}", file.resolve().as_uri()]
-    subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        subprocess.run(command, check=True, timeout=LONGEST, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except subprocess.SubprocessError as error:
+        sys.exit(f"text_pictures.py: Chromium did not draw {file}: {error}. The same command goes on from here.")
     drawn.replace(target)
 
 

@@ -1,4 +1,4 @@
-"""Teaches nano to tell regions, between the stages of `sft.papers.gpt4roi`: `python -m sft.nano.regions --model DIR -o OUT`.
+"""Teaches nano to tell regions apart: `python -m sft.papers.region_lessons --model DIR --output DIR`, before `sft.papers.gpt4roi`.
 
 From conversations alone nano names what is at a region, but it never learned which of two has a colour. So, as in
 `sft.nano.ground`, each step on the way is asked for:
@@ -248,7 +248,7 @@ def main() -> None:
     try:
         train(str(given.model), given.output, steps=given.steps, rate=given.rate, seed=given.seed)
     except InputError as error:
-        print(f"sft.nano.regions: {for_terminal(error)}", file=sys.stderr)
+        print(f"sft.papers.region_lessons: {for_terminal(error)}", file=sys.stderr)
         sys.exit(2)
 
 

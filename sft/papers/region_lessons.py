@@ -1,4 +1,4 @@
-"""Teaches nano to tell regions apart: `python -m sft.papers.region_lessons --model DIR --output DIR`, before `sft.papers.gpt4roi`.
+"""Teaches nano to tell regions apart, for `sft.papers.gpt4roi`: `python -m sft.papers.region_lessons --model DIR --output OUT`.
 
 From conversations alone nano names what is at a region, but it never learned which of two has a colour. So, as in
 `sft.nano.ground`, each step on the way is asked for:

@@ -289,8 +289,8 @@ def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path, monkeypatch
 
 def test_lessons_in_regions_say_which_slot_a_word_is_about() -> None:
     from cof_agent.backends.regions.features import with_regions
-    from sft.papers import region_lessons as regions
     from sft.nano.vision import CHARACTERS
+    from sft.papers import region_lessons as regions
 
     model, processor = with_regions("nano", dtype=torch.float32, attn_implementation="eager")
     batch, words = regions.lesson(processor, "key"), regions.Words(processor.tokenizer)

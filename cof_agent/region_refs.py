@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
@@ -20,6 +20,11 @@ ROUNDS = "rounds"
 
 IN_WORDS = "in_words"
 """Key of a sample's metadata: the question as it is asked of those who are given no regions."""
+
+DETECTED = "detected"
+"""Key of a sample's metadata: who found its regions, and their labels and scores (see `with_found`)."""
+
+_LONGEST_LABEL = 80  # characters
 
 _PLACEHOLDER = re.compile(r"<region(\d{1,4})>")
 _NUMBER = r"(-?\d{1,9}(?:\.\d{1,9})?)"
@@ -34,6 +39,42 @@ class Mention:
     box: Box
     start: int
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A region that a detector has found; no score where it gives none."""
+
+    label: str
+    box: Box
+    score: float | None = None
+
+
+def with_found(sample: Sample, found: Sequence[Found], by: str, error: str | None = None) -> Sample:
+    """The sample with these regions, named before its question; with none of them the question stays.
+
+    by: who found them. error: why nothing could be found. Both are kept in the metadata, with labels and scores.
+    """
+    labels = [_label(one.label) for one in found]
+    listed = ", ".join(f"<region{number}> {label}".strip() for number, label in enumerate(labels, 1))
+    scores = [None if one.score is None else round(one.score, 3) for one in found]
+    record: dict[str, object] = {
+        "by": by,
+        "found": [{"label": label, "score": score} for label, score in zip(labels, scores, strict=True)],
+    }
+    return replace(
+        sample,
+        question=f"Found in the image: {listed}.\n{sample.question}" if found else sample.question,
+        regions=tuple(one.box for one in found),
+        metadata={IN_WORDS: sample.question}
+        | sample.metadata
+        | {DETECTED: record if error is None else record | {"error": error}},
+    )
+
+
+def _label(text: str) -> str:
+    """A label without what could be read as a placeholder or a control token."""
+    return " ".join(re.sub("[<>]", " ", text).split())[:_LONGEST_LABEL]
 
 
 def read_region(text: str) -> Box:

@@ -26,7 +26,7 @@ LAYERS = (
     "cof_agent.policy cof_agent.scoring cof_agent.scenes",
     "cof_agent.ocr",
     "cof_agent.config cof_agent.graphs cof_agent.backends cof_agent.data",
-    "cof_agent.rollout cof_agent.nano.build",
+    "cof_agent.rollout cof_agent.nano.build cof_agent.detection",
     "cof_agent.evaluation cof_agent.teacher cof_agent.nano.install",
     "cof_agent.viewer",
     "cof_agent.strategies",

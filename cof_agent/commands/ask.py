@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof_agent import protocol, scoring
-from cof_agent.commands import common, pictures
+from cof_agent.commands import common, detected, pictures
 from cof_agent.commands.ask_each import UNANSWERED, each
 from cof_agent.commands.options import add_agent, option
 from cof_agent.config import AgentConfig
@@ -21,7 +21,7 @@ from cof_agent.errors import InputError
 from cof_agent.image import Source, open_source
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
-from cof_agent.region_refs import check_inside, check_regions, read_region
+from cof_agent.region_refs import DETECTED, check_inside, check_regions, read_region
 from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, to_json
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--region-crops", action="store_true", help="first show a crop of each region; each one counts as a zoom"
     )
+    detected.add_options(parser)
     option(parser, "download")
     option(
         parser,
@@ -106,9 +107,11 @@ def _one(options: argparse.Namespace, images: Sequence[str]) -> int:
     )
     config = common.config_of(options, **({"strategy": REGIONS_FIRST} if options.region_crops else {}))
     sources = _check(sample, options, config.zooms)
+    (sample,) = detected.filled(options, [sample])
     common.warn_if_unknown_to_nano(config.model, [sample])
     agent = common.agent_of(config)
     steps = common.console(quiet=options.json or options.quiet)
+    _show_regions(steps, sample)
     for source in sources:
         if source.passes:
             words = f"{source.path} holds no smaller copy of itself: the overview takes a pass through the file"
@@ -130,12 +133,15 @@ def _check(sample: Sample, options: argparse.Namespace, zooms: int) -> list[Sour
     sources = [open_source(path, max_source_pixels=options.max_source_pixels) for path in sample.images]
     check_regions(sample)
     check_inside(sample, sources[0].size)
-    if options.region_crops and not sample.regions:
+    detected.check(options)
+    if options.region_crops and not sample.regions and options.detector is None:
         raise InputError("--region-crops shows the regions of the question; give one with --region X0,Y0,X1,Y1.")
-    if options.region_crops and len(sample.regions) > zooms:
+    if options.detector is not None and (sample.regions or sample.more_images):
+        raise InputError("--detector finds the regions of one image itself; leave --region and --image out.")
+    regions = len(sample.regions) or detected.most(options)
+    if options.region_crops and regions > zooms:
         raise InputError(
-            f"--region-crops takes a zoom for each of the {len(sample.regions)} regions; raise --max-zooms from "
-            f"{zooms}."
+            f"--region-crops takes a zoom for each of the {regions} regions; raise --max-zooms from {zooms}."
         )
     if options.region_crops and options.strategy != AgentConfig.strategy:
         raise InputError("--region-crops is a strategy of its own; leave --strategy out.")
@@ -146,6 +152,18 @@ def _check(sample: Sample, options: argparse.Namespace, zooms: int) -> list[Sour
     if options.output and Path(options.output).exists() and not Path(options.output).is_dir():
         raise InputError(f"--output {options.output} is a file; name a folder.")
     return sources
+
+
+def _show_regions(console: Console, sample: Sample) -> None:
+    """What a detector has found, if one was asked."""
+    if (told := sample.metadata.get(DETECTED)) is None:
+        return
+    for number, (box, one) in enumerate(zip(sample.regions, told["found"], strict=True), 1):
+        score = "" if one["score"] is None else f", score {one['score']:.2f}"
+        corners = ", ".join(f"{value:.0f}" for value in box)
+        _line(console, f"region {number}", f"{one['label']} at ({corners}){score}", "cyan")
+    if not sample.regions:
+        _line(console, "regions", f"none: {told.get('error', 'the detector finds nothing in the image')}", "yellow")
 
 
 def _show(console: Console, event: object) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cof_agent.commands import common
+from cof_agent.commands import common, detected
 from cof_agent.commands.pictures import Pictures
 from cof_agent.config import AgentConfig
 from cof_agent.episodes import Episode, episodes
@@ -24,9 +24,10 @@ def each(options: argparse.Namespace, pictures: Pictures) -> int:
     """Prints one line for each image, in order; exit code 3 if no question was answered."""
     _check(options)
     config = common.config_of(options)
-    wanted = episodes(Sample(path, path, options.question, choices=tuple(options.choice)) for path in pictures.paths)
-    common.warn_if_unknown_to_nano(config.model, [episode.sample for episode in wanted])
-    trajectories = _played(options, config, wanted)
+    asked = [Sample(path, path, options.question, choices=tuple(options.choice)) for path in pictures.paths]
+    samples = detected.filled(options, asked)
+    common.warn_if_unknown_to_nano(config.model, samples)
+    trajectories = _played(options, config, episodes(samples))
     lines = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in trajectories)
     if options.output:
         write_atomic(Path(options.output) / "answers.jsonl", lines)
@@ -43,6 +44,7 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("each image of a folder is a question of its own; leave --image out.")
     if options.region or options.region_crops:
         raise InputError("--region and --region-crops are of one image; name a file.")
+    detected.check(options)
 
 
 def _played(options: argparse.Namespace, config: AgentConfig, wanted: Sequence[Episode]) -> list[Trajectory]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cof_agent import scoring
 from cof_agent.backends.load import check, in_vllm, load
 from cof_agent.backends.scenes_only import KNOWS
-from cof_agent.commands import common
+from cof_agent.commands import common, detected
 from cof_agent.commands.options import add_agent, add_samples, option
 from cof_agent.data import shards
 from cof_agent.data.shards import Shard
@@ -67,6 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(run, "crop")
     option(run, "shard", help="answer part I of N only, into the same folder; the part that ends last sums up")
     option(run, "concurrency", default=32)
+    detected.add_options(parser)
     score = parser.add_argument_group("scoring")
     score.add_argument(
         "--scoring",
@@ -88,11 +89,14 @@ def run(options: argparse.Namespace) -> int:
     config = _checked(options)
     output, shard = Path(options.output), _shard(options)
     samples = _samples(options, output, one_image=common.needs_one_image(config))
-    taken = _asked(shard.of(samples), options)
+    share = shard.of(samples)
+    taken = _asked(share, options)
     if not taken:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
     common.warn_if_unknown_to_nano(config.model, samples)
     resumed = common.check_settings(config, output)
+    if options.detector is not None:
+        taken = _asked(detected.filled(options, share), options)
     with shards.part(output, shard) if shard.count > 1 else nullcontext(output / WHOLE) as part:
         trajectories = common.played(config, taken, part, options, resumed=resumed)
     if shard.count > 1:
@@ -110,6 +114,7 @@ def _checked(options: argparse.Namespace) -> AgentConfig:
     if options.output is None:
         raise InputError("say where to write: -o DIR.")
     config = common.config_of(options)
+    detected.check(options)
     if options.benchmark is None and options.data is None:
         raise InputError("say what to measure on: --data SPEC, or --benchmark NAME.")
     if options.benchmark is not None and (options.images or options.column):
@@ -168,6 +173,10 @@ def _sum_up(options: argparse.Namespace, trajectories: Sequence[Trajectory], out
     tables = {"by_zooms_needed": _zooms_needed(trajectories[0])}
     summary = summarise(trajectories, score, tables) | common.origin(options, trajectories[0]) | judge
     summary["unreliable"] = sum(one.warning is not None for one in trajectories)
+    if options.detector is not None:
+        from cof_agent.detection.regions import counts
+
+        summary["regions"] = counts(one.sample for one in trajectories)
     write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(summary, output, quiet=options.quiet)
 
@@ -273,6 +282,10 @@ def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
     if summary["unreliable"]:
         common.console().print(f"unreliable: {summary['unreliable']} answers; {KNOWS}.")
     details = common.console(quiet=quiet)
+    if regions := summary.get("regions"):
+        from cof_agent.detection.regions import in_words
+
+        details.print(f"regions: {in_words(regions)}", soft_wrap=True)
     if plays := summary.get("plays"):
         details.print(f"accuracy over plays: mean {plays['mean_accuracy']:.3f}, deviation {plays['sd_accuracy']:.3f}")
     details.print("stop reasons:", ", ".join(f"{name} {n}" for name, n in summary["stop_reasons"].items()))

@@ -266,7 +266,7 @@ def test_an_open_detector(sample: Sample, detector: str) -> None:
     view, errand = environment.reset(sample), roles.Errand(sample, environment)
     box = asyncio.run(DetectorLocator(detector).locate(errand, view, "a patch"))
     assert box is not None and view.region.coverage(box) == pytest.approx(1)
-    with pytest.raises(InputError, match="cannot load the detector"):
+    with pytest.raises(InputError, match="there is no model directory"):
         DetectorLocator(str(Path(detector) / "missing"))
 
 

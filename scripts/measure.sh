@@ -1,4 +1,5 @@
-# The scripts that make tables source this file for `measure`: an evaluation in two processes.
+# The scripts that make tables source this file for `measure`: an evaluation in two processes. `bash scripts/measure.sh FOLDER
+# OPTION ...` is one such evaluation.
 cof=.venv/bin/cof
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 measure() { # FOLDER OPTION ...: each process answers every other question; the one that ends last prints the table
@@ -10,3 +11,7 @@ measure() { # FOLDER OPTION ...: each process answers every other question; the 
   wait $! || { cat "$folder.log"; exit 1; }
   grep -v trajectories "$folder.log" || true
 }
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  set -euo pipefail
+  measure "$@"
+fi

@@ -11,7 +11,4 @@ measure() { # FOLDER OPTION ...: each process answers every other question; the 
   wait $! || { cat "$folder.log"; exit 1; }
   grep -v trajectories "$folder.log" || true
 }
-if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-  set -euo pipefail
-  measure "$@"
-fi
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then set -euo pipefail && measure "$@"; fi

@@ -215,7 +215,12 @@ def _ran(stage: Stage, folder: Path, lock: int) -> int:
 def _called(words: Sequence[str], lock: int) -> int:
     """Runs a command to its end, which an interrupt from the terminal reaches by itself; SIGTERM is passed on."""
     started: list[subprocess.Popen[bytes]] = []
-    before = signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in started])
+
+    def end(*_: object) -> None:
+        for process in started:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         with subprocess.Popen(words, pass_fds=(lock,)) as process:
             started.append(process)

@@ -46,6 +46,13 @@ TABLES = {
         "rl/README.md",
         needs="outputs/nano-needless and nano-adaptive, of the commands in the guide",
     ),
+    "distill": Table(
+        "distill.sh",
+        "not measured",
+        "distill/compared-val",
+        "sft/README.md",
+        needs="outputs/nano-needless, as adaptive",
+    ),
     "seeds": Table("seeds.sh", "6 minutes of SFT, 3 x 18 of RL, and the evaluations", "seeds/compared", "rl/README.md"),
     "real": Table(
         "real.sh",

@@ -33,18 +33,21 @@ TABLES = {
         needs="outputs/nano-rl, of scripts/train_nano.sh",
     ),
     "strategies": Table(
-        "strategies.sh",
-        "9 minutes",
-        "strategies/compared",
-        "cof_agent/strategies/README.md",
-        needs="outputs/nano-spot-2, nano-coroi, nano-rl and nano-regions-4, of the commands in the guide",
+        "strategies.sh", "not measured with its trainings", "strategies-val/compared", "cof_agent/strategies/README.md"
     ),
     "adaptive": Table(
-        "adaptive.sh",
+        "adaptive.sh outputs/nano-needless outputs/nano-adaptive",
         "not measured",
-        "adaptive/compared",
+        "adaptive-val/compared",
         "rl/README.md",
         needs="outputs/nano-needless and nano-adaptive, of the commands in the guide",
+    ),
+    "coroi": Table(
+        "coroi.sh outputs/nano-coroi-7",
+        "not measured",
+        "coroi-val",
+        "cof_agent/strategies/coroi/README.md",
+        needs="outputs/nano-coroi-7, of strategies.sh",
     ),
     "distill": Table(
         "distill.sh",
@@ -53,7 +56,9 @@ TABLES = {
         "sft/README.md",
         needs="outputs/nano-needless, as adaptive",
     ),
-    "seeds": Table("seeds.sh", "6 minutes of SFT, 3 x 18 of RL, and the evaluations", "seeds/compared", "rl/README.md"),
+    "rl": Table(
+        "rl_seeds.sh", "6 minutes of SFT, 3 x 18 of RL, and the evaluations", "rl-seeds/compared", "rl/README.md"
+    ),
     "real": Table(
         "real.sh",
         "not measured",
@@ -89,7 +94,8 @@ def last_result(folder: Path) -> str | None:
         if file.exists():
             day = date.fromtimestamp(file.stat().st_mtime)
             return f"{figures(json.loads(file.read_text('utf-8')))} ({day})"
-    return None
+    table = folder / "table.md"
+    return f"{table} ({date.fromtimestamp(table.stat().st_mtime)})" if table.exists() else None
 
 
 def _compared(found: Mapping[str, Any]) -> str:

@@ -39,7 +39,12 @@ COMMANDS = (
     *("regions", "rollout", "scenes", "serve", "spots", "view"),
 )
 VALUES = {"seed": "1", "number": "1", "split": "val"}  # of variables in scripts that stand where not any text may
-OF_OTHERS = {"--install", "--list", "--port", "--test"}  # options that guides name, of scripts and of cof_agent.backends.serve
+OF_OTHERS = {
+    "--install",
+    "--list",
+    "--port",
+    "--test",
+}  # options that guides name, of scripts and of cof_agent.backends.serve
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")

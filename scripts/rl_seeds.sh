@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # What RL mends of what a faulty teacher taught, with three seeds and grey crops: the table of rl/README.md, "What RL brings".
-#   bash scripts/seeds.sh [FOLDER]
+#   bash scripts/rl_seeds.sh [FOLDER]
 # After an interruption the same command continues. Tables, plots and the page are in FOLDER/compared.
 set -euo pipefail
-folder="${1:-outputs/seeds}"
+folder="${1:-outputs/rl-seeds}"
 . "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,images,dev
 . scripts/measure.sh
 "$cof" scenes -o "$folder/train" --samples 600 --seed 2 --split train

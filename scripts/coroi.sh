@@ -31,4 +31,4 @@ json.dump(config, open(path, "w"))' "$folder/models/$name.part/coroi/config.json
     rows+=("regions $regions, factors $factors=$folder/$name")
   done
 done
-.venv/bin/python scripts/seeds.py "${rows[@]}" | tee "$folder/table.md"
+.venv/bin/python scripts/seeds_table.py "${rows[@]}" | tee "$folder/table.md"

@@ -40,7 +40,7 @@ for seed in "$@"; do
 done
 "$cof" compare "$folder"/{overview,focus-sft} ${spot//,/ } ${coroi//,/ } ${rl//,/ } ${regions//,/ } -o "$folder/compared"
 for by in resolution category; do
-  "$python" scripts/seeds.py "overview only=$folder/overview" "Chain-of-Spot=${spot#,}" "CoRoI=${coroi#,}" \
+  "$python" scripts/seeds_table.py "overview only=$folder/overview" "Chain-of-Spot=${spot#,}" "CoRoI=${coroi#,}" \
     "Chain-of-Focus, SFT (nano)=$folder/focus-sft" "Chain-of-Focus, RL from there=${rl#,}" "GPT4RoI, told the true regions=${regions#,}" \
     --by "$by" | tee "$folder/compared/$by.md"
 done

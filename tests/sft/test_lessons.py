@@ -160,6 +160,7 @@ def test_lists_say_where_nouns_coordinates_and_objects_stand(nano: Path) -> None
 
     processor: Any = load_processor(str(nano))
     batch, *_ = next(iter(Lessons(processor, 1, 4)))
+    assert batch is not None
     words = processor.tokenizer.decode
     assert (batch.ids[:, batch.image] == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).all()
     assert len(batch.patches) == 4 * batch.places.shape[1] * len(batch.ids)
@@ -310,3 +311,11 @@ def test_lessons_in_regions_say_which_slot_a_word_is_about() -> None:
     assert set(decode(ids[batch.letters.rows, [at + 1 for at in batch.letters.at]]).replace(" ", "")) <= set(CHARACTERS)
     loss, shares = regions.loss_of(model, words, batch)
     assert torch.isfinite(loss) and {"colour", "on slot", "number", "on char", "read"} <= set(shares)
+
+
+def test_a_step_of_regions_keeps_up_the_rest_only_now_and_then(nano: Path) -> None:
+    from cof_agent.backends.local.processor import load_processor
+    from sft.nano.ground import Lessons
+
+    steps = [(batch is None, crops is None) for batch, _, crops in Lessons(load_processor(str(nano)), 4, 1, spot=True)]
+    assert steps == [(False, False), *[(True, True)] * 3]

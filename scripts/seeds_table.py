@@ -1,6 +1,6 @@
 """One table of runs that differ in the seed of their training:
 
-    python scripts/seeds.py NAME=RUN[,RUN ...] NAME=RUN ... [--by category]
+    python scripts/seeds_table.py NAME=RUN[,RUN ...] NAME=RUN ... [--by category]
 
 Each row is a name. Accuracy is the mean over its runs, for each size of the image (or for each category) and in all, with a 95 %
 bootstrap interval over questions whose scores are means over the runs; behind it the lowest and the highest run. All runs must
@@ -30,7 +30,7 @@ def read(folder: str) -> Run:
     """
     file = Path(folder) / "trajectories.jsonl"
     if not file.exists():
-        raise SystemExit(f"seeds.py: there is no {file}; evaluate with -o {folder} first.")
+        raise SystemExit(f"seeds_table.py: there is no {file}; evaluate with -o {folder} first.")
     return {(question_of(one.sample), resolution_of(one)): one for one in read_jsonl(file, Trajectory)}
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     }
     questions = {frozenset(run) for runs in named.values() for run in runs}
     if len(questions) > 1:
-        sys.exit("seeds.py: the runs have not answered the same questions.")
+        sys.exit("seeds_table.py: the runs have not answered the same questions.")
     first = next(iter(named.values()))[0]
     groups = sorted({key(one) for one in first.values()}, key=lambda name: (len(name), name))
     print("| | " + " | ".join([*groups, "all (95 %; runs)", "zooms", "image tokens"]) + " |")

@@ -17,6 +17,7 @@ folder="outputs/strategies-$split"
 "$cof" scenes -o "$folder/scenes" --samples 200 --seed "$number" --split "$split" --resolutions 448,1024,1920,3840
 "$cof" regions scenes --data "$folder/scenes" -o "$folder/regions"
 [ -d outputs/rl ] || "$cof" scenes -o outputs/rl --samples 600 --seed 2 --split train
+"$python" -m sft.nano.ground --model nano --output outputs/nano-reads --part 0.2 --steps 900 --rate 1.5e-3 --seed 8
 at() { # NAME SCENES MODEL STRATEGY
   measure "$folder/$1" --concurrency 1 --data "$folder/$2" --model "$3" --strategy "$4"
 }
@@ -28,7 +29,9 @@ for seed in "$@"; do
   "$python" -m sft.train --config sft/configs/nano-spot.yaml --model "outputs/nano-points-$seed" -o "outputs/nano-spot-$seed" \
     --seed "$seed"
   "$python" -m sft.papers.coroi --model nano --output "outputs/nano-coroi-$seed" --steps 400 --seed "$seed"
-  bash scripts/train_regions.sh "$seed"
+  "$python" -m sft.papers.region_lessons --model outputs/nano-reads --output "outputs/nano-told-$seed" --steps 800 --seed "$seed"
+  "$python" -m sft.papers.gpt4roi --config sft/configs/nano-regions.yaml --stage 2 --model_name_or_path "outputs/nano-told-$seed" \
+    --output_dir "outputs/nano-regions-$seed" --seed "$seed" --samples 9600 --zooming 0.7 --learning_rate 5e-4
   "$python" -m rl.train --config rl/configs/nano.yaml --seed "$seed" -o "outputs/nano-rl-$seed" \
     --learning-rate 3.0e-5 --lr-scheduler-type cosine
   at "chain-of-spot-$seed" scenes "outputs/nano-spot-$seed" spot

@@ -28,7 +28,7 @@ from cof_agent.training.shipped import PACKAGES, shipped
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = ("cof_agent", "sft", "rl")
-OWN = {*OURS, "tests", "scripts", "benches"}
+OWN = {*OURS, "tests", "scripts", "benches", *(script.stem for script in (ROOT / "scripts").glob("*.py"))}
 TRAINING = ("cof_agent/training/", "sft/", "rl/")  # all of it needs the extra `train`
 SERVING = ("cof_agent/server/",)  # needs the extra `serve`
 HOSTS = {"lmms_eval", "verl", "hydra", "omegaconf", "transfer_queue"}  # load us, not we them; three are verl's

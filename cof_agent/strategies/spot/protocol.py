@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cof_agent import protocol
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, View, clip_to_view, read_box
-from cof_agent.protocol.dialects import Dialect
+from cof_agent.protocol.dialects import Dialect, ours
 from cof_agent.trajectory import Action, Answer, Malformed, Sample, Trajectory, Turn, Zoom
 
 VERSION = "spot-1"
@@ -25,6 +26,7 @@ _POINT = (
     "Reply as [x0, y0, x1, y1], fractions of the padded square.\n"
 )
 _ANSWER = "Answer the question.\n"
+_PLAIN = replace(ours(), end=replace(ours().end, answer=("tag", "plain")))
 
 _NUMBER = r"([+-]?(?:\d{1,9}(?:\.\d{0,18})?|\.\d{1,18}))"  # bounded, so that no text takes long to read
 _REGION = re.compile(r"(?<![\d.])" + r"\s{0,9},\s{0,9}".join([_NUMBER] * 4) + r"(?!\d)")
@@ -102,13 +104,9 @@ def rewrite(
 
 def read_answer(text: str) -> Answer | Malformed:
     """The second reply's answer: what stands in the agent's tags; without them, all that follows the thought."""
-    found = protocol.parse(text)[-1]
-    if isinstance(found, Answer):
-        return found
-    bare = protocol.after_thought(text).strip()
-    if isinstance(found, Malformed) and bare and "<answer>" not in bare:
-        return Answer(bare)
-    return Malformed("The second reply holds no answer.")
+    tagged, plain = protocol.parse(text)[-1], protocol.parse(protocol.after_thought(text), dialect=_PLAIN)[-1]
+    found = tagged if isinstance(tagged, Answer) else plain
+    return found if isinstance(found, Answer) else Malformed("The second reply holds no answer.")
 
 
 def _message(role: str, text: str, view: int | None = None) -> protocol.Message:

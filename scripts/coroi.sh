@@ -19,6 +19,7 @@ for regions in 1 2 3; do
     name="$regions-${factors//,/-}"
     if [ ! -d "$folder/models/$name" ]; then
       mkdir -p "$folder/models"
+      rm -rf "$folder/models/$name.part" # of an interrupted run
       cp -r "$model" "$folder/models/$name.part"
       .venv/bin/python -c '
 import json, sys

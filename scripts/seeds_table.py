@@ -26,18 +26,22 @@ Run = dict[tuple[str, int | None], Trajectory]
 
 def read(folder: str) -> Run:
     """Raises:
-    SystemExit: if the folder holds no run.
+    SystemExit: if the folder holds no run, or one with questions that cannot be scored or were asked several times.
     """
     file = Path(folder) / "trajectories.jsonl"
     if not file.exists():
         raise SystemExit(f"seeds_table.py: there is no {file}; evaluate with -o {folder} first.")
-    return {(question_of(one.sample), resolution_of(one)): one for one in read_jsonl(file, Trajectory)}
+    every = list(read_jsonl(file, Trajectory))
+    found = {(question_of(one.sample), resolution_of(one)): one for one in every}
+    if len(found) < len(every) or any(scoring.score(one) is None for one in every):
+        raise SystemExit(f"seeds_table.py: {file} has questions without a known answer, or asked several times.")
+    return found
 
 
 def row(runs: Sequence[Run], key: Callable[[Trajectory], str], groups: Sequence[str]) -> list[str]:
     """The cells of a row: accuracy of each group, of all with interval and range, zooms and image tokens."""
     of = {name: key(one) for name, one in runs[0].items()}
-    means = {name: fmean(float(scoring.accuracy(run[name]) or 0) for run in runs) for name in of}
+    means = {name: fmean(float(scoring.score(run[name]) or 0) for run in runs) for name in of}
     whole = [figures(list(run.values())) for run in runs]
     low, high = interval(list(means.values())) or (0.0, 0.0)
     ends = sorted(one["accuracy"] for one in whole)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Which part of an image deserves the tokens? Measures four papers' answers on the same scenes at four sizes: the overview alone,
-# Chain-of-Spot, CoRoI, Chain-of-Focus after SFT and after RL, and GPT4RoI, which is told the true regions.
+# Chain-of-Spot, CoRoI, Chain-of-Focus after SFT and after RL, and GPT4RoI, which knows the true regions.
 #   bash scripts/strategies.sh [--test] [SEED ...]
 # First trains what is missing of the models of each seed (default: 7 8 9) in outputs/, from the nano that ships. The scenes are those
 # of validation, on which settings are chosen; with --test they are others, which are to be looked at once. Each of two processes
@@ -16,7 +16,7 @@ python=.venv/bin/python
 folder="outputs/strategies-$split"
 "$cof" scenes -o "$folder/scenes" --samples 200 --seed "$number" --split "$split" --resolutions 448,1024,1920,3840
 "$cof" regions scenes --data "$folder/scenes" -o "$folder/regions"
-[ -d outputs/rl ] || "$cof" scenes -o outputs/rl --samples 600 --seed 2 --split train
+"$cof" scenes -o outputs/rl --samples 600 --seed 2 --split train
 "$python" -m sft.nano.ground --model nano --output outputs/nano-reads --part 0.2 --steps 900 --rate 1.5e-3 --seed 8
 at() { # NAME SCENES MODEL STRATEGY
   measure "$folder/$1" --concurrency 1 --data "$folder/$2" --model "$3" --strategy "$4"

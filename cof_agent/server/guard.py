@@ -70,9 +70,8 @@ class Guard:
         except Exception:
             if not body.is_gone:
                 raise
-            _log.debug(
-                "the client of %s left", scope["path"], exc_info=True
-            )  # libraries below fail of that, in many ways
+            # The libraries below fail in many ways when a client leaves.
+            _log.debug("the client of %s left", scope["path"], exc_info=True)
         finally:
             self.held -= body.seen
 

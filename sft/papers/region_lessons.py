@@ -6,6 +6,7 @@ From conversations alone nano names what is at a region, but it never learned wh
 - the noun of "The red object is region 2", in the third layer: heads are to attend to the slot of that region;
 - what comes before that number, in the fourth layer: heads are to attend to the noun;
 - of a label, what comes before each of its characters: to attend to the noun, and to the image tokens that show it.
+An interrupted run begins again.
 """
 
 from __future__ import annotations
@@ -179,8 +180,8 @@ def _mark_label(made: Regions, row: int, ids: list[int], reply: range, item: Ite
 
 
 def loss_of(model: Any, words: Words, batch: Regions) -> tuple[Tensor, dict[str, float]]:
-    """The loss, and shares: of slots whose colour is told, of attention that falls where it is to, and of numbers and
-    characters that are right."""
+    """The loss, and shares: of slots whose colour is right, of attention that falls where it should, and of numbers and
+    characters that are right when all words before them are the true ones."""
     text = model.model.language_model
     with torch.autocast("cpu", torch.bfloat16):
         output = model.model(**batch.inputs, use_cache=False, output_attentions=True, output_hidden_states=True)

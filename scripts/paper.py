@@ -75,11 +75,17 @@ def _options() -> Parser:
     real.add_argument("--test", metavar="SPEC", help="questions that are measured, or a copy of the benchmark")
     real.add_argument("--benchmark", metavar="NAME", help=f"what is measured (default: {VSTAR}, without --test)")
     sizes = parser.add_argument_group("sizes (defaults: of nano; of 3b and 7b all questions, and one epoch)")
-    sizes.add_argument("--questions", type=count, metavar="N", help="questions that the teacher is asked (600)")
-    sizes.add_argument("--start", type=count, metavar="N", help="nano only: rows that make the start (4800)")
-    sizes.add_argument("--played", type=count, metavar="N", help="questions of which the filter keeps some (400)")
-    sizes.add_argument("--tested", type=count, metavar="N", help="questions that are measured (200)")
-    sizes.add_argument("--steps", type=count, metavar="N", help="steps of RL (125)")
+    sizes.add_argument(
+        "--questions", type=count, metavar="N", help=f"questions that the teacher is asked ({SIZES['questions']})"
+    )
+    sizes.add_argument(
+        "--start", type=count, metavar="N", help=f"nano only: rows that make the start ({SIZES['start']})"
+    )
+    sizes.add_argument(
+        "--played", type=count, metavar="N", help=f"questions of which the filter keeps some ({SIZES['played']})"
+    )
+    sizes.add_argument("--tested", type=count, metavar="N", help=f"questions that are measured ({SIZES['tested']})")
+    sizes.add_argument("--steps", type=count, metavar="N", help=f"steps of RL ({SIZES['steps']})")
     further = parser.add_argument_group("further options of the commands, as in --sft='--num-train-epochs 2'")
     further.add_argument("--collect", metavar="OPTIONS", help="of `cof collect`: --teacher MODEL --base-url URL")
     further.add_argument("--sft", metavar="OPTIONS", help="of `cof sft`")

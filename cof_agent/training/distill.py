@@ -5,8 +5,8 @@ file and not played before training: so the dry run shows every row, a server ca
 processes, and further runs use them again. It costs one more command, `cof eval --strategy direct`.
 
 Vision-OPD (arXiv 2605.18740) draws the model that sees the whole image to itself seeing the crop, token by token. TRL 1.16
-does not do that: its `DistillationTrainer` takes images, but teacher and student read the same prompt, and the teacher of its
-`SDFTTrainer` is told more in words, but sees no images. So the rows are trained on as all others are.
+does not do that: its `DistillationTrainer` takes images, but teacher and student read the same prompt; the teacher of its
+`SDFTTrainer` reads more text, but sees no images. So these rows are trained on like all others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Lessons in the first turn of Chain-of-Spot for `sft.nano.ground`: questions about an overview, each answered with a region.
 
-There is no thought in it: the region follows the question, in digits of fractions, of which nano has never said any. So the
-nouns of a question are to attend to the image tokens of what they name, and what comes before each digit to the nouns.
+The model does not think first: the region follows the question at once, in digits of fractions, which nano has never written
+before. So the nouns of a question are taught to attend to the image tokens of what they name, and what comes before each digit
+to attend to the nouns.
 """
 
 from __future__ import annotations

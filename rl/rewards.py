@@ -7,7 +7,7 @@ run's configuration.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cof_agent import scoring
 from cof_agent.errors import InputError
@@ -69,23 +69,45 @@ def _asked(trajectory: Trajectory) -> list[Box]:
     return found
 
 
-def adaptive_paper(correct: bool, direct: bool, formed: bool, some_direct: bool) -> float:
+class Outcome(NamedTuple):
+    """What a group's rewards need to know of a rollout."""
+
+    correct: bool | None
+    zooms: int
+    formed: bool
+
+
+Rule = Callable[[Outcome, Sequence[Outcome]], float]
+"""The reward of a rollout among those of its group."""
+
+
+def _some_direct(group: Sequence[Outcome]) -> bool:
+    return any(one.correct and not one.zooms for one in group)
+
+
+def adaptive_paper(one: Outcome, group: Sequence[Outcome]) -> float:
     """The adaptive group-aware reward as the paper writes it: zooming where a look would have done costs `DELTA`, a wrong
-    answer in the right form brings `GAMMA`. `some_direct`: a rollout of the group was right without zooming."""
-    if not correct:
-        return GAMMA * formed
-    return 1.0 if direct else 1.0 - DELTA * some_direct
+    answer in the right form brings `GAMMA`."""
+    if not one.correct:
+        return GAMMA * one.formed
+    return 1.0 if not one.zooms else 1.0 - DELTA * _some_direct(group)
 
 
-def adaptive_released(correct: bool, direct: bool, formed: bool, some_direct: bool) -> float:
+def adaptive_released(one: Outcome, group: Sequence[Outcome]) -> float:
     """The same as in the released code, which pays for looking closely even where it did not help."""
-    if correct:
-        return 1.0 if direct else 0.8 if some_direct else 1.0
-    return 0.5 if not direct else 0.1 * formed
+    if one.correct:
+        return 1.0 if not one.zooms else 0.8 if _some_direct(group) else 1.0
+    return 0.5 if one.zooms else 0.1 * one.formed
 
 
-def adaptive(rule: Callable[[bool, bool, bool, bool], float], group: int, name: str) -> Reward:
-    """A reward function of `rule` for groups of `group` rollouts, which follow each other over all processes.
+def zoom_cost_by_success(one: Outcome, group: Sequence[Outcome]) -> float:
+    """Minus the group's share of right answers for each zoom of a right answer, 0 for a wrong one: the harder a question is, the
+    less a zoom costs. (The idea that cost counts only as far as answers succeed: arXiv 2604.08545.)"""
+    return -float(one.zooms) * sum(bool(other.correct) for other in group) / len(group) if one.correct else 0.0
+
+
+def in_groups(rule: Rule, size: int, name: str) -> Reward:
+    """A reward function of `rule` for groups of `size` rollouts, which follow each other over all processes.
 
     A group may be divided between processes, so each of them learns of all rollouts.
     """
@@ -93,16 +115,15 @@ def adaptive(rule: Callable[[bool, bool, bool, bool], float], group: int, name: 
     from accelerate.utils import gather_object
 
     def reward(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
-        mine = [(scoring.accuracy(one), one.zooms == 0, scoring.well_formed(one)) for one in trajectory]
+        mine = [Outcome(scoring.accuracy(one), one.zooms, scoring.well_formed(one)) for one in trajectory]
         everyone = gather_object([(len(mine), mine)])  # in the order of the processes
         flat = [entry for _, part in everyone for entry in part]
         start = _start(everyone, mine)
         found: list[float | None] = []
         for index in range(start, start + len(mine)):
-            correct, direct, formed = flat[index]
-            first = index // group * group
-            some = any(bool(right) and looked for right, looked, _ in flat[first : first + group])
-            found.append(None if correct is None else rule(bool(correct), direct, formed, some))
+            first = index // size * size
+            one, group = flat[index], flat[first : first + size]
+            found.append(None if one.correct is None else rule(one, group))
         return found
 
     reward.__name__ = name
@@ -148,8 +169,8 @@ def by_name(name: str, group: int, judge: Judge | None = None) -> Reward:
         return scored(load_function(name, "reward"), name)
     if name == JUDGE and judge is not None:
         return judged(judge)
-    if name in _ADAPTIVE:
-        return adaptive(_ADAPTIVE[name], group, name)
+    if name in _IN_GROUPS:
+        return in_groups(_IN_GROUPS[name], group, name)
     return scored(_PLAIN[name], name)
 
 
@@ -163,9 +184,13 @@ _PLAIN: dict[str, Callable[[Trajectory], float | None]] = {
     "zoom_cost_if_right": zoom_cost_if_right,
     "box_iou": box_iou,
 }
-_ADAPTIVE = {"adaptive_paper": adaptive_paper, "adaptive_released": adaptive_released}
-NAMES = (*_PLAIN, *_ADAPTIVE, JUDGE)
-NEED_MORE = (*_ADAPTIVE, JUDGE)
+_IN_GROUPS: dict[str, Rule] = {
+    "adaptive_paper": adaptive_paper,
+    "adaptive_released": adaptive_released,
+    "zoom_cost_by_success": zoom_cost_by_success,
+}
+NAMES = (*_PLAIN, *_IN_GROUPS, JUDGE)
+NEED_MORE = (*_IN_GROUPS, JUDGE)
 """Rewards that need more than one trajectory."""
 
 

@@ -162,8 +162,16 @@ def test_a_strategy_that_writes_turns_of_its_own_is_refused(
     ],
 )
 def test_adaptive_rewards(correct: bool, direct: bool, formed: bool, some: bool, paper: float, released: float) -> None:
-    assert rewards.adaptive_paper(correct, direct, formed, some) == pytest.approx(paper)
-    assert rewards.adaptive_released(correct, direct, formed, some) == pytest.approx(released)
+    one, looked = rewards.Outcome(correct, int(not direct), formed), rewards.Outcome(some, 0, True)
+    assert rewards.adaptive_paper(one, [one, looked]) == pytest.approx(paper)
+    assert rewards.adaptive_released(one, [one, looked]) == pytest.approx(released)
+
+
+def test_a_zoom_costs_less_the_harder_the_question_is() -> None:
+    right, wrong = rewards.Outcome(True, 2, True), rewards.Outcome(False, 3, True)
+    assert rewards.zoom_cost_by_success(right, [right, right]) == -2.0
+    assert rewards.zoom_cost_by_success(right, [right, wrong, wrong, wrong]) == -0.5
+    assert rewards.zoom_cost_by_success(wrong, [right, wrong]) == 0.0
 
 
 def test_a_sample_can_have_a_resolution_of_its_own(policy: LocalPolicy, samples: list[Sample]) -> None:

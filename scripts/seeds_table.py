@@ -1,10 +1,10 @@
 """One table of runs that differ in the seed of their training:
 
-    python scripts/seeds_table.py NAME=RUN[,RUN ...] NAME=RUN ... [--by category]
+    python scripts/seeds_table.py NAME=RUN[,RUN ...] NAME=RUN ... [--by category] [--figure zooms]
 
-Each row is a name. Accuracy is the mean over its runs, for each size of the image (or for each category) and in all, with a 95 %
-bootstrap interval over questions whose scores are means over the runs; behind it the lowest and the highest run. All runs must
-have answered the same questions.
+Each row is a name. Its figure, accuracy or zooms, is the mean over its runs, for each size of the image (or for each category) and
+in all, with a 95 % interval over questions whose figures are means over the runs; behind it the lowest and the highest
+run. All runs must have answered the same questions.
 """
 
 from __future__ import annotations
@@ -38,13 +38,20 @@ def read(folder: str) -> Run:
     return found
 
 
-def row(runs: Sequence[Run], key: Callable[[Trajectory], str], groups: Sequence[str]) -> list[str]:
-    """The cells of a row: accuracy of each group, of all with interval and range, zooms and image tokens."""
+FIGURES: dict[str, Callable[[Trajectory], float]] = {
+    "accuracy": lambda one: float(scoring.score(one) or 0),
+    "zooms": lambda one: float(one.zooms),
+}
+
+
+def row(runs: Sequence[Run], figure: str, key: Callable[[Trajectory], str], groups: Sequence[str]) -> list[str]:
+    """The cells of a row: the figure of each group, of all with interval and range, zooms and image tokens."""
     of = {name: key(one) for name, one in runs[0].items()}
-    means = {name: fmean(float(scoring.score(run[name]) or 0) for run in runs) for name in of}
+    found = [{name: FIGURES[figure](run[name]) for name in of} for run in runs]
+    means = {name: fmean(one[name] for one in found) for name in of}
     whole = [figures(list(run.values())) for run in runs]
     low, high = interval(list(means.values())) or (0.0, 0.0)
-    ends = sorted(one["accuracy"] for one in whole)
+    ends = sorted(fmean(one.values()) for one in found)
     spread = f"; {ends[0]:.3f} to {ends[-1]:.3f}" if len(runs) > 1 else ""
     return [
         *(number(fmean(mean for name, mean in means.items() if of[name] == group), 3) for group in groups),
@@ -60,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One table of runs that differ in the seed of their training.")
     parser.add_argument("rows", nargs="+", metavar="NAME=RUN[,RUN ...]")
     parser.add_argument("--by", choices=("resolution", "category"), default="resolution")
+    parser.add_argument("--figure", choices=tuple(FIGURES), default="accuracy")
     options = parser.parse_args()
     key = resolution if options.by == "resolution" else category
     named = {
@@ -73,7 +81,7 @@ def main() -> None:
     print("| | " + " | ".join([*groups, "all (95 %; runs)", "zooms", "image tokens"]) + " |")
     print("|---" * (len(groups) + 4) + "|")
     for name, runs in named.items():
-        print("| " + " | ".join([name, *row(runs, key, groups)]) + " |")
+        print("| " + " | ".join([name, *row(runs, options.figure, key, groups)]) + " |")
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ def _notes(trajectory: Trajectory) -> list[str]:
         f"Truth: {truth}" if truth else "",
         "Dashed: what the question is about" if sample.boxes or sample.regions else "",
         altered(trajectory) or "",
+        *trajectory.notes[:_MOST_NOTES],
         *rewards,
         "" if trajectory.advantage is None else f"advantage {trajectory.advantage:+.4g}",
         "" if trajectory.error is None else f"Error: {trajectory.error}",

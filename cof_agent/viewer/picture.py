@@ -331,6 +331,7 @@ def _verdict(trajectory: Trajectory, width: int, unit: float, font: str | None) 
         notes.append(sentence)
     if trajectory.warning is not None:
         notes.append(f"Unreliable: {trajectory.warning}")
+    notes.extend(trajectory.notes)
     if notes:
         paragraphs.append(("        ".join(notes), round(26 * unit), _QUIET, 2))
     return _paragraphs(paragraphs, width, unit, font)

@@ -24,7 +24,7 @@ MOST_VIEWS = 100
 """Images of one trajectory that the page shows."""
 
 _LONGEST_TEXT, _SHORT_TEXT, _SHORTEST_TEXT = 12_000, 200, 24  # characters of one text
-_MOST_TURNS, _MOST_STEPS, _MOST_CHOICES = 60, 24, 60
+_MOST_TURNS, _MOST_STEPS, _MOST_CHOICES, _MOST_NOTES = 60, 24, 60, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,7 @@ def _outcome(trajectory: Trajectory, limit: int) -> dict[str, Any]:
         "answer": None if answer is None else [cut(answer, limit), _choice(answer, trajectory.sample.choices)],
         "stop": trajectory.stop.value,
         "warning": "" if trajectory.warning is None else cut(trajectory.warning, min(limit, 400)),
+        "notes": [cut(note, min(limit, 400)) for note in trajectory.notes[:_MOST_NOTES]],
         "error": None if trajectory.error is None else cut(trajectory.error, min(limit, 2000)),
         "reason": _reason(trajectory),
         "zooms": trajectory.zooms,

@@ -221,6 +221,7 @@ def filled(one: Trajectory, payload: str) -> Trajectory:
         ),
     )
     changed = replace(hostile(one), turns=(*one.turns, turn), warning=payload, error=f"wrong_answer: {payload}")
+    changed = replace(changed, notes=(payload,))
     sample = replace(changed.sample, id=payload, question=payload, choices=(payload, "b"), answers=(payload,))
     sample = replace(sample, metadata={"category": payload, payload: payload})
     settings = {"crop": payload, payload: payload}
@@ -249,6 +250,7 @@ def test_no_payload_in_any_field_is_carried_out(opened: Open, played: list[Traje
         card = page.locator(".card.current")
         expect(card).to_have_attribute("data-index", str(number))
         expect(card.locator(".unreliable")).to_be_visible()
+        expect(card.get_by_text("Image file")).to_be_visible()
         for button in card.locator("button.more, button.only").all()[:3]:
             button.hover()
         card.locator(".frame").first.hover()

@@ -49,8 +49,9 @@ function outcome(record, withTruth) {
     ? el("dd", { class: verdict, dir: "auto" }, spelled(record, record.answer))
     : el("dd", { class: "missing" }, "none");
   const list = el("dl", { class: "outcome" }, el("div", {}, el("dt", {}, "Answer"), answer), withTruth ? truthLine(record) : null);
-  if (!record.warning) return list;
-  return [list, el("div", { class: "message malformed unreliable" }, el("b", {}, "Unreliable"), record.warning)];
+  const said = record.notes.map((note) => el("div", { class: "message malformed" }, el("b", {}, "Image file"), note));
+  if (record.warning) said.unshift(el("div", { class: "message malformed unreliable" }, el("b", {}, "Unreliable"), record.warning));
+  return [list, ...said];
 }
 
 // What training made of the trajectory. A reward that is not scored says so: that is no 0.

@@ -1,0 +1,60 @@
+"""The table over seeds: means over runs, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cof_agent.data.samples import read_samples
+from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.geometry import CoordinateSystem
+from cof_agent.output.files import write_atomic
+from cof_agent.scenes import oracle
+from cof_agent.trajectory import Trajectory, to_json
+from tests.scenes.shared import Scenes
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "seeds_table.py"
+
+
+def table(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False)
+
+
+def written(folder: Path, trajectories: Sequence[Trajectory]) -> Path:
+    write_atomic(folder / "trajectories.jsonl", "".join(to_json(one) + "\n" for one in trajectories))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def right(drawn: Scenes) -> list[Trajectory]:
+    environment = ZoomEnvironment(ZoomSettings(CoordinateSystem.ABSOLUTE))
+    return [oracle.play(one, environment.reset(one), environment) for one in read_samples(drawn(4))]
+
+
+def test_rows_are_means_over_runs(right: list[Trajectory], tmp_path: Path) -> None:
+    wrong = [replace(one, answer="nothing of the kind") for one in right]
+    first, second = written(tmp_path / "first", right), written(tmp_path / "second", [*right[:2], *wrong[2:]])
+    found = table(f"alone={first}", f"both={first},{second}", "--by", "category").stdout.splitlines()
+    assert found[2].startswith("| alone | ") and "| 1.000 (0.510 to 1.000) |" in found[2]
+    assert "| 0.750 (" in found[3] and "; 0.500 to 1.000) |" in found[3]
+    zooms = sum(one.zooms for one in right) / len(right)
+    assert f"| {zooms:.3f} (" in table(f"alone={first}", "--figure", "zooms").stdout
+
+
+def test_what_cannot_be_put_in_one_table_is_refused(right: list[Trajectory], tmp_path: Path) -> None:
+    whole, part = written(tmp_path / "whole", right), written(tmp_path / "part", right[:2])
+    twice = written(tmp_path / "twice", [*right, right[0]])
+    unknown = written(tmp_path / "unknown", [replace(one, sample=replace(one.sample, answers=())) for one in right])
+    for words, said in (
+        ((f"a={whole}", f"b={part}"), "have not answered the same questions"),
+        ((f"a={twice}",), "asked several times"),
+        ((f"a={unknown}",), "without a known answer"),
+        ((f"a={tmp_path / 'none'}",), "evaluate with -o"),
+    ):
+        found = table(*words)
+        assert found.returncode and said in found.stderr and "Traceback" not in found.stderr

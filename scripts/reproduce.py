@@ -36,7 +36,7 @@ TABLES = {
         "strategies.sh", "not measured with its trainings", "strategies-val/compared", "cof_agent/strategies/README.md"
     ),
     "adaptive": Table(
-        "adaptive.sh", "26 minutes of SFT, 3 x 20 of RL, and the evaluations", "adaptive-val/compared", "rl/README.md"
+        "adaptive.sh", "26 minutes of SFT, 3 x 26 of RL, and the evaluations", "adaptive-val/compared", "rl/README.md"
     ),
     "coroi": Table(
         "coroi.sh",

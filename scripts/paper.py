@@ -29,7 +29,7 @@ from cof_agent.training import keys
 
 SIZES = {"questions": 600, "start": 4800, "played": 400, "tested": 200, "steps": 125}
 """Of nano."""
-OF_CHECKPOINTS = ("model", "data", "test", "benchmark")
+OF_CHECKPOINTS = ("model", "data", "test", "benchmark", "collect")
 COF = (sys.executable, "-m", "cof_agent.cli")
 SIGNALLED = 128  # and the number of the signal that ended a program, is its exit code for a shell
 
@@ -106,7 +106,8 @@ def _asked(options: argparse.Namespace) -> Asked:
     lost = OF_CHECKPOINTS if options.recipe == NANO else ("start", *(() if options.data else ("collect",)))
     for name in lost:
         if given[name] is not None:
-            raise InputError(f"--{name} is not for {options.recipe}{'' if name != 'collect' else ' without --data'}.")
+            without = " without --data" if name == "collect" and options.recipe != NANO else ""
+            raise InputError(f"--{name} is not for {options.recipe}{without}.")
     for name in ("collect", "sft", "rl", "play"):
         given[name] = _split(name, given[name] or "")
     if options.data and not {"--teacher", "--describer"} & set(given["collect"]):

@@ -2,9 +2,9 @@
 
     python scripts/seeds_table.py NAME=RUN[,RUN ...] NAME=RUN ... [--by category] [--figure zooms]
 
-Each row is a name. Its figure, accuracy or zooms, is the mean over its runs, for each size of the image (or for each category) and
-in all, with a 95 % interval over questions whose figures are means over the runs; behind it the lowest and the highest
-run. All runs must have answered the same questions.
+Each row is a name. Its figure, accuracy or zooms, is the mean over its runs, for each size of the image (or for each
+category) and in all, with a 95 % interval over questions whose figures are means over the runs; behind it the lowest and
+the highest run. All runs must have answered the same questions.
 """
 
 from __future__ import annotations

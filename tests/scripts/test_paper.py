@@ -19,7 +19,7 @@ from paper_stages import Stage, launched
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--questions", "8", "--start", "32", "--played", "12", "--tested", "1", "--steps", "1")
-COMMANDS = ("scenes", "sft", "collect", "sft", "scenes", "rollout", "rl", "scenes", *["measure"] * 5, "compare")
+COMMANDS = ("scenes", "sft", "measure", "sft", "scenes", "rollout", "rl", "scenes", *["measure"] * 5, "compare")
 """Of nano's stages."""
 
 
@@ -32,6 +32,7 @@ def test_what_is_wrong_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> No
     for words, sentence in {
         "9b": "choose from",
         "nano --data outputs/mine": "--data is not for nano.",
+        "nano --collect=--teacher": "--collect is not for nano.",
         "nano --teste 3": "did you mean --tested?",
         "nano --steps 0": "at least 1",
         "7b --start 16": "--start is not for 7b.",

@@ -140,8 +140,8 @@ def _start(everyone: Sequence[tuple[int, Any]], mine: Sequence[Any]) -> int:
 
 
 def judged(judge: Judge) -> Reward:
-    """1 for an answer that the judge takes for right, 0 for any other; None where it gave no verdict, of which the metric
-    `judge/failures` gives the number. Each process judges its own rollouts."""
+    """1 if the judge calls the answer right, 0 if it calls it wrong, None if it gave no verdict; the metric `judge/failures`
+    counts those. Each process judges its own rollouts."""
 
     def reward(
         *, trajectory: Sequence[Trajectory], log_metric: Callable[[str, float], None] | None = None, **_: Any

@@ -87,7 +87,11 @@ def _options() -> Parser:
     sizes.add_argument("--tested", type=count, metavar="N", help=f"questions that are measured ({SIZES['tested']})")
     sizes.add_argument("--steps", type=count, metavar="N", help=f"steps of RL ({SIZES['steps']})")
     further = parser.add_argument_group("further options of the commands, as in --sft='--num-train-epochs 2'")
-    further.add_argument("--collect", metavar="OPTIONS", help="of `cof collect`: --teacher MODEL --base-url URL")
+    further.add_argument(
+        "--collect",
+        metavar="OPTIONS",
+        help="of `cof collect`, for 3b and 7b with --data: --teacher MODEL --base-url URL (default: none)",
+    )
     further.add_argument("--sft", metavar="OPTIONS", help="of `cof sft`")
     further.add_argument("--rl", metavar="OPTIONS", help="of `cof rl`")
     further.add_argument(

@@ -124,7 +124,7 @@ def _nano(asked: Asked) -> Iterator[Stage]:
     # The teacher is the nano that ships; SFT leaves out what it answers wrong. Boxes and thoughts by the rules of `cof collect`
     # are so unlike nano's own that SFT on them costs it its sight (EXPERIMENTS.md, "The paper's stages on nano").
     words = ("--data", asked.at("questions"), "--model", NANO, "--resolutions", "224,448")
-    yield _played(asked, "collected", 2 * asked.questions, *words)
+    yield _in_two_processes(asked, "collected", 2 * asked.questions, *words)
     yield asked.made(
         "sft",
         *("sft", "--config", "sft/configs/nano.yaml", "--model", asked.at("start"), "--data", asked.at("collected")),
@@ -213,13 +213,13 @@ def _measured(asked: Asked, start: str, sft: str, rl: str) -> Iterator[Stage]:
 
 def _asked_about(asked: Asked, name: str, *model: str) -> Stage:
     if asked.recipe == NANO:
-        return _played(asked, name, 8 * asked.tested, "--data", asked.at("test"), *model, *asked.play)
+        return _in_two_processes(asked, name, 8 * asked.tested, "--data", asked.at("test"), *model, *asked.play)
     shown = _as_played(RECIPES[asked.recipe].rl, overview_pixels=LARGEST)
     words = (*_test(asked), *model, "--resolutions", RESOLUTIONS, *shown, *asked.play)
     return asked.made(name, "eval", *words, cost="each question at eight resolutions")
 
 
-def _played(asked: Asked, name: str, count: int, *words: str) -> Stage:
+def _in_two_processes(asked: Asked, name: str, count: int, *words: str) -> Stage:
     """So many questions, which nano plays in two processes."""
     cost = f"{count:,} questions; about 8 a second on two cores"
     return Stage(name, ("bash", MEASURE, asked.at(name), *words), cost)

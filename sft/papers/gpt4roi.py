@@ -38,6 +38,7 @@ from cof_agent.scenes.draw import sketch
 from cof_agent.training import settings
 from cof_agent.training.command import explained
 from cof_agent.training.models import freeze, load_model, read_checkpoint
+from cof_agent.training.progress import progress
 from cof_agent.training.resume import says_finished, train_and_save
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Sample
@@ -45,7 +46,7 @@ from sft.collate import AssistantCollator
 from sft.dataset import to_row
 from sft.frame import Outline
 from sft.nano import curriculum
-from sft.train import as_dataset
+from sft.train import COLUMNS, as_dataset
 from sft.trainer import ZoomSFTTrainer
 
 DRAWN = "drawn"
@@ -241,6 +242,7 @@ def build_trainer(given: Settings) -> ZoomSFTTrainer:
         agent=given.run.agent_config(),
         held_out=held_out_of(given),
         record=settings.record(given) | {"data": {"samples": len(kept), "left out": len(rows) - len(kept)}},
+        callbacks=progress(COLUMNS, quiet=run.quiet),
     )
 
 

@@ -26,7 +26,10 @@ from sft.nano.curriculum import nano_environment
 from sft.papers.gpt4roi import DrawnRows, RegionCollator, SampleRows, main, parse, row_of
 
 CONFIG = str(Path(__file__).parents[2] / "sft" / "configs" / "nano-regions.yaml")
-SHORT = "--samples 6 --per_device_train_batch_size 3 --dataloader_num_workers 0 --dataloader_prefetch_factor None"
+SHORT = (
+    "--samples 6 --per_device_train_batch_size 3 --dataloader_num_workers 0 --dataloader_prefetch_factor None "
+    "--logging_steps 1"
+)
 
 
 @pytest.fixture
@@ -125,7 +128,9 @@ def trained(tmp_path: Path, name: str, *more: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_each_stage_trains_what_it_is_to_train(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_each_stage_trains_what_it_is_to_train(
+    checkpoint: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start = load_file(checkpoint("qwen2_5_vl") / "model.safetensors")
     first = trained(tmp_path, "one", "--model_name_or_path", str(checkpoint("qwen2_5_vl")))
     untouched = [name for name in start if "embed_tokens" not in name]  # which has one more row
@@ -135,6 +140,7 @@ def test_each_stage_trains_what_it_is_to_train(checkpoint: Callable[[str], Path]
     assert not any("visual" in name and "merger" not in name for name in moved)
     assert any("region_extractor" in name for name in moved) and any("self_attn" in name for name in moved)
     assert any("merger" in name for name in moved)
+    assert "s/step" in capsys.readouterr().out  # the progress
 
 
 WRONG = [

@@ -1,7 +1,8 @@
 """A discrete-event model of one RL step on many GPUs: clients, engines, and what waits for what.
 
 An engine decodes all its conversations together: a step of b sequences takes `token + more * (b - 1)` seconds. While it reads a
-prompt it does not decode; of a later turn it reads only what is new. A client (a training process) does one thing at a time.
+prompt it does not decode. What it has read or written it does not read again, as far as whole blocks of its prefix cache hold it.
+Prompts that wait together are read together, and share nothing. A client (a training process) does one thing at a time.
 
 In rounds one client asks for all, and waits for the slowest. At each turn it first has the server render all images of each
 different prompt, and then sends the patches back with each request. At its own pace each process asks for its own
@@ -39,9 +40,10 @@ Conversation = tuple[Turn, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds, of one engine or one process; and `png`: bytes of a shown pixel as PNG, in base64.
+    """Seconds, of one engine or one process; but `block` is tokens, and `png` bytes of a shown pixel as PNG, in base64.
 
-    token: a decoding step of one sequence. more: the same for each further sequence. read: a prompt's token.
+    token: a decoding step of one sequence. more: the same for each further sequence. read: a prompt's token. block: tokens of a
+    block of the prefix cache.
     turn: what a client spends on what it shows at a turn, and call: on a request. image: on a megapixel that it sends at its own
     pace. In rounds, on a megapixel: render: that the server has not rendered yet; send: of each different prompt; patches: that
     go with each request.
@@ -51,6 +53,7 @@ class Rates:
     token: float = 0.013
     more: float = 0.0001
     read: float = 0.00006
+    block: float = 16
     turn: float = 0.02
     call: float = 0.004
     image: float = 0.15
@@ -88,7 +91,8 @@ class Played:
 
 @dataclass(slots=True)
 class Engine:
-    """Decodes together, reads one prompt after the other; `virtual` counts the tokens that each sequence has got so far."""
+    """Decodes together, reads one prompt after the other; `virtual` counts the tokens that each sequence has got so far. seen:
+    whose prompts it has read."""
 
     rates: Rates
     since: float = 0.0
@@ -97,6 +101,7 @@ class Engine:
     running: list[tuple[float, int]] = field(default_factory=list)
     waiting: deque[tuple[float, int, int]] = field(default_factory=deque)
     reading_until: float | None = None
+    seen: set[int] = field(default_factory=set)
 
     def next(self) -> float:
         """When something happens that is known now; never, without work."""
@@ -117,6 +122,7 @@ class Engine:
         self._advance(now)
         if self.reading_until is not None:
             _, written, who = self.waiting.popleft()
+            self.seen.add(who)
             self.reading_until = None
             heapq.heappush(self.running, (self.virtual + written, who))
             self._begin(now)
@@ -231,10 +237,21 @@ class _Rollout:
         return who % self._layout.group > 0
 
     def _ask(self, who: int, now: float) -> None:
-        turn, place = self._talks[who][self._turn[who]], self._group(who) % len(self._engines)
-        known = self._turn[who] == 0 and self._follows(who)  # the engine has read it
-        self._engines[place].ask(now, 1 if known else turn.read, turn.written, who)
-        self._watch(place)
+        self._engine(who).ask(now, self._unread(who), self._talks[who][self._turn[who]].written, who)
+        self._watch(self._group(who) % len(self._engines))
+
+    def _unread(self, who: int) -> int:
+        """Tokens of a prompt that its engine has to read. Of those that open alike, one that has been read serves the others."""
+        turns, number = self._talks[who], self._turn[who]
+        known = sum(one.read + one.written for one in turns[:number])
+        whole = known + turns[number].read
+        if number == 0 and self._follows(who) and who - who % self._layout.group in self._engine(who).seen:
+            known = whole - 1
+        block = int(self._rates.block)
+        return whole - known // block * block
+
+    def _engine(self, who: int) -> Engine:
+        return self._engines[self._group(who) % len(self._engines)]
 
     def _watch(self, place: int) -> None:
         self._versions[place] += 1

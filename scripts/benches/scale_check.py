@@ -25,7 +25,7 @@ from benches.rl_vllm import MILLISECONDS, Bench, Waits, _counts, _server, _versi
 from benches.scale import MEGAPIXEL, Layout, Rates, play
 from cof_agent.backends.chat.images import png
 from cof_agent.backends.local.decode import Prompt
-from cof_agent.backends.vllm.requests import Reply, Request, request_of
+from cof_agent.backends.vllm.requests import Reply, Request, request_of, sampling_params
 from cof_agent.config import AgentConfig
 from cof_agent.data.samples import read_samples
 from cof_agent.geometry import Size
@@ -38,8 +38,13 @@ from rl.rollout import Rollout
 
 GROUP = 8
 PROBES = 32  # requests of a probe
+REPEATS = 3
 LONG = 64  # tokens of a reply that is timed
+BLOCK = 128  # tokens of a block of vLLM's prefix cache on a CPU; the paced server has none
+PROMPT = 512  # tokens of a prompt that is timed, about as many as a turn has
+TEMPERATURE = 1.0  # as in training: conversations of a group differ
 AT_ONCE = (1, 32)
+SHOWN = ((448, 252), (168, 112))  # pixels of an overview and a crop, nano's
 
 
 def run(what: Sequence[str], conversations: Sequence[int], keep: Path | None = None) -> None:
@@ -50,32 +55,30 @@ def run(what: Sequence[str], conversations: Sequence[int], keep: Path | None = N
         samples = read_samples(data)
         heads = ("real s", "model s", "model / real", "real MiB", "model MiB", "model / real")
         print(f"{'':34}" + "".join(f"{head:>14}" for head in heads))
-        paced: tuple[list[str], list[str], AgentConfig, float] = (
+        paced: tuple[list[str], list[str], AgentConfig] = (
             [str(Path(__file__).with_name("paced.py"))],
             [str(MILLISECONDS)],
             AgentConfig(max_zooms=6, max_tokens=400),
-            1.0,
         )
-        real: tuple[list[str], list[str], AgentConfig, float] = (
+        real: tuple[list[str], list[str], AgentConfig] = (
             ["-m", "benches.real_vllm"],
             [],
             AgentConfig(max_tokens=96),
-            0.0,
         )
         servers = {"paced": paced, "vllm": real}
-        for name, (program, options, config, temperature) in ((one, servers[one]) for one in what):
+        for name, (program, options, config) in ((one, servers[one]) for one in what):
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, cores[-1:])  # of the server, which inherits it
             with _server(program, Path(folder), *options) as url:
                 os.sched_setaffinity(0, cores[:-1])  # of the client
-                first = Bench(samples[:1] * GROUP, temperature, config)
+                first = Bench(samples[:1] * GROUP, TEMPERATURE, config)
                 for way in (first.own_pace, first.rounds):
                     way(url)  # images are decoded, the engine is warm
                 rates = replace(rates_of(first, url, replies=name == "vllm"), png=png_bytes(first, url))
                 print(f"{name}: {rates}")
                 for count in conversations:
                     played = [one for one in samples[: count // GROUP] for _ in range(GROUP)]
-                    found = compare(f"{name}, {count}", Bench(played, temperature, config), url, rates)
+                    found = compare(f"{name}, {count}", Bench(played, TEMPERATURE, config), url, rates)
                     if keep is not None:
                         write_atomic(keep, "".join(to_json(one.trajectory) + "\n" for one in found))
 
@@ -111,14 +114,15 @@ def rates_of(bench: Bench, url: str, *, replies: bool) -> Rates:
     rates = Rates(MILLISECONDS / 1000, 0.0, 0.0)
     if replies:
         rates = engine_rates(bench, url)
-    size = (336, 252)
-    area = size[0] * size[1] / MEGAPIXEL
-    one = rates.token + rates.more * (PROBES - 1)  # until all have their token
-    new, known = asyncio.run(own_probe(bench, url, [drawn(size) for _ in range(PROBES)]))
-    read = rates.read * len(shown(bench, drawn(size)).ids)  # prompts this short may be too short for the prefix cache
-    call = (known - one) / PROBES - read
+    area = sum(width * height for width, height in SHOWN) / MEGAPIXEL
+    one = rates.token
+    probes = [asyncio.run(own_probe(bench, url, [drawn() for _ in range(PROBES)])) for _ in range(REPEATS)]
+    new, known = (min(each) for each in zip(*probes, strict=True))
+    ids = len(shown(bench, drawn()).ids)
+    read = rates.read * (ids - (ids - 1) // BLOCK * BLOCK if replies else ids)
+    call = max(0.0, (known - one) / PROBES - read)
     image = max(0.0, (new - 2 * one - PROBES * (2 * call + read)) / PROBES / area)
-    distinct, again, alike = rounds_probe(bench, url, size)
+    distinct, again, alike = rounds_probe(bench, url)
     patches = max(0.0, ((alike - one) / PROBES - call - read) / area)
     send = max(0.0, (again - alike) / PROBES / area)
     render = max(0.0, (distinct - again) / PROBES / area)
@@ -147,12 +151,13 @@ def turn_seconds(bench: Bench, url: str) -> float:
         return time.perf_counter() - began, sum(len(one.trajectory.turns) for one in played)
 
     asyncio.run(play(True))
-    seconds, turns = min(asyncio.run(play(False)) for _ in range(3))
+    seconds, turns = min(asyncio.run(play(False)) for _ in range(REPEATS))
     return seconds / turns
 
 
 def engine_rates(bench: Bench, url: str) -> Rates:
-    """Of decoding: replies of so many tokens, one and many at once. Of reading: long prompts, one after the other."""
+    """Of decoding: replies of so many tokens to prompts as long as real ones, one and many at once. Of reading: such prompts, one
+    after the other."""
 
     async def timed(servers: Servers, requests: Sequence[Request]) -> float:
         began = time.perf_counter()
@@ -163,16 +168,16 @@ def engine_rates(bench: Bench, url: str) -> Rates:
         servers = Servers([url], _version(url), bench._local._image_token_id)
         steps = []
         for count in AT_ONCE:
-            asked = [bare(bench, 8, LONG) for _ in range(count)]
-            short = [bare(bench, 8, 1) for _ in range(count)]
-            seconds = min([await timed(servers, asked) for _ in range(3)])
-            first = min([await timed(servers, short) for _ in range(3)])
+            asked = [bare(bench, PROMPT, LONG) for _ in range(count)]
+            short = [bare(bench, PROMPT, 1) for _ in range(count)]
+            seconds = min([await timed(servers, asked) for _ in range(REPEATS)])
+            first = min([await timed(servers, short) for _ in range(REPEATS)])
             steps.append((seconds - first) / (LONG - 1))
         few, many = AT_ONCE
-        long = min([await timed(servers, [bare(bench, 2000, 1)]) for _ in range(3)])
-        short_one = min([await timed(servers, [bare(bench, 8, 1)]) for _ in range(3)])
-        read = max(0.0, (long - short_one) / 1992)
-        return Rates(steps[0], (steps[1] - steps[0]) / (many - few), read)
+        long = min([await timed(servers, [bare(bench, PROMPT, 1)]) for _ in range(REPEATS)])
+        short_one = min([await timed(servers, [bare(bench, 8, 1)]) for _ in range(REPEATS)])
+        read = max(0.0, (long - short_one) / (PROMPT - 8))
+        return Rates(steps[0], (steps[1] - steps[0]) / (many - few), read, BLOCK)
 
     return asyncio.run(measured())
 
@@ -180,25 +185,30 @@ def engine_rates(bench: Bench, url: str) -> Rates:
 def bare(bench: Bench, length: int, written: int) -> Request:
     """A prompt of random words without images, and a reply of exactly so many tokens."""
     ids = [Random().randrange(210, 380) for _ in range(length)]
-    return Request(
-        ids, [], (), {"n": 1, "max_tokens": written, "ignore_eos": True, "temperature": 0.0, "seed": 1, "logprobs": 0}
-    )
+    sampling = Sampling(max_tokens=written, temperature=TEMPERATURE, seed=1)
+    return Request(ids, [], (), sampling_params(sampling, (), bench._local.unspeakable) | {"ignore_eos": True})
 
 
-def drawn(size: tuple[int, int]) -> Image.Image:
-    noise = np.random.default_rng().integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize(size)
+def drawn() -> list[Image.Image]:
+    """An overview and a crop, of random colours."""
+    found = []
+    for width, height in SHOWN:
+        noise = np.random.default_rng().integers(0, 256, (height // 7, width // 7, 3), dtype=np.uint8)
+        found.append(Image.fromarray(noise).resize((width, height)))
+    return found
 
 
-def shown(bench: Bench, image: Image.Image) -> Request:
-    """A prompt that is an image, and a reply of one token."""
+def shown(bench: Bench, images: Sequence[Image.Image]) -> Request:
+    """A prompt that is these images, and a reply of one token."""
     local = bench._local
     markers = local.family.markers
-    ids, pictures = local.read(f"{markers.before_image}{markers.image}{markers.after_image}", [image])
-    return request_of(Prompt(ids, pictures, Sampling(max_tokens=1, seed=1)), local.stop_ids, local.unspeakable)
+    each = f"{markers.before_image}{markers.image}{markers.after_image}"
+    ids, pictures = local.read(each * len(images), list(images))
+    prompt = Prompt(ids, pictures, Sampling(max_tokens=1, temperature=TEMPERATURE, seed=1))
+    return request_of(prompt, local.stop_ids, local.unspeakable)
 
 
-async def own_probe(bench: Bench, url: str, images: Sequence[Image.Image]) -> tuple[float, float]:
+async def own_probe(bench: Bench, url: str, images: Sequence[Sequence[Image.Image]]) -> tuple[float, float]:
     """Seconds for requests whose images are new, and for the same once more."""
     servers = Servers([url], _version(url), bench._local._image_token_id)
     requests = [shown(bench, image) for image in images]
@@ -210,15 +220,19 @@ async def own_probe(bench: Bench, url: str, images: Sequence[Image.Image]) -> tu
     return found[0], found[1]
 
 
-def rounds_probe(bench: Bench, url: str, size: tuple[int, int]) -> tuple[float, float, float]:
+def rounds_probe(bench: Bench, url: str) -> tuple[float, float, float]:
     """Seconds for a round of requests with images of their own, for the same once more, and for one in which all have the same
-    image, which is known by then."""
-    client, found = VLLMClient(base_url=url), []
-    own, one = [drawn(size) for _ in range(PROBES)], drawn(size)
+    images, which are known by then; the best of several."""
+    client, one = VLLMClient(base_url=url), drawn()
     bench._round(client, [shown(bench, one)])
-    for images in (own, own, [one] * PROBES):
-        requests = [shown(bench, image) for image in images]
-        began = time.perf_counter()
-        bench._round(client, requests)
-        found.append(time.perf_counter() - began)
-    return found[0], found[1], found[2]
+    found: list[list[float]] = []
+    for _ in range(REPEATS):
+        own, seconds = [drawn() for _ in range(PROBES)], []
+        for images in (own, own, [one] * PROBES):
+            requests = [shown(bench, image) for image in images]
+            began = time.perf_counter()
+            bench._round(client, requests)
+            seconds.append(time.perf_counter() - began)
+        found.append(seconds)
+    distinct, again, alike = (min(each) for each in zip(*found, strict=True))
+    return distinct, again, alike

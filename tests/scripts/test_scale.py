@@ -17,7 +17,7 @@ from benches import rl_scale, scale
 from benches.scale import CELL, ID, TOLD, Layout, Rates, play, step
 
 RATES = Rates(
-    token=1, more=0.5, read=0.25, turn=0, call=2, image=3, render=5, send=4, patches=7, train=0.1, sync=11, png=2
+    token=1, more=0.5, read=0.25, block=1, turn=0, call=2, image=3, render=5, send=4, patches=7, train=0.1, sync=11, png=2
 )
 MEGAPIXEL = 1_000_000
 SHORT = (scale.Turn(4, (), 10),)
@@ -51,6 +51,19 @@ def test_an_engine_decodes_together_and_reads_alone() -> None:
     assert found.seconds == pytest.approx(5 + 3 * 1.5 + (10 - 1 - 3))
     # On two engines, asked by two processes, neither knows of the other.
     assert play([SHORT] * 2, Layout(2, 2, pace=True), RATES).seconds == pytest.approx(2 + 1 + 10)
+
+
+def test_whole_blocks_are_not_read_again() -> None:
+    blocks = replace(RATES, block=8)  # of the 14 tokens of the first turn, eight are in the cache
+    more = play([LONG], Layout(1, 1, pace=True), blocks).seconds - play([LONG], Layout(1, 1, pace=True), RATES).seconds
+    assert more == pytest.approx((14 - 8) * 0.25)
+
+
+def test_prompts_that_wait_together_share_nothing() -> None:
+    # With two seconds between them the second is not read again; without, both are read.
+    apart, together = (play([SHORT] * 2, Layout(1, 1, pace=True, group=2), replace(RATES, call=call)) for call in (2, 0))
+    assert apart.seconds == pytest.approx(2 + 1 + 1 + 0.25 + 1.5 * 9 + 1)
+    assert together.seconds == pytest.approx(2 * 1 + 1.5 * 10)
 
 
 def test_rounds_wait_for_the_slowest() -> None:

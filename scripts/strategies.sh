@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Which part of an image deserves the tokens? Measures four papers' answers on the same scenes at four sizes: the overview alone,
-# Chain-of-Spot, CoRoI, Chain-of-Focus after SFT and after RL, and GPT4RoI, which knows the true regions.
+# Chain-of-Spot, CoRoI, Chain-of-Focus after SFT, after RL and with zooms distilled into one look, and GPT4RoI, which knows the true
+# regions.
 #   bash scripts/strategies.sh [--test] [SEED ...]
 # First trains what is missing of the models of each seed (default: 7 8 9) in outputs/, from the nano that ships. The scenes are those
 # of validation, on which settings are chosen; with --test they are others, which are to be looked at once. Each of two processes
@@ -23,7 +24,9 @@ at() { # NAME SCENES MODEL STRATEGY
 }
 at overview scenes nano direct
 at focus-sft scenes nano focus
-spot='' coroi='' rl='' regions=''
+measure outputs/nano-zooms --data outputs/rl --model nano
+measure outputs/nano-plays --data outputs/rl --model nano --strategy direct --plays 4 --temperature 1 --seed 1
+spot='' coroi='' rl='' distilled='' regions=''
 for seed in "$@"; do
   "$python" -m sft.nano.ground --model nano --output "outputs/nano-points-$seed" --spot --steps 900 --rate 1e-3 --seed "$seed"
   "$python" -m sft.train --config sft/configs/nano-spot.yaml --model "outputs/nano-points-$seed" -o "outputs/nano-spot-$seed" \
@@ -34,16 +37,20 @@ for seed in "$@"; do
     --output_dir "outputs/nano-regions-$seed" --seed "$seed" --samples 9600 --zooming 0.7 --learning_rate 5e-4
   "$python" -m rl.train --config rl/configs/nano.yaml --seed "$seed" -o "outputs/nano-rl-$seed" \
     --learning-rate 3.0e-5 --lr-scheduler-type cosine
+  "$python" -m sft.train --config sft/configs/nano-distill.yaml --model nano --data outputs/nano-zooms --distill outputs/nano-plays \
+    -o "outputs/nano-one-look-$seed" --seed "$seed"
   at "chain-of-spot-$seed" scenes "outputs/nano-spot-$seed" spot
   at "coroi-$seed" scenes "outputs/nano-coroi-$seed" coroi
   at "focus-rl-$seed" scenes "outputs/nano-rl-$seed" focus
+  at "one-look-$seed" scenes "outputs/nano-one-look-$seed" focus
   at "regions-told-$seed" regions "outputs/nano-regions-$seed" focus
   spot+=",$folder/chain-of-spot-$seed" coroi+=",$folder/coroi-$seed"
-  rl+=",$folder/focus-rl-$seed" regions+=",$folder/regions-told-$seed"
+  rl+=",$folder/focus-rl-$seed" distilled+=",$folder/one-look-$seed" regions+=",$folder/regions-told-$seed"
 done
-"$cof" compare "$folder"/{overview,focus-sft} ${spot//,/ } ${coroi//,/ } ${rl//,/ } ${regions//,/ } -o "$folder/compared"
+"$cof" compare "$folder"/{overview,focus-sft} ${spot//,/ } ${coroi//,/ } ${rl//,/ } ${distilled//,/ } ${regions//,/ } \
+  -o "$folder/compared"
 for by in resolution category; do
   "$python" scripts/seeds_table.py "overview only=$folder/overview" "Chain-of-Spot=${spot#,}" "CoRoI=${coroi#,}" \
-    "Chain-of-Focus, SFT (nano)=$folder/focus-sft" "Chain-of-Focus, RL from there=${rl#,}" "GPT4RoI, told the true regions=${regions#,}" \
-    --by "$by" | tee "$folder/compared/$by.md"
+    "Chain-of-Focus, SFT (nano)=$folder/focus-sft" "Chain-of-Focus, RL from there=${rl#,}" \
+    "Chain-of-Focus, distilled from SFT=${distilled#,}" "GPT4RoI, told the true regions=${regions#,}" --by "$by" | tee "$folder/compared/$by.md"
 done

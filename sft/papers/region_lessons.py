@@ -5,7 +5,8 @@ From conversations alone nano names what is at a region, but it never learned wh
 - the slot of a region, after the first two layers: to look like the words for the colour and the shape that are there;
 - the noun of "The red object is region 2", in the third layer: heads are to attend to the slot of that region;
 - what comes before that number, in the fourth layer: heads are to attend to the noun;
-- of a label, what comes before each of its characters: to attend to the noun, and to the image tokens that show it.
+- of a label, what comes before each of its characters: to attend to the noun, and to the image tokens that show it;
+- of a zoom, what comes before each number of its box: to attend to the slot of the region.
 An interrupted run begins again.
 """
 
@@ -38,6 +39,7 @@ from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene
 from cof_agent.trajectory import Sample
 from sft.collate import IGNORED
 from sft.nano.curriculum import nano_environment
+from sft.nano.ground import RASTER
 from sft.nano.reading import HEADS, LAYERS, characters_of, tokens_in
 from sft.nano.stage import Report, one_cycle, options
 from sft.nano.vision import CHARACTERS
@@ -80,6 +82,7 @@ class Regions:
     names: Looks = field(default_factory=Looks)  # from before a character to the noun
     letters: Looks = field(default_factory=Looks)  # from before a character; `to` is not used
     places: list[list[bool]] = field(default_factory=list)  # of each letter: on which image tokens it is seen
+    edges: Looks = field(default_factory=Looks)  # from before a number of a box to the slot
 
 
 @dataclass
@@ -101,7 +104,9 @@ def lesson(processor: Any, key: str) -> Regions:
     for number in range(CONVERSATIONS):
         scene = drawn.scene_of(f"lesson:{key}:{number}")
         view = environment.overview(scene.size)
-        samples = [one for time in range(ASKED) for one in drawn.samples_of(scene, f"{key}:{number}:{time}")]
+        samples = []
+        for time in (f"{key}:{number}:{time}" for time in range(ASKED)):
+            samples += [*drawn.samples_of(scene, time), drawn.show_of(scene, time)]
         Random(f"order:{key}:{number}").shuffle(samples)
         image = sketch(scene, view.region, view.shown_size)
         rows.append(row_of(samples, view, image, CoordinateSystem.ABSOLUTE, as_text=False))
@@ -129,6 +134,9 @@ def _marked(
             elif sample.metadata["category"] == "label":
                 item = _item(scene, sample.regions[0])
                 _mark_label(made, row, ids[row].tolist(), reply, item, view, words)
+            elif sample.metadata["category"] == drawn.SHOW:
+                for at in (at for at in reply if int(ids[row, at]) in words.raster):
+                    made.edges.add(row, at - 1, there[0])
     return made
 
 
@@ -145,7 +153,7 @@ def _item(scene: Scene, box: Any) -> Item:
 
 
 class Words:
-    """Token ids: of the slot, of colours and shapes behind a space, of nouns, digits and characters."""
+    """Token ids: of the slot, of colours and shapes behind a space, of nouns, digits, characters, and the numbers of a box."""
 
     def __init__(self, tokenizer: Any) -> None:
         def ids(texts: Sequence[str]) -> list[int]:
@@ -156,6 +164,7 @@ class Words:
         self.nouns = set(ids([f" {name}" for name in (*SHAPES, "object")]))
         self.digits = set(ids(["1", "2"]))
         self.characters = set(ids(CHARACTERS))
+        self.raster = set(ids([f"{number}," for number in RASTER]))
 
 
 def _mark_which(
@@ -180,8 +189,8 @@ def _mark_label(made: Regions, row: int, ids: list[int], reply: range, item: Ite
 
 
 def loss_of(model: Any, words: Words, batch: Regions) -> tuple[Tensor, dict[str, float]]:
-    """The loss, and shares: of slots whose colour is right, of attention that falls where it should, and of numbers and
-    characters that are right when all words before them are the true ones."""
+    """The loss, and shares: of slots whose colour is right, of attention that falls where it should, and of numbers,
+    characters and edges of boxes that are right when all words before them are the true ones."""
     text = model.model.language_model
     with torch.autocast("cpu", torch.bfloat16):
         output = model.model(**batch.inputs, use_cache=False, output_attentions=True, output_hidden_states=True)
@@ -194,6 +203,7 @@ def loss_of(model: Any, words: Words, batch: Regions) -> tuple[Tensor, dict[str,
         "on slot": batch.nouns.shares(low),
         "on noun": batch.numbers.shares(high),
         "on name": batch.names.shares(low),
+        "on place": batch.edges.shares(low),
         "on char": (
             high[batch.letters.rows, :HEADS, batch.letters.at][:, :, batch.image].float()
             * torch.tensor(batch.places)[:, None]
@@ -209,7 +219,7 @@ def loss_of(model: Any, words: Words, batch: Regions) -> tuple[Tensor, dict[str,
     right = logits.detach().argmax(-1) == batch.inputs["input_ids"][:, 1:]
     told = (likeness[0].detach().argmax(1) == colours).float().mean().item()
     shares = {"colour": told} | {name: share.detach().mean().item() for name, share in looks.items() if share.numel()}
-    for name, asked in (("number", batch.numbers), ("read", batch.letters)):
+    for name, asked in (("number", batch.numbers), ("read", batch.letters), ("edge", batch.edges)):
         if asked.at:
             shares[name] = right[asked.rows, asked.at].float().mean().item()
     return loss, shares

@@ -14,6 +14,7 @@ from PIL import Image
 
 from cof_agent import protocol
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.scenes import oracle
 from cof_agent.scenes.scene import FULL, SHAPES, Item, Scene, generate
 from cof_agent.trajectory import Sample, Zoom
 from sft.nano.curriculum import Plan, nano_environment, overview_of, row, style
@@ -307,10 +308,14 @@ def test_lessons_in_regions_say_which_slot_a_word_is_about() -> None:
     slots = dict(zip(zip(batch.nouns.rows, batch.nouns.at, strict=True), batch.nouns.to, strict=True))
     for line, before, noun in zip(batch.numbers.rows, batch.numbers.at, batch.numbers.to, strict=True):
         assert ids[line, before + 1] == ids[line, slots[line, noun] - 1]  # the number that stands before the slot
+    assert len(batch.edges.at) == 4 * regions.ASKED * regions.CONVERSATIONS
+    for number, (line, before, slot) in enumerate(zip(batch.edges.rows, batch.edges.at, batch.edges.to, strict=True)):
+        edges = tuple(oracle.pointing_box(overview, items[line, slot].box, CoordinateSystem.ABSOLUTE))
+        assert decode(ids[line, before + 1]) == f"{edges[number % 4]:g}"
     assert len(batch.letters.at) == len(batch.places) and all(any(place) for place in batch.places)
     assert set(decode(ids[batch.letters.rows, [at + 1 for at in batch.letters.at]]).replace(" ", "")) <= set(CHARACTERS)
     loss, shares = regions.loss_of(model, words, batch)
-    assert torch.isfinite(loss) and {"colour", "on slot", "number", "on char", "read"} <= set(shares)
+    assert torch.isfinite(loss) and {"colour", "on slot", "number", "on char", "read", "edge"} <= set(shares)
 
 
 def test_a_step_of_regions_keeps_up_the_rest_only_now_and_then(nano: Path) -> None:

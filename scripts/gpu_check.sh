@@ -38,7 +38,7 @@ if [ "$DEVICE" = cpu ]; then
   images=(--max_pixels 25088)
   views=(--overview_pixels 12544 --zoom_pixels 3136 --max_tokens 8 --max_completion_length 96)
   few=(--use_cpu true --max_steps 2)
-  nano=(--use_cpu true --max_steps 2 --per_device_train_batch_size 4 --num_generations 2)
+  nano=(--use_cpu true --max_steps 2 --per_device_train_batch_size 4 --gradient_accumulation_steps 1 --num_generations 2)
   local=(--shapes 3b --layers 1 --images 1 --tokens 64 --conversations 1 2 --steps 2 --dtype float32)
 else
   inputs=(--shapes 3b 7b --layers 2 --samples 64)
@@ -46,7 +46,7 @@ else
   images=()
   views=(--overview_pixels 1003520 --zoom_pixels 250880 --max_tokens 64 --max_completion_length 2048)
   few=(--use_cpu false --max_steps 4)
-  nano=(--use_cpu false --bf16 true --max_steps 50 --per_device_train_batch_size 32 --num_generations 8)
+  nano=(--use_cpu false --bf16 true --max_steps 50 --per_device_train_batch_size 32 --gradient_accumulation_steps 1 --num_generations 8)
   local=(--shapes 7b --images 2 --tokens 5000 --conversations 1 8 32 --steps 16)
 fi
 

@@ -65,6 +65,7 @@ class Run:
             "rewards": "accuracy",
             "reward_weights": 1.0,
             "per_device_train_batch_size": self.prompts * self.rollouts,
+            "gradient_accumulation_steps": 1,
             "num_generations": self.rollouts,
             "max_steps": self.steps,
             "threads": self.threads,

@@ -52,6 +52,7 @@ AT_ONCE = 64  # requests that TRL's client sends at the same time
 WARM = 2  # steps that are not counted
 TRAINED = {
     "per_device_train_batch_size": 16,
+    "gradient_accumulation_steps": 1,
     "num_generations": 4,
     "max_zooms": 6,
     "max_tokens": 400,

@@ -18,7 +18,7 @@ folder="outputs/adaptive-$split"
 "$cof" sft --config sft/configs/nano-parts.yaml
 "$cof" sft --config sft/configs/nano-parts.yaml --model outputs/nano-parts -o outputs/nano-needless --samples 3200 \
   --plan '{"whole":1,"reading":0,"listing":0,"simple":0,"long_sides":[224,448],"parts":[0.2,0.5,1],"faults":{"needless":0.95}}'
-"$cof" scenes -o outputs/rl-parts --samples 400 --seed 2 --split train --parts 0.2,0.2,0.2,0.5,1
+"$cof" scenes -o outputs/rl-parts --samples 400 --seed 2 --split train --parts 0.2,0.2,1
 for share in 1 0.5 0.2; do
   "$cof" scenes -o "$folder/scenes-$share" --samples 300 --seed "$number" --split "$split" --parts "$share"
 done

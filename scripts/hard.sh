@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What RL learns where it is hard: smaller objects, and more of them, in pairs of colour and shape that nano has never seen. Before RL,
-# after it with three seeds and with grey crops, and after the same training with less: the tables of rl/README.md, "Harder scenes".
+# after it with three seeds and with grey crops, and after the same training with less. Not run as a whole: see EXPERIMENTS.md.
 #   bash scripts/hard.sh [--test] [SEED ...]
 # First trains what is missing of the model of each seed (default: 7 8 9) in outputs/, from the nano that ships; what is left out is left
 # out with the first seed. The scenes are those of validation; with --test they are others, which are to be looked at once. After an

@@ -36,7 +36,10 @@ TABLES = {
         "strategies.sh", "not measured with its trainings", "strategies-val/compared", "cof_agent/strategies/README.md"
     ),
     "adaptive": Table(
-        "adaptive.sh", "26 minutes of SFT, 3 x 26 of RL, and the evaluations", "adaptive-val/compared", "rl/README.md"
+        "adaptive.sh",
+        "26 minutes of SFT, 3 x 35 of RL on one core, and the evaluations",
+        "adaptive-val/compared",
+        "rl/README.md",
     ),
     "coroi": Table(
         "coroi.sh",
@@ -44,6 +47,7 @@ TABLES = {
         "coroi-val",
         "cof_agent/strategies/coroi/README.md",
     ),
+    "hard": Table("hard.sh", "not measured", "hard-val/compared", "scripts/EXPERIMENTS.md"),
     "distill": Table(
         "distill.sh",
         "not measured",

@@ -19,8 +19,9 @@ at() { # NAME SCENES MODEL OPTION ...
   measure "$folder/$1" --data "$folder/$2" --model "${@:3}"
 }
 trained() { # NAME OPTION ...
-  "$cof" rl --config rl/configs/nano-hard.yaml -o "outputs/nano-hard-$1" "${@:2}"
-  at "$1" scenes "outputs/nano-hard-$1"
+  local name="$1" options=("${@:2}")
+  "$cof" rl --config rl/configs/nano-hard.yaml -o "outputs/nano-hard-$name" "${options[@]}"
+  at "$name" scenes "outputs/nano-hard-$name"
 }
 at before scenes nano
 at told regions nano --strategy regions

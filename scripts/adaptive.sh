@@ -39,7 +39,9 @@ done
 "$cof" compare "$folder/before" ${after//,/ } -o "$folder/compared"
 for figure in accuracy zooms; do
   for by in resolution category; do
-    "$python" scripts/seeds_table.py "before=$folder/before" "after=${after#,}" --figure "$figure" --by "$by" |
-      tee "$folder/compared/$figure-by-$by.md"
+    for more in "" --differences; do
+      "$python" scripts/seeds_table.py "before=$folder/before" "after=${after#,}" --figure "$figure" --by "$by" $more |
+        tee "$folder/compared/$figure-by-$by$more.md"
+    done
   done
 done

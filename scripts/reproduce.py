@@ -37,7 +37,7 @@ TABLES = {
     ),
     "adaptive": Table(
         "adaptive.sh",
-        "26 minutes of SFT, 3 x 35 of RL on one core, and the evaluations",
+        "26 minutes of SFT, 3 x 27 of RL on one core, and the evaluations",
         "adaptive-val/compared",
         "rl/README.md",
     ),

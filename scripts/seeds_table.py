@@ -1,10 +1,11 @@
 """One table of runs that differ in the seed of their training:
 
-    python scripts/seeds_table.py NAME=RUN[,RUN ...] NAME=RUN ... [--by category] [--figure zooms]
+    python scripts/seeds_table.py NAME=RUN[,RUN ...] NAME=RUN ... [--by category] [--figure zooms] [--differences]
 
 Each row is a name. Its figure, accuracy or zooms, is the mean over its runs, for each size of the image (or for each
 category) and in all, with a 95 % interval over questions whose figures are means over the runs; behind it the lowest and
-the highest run. All runs must have answered the same questions.
+the highest run. All runs must have answered the same questions. `--differences` shows instead by how much each row differs
+from the first, with a 95 % interval over the differences of single questions.
 """
 
 from __future__ import annotations
@@ -44,14 +45,37 @@ FIGURES: dict[str, Callable[[Trajectory], float]] = {
 }
 
 
+def means_of(runs: Sequence[Run], figure: str) -> dict[tuple[str, int | None], float]:
+    """The figure of each question, as the mean over runs."""
+    return {name: fmean(FIGURES[figure](run[name]) for run in runs) for name in runs[0]}
+
+
+def differences(
+    runs: Sequence[Run], first: Sequence[Run], figure: str, key: Callable[[Trajectory], str], groups: Sequence[str]
+) -> list[str]:
+    """The cells of a row: by how much it differs from the first one, for each group and for all."""
+    own, other = means_of(runs, figure), means_of(first, figure)
+    of = {name: key(one) for name, one in first[0].items()}
+    cells = []
+    for group in (*groups, None):
+        found = [own[name] - other[name] for name in own if group is None or of[name] == group]
+        low, high = _interval(found)
+        cells.append(f"{fmean(found):+.3f} ({low:.3f} to {high:.3f})")
+    return cells
+
+
+def _interval(values: list[float]) -> tuple[float, float]:
+    low, high = interval(values) or (0.0, 0.0)
+    return low, high
+
+
 def row(runs: Sequence[Run], figure: str, key: Callable[[Trajectory], str], groups: Sequence[str]) -> list[str]:
     """The cells of a row: the figure of each group, of all with interval and range, zooms and image tokens."""
     of = {name: key(one) for name, one in runs[0].items()}
-    found = [{name: FIGURES[figure](run[name]) for name in of} for run in runs]
-    means = {name: fmean(one[name] for one in found) for name in of}
+    means = means_of(runs, figure)
     whole = [figures(list(run.values())) for run in runs]
-    low, high = interval(list(means.values())) or (0.0, 0.0)
-    ends = sorted(fmean(one.values()) for one in found)
+    low, high = _interval(list(means.values()))
+    ends = sorted(fmean(means_of([run], figure).values()) for run in runs)
     spread = f"; {ends[0]:.3f} to {ends[-1]:.3f}" if len(runs) > 1 else ""
     return [
         *(number(fmean(mean for name, mean in means.items() if of[name] == group), 3) for group in groups),
@@ -68,6 +92,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="+", metavar="NAME=RUN[,RUN ...]")
     parser.add_argument("--by", choices=("resolution", "category"), default="resolution")
     parser.add_argument("--figure", choices=tuple(FIGURES), default="accuracy")
+    parser.add_argument("--differences", action="store_true", help="from the first row, with intervals")
     options = parser.parse_args()
     key = resolution if options.by == "resolution" else category
     named = {
@@ -78,10 +103,16 @@ def main() -> None:
         sys.exit("seeds_table.py: the runs have not answered the same questions.")
     first = next(iter(named.values()))[0]
     groups = sorted({key(one) for one in first.values()}, key=lambda name: (len(name), name))
-    print("| | " + " | ".join([*groups, "all (95 %; runs)", "zooms", "image tokens"]) + " |")
-    print("|---" * (len(groups) + 4) + "|")
-    for name, runs in named.items():
-        print("| " + " | ".join([name, *row(runs, options.figure, key, groups)]) + " |")
+    heads = ["all"] if options.differences else ["all (95 %; runs)", "zooms", "image tokens"]
+    print("| | " + " | ".join([*groups, *heads]) + " |")
+    print("|---" * (1 + len(groups) + len(heads)) + "|")
+    base, *others = named
+    if options.differences:
+        lines = {name: differences(named[name], named[base], options.figure, key, groups) for name in others}
+    else:
+        lines = {name: row(runs, options.figure, key, groups) for name, runs in named.items()}
+    for name, cells in lines.items():
+        print("| " + " | ".join([name, *cells]) + " |")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,14 @@ def test_rows_are_means_over_runs(right: list[Trajectory], tmp_path: Path) -> No
     assert f"| {zooms:.3f} (" in table(f"alone={first}", "--figure", "zooms").stdout
 
 
+def test_differences_are_of_single_questions(right: list[Trajectory], tmp_path: Path) -> None:
+    wrong = [replace(one, answer="nothing of the kind") for one in right]
+    first, second = written(tmp_path / "first", [*wrong[:2], *right[2:]]), written(tmp_path / "second", right)
+    head, _, line = table(f"a={first}", f"b={first},{second}", "--differences").stdout.splitlines()
+    assert head.endswith("| all |") and line.startswith("| b | ")
+    assert "| +0.250 (0.000 to 0.500) |" in line  # two of four questions, each right in one of two runs
+
+
 def test_what_cannot_be_put_in_one_table_is_refused(right: list[Trajectory], tmp_path: Path) -> None:
     whole, part = written(tmp_path / "whole", right), written(tmp_path / "part", right[:2])
     twice = written(tmp_path / "twice", [*right, right[0]])

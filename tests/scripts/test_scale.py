@@ -17,7 +17,19 @@ from benches import rl_scale, scale
 from benches.scale import CELL, ID, TOLD, Layout, Rates, play, step
 
 RATES = Rates(
-    token=1, more=0.5, read=0.25, block=1, turn=0, call=2, image=3, render=5, send=4, patches=7, train=0.1, sync=11, png=2
+    token=1,
+    more=0.5,
+    read=0.25,
+    block=1,
+    turn=0,
+    call=2,
+    image=3,
+    render=5,
+    send=4,
+    patches=7,
+    train=0.1,
+    sync=11,
+    png=2,
 )
 MEGAPIXEL = 1_000_000
 SHORT = (scale.Turn(4, (), 10),)
@@ -61,7 +73,9 @@ def test_whole_blocks_are_not_read_again() -> None:
 
 def test_prompts_that_wait_together_share_nothing() -> None:
     # With two seconds between them the second is not read again; without, both are read.
-    apart, together = (play([SHORT] * 2, Layout(1, 1, pace=True, group=2), replace(RATES, call=call)) for call in (2, 0))
+    apart, together = (
+        play([SHORT] * 2, Layout(1, 1, pace=True, group=2), replace(RATES, call=call)) for call in (2, 0)
+    )
     assert apart.seconds == pytest.approx(2 + 1 + 1 + 0.25 + 1.5 * 9 + 1)
     assert together.seconds == pytest.approx(2 * 1 + 1.5 * 10)
 

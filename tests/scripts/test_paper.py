@@ -161,7 +161,10 @@ def test_a_plan_of_a_checkpoint_reckons_steps_and_memory(
 
 @pytest.mark.slow
 def test_nano_goes_through_the_whole_paper(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    few = ("--sft=--threads 1", "--rl=--per-device-train-batch-size 8 --num-generations 4 --threads 1")
+    few = (
+        "--sft=--threads 1",
+        "--rl=--per-device-train-batch-size 8 --gradient-accumulation-steps 1 --num-generations 4 --threads 1",
+    )
     command: Sequence[str] = ["nano", "-o", str(tmp_path), *TINY, *few]
     assert paper.main(command) == 0, capfd.readouterr().err
     said = capfd.readouterr().out

@@ -22,26 +22,27 @@ folder="outputs/adaptive-$split"
 for share in 1 0.5 0.2; do
   "$cof" scenes -o "$folder/scenes-$share" --samples 300 --seed "$number" --split "$split" --parts "$share"
 done
-at() { # NAME MODEL
+at() { # NAME MODEL OPTION ...
   local run="$folder/$1"
-  measure "$run-1" --data "$folder/scenes-1" --model "$2" --resolutions 224,448
-  measure "$run-0.5" --data "$folder/scenes-0.5" --model "$2" --resolutions 448
-  measure "$run-0.2" --data "$folder/scenes-0.2" --model "$2" --resolutions 448
+  measure "$run-1" --data "$folder/scenes-1" --resolutions 224,448 --model "${@:2}"
+  measure "$run-0.5" --data "$folder/scenes-0.5" --resolutions 448 --model "${@:2}"
+  measure "$run-0.2" --data "$folder/scenes-0.2" --resolutions 448 --model "${@:2}"
   "$python" scripts/joined.py "$run" "$run-1=1" "$run-0.5=0.5" "$run-0.2=0.2"
 }
 at before outputs/nano-needless
-after=''
+after='' grey=''
 for seed in "$@"; do
   "$cof" rl --config rl/configs/nano-adaptive.yaml --seed "$seed" -o "outputs/nano-adaptive-$seed"
   at "after-$seed" "outputs/nano-adaptive-$seed"
-  after+=",$folder/after-$seed"
+  at "grey-$seed" "outputs/nano-adaptive-$seed" --crop blank
+  after+=",$folder/after-$seed" grey+=",$folder/grey-$seed"
 done
 "$cof" compare "$folder/before" ${after//,/ } -o "$folder/compared"
 for figure in accuracy zooms; do
   for by in resolution category; do
     for more in "" --differences; do
-      "$python" scripts/seeds_table.py "before=$folder/before" "after=${after#,}" --figure "$figure" --by "$by" $more |
-        tee "$folder/compared/$figure-by-$by$more.md"
+      "$python" scripts/seeds_table.py "before=$folder/before" "after=${after#,}" "grey crops=${grey#,}" \
+        --figure "$figure" --by "$by" $more | tee "$folder/compared/$figure-by-$by$more.md"
     done
   done
 done

@@ -25,18 +25,17 @@ trained() { # NAME OPTION ...
 }
 at before scenes nano
 at told regions nano --strategy regions
-runs=() grey=''
+after='' grey=''
 for seed in "$@"; do
   trained "$seed" --seed "$seed"
   at "$seed-grey" scenes "outputs/nano-hard-$seed" --crop blank
-  runs+=("$folder/$seed") grey+=",$folder/$seed-grey"
+  after+=",$folder/$seed" grey+=",$folder/$seed-grey"
 done
 trained paper --seed "$1" --rewards adaptive_paper --reward-weights 1.0
 trained accuracy --seed "$1" --rewards accuracy --reward-weights 1.0
 trained format --seed "$1" --rewards format --reward-weights 1.0
 trained one-zoom --seed "$1" --max-zooms 1
-"$cof" compare "$folder/before" "${runs[@]}" "$folder"/{told,paper,accuracy,format,one-zoom} -o "$folder/compared"
-every="${runs[*]}"
-.venv/bin/python scripts/seeds_table.py "before=$folder/before" "told the true regions=$folder/told" "after RL=${every// /,}" \
+"$cof" compare "$folder/before" ${after//,/ } "$folder"/{told,paper,accuracy,format,one-zoom} -o "$folder/compared"
+.venv/bin/python scripts/seeds_table.py "before=$folder/before" "told the true regions=$folder/told" "after RL=${after#,}" \
   "the same, grey crops=${grey#,}" "the paper's adaptive reward=$folder/paper" "accuracy alone=$folder/accuracy" \
   "format alone=$folder/format" "one zoom at most=$folder/one-zoom" --by category | tee "$folder/compared/category.md"

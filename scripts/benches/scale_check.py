@@ -119,7 +119,7 @@ def rates_of(bench: Bench, url: str, *, replies: bool) -> Rates:
     probes = [asyncio.run(own_probe(bench, url, [drawn() for _ in range(PROBES)])) for _ in range(REPEATS)]
     new, known = (min(each) for each in zip(*probes, strict=True))
     ids = len(shown(bench, drawn()).ids)
-    read = rates.read * (ids - (ids - 1) // BLOCK * BLOCK if replies else ids)
+    read = rates.read * (ids - (ids - 1) // BLOCK * BLOCK)
     call = max(0.0, (known - one) / PROBES - read)
     image = max(0.0, (new - 2 * one - PROBES * (2 * call + read)) / PROBES / area)
     distinct, again, alike = rounds_probe(bench, url)

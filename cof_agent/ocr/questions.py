@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from cof_agent.environment import ZoomEnvironment
@@ -83,7 +84,8 @@ class Maker:
         return Made(image, identity, self.settings, *counts, self._samples(image, hidden), reason)
 
     def _samples(self, image: str, hidden: Sequence[Asked]) -> tuple[Sample, ...]:
-        chosen = _chosen(hidden, self.most, random.Random(f"{self.seed}|{image}"))
+        # By the file's name, so that pictures that lie in another folder give the same questions.
+        chosen = _chosen(hidden, self.most, random.Random(f"{self.seed}|{Path(image).name}"))
         return tuple(self._sample(f"{image}:{number}", image, one) for number, one in enumerate(chosen, 1))
 
     def _sample(self, key: str, image: str, one: Asked) -> Sample:

@@ -5,14 +5,17 @@ prompt it does not decode. What it has read or written it does not read again, a
 Prompts that wait together are read together, and share nothing. A client (a training process) does one thing at a time.
 
 In rounds one client asks for all, and waits for the slowest. At each turn it first has the server render all images of each
-different prompt, and then sends the patches back with each request. At its own pace each process asks for its own
-conversations, and sends an image once; conversations of a group open alike, and the overview of the first is there for all.
+different prompt, and then sends the patches back with each request. It does so in threads, which share its one processor, so that
+all that are at work end late. A thread waits for its reply before it takes the next request.
+
+At its own pace each process asks for its own conversations, and sends an image once; conversations of a group open alike, and the
+overview of the first is there for all.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -22,6 +25,8 @@ PATCHES = 16.0
 MEGAPIXEL = 1e6
 CELL = 28 * 28
 """Shown pixels of an image token, of Qwen2.5-VL."""
+THREADS = 64
+"""Of TRL's client: the most requests that it has under way."""
 ID, TOLD = 5, 70
 """Bytes of a token id in JSON, and of a written token in a reply, with its log-probability."""
 
@@ -160,6 +165,49 @@ class _Client:
         return self.free
 
 
+@dataclass(slots=True)
+class _Threads:
+    """Of a client that asks in rounds: each sends a request, all of them at the same time, and waits for its reply."""
+
+    since: float = 0.0
+    virtual: float = 0.0  # seconds of the processor that each has had so far
+    sending: list[tuple[float, int]] = field(default_factory=list)
+    waiting: deque[tuple[float, int]] = field(default_factory=deque)
+    replying: int = 0
+
+    def next(self) -> float:
+        """When the next request has been sent; never, without any."""
+        return self.since + (self.sending[0][0] - self.virtual) * len(self.sending) if self.sending else inf
+
+    def send(self, now: float, seconds: float, who: int) -> None:
+        """A request is there, which takes so many seconds of the processor."""
+        self._advance(now)
+        self.waiting.append((seconds, who))
+        self._fill()
+
+    def happen(self, now: float) -> list[int]:
+        """What `next` said; returns whose request has been sent."""
+        self._advance(now)
+        _, who = heapq.heappop(self.sending)
+        self.replying += 1
+        return [who]
+
+    def replied(self, now: float) -> None:
+        """A thread has its reply."""
+        self._advance(now)
+        self.replying -= 1
+        self._fill()
+
+    def _fill(self) -> None:
+        while self.waiting and self.replying + len(self.sending) < THREADS:
+            seconds, who = self.waiting.popleft()
+            heapq.heappush(self.sending, (self.virtual + seconds, who))
+
+    def _advance(self, now: float) -> None:
+        passed, self.since = now - self.since, now
+        self.virtual += passed / max(1, len(self.sending))
+
+
 class _Rollout:
     """Plays all conversations; subclasses say who asks, and when."""
 
@@ -167,9 +215,10 @@ class _Rollout:
         self._talks, self._layout, self._rates = conversations, layout, rates
         self._engines = [Engine(rates) for _ in range(layout.engines)]
         self._clients = [_Client() for _ in range(layout.trainers if layout.pace else 1)]
+        self._threads = _Threads()
         self._turn = [0] * len(conversations)
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
-        self._versions = [0] * layout.engines
+        self._versions: Counter[int] = Counter()
         self._count = self._bytes = 0
         self._round = len(conversations)
 
@@ -183,28 +232,37 @@ class _Rollout:
 
     def _begin(self, going: Sequence[int], now: float) -> None:
         """All can go on. In rounds first all is shown, then all images are rendered, and only then requests are sent."""
-        if not self._layout.pace:
+        if self._layout.pace:
             for who in going:
-                self._clients[0].send(now, self._rates.turn + self._rendering(who))
+                self._ready(who, now)
+            return
+        client = self._clients[0]
         for who in going:
-            self._ready(who, now)
+            client.send(now, self._rates.turn + self._rendering(who))
+        self._at(client.free, lambda time: self._request(going, time))
 
     def _at(self, time: float, event: Callable[[float], None]) -> None:
         self._count += 1
         heapq.heappush(self._events, (time, self._count, event))
 
+    def _request(self, going: Sequence[int], now: float) -> None:
+        """In rounds, requests for all that are going."""
+        for who in going:
+            shown = _shown(self._talks[who], self._turn[who])
+            self._bytes += int(shown * PATCHES) + self._told(who)
+            self._threads.send(now, self._rates.call + shown / MEGAPIXEL * self._rates.patches, who)
+        self._watch(self._threads, self._ask)
+
     def _ready(self, who: int, now: float) -> None:
-        """A conversation can go on: its client sends the request as soon as it has the time."""
-        turns, number = self._talks[who], self._turn[who]
-        if self._layout.pace:
-            cost = self._rates.turn + self._showing(who)
-        else:
-            shown = _shown(turns, number)
-            cost = shown / MEGAPIXEL * self._rates.patches
-            self._bytes += int(shown * PATCHES)
-        self._bytes += self._ids(who) + TOLD * turns[number].written
-        sent = self._clients[self._group(who) % len(self._clients)].send(now, self._rates.call + cost)
+        """A conversation can go on: at its own pace its client sends the request as soon as it has the time."""
+        self._bytes += self._told(who)
+        client = self._clients[self._group(who) % len(self._clients)]
+        sent = client.send(now, self._rates.call + self._rates.turn + self._showing(who))
         self._at(sent, lambda time: self._ask(who, time))
+
+    def _told(self, who: int) -> int:
+        """Bytes of the prompt's ids, and of the reply."""
+        return self._ids(who) + TOLD * self._talks[who][self._turn[who]].written
 
     def _ids(self, who: int) -> int:
         """Bytes of the ids of a prompt. At its own pace an image is one of them, in rounds as many as it has tokens."""
@@ -237,8 +295,9 @@ class _Rollout:
         return who % self._layout.group > 0
 
     def _ask(self, who: int, now: float) -> None:
-        self._engine(who).ask(now, self._unread(who), self._talks[who][self._turn[who]].written, who)
-        self._watch(self._group(who) % len(self._engines))
+        engine = self._engine(who)
+        engine.ask(now, self._unread(who), self._talks[who][self._turn[who]].written, who)
+        self._watch(engine, self._spoken)
 
     def _unread(self, who: int) -> int:
         """Tokens of a prompt that its engine has to read. Of those that open alike, one that has been read serves the others."""
@@ -253,18 +312,18 @@ class _Rollout:
     def _engine(self, who: int) -> Engine:
         return self._engines[self._group(who) % len(self._engines)]
 
-    def _watch(self, place: int) -> None:
-        self._versions[place] += 1
-        version, time = self._versions[place], self._engines[place].next()
+    def _watch(self, one: Engine | _Threads, then: Callable[[int, float], None]) -> None:
+        self._versions[id(one)] += 1
+        version, time = self._versions[id(one)], one.next()
         if time < inf:
-            self._at(time, lambda now: self._happen(place, version, now))
+            self._at(time, lambda now: self._happen(one, then, version, now))
 
-    def _happen(self, place: int, version: int, now: float) -> None:
-        if version != self._versions[place]:
+    def _happen(self, one: Engine | _Threads, then: Callable[[int, float], None], version: int, now: float) -> None:
+        if version != self._versions[id(one)]:
             return  # something has come in between
-        for who in self._engines[place].happen(now):
-            self._spoken(who, now)
-        self._watch(place)
+        for who in one.happen(now):
+            then(who, now)
+        self._watch(one, then)
 
     def _spoken(self, who: int, now: float) -> None:
         self._turn[who] += 1
@@ -272,12 +331,15 @@ class _Rollout:
             if self._turn[who] < len(self._talks[who]):
                 self._ready(who, now)
             return
+        self._threads.replied(now)
+        self._watch(self._threads, self._ask)
         self._round -= 1
         if self._round:
             return
         going = [one for one, turns in enumerate(self._talks) if self._turn[one] < len(turns)]
         self._round = len(going)
-        self._begin(going, now)
+        if going:
+            self._begin(going, now)
 
 
 def _shown(turns: Conversation, number: int) -> int:

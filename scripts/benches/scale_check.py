@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-import numpy as np
 from PIL import Image
 from trl.generation.vllm_client import VLLMClient
 
@@ -53,6 +52,8 @@ def run(what: Sequence[str], conversations: Sequence[int], keep: Path | None = N
         data = Path(folder) / "scenes"
         write_scenes(data, count=max(conversations) // GROUP, seed=11, size=Size(3840, 2160), split="hard")
         samples = read_samples(data)
+        write_scenes(Path(folder) / "other", count=1, seed=12, size=Size(3840, 2160), split="hard")
+        scene = Image.open(read_samples(Path(folder) / "other")[0].image).convert("RGB")
         heads = ("real s", "model s", "model / real", "real MiB", "model MiB", "model / real")
         print(f"{'':34}" + "".join(f"{head:>14}" for head in heads))
         paced: tuple[list[str], list[str], AgentConfig] = (
@@ -74,18 +75,20 @@ def run(what: Sequence[str], conversations: Sequence[int], keep: Path | None = N
                 first = Bench(samples[:1] * GROUP, TEMPERATURE, config)
                 for way in (first.own_pace, first.rounds):
                     way(url)  # images are decoded, the engine is warm
-                rates = replace(rates_of(first, url, replies=name == "vllm"), png=png_bytes(first, url))
+                rates = replace(rates_of(first, url, scene, replies=name == "vllm"), png=png_bytes(first, url))
                 print(f"{name}: {rates}")
                 for count in conversations:
                     played = [one for one in samples[: count // GROUP] for _ in range(GROUP)]
                     found = compare(f"{name}, {count}", Bench(played, TEMPERATURE, config), url, rates)
                     if keep is not None:
                         write_atomic(keep, "".join(to_json(one.trajectory) + "\n" for one in found))
+            os.sched_setaffinity(0, cores)
 
 
 def compare(name: str, bench: Bench, url: str, rates: Rates) -> list[Rollout]:
     """Prints both ways, played and reckoned."""
     rollouts: list[Rollout] = []
+    bench.decode()
     for way, pace in (("rounds", False), ("own pace", True)):
         play_it: Callable[[str], tuple[list[Rollout], object]] = bench.own_pace if pace else bench.rounds
         forget(url)
@@ -109,20 +112,21 @@ def png_bytes(bench: Bench, url: str) -> float:
     return sum(4 * len(png(image)) / 3 for image in images) / sum(image.width * image.height for image in images)
 
 
-def rates_of(bench: Bench, url: str, *, replies: bool) -> Rates:
-    """Measured by requests of one token. replies: measure decoding and reading too; else they are those of the paced server."""
+def rates_of(bench: Bench, url: str, scene: Image.Image, *, replies: bool) -> Rates:
+    """Measured by requests of one token, about parts of a scene that no rollout is about: what a client spends on a PNG
+    depends on what it shows. replies: measure decoding and reading too; else they are those of the paced server."""
     rates = Rates(MILLISECONDS / 1000, 0.0, 0.0)
     if replies:
         rates = engine_rates(bench, url)
     area = sum(width * height for width, height in SHOWN) / MEGAPIXEL
     one = rates.token
-    probes = [asyncio.run(own_probe(bench, url, [drawn() for _ in range(PROBES)])) for _ in range(REPEATS)]
+    probes = [asyncio.run(own_probe(bench, url, [parts_of(scene) for _ in range(PROBES)])) for _ in range(REPEATS)]
     new, known = (min(each) for each in zip(*probes, strict=True))
-    ids = len(shown(bench, drawn()).ids)
+    ids = len(shown(bench, parts_of(scene)).ids)
     read = rates.read * (ids - (ids - 1) // BLOCK * BLOCK)
     call = max(0.0, (known - one) / PROBES - read)
     image = max(0.0, (new - 2 * one - PROBES * (2 * call + read)) / PROBES / area)
-    distinct, again, alike = rounds_probe(bench, url)
+    distinct, again, alike = rounds_probe(bench, url, scene)
     patches = max(0.0, ((alike - one) / PROBES - call - read) / area)
     send = max(0.0, (again - alike) / PROBES / area)
     render = max(0.0, (distinct - again) / PROBES / area)
@@ -189,12 +193,13 @@ def bare(bench: Bench, length: int, written: int) -> Request:
     return Request(ids, [], (), sampling_params(sampling, (), bench._local.unspeakable) | {"ignore_eos": True})
 
 
-def drawn() -> list[Image.Image]:
-    """An overview and a crop, of random colours."""
+def parts_of(scene: Image.Image) -> list[Image.Image]:
+    """Random parts, in the sizes of an overview and a crop."""
     found = []
-    for width, height in SHOWN:
-        noise = np.random.default_rng().integers(0, 256, (height // 7, width // 7, 3), dtype=np.uint8)
-        found.append(Image.fromarray(noise).resize((width, height)))
+    for share, (width, height) in zip((0.8, 0.25), SHOWN, strict=True):
+        wide, high = int(scene.width * share), int(scene.height * share)
+        left, top = Random().randrange(scene.width - wide), Random().randrange(scene.height - high)
+        found.append(scene.resize((width, height), box=(left, top, left + wide, top + high)))
     return found
 
 
@@ -220,14 +225,14 @@ async def own_probe(bench: Bench, url: str, images: Sequence[Sequence[Image.Imag
     return found[0], found[1]
 
 
-def rounds_probe(bench: Bench, url: str) -> tuple[float, float, float]:
+def rounds_probe(bench: Bench, url: str, scene: Image.Image) -> tuple[float, float, float]:
     """Seconds for a round of requests with images of their own, for the same once more, and for one in which all have the same
     images, which are known by then; the best of several."""
-    client, one = VLLMClient(base_url=url), drawn()
+    client, one = VLLMClient(base_url=url), parts_of(scene)
     bench._round(client, [shown(bench, one)])
     found: list[list[float]] = []
     for _ in range(REPEATS):
-        own, seconds = [drawn() for _ in range(PROBES)], []
+        own, seconds = [parts_of(scene) for _ in range(PROBES)], []
         for images in (own, own, [one] * PROBES):
             requests = [shown(bench, image) for image in images]
             began = time.perf_counter()

@@ -84,8 +84,17 @@ def test_rounds_wait_for_the_slowest() -> None:
     slow = (scale.Turn(4, (), 100), scale.Turn(8, (), 1))
     layouts = [Layout(2, 2, pace=pace) for pace in (False, True)]
     rounds, pace = (play([LONG, slow], layout, RATES).seconds for layout in layouts)
-    assert rounds == pytest.approx((2 * 2 + 1 + 100) + (2 + 2 + 20))
+    assert rounds == pytest.approx((2 * 2 + 1 + 100) + (2 * 2 + 2 + 20))
     assert pace == pytest.approx((2 + 1 + 100) + (2 + 2 + 1))
+
+
+def test_threads_share_a_processor_and_wait_for_their_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds, rates = Layout(1, 1, pace=False), replace(RATES, more=0, read=0)
+    # All three requests have been sent only after three calls of two seconds; the reply of ten tokens begins then.
+    assert play([SHORT] * 3, rounds, rates).seconds == pytest.approx(3 * 2 + 10)
+    # Two threads have their replies after 2 * 2 + 10 seconds, and only then one of them takes the third request.
+    monkeypatch.setattr(scale, "THREADS", 2)
+    assert play([SHORT] * 3, rounds, rates).seconds == pytest.approx(2 * 2 + 10 + 2 + 10)
 
 
 def test_a_group_opens_with_one_image() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from cof_agent.graphs.steps import NOT_TAKEN, Context, Graph
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.output.origin import differences
+from cof_agent.output.progress import progress as shown
 from cof_agent.policy import PolicyRefusal
 from cof_agent.trajectory import JsonlAppender, Key, StopReason, Trajectory, read_jsonl, to_json
 
@@ -73,7 +75,7 @@ async def collect(
     output: each trajectory is appended as soon as it is there; episodes whose trajectory is there already are not played
     again (those that ended in an error are, with `retry_errors`). Once all are there, the file is put in the order of
     the episodes, so that it does not depend on concurrency or interruptions. made_with: fields of `Trajectory` that
-    that of an episode must have if it is already there. progress: a bar on stderr. on_done: called for each new trajectory.
+    that of an episode must have if it is already there. progress: shown on stderr. on_done: called for each new trajectory.
 
     What `one` records on its trajectory stops nobody. A `PolicyRefusal` is kept on the trajectory that it holds, and ends the
     run where `REFUSALS` samples in a row, or all, meet one. What else `one` raises stops everything, with the rest kept.
@@ -88,7 +90,7 @@ async def collect(
         # Read under the lock, so that no other run adds to it meanwhile.
         done = _earlier(path, by, made_with) if path is not None else {}
         todo = [episode for key, episode in by.items() if not _settled(done.get(key), retry_errors)]
-        refused = Refusals(len(todo), path)
+        refused, numbers = Refusals(len(todo), path), count(1)
 
         async def finish(episode: Episode) -> None:
             try:
@@ -101,12 +103,12 @@ async def collect(
                 appender.append(trajectory)
             done[episode.key] = trajectory
             refused.count(trajectory, refusal)
-            advance()
+            tell(next(numbers), len(todo))
             if on_done is not None:
                 on_done(trajectory)
 
         try:
-            with _bar(progress, todo) as advance:
+            with shown("trajectories", quiet=not (progress and todo)) as tell:
                 await each(todo, finish, concurrency)
         except asyncio.CancelledError:
             if path is not None:
@@ -213,32 +215,3 @@ def _put_in_order(path: Path, wanted: Mapping[Key, Episode], done: Mapping[Key, 
     lines = "".join(to_json(done[key]) + "\n" for key in keys)
     if path.read_bytes() != lines.encode():
         write_atomic(path, lines)
-
-
-@contextmanager
-def _bar(shown: bool, todo: Sequence[Episode]) -> Iterator[Callable[[], None]]:
-    if not shown or not todo:
-        yield lambda: None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from cof_agent.output.terminal import console
-
-    columns = (
-        TextColumn("trajectories"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True)) as bar:
-        task = bar.add_task("", total=len(todo))
-        yield lambda: bar.advance(task)

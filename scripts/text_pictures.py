@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.progress import track
+from cof_agent.output.progress import track
 
 PAGES = ("r-doc-pdf", "octave-doc")
 SCREENS = ("python3.11-doc", "git-doc", "postgresql-doc-15")

@@ -23,6 +23,7 @@ from cof_agent.nano import NANO
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import make_folder
 from cof_agent.output.install import how_to_install
+from cof_agent.output.progress import track
 from cof_agent.teacher.ocr import OCR, is_text_question
 from cof_agent.teacher.rules import (
     BOXES,
@@ -197,14 +198,10 @@ def _collected(
 
 
 def _export(name: str, count: int, output: Path, *, quiet: bool) -> None:
-    from rich.progress import track
-
     from cof_agent.data.export import EXPORTS
 
-    console = common.console(stderr=True)
     kept = read_jsonl(output / "trajectories.jsonl", Trajectory)
-    silent = quiet or not console.is_terminal
-    written = EXPORTS[name](track(kept, f"Exporting {name}", count, console=console, disable=silent), output)
+    written = EXPORTS[name](track(kept, f"Exporting {name}", count, quiet=quiet), output)
     print(for_terminal(written))
 
 

@@ -8,8 +8,7 @@ import shlex
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -217,17 +216,6 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     from cof_agent.output import terminal
 
     return terminal.console(stderr=stderr, quiet=quiet)
-
-
-@contextmanager
-def progress(title: str, options: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr while the block runs, on a terminal and without --quiet; what is done, and of all, moves it."""
-    from rich.progress import Progress
-
-    screen = console(stderr=True)
-    with Progress(console=screen, disable=options.quiet or not screen.is_terminal, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def warn_if_unknown_to_nano(model: str, samples: Sequence[Sample]) -> None:

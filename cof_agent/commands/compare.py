@@ -26,6 +26,7 @@ from cof_agent.evaluation.verdict import verdict
 from cof_agent.output.escape import for_csv, for_markdown, for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.output.install import how_to_install
+from cof_agent.output.progress import progress
 from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.located import located
 from cof_agent.viewer.plots import plots_of, write_plots
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     write_atomic(output / "comparison.md", _markdown(said, together, blocks))
     _print(said, together, blocks, quiet=options.quiet)
     plots = write_plots(runs, output) if find_spec("matplotlib") is not None else None
-    with common.progress("Embedding images", options) as progress:
+    with progress("Embedding images", quiet=options.quiet) as tell:
         missing = write_comparison(
             runs,
             compared,
@@ -90,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
             published=known,
             images=images,
             cards=options.cards,
-            progress=progress,
+            progress=tell,
         )
     if not options.quiet:
         every = ((one, located(one, run.folder)) for run in runs for one in run.trajectories)

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from cof_agent.backends.names import check_name
-from cof_agent.commands import common
 from cof_agent.commands.options import count, share
 from cof_agent.errors import InputError
+from cof_agent.output.progress import progress
 from cof_agent.trajectory import Sample
 
 REGIONS = 5
@@ -64,5 +64,5 @@ def filled(options: argparse.Namespace, samples: Sequence[Sample]) -> list[Sampl
         return list(samples)
     finder = regions.finder(options.detector, options.detector_threshold, options.device)
     environment = ZoomEnvironment(ZoomSettings(max_source_pixels=options.max_source_pixels), source_cache=0)
-    with common.progress("Detecting regions", options) as advance:
-        return regions.filled(samples, finder, environment, most=most(options), on_done=advance)
+    with progress("Detecting regions", quiet=options.quiet) as tell:
+        return regions.filled(samples, finder, environment, most=most(options), on_done=tell)

@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cof_agent.commands import common
 from cof_agent.commands.options import count, option
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.progress import track
 from cof_agent.scenes.write import SPLITS, write_scenes
 
 LONGEST = 15_360  # pixels of the long side of a scene
@@ -44,10 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.progress import track
-
     _check_resolutions(options.resolutions)
-    console = common.console(stderr=True)
     path = write_scenes(
         Path(options.output),
         count=options.samples,
@@ -58,13 +55,7 @@ def run(options: argparse.Namespace) -> int:
         parts=_parts(options.parts),
         processes=options.processes or os.cpu_count() or 1,
         overwrite=options.overwrite,
-        progress=lambda drawn: track(
-            drawn,
-            "Drawing scenes",
-            total=options.samples,
-            console=console,
-            disable=options.quiet or not console.is_terminal,
-        ),
+        progress=lambda drawn: track(drawn, "Drawing scenes", options.samples, quiet=options.quiet),
     )
     print(for_terminal(path))
     return 0

@@ -16,6 +16,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings, identity
 from cof_agent.errors import InputError
 from cof_agent.geometry import PixelLimits
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.progress import track
 from cof_agent.trajectory import JsonlAppender, Sample, read_jsonl
 
 if TYPE_CHECKING:
@@ -96,17 +97,13 @@ def _maker(options: argparse.Namespace) -> Maker:
 
 
 def _made(maker: Maker, names: Sequence[str], options: argparse.Namespace) -> Iterator[Made]:
-    from rich.progress import track
-
     from cof_agent.ocr.questions import Made
 
     record = Path(options.output) / RECORD
     before = {one.image: one for one in read_jsonl(record, Made)} if record.exists() else {}
     _check_settings(before.values(), maker, record)
-    console = common.console(stderr=True)
-    silent = options.quiet or not console.is_terminal
     with JsonlAppender(record) as file:
-        for name in track(names, "Reading pictures", console=console, disable=silent):
+        for name in track(names, "Reading pictures", quiet=options.quiet):
             here, earlier = identity(name), before.get(name)
             if earlier is not None and tuple(earlier.identity) == here:
                 yield earlier

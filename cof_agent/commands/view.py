@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 
 from cof_agent import scoring
-from cof_agent.commands import common
 from cof_agent.commands.options import option
 from cof_agent.commands.page_images import IMAGES, folder_of, missing_notes, moved_notes, named, say
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.progress import progress
 from cof_agent.trajectory import Trajectory, read_jsonl
 from cof_agent.viewer.embedded import MAX_TRAJECTORIES, Missing
 from cof_agent.viewer.full_resolution import address_of, server_of
@@ -103,14 +103,14 @@ def _read(file: Path, images: Path | None, most: int | None) -> Iterator[Read]:
 
 def _written(read: Sequence[Read], given: Sequence[Path], server: str, options: argparse.Namespace) -> list[Missing]:
     names = _names([one.file for one in read])
-    with common.progress("Embedding images", options) as progress:
+    with progress("Embedding images", quiet=options.quiet) as tell:
         return write_page(
             [one.shown for one in read],
             Path(options.output),
             title=options.title or ", ".join(path.resolve().name for path in given),
             score=scoring.accuracy,
             origins=[Origin(names[one.file], _address(one, server)) for one in read],
-            progress=progress,
+            progress=tell,
         )
 
 

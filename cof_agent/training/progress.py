@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.progress import clock
 from cof_agent.output.terminal import console
 
 REPEATED = 20
@@ -153,10 +154,3 @@ def told(logs: Mapping[str, Any], step: int) -> str:
     shown = {name.removeprefix("eval_").replace("_", " "): value for name, value in logs.items() if name != "epoch"}
     figures = ", ".join(f"{name} {format(value, '.3g')}" for name, value in shown.items())
     return for_terminal(f"evaluation at step {step}: {figures}")
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds, such as 1:02:03, or 2:03 for less than an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from cof_agent.training.progress import GRADIENT, PACE, RATE, REPEATED, Column, ProgressTable, clock, progress, told
+from cof_agent.training.progress import GRADIENT, PACE, RATE, REPEATED, Column, ProgressTable, progress, told
 from rl.measures import columns
 
 ENTRY = {
@@ -85,5 +85,4 @@ def test_other_entries_are_sentences(capsys: pytest.CaptureFixture[str]) -> None
     assert told(evaluated, 20) == "evaluation at step 20: accuracy 0.512, crop gain 0.25"
     ended = {"train_runtime": 3723.4, "train_loss": 0.071234, "total_flos": 0.0, "epoch": 1.0}
     assert told(ended, 125) == "trained to step 125 in 1:02:03, mean loss 0.07123"
-    assert [clock(seconds) for seconds in (0, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]
     assert progress([RATE, PACE, GRADIENT], quiet=True) == []

@@ -22,6 +22,7 @@ SIGN = 4  # lines of a picture that is asked for all of its text
 
 _NUMBER = re.compile(r"[-+]?[$€£]?\d[\d,]*(\.\d+)?\s?%?", re.ASCII)
 _ANSWER = re.compile(r"[A-Za-z][A-Za-z'’-]*[A-Za-z]|\d[\d,.]*\d", re.ASCII)
+_HYPHENS = ("-", "\u2010", "\u00ad")
 _AROUND = ".,;:!?\"'“”‘’()[]{}<>"
 _QUOTES = re.compile(r"[“”\"<>`|\\]")  # a name with these could not be quoted, or would be read as markup
 
@@ -113,13 +114,14 @@ def _after(name: str, line: Line, lines: Sequence[Line]) -> Found | None:
 
 
 def _under(name: str, line: Line, lines: Sequence[Line]) -> Found | None:
-    """From the line below: it shares half of the shorter one's width, and begins within one height."""
+    """From the line below: it shares half of the shorter one's width, and begins within one height. After a hyphen it begins with
+    the rest of a word."""
     below = [
         other
         for other in lines
         if other.box.center[1] - line.box.center[1] > 0 and _shared_width(line.box, other.box) > 0.5
     ]
-    if not below or _place(name, line) != 0:
+    if not below or _place(name, line) != 0 or line.text.endswith(_HYPHENS):
         return None
     nearest = min(below, key=lambda other: other.box.y0)
     near = nearest.box.y0 - line.box.y1 < line.box.height and nearest.box.y0 > line.box.center[1]

@@ -48,6 +48,11 @@ def test_the_answer_follows_from_where_the_lines_stand(relation: Relation, name:
     assert (found and found.answer) == answer
 
 
+@pytest.mark.parametrize("hyphen", ["-", "\u2010", "\u00ad"])
+def test_the_rest_of_a_word_is_no_word(hyphen: str) -> None:
+    assert solve(Relation.UNDER, "A page of", [line(f"A page of instruc{hyphen}"), line("tions for use", y=24)]) is None
+
+
 def test_a_name_of_two_lines_names_none() -> None:
     assert (
         solve(Relation.AFTER, "Annual ticket", [line("Annual ticket office"), line("Annual ticket price", y=50)])

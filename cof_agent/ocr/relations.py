@@ -114,8 +114,8 @@ def _after(name: str, line: Line, lines: Sequence[Line]) -> Found | None:
 
 
 def _under(name: str, line: Line, lines: Sequence[Line]) -> Found | None:
-    """From the line below: it shares half of the shorter one's width, and begins within one height. After a hyphen it begins with
-    the rest of a word."""
+    """From the line below: it shares half of the shorter one's width, and begins within one height. None after a line
+    that ends in a hyphen: there the next one begins with half a word."""
     below = [
         other
         for other in lines

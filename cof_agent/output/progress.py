@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 Tell = Callable[[int, int | None], None]
-"""What is told how much is done, and of how much, or None where that is not known."""
+"""Called with the number of things done and the number of all, or None if that is not known."""
 
 
 @contextmanager
 def progress(title: str, *, quiet: bool = False) -> Iterator[Tell]:
-    """Shows what it is told while the block runs, unless `quiet`."""
+    """Shows progress while the block runs, unless `quiet`. The block calls what it gets with the numbers."""
     if quiet:
         yield lambda done, total: None
         return

@@ -42,3 +42,6 @@ def test_none_lies_over_another() -> None:
 def test_no_trajectories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gallery.main([str(tmp_path), "-o", str(tmp_path / "gallery.webp")]) == 2
     assert "there is no" in capsys.readouterr().err
+    (tmp_path / "trajectories.jsonl").write_text("", "utf-8")
+    assert gallery.main([str(tmp_path), "-o", str(tmp_path / "gallery.webp")]) == 2
+    assert "has no trajectory" in capsys.readouterr().err

@@ -4,7 +4,7 @@
 #   bash scripts/coroi.sh [--test] [SEED ...]
 # First trains what is missing of the scorers of each seed (default: 7 8 9) in outputs/, for the nano that ships. The scenes are those of
 # validation; with --test they are others, which are to be looked at once. After an interruption the same command continues. The
-# table is outputs/coroi-val/table.md or outputs/coroi-test/table.md.
+# table is outputs/coroi-val/table.md or outputs/coroi-test/table.md; beside it are its plots.
 set -euo pipefail
 split=val number=3
 if [ "${1:-}" = "--test" ]; then split=test number=32; shift; fi
@@ -46,4 +46,4 @@ for pair in 1:$every 2:$every 3:$every 2:2 2:4 2:8 2:16; do
   if [ "$factors" = "$every" ]; then name="$regions regions, any factor"; else name="$regions regions, factor $factors"; fi
   rows+=("${name/1 regions/1 region}=${runs#,}")
 done
-"$python" scripts/seeds_table.py "${rows[@]}" | tee "$folder/table.md"
+"$python" scripts/seeds_table.py "${rows[@]}" --plots "$folder" | tee "$folder/table.md"

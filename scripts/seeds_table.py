@@ -1,11 +1,13 @@
 """One table of runs that differ in the seed of their training:
 
     python scripts/seeds_table.py NAME=RUN[,RUN ...] NAME=RUN ... [--by category] [--figure zooms] [--differences]
+        [--plots FOLDER]
 
 Each row is a name. Its figure, accuracy or zooms, is the mean over its runs, for each size of the image (or for each
 category) and in all, with a 95 % interval over questions whose figures are means over the runs; behind it the lowest and
 the highest run. All runs must have answered the same questions. `--differences` shows instead by how much each row differs
-from the first, with a 95 % interval over the differences of single questions.
+from the first, with a 95 % interval over the differences of single questions. `--plots` draws the rows besides, as `cof compare`
+draws single runs.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from cof_agent import scoring
 from cof_agent.episodes import question_of, resolution_of
-from cof_agent.evaluation.metrics import category, figures, interval, number, resolution
+from cof_agent.evaluation import runs as evaluated
+from cof_agent.evaluation.metrics import category, figures, grouped, interval, number, resolution
 from cof_agent.trajectory import Trajectory, read_jsonl
+from cof_agent.viewer.plots import write_plots
 
 Run = dict[tuple[str, int | None], Trajectory]
 """The trajectories of a run by question and size of the image."""
@@ -87,12 +92,25 @@ def row(runs: Sequence[Run], figure: str, key: Callable[[Trajectory], str], grou
     ]
 
 
+def over_questions(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """The figures of several runs at once. What one question's runs say is no independent sample, so the interval is that of the
+    means of the questions."""
+    means = [
+        fmean(float(scoring.score(one) or 0) for one in same)
+        for _, same in grouped(trajectories, lambda one: repr((question_of(one.sample), resolution_of(one))))
+    ]
+    return figures(trajectories) | {"accuracy_ci95": interval(means)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="One table of runs that differ in the seed of their training.")
     parser.add_argument("rows", nargs="+", metavar="NAME=RUN[,RUN ...]")
     parser.add_argument("--by", choices=("resolution", "category"), default="resolution")
     parser.add_argument("--figure", choices=tuple(FIGURES), default="accuracy")
     parser.add_argument("--differences", action="store_true", help="from the first row, with intervals")
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="draw the rows, too, into PNG files of this folder"
+    )
     options = parser.parse_args()
     key = resolution if options.by == "resolution" else category
     named = {
@@ -113,6 +131,11 @@ def main() -> None:
         lines = {name: row(runs, options.figure, key, groups) for name, runs in named.items()}
     for name, cells in lines.items():
         print("| " + " | ".join([name, *cells]) + " |")
+    if options.plots is not None:
+        pooled = {name: [one for run in runs for one in run.values()] for name, runs in named.items()}
+        write_plots(
+            [evaluated.Run(name, every, figures_of=over_questions) for name, every in pooled.items()], options.plots
+        )
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 #   bash scripts/strategies.sh [--test] [SEED ...]
 # First trains what is missing of the models of each seed (default: 7 8 9) in outputs/, from the nano that ships. The scenes are those
 # of validation, on which settings are chosen; with --test they are others, which are to be looked at once. Each of two processes
-# asks one question at a time, so that seconds can be compared. After an interruption the same command continues. Tables, plots and
-# the page are in outputs/strategies-val/compared or outputs/strategies-test/compared.
+# asks one question at a time, so that seconds can be compared. After an interruption the same command continues. The page of all runs is
+# in outputs/strategies-val/compared or outputs/strategies-test/compared; tables and plots of the means are in seeds/ there.
 set -euo pipefail
 split=val number=3
 if [ "${1:-}" = "--test" ]; then split=test number=32; shift; fi
@@ -19,6 +19,7 @@ folder="outputs/strategies-$split"
 "$cof" regions scenes --data "$folder/scenes" -o "$folder/regions"
 "$cof" scenes -o outputs/rl --samples 600 --seed 2 --split train
 "$python" -m sft.nano.ground --model nano --output outputs/nano-reads --part 0.2 --steps 900 --rate 1.5e-3 --seed 8
+"$python" -m sft.nano.ground --model nano --output outputs/nano-points --spot --steps 900 --rate 1e-3 --seed 8
 at() { # NAME SCENES MODEL STRATEGY
   measure "$folder/$1" --concurrency 1 --data "$folder/$2" --model "$3" --strategy "$4"
 }
@@ -28,9 +29,7 @@ measure outputs/nano-zooms --data outputs/rl --model nano
 measure outputs/nano-plays --data outputs/rl --model nano --strategy direct --plays 4 --temperature 1 --seed 1
 spot='' coroi='' rl='' distilled='' regions=''
 for seed in "$@"; do
-  "$python" -m sft.nano.ground --model nano --output "outputs/nano-points-$seed" --spot --steps 900 --rate 1e-3 --seed "$seed"
-  "$python" -m sft.train --config sft/configs/nano-spot.yaml --model "outputs/nano-points-$seed" -o "outputs/nano-spot-$seed" \
-    --seed "$seed"
+  "$python" -m sft.train --config sft/configs/nano-spot.yaml -o "outputs/nano-spot-$seed" --seed "$seed"
   "$python" -m sft.papers.coroi --model nano --output "outputs/nano-coroi-$seed" --steps 400 --seed "$seed"
   "$python" -m sft.papers.region_lessons --model outputs/nano-reads --output "outputs/nano-told-$seed" --steps 800 --seed "$seed"
   "$python" -m sft.papers.gpt4roi --config sft/configs/nano-regions.yaml --stage 2 --model_name_or_path "outputs/nano-told-$seed" \
@@ -49,8 +48,10 @@ for seed in "$@"; do
 done
 "$cof" compare "$folder"/{overview,focus-sft} ${spot//,/ } ${coroi//,/ } ${rl//,/ } ${distilled//,/ } ${regions//,/ } \
   -o "$folder/compared"
+mkdir -p "$folder/compared/seeds"
 for by in resolution category; do
   "$python" scripts/seeds_table.py "overview only=$folder/overview" "Chain-of-Spot=${spot#,}" "CoRoI=${coroi#,}" \
     "Chain-of-Focus, SFT (nano)=$folder/focus-sft" "Chain-of-Focus, RL from there=${rl#,}" \
-    "Chain-of-Focus, distilled from SFT=${distilled#,}" "GPT4RoI, told the true regions=${regions#,}" --by "$by" | tee "$folder/compared/$by.md"
+    "Chain-of-Focus, distilled from SFT=${distilled#,}" "GPT4RoI, told the true regions=${regions#,}" --by "$by" \
+    --plots "$folder/compared/seeds" | tee "$folder/compared/seeds/$by.md"
 done

@@ -12,10 +12,12 @@ import pytest
 
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.evaluation.metrics import figures
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.output.files import write_atomic
 from cof_agent.scenes import oracle
 from cof_agent.trajectory import Trajectory, to_json
+from scripts.seeds_table import over_questions
 from tests.scenes.shared import Scenes
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "seeds_table.py"
@@ -52,6 +54,19 @@ def test_differences_are_of_single_questions(right: list[Trajectory], tmp_path: 
     head, _, line = table(f"a={first}", f"b={first},{second}", "--differences").stdout.splitlines()
     assert head.endswith("| all |") and line.startswith("| b | ")
     assert "| +0.250 (0.000 to 0.500) |" in line  # two of four questions, each right in one of two runs
+
+
+def test_plots_show_the_rows(right: list[Trajectory], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    wrong = [replace(one, answer="nothing of the kind") for one in right]
+    first, second = written(tmp_path / "first", right), written(tmp_path / "second", [*right[:2], *wrong[2:]])
+    assert not table(f"both={first},{second}", f"one={first}", "--plots", str(tmp_path / "drawn")).returncode
+    assert {file.name for file in (tmp_path / "drawn").iterdir()} >= {"category.png"}
+
+
+def test_the_interval_of_several_runs_is_over_questions(right: list[Trajectory]) -> None:
+    one = [replace(found, answer="nothing of the kind") if at else found for at, found in enumerate(right)]
+    assert over_questions([*one, *one, *one])["accuracy_ci95"] == figures(one)["accuracy_ci95"]
 
 
 def test_what_cannot_be_put_in_one_table_is_refused(right: list[Trajectory], tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def _marked(
         for sample, (start, end) in zip(samples, _spans(labels[row]), strict=True):
             there = [next(own) for _ in sample.regions]
             reply = range(start, end)
-            if sample.metadata["category"] == "which":
+            if sample.metadata["category"] in (drawn.WHICH, drawn.WHICH_OF_THREE):
                 _mark_which(made, row, ids[row].tolist(), reply, there, sample, words)
             elif sample.metadata["category"] == "label":
                 item = _item(scene, sample.regions[0])
@@ -162,7 +162,7 @@ class Words:
         self.slot = int(tokenizer.convert_tokens_to_ids(SLOT))
         self.colours, self.shapes = (torch.tensor(ids([f" {name}" for name in names])) for names in (COLOURS, SHAPES))
         self.nouns = set(ids([f" {name}" for name in (*SHAPES, "object")]))
-        self.digits = set(ids(["1", "2"]))
+        self.digits = set(ids(["1", "2", "3"]))
         self.characters = set(ids(CHARACTERS))
         self.raster = set(ids([f"{number}," for number in RASTER]))
 

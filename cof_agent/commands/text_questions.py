@@ -120,7 +120,9 @@ def _check_settings(before: Iterable[Made], maker: Maker, record: Path) -> None:
         InputError: if they were made in another way.
     """
     if any(one.settings != maker.settings for one in before):
-        raise InputError(f"{record} was made with other settings or engines; use another output folder.")
+        raise InputError(
+            f"{record} was made with other settings, engines or rules of this project; use another output folder."
+        )
 
 
 def _print(made: Sequence[Made], *, quiet: bool) -> None:

@@ -14,7 +14,7 @@ from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
 from cof_agent.ocr.lines import Line, agreed
 from cof_agent.ocr.pictures import Reading, whole
-from cof_agent.ocr.relations import QUESTIONS, Found, Relation, asked
+from cof_agent.ocr.relations import QUESTIONS, RULES, Found, Relation, asked
 from cof_agent.trajectory import Sample
 
 KEY = "text"
@@ -65,6 +65,7 @@ class Maker:
             "overview_pixels": self.environment.settings.limits.max_pixels,
             "most": self.most,
             "seed": self.seed,
+            "rules": RULES,
         }
 
     def make(self, image: str, identity: tuple[str, int, int]) -> Made:

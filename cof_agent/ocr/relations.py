@@ -15,6 +15,9 @@ from cof_agent.geometry import Box, around
 from cof_agent.ocr.lines import Line
 from cof_agent.scoring.normalise import folded
 
+RULES = 2
+"""Which rules these are, in the record of what was made by them. To be raised when the same lines are to give other questions."""
+
 WORDS = 4  # of a line by which it is named
 LONGEST = 48  # characters of that
 LETTERS = 6  # that it must have at least

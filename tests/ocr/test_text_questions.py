@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from cof_agent.cli import main as cof
+from cof_agent.ocr.relations import RULES
 from cof_agent.ocr.tesseract import Tesseract
 from cof_agent.trajectory import Trajectory, Zoom, read_jsonl
 
@@ -61,6 +62,11 @@ def test_a_notice_becomes_questions_and_trajectories(notice: Path, tmp_path: Pat
     assert make(notice.parent, made) == 0
     assert (made / "pictures.jsonl").read_bytes() == record, "what was read is read once"
     assert make(notice.parent, made, "--seed", "1") == 2
+    older = tmp_path / "older"
+    older.mkdir()
+    (older / "pictures.jsonl").write_bytes(record.replace(f',"rules":{RULES}'.encode(), b""))
+    assert (older / "pictures.jsonl").stat().st_size < len(record)
+    assert make(notice.parent, older) == 2, "other rules would have asked otherwise"
 
     roles = ["--locator", "ocr", "--describer", "ocr", "--resolutions", "224", "--quiet"]
     assert cof(["collect", "--data", str(made), "-o", str(collected), *roles]) == 0

@@ -2,6 +2,7 @@
 # A second call with the same pins and extras does nothing.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 extras="$1"
+unset PYTHONDONTWRITEBYTECODE # where it is set, each process would compile all that it imports
 stamp=".venv/.installed-${extras:-core}"
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then
   python="${PYTHON:-python3}"

@@ -80,6 +80,7 @@ def test_the_table_and_the_summary_count_the_same(
         assert f"│ {right:>5} │ {int(right) / 5:9.3f} │ {count:7} │" in shown
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_a_whole_one(scenes: Path, played: Path, tmp_path: Path) -> None:
     lines = (played / "trajectories.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "trajectories.jsonl").write_bytes(b"".join(lines[3:9]) + lines[12][:100])

@@ -245,6 +245,7 @@ def test_whatever_a_provider_s_client_makes_of_it_is_a_policy_error(server: Faul
         assert isinstance(error, PolicyError) and error.outage
 
 
+@pytest.mark.slow
 def test_on_the_command_line(image: str, server: FaultServer, tmp_path: Path) -> None:
     """Errors are asked again by the same command, and no password is kept or printed."""
     address = server.url.replace("://", "://user77:pw@")

@@ -493,6 +493,7 @@ def test_a_frozen_tower_is_not_differentiated_and_what_is_trained_is_float32(
     assert merger.grad is not None
 
 
+@pytest.mark.slow
 def test_a_step_whose_gradient_is_not_finite_is_left_out(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -361,6 +361,7 @@ def test_spots_annotates_draws_and_goes_on(
     assert "2 of 2 samples have a region" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_spots_makes_a_map_again_that_cannot_be_read(checkpoint: Callable[[str], Path], data: Path) -> None:
     out = data / "out"
     command = ["spots", "--data", str(data), "-o", str(out), "--model", str(checkpoint("qwen2_5_vl"))]

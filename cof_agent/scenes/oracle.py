@@ -84,7 +84,12 @@ def zooms_needed_by(trajectory: Trajectory, environment: ZoomEnvironment) -> int
 
 def is_solvable(trajectory: Trajectory) -> bool:
     """Whether every detail is legible in some view of the trajectory."""
-    return all(_seen(look, trajectory.views) for look in looks(trajectory.sample))
+    return shown(trajectory.sample, trajectory.views)
+
+
+def shown(sample: Sample, views: Sequence[View]) -> bool:
+    """Whether every detail that a sample asks about is legible in some of the views."""
+    return all(_seen(look, views) for look in looks(sample))
 
 
 def _seen(look: Look, views: Sequence[View]) -> bool:

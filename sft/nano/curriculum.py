@@ -225,8 +225,8 @@ def _spot_row(
 ) -> dict[str, Any]:
     """Questions about one scene in the turns of Chain-of-Spot, as many as about `tokens` tokens and the zoom budget hold.
 
-    Each region takes in all that its question needs; the true answer follows as the agent gives it, after a thought, whether or
-    not the crop shows it well.
+    Each region takes in all that its question needs; the true answer follows as the agent gives it, after a thought. Where
+    even the crop does not show it, no answer is asked for: it could only be guessed, and guessing is learned, too.
     """
     messages: list[protocol.Message] = []
     views = [overview]
@@ -235,17 +235,17 @@ def _spot_row(
         text = spot.write_region(oracle.pointing_box(overview, oracle.region(sample, overview), spot.SYSTEM))
         (seen,) = padded.step((spot.read_region(text, overview),), [overview])
         assert seen.view is not None
-        asked = [
-            spot.ask_region(sample, None if messages else 0),
-            protocol.assistant(text),
-            spot.ask_answer(sample, len(views)),
-            protocol.assistant(oracle.answer(sample, overview, environment)),
-        ]
+        asked = [spot.ask_region(sample, None if messages else 0), protocol.assistant(text)]
+        told = oracle.shown(sample, (overview, seen.view))
+        if told:
+            reply = protocol.assistant(oracle.answer(sample, overview, environment))
+            asked += [spot.ask_answer(sample, len(views)), reply]
         tokens -= sum(_tokens(message) for message in asked)
         if messages and tokens < 0:
             break
         messages += asked
-        views.append(seen.view)
+        if told:
+            views.append(seen.view)
     return to_row(messages, [sketch(scene, view.region, view.shown_size) for view in views])
 
 

@@ -223,7 +223,7 @@ def test_sharegpt_without_a_system_message(sample: Sample, tmp_path: Path) -> No
 def test_nanos_spot_rows_teach_both_turns_and_leave_the_others_as_they_are() -> None:
     from sft.nano.curriculum import Plan, nano_environment, row
 
-    environment, kinds = nano_environment(), set()
+    environment, kinds, left_open = nano_environment(), set(), 0
     for number in range(6):
         key = f"train:3:{number}"
         plain, mixed = (row(Plan(spot=share), environment, key)["messages"] for share in (0.0, 0.5))
@@ -231,13 +231,27 @@ def test_nanos_spot_rows_teach_both_turns_and_leave_the_others_as_they_are() -> 
         made = row(Plan(spot=1.0), environment, key)
         if plain != mixed:
             assert mixed == made["messages"]
-        replies = [message["content"][0]["text"] for message in made["messages"] if message["role"] == "assistant"]
-        overview = made["images"][0]
-        shown = overview_of(Size(*overview.size))
-        assert len(made["images"]) == 1 + len(replies) // 2
-        assert all(isinstance(spot.read_region(text, shown), Zoom) for text in replies[::2])
-        assert not any(isinstance(spot.read_region(text, shown), Zoom) for text in replies[1::2])
+        texts = [message["content"][-1]["text"] for message in made["messages"]]
+        turns = list(zip(texts[::2], texts[1::2], strict=True))
+        seen = overview_of(Size(*made["images"][0].size))
+        pointing = [asked for asked, reply in turns if isinstance(spot.read_region(reply, seen), Zoom)]
+        answering = [asked for asked, reply in turns if not isinstance(spot.read_region(reply, seen), Zoom)]
+        assert len(made["images"]) == 1 + len(answering)
+        assert all(asked.startswith("Which region") for asked in pointing)
+        assert all(asked.startswith("Answer") for asked in answering)
+        left_open += len(pointing) - len(answering)
     assert kinds == {True, False}
+    assert left_open > 0, "what no crop shows is not answered"
+
+
+def test_a_detail_is_shown_where_a_view_has_enough_pixels_for_it() -> None:
+    look = {"name": "a", "boxes": [[0, 0, 90, 90], [40, 40, 60, 60]], "detail": 8}
+    sample = Sample("x", "", "?", metadata={"looks": [look]})
+    overview = overview_of(Size(112, 112))
+    crop = View(Size(112, 112), Box(30, 30, 86, 86), Size(112, 112))
+    beside = View(Size(112, 112), Box(50, 50, 106, 106), Size(112, 112))
+    assert not oracle.shown(sample, [overview]) and not oracle.shown(sample, [overview, beside])
+    assert oracle.shown(sample, [overview, crop])
 
 
 def test_the_true_region_of_two_things_is_around_the_innermost_boxes_that_can_be_pointed_at() -> None:

@@ -9,7 +9,7 @@
 # in outputs/strategies-val/compared or outputs/strategies-test/compared; tables and plots of the means are in seeds/ there.
 set -euo pipefail
 split=val number=3
-if [ "${1:-}" = "--test" ]; then split=test number=32; shift; fi
+if [ "${1:-}" = "--test" ]; then split=test number=34; shift; fi
 [ $# -gt 0 ] || set -- 7 8 9
 . "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,images,dev
 . scripts/measure.sh

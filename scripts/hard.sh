@@ -12,8 +12,10 @@ if [ "${1:-}" = "--test" ]; then split=test number=33; shift; fi
 . "$(dirname "$0")/environment.sh" train,api,serve,ray,plot,images,dev
 . scripts/measure.sh
 folder="outputs/hard-$split"
-"$cof" scenes -o outputs/rl-hard --samples 400 --seed 2 --split hard
-"$cof" scenes -o "$folder/scenes" --samples 400 --seed "$number" --split hard
+within=direct_attributes,nested # what it can tell from the true regions; the table has its accuracy with them
+"$cof" scenes -o outputs/hard-train --samples 400 --seed 2 --split hard --categories $within
+"$cof" rollout --data outputs/hard-train -o outputs/hard-kept --model nano --plays 8 --keep 0,1
+"$cof" scenes -o "$folder/scenes" --samples 400 --seed "$number" --split hard --categories $within
 "$cof" regions scenes --data "$folder/scenes" -o "$folder/regions"
 at() { # NAME SCENES MODEL OPTION ...
   measure "$folder/$1" --data "$folder/$2" --model "${@:3}"

@@ -13,6 +13,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.progress import track
+from cof_agent.scenes.questions import CATEGORIES
 from cof_agent.scenes.write import SPLITS, write_scenes
 
 LONGEST = 15_360  # pixels of the long side of a scene
@@ -37,6 +38,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="F,F,...",
         help="share of the scene's sides that a picture shows, one drawn for each; 0.5 is a quarter of the area",
     )
+    parser.add_argument(
+        "--categories",
+        default=",".join(CATEGORIES),
+        metavar="NAME,...",
+        help="only scenes with such a question (default: %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the samples of another command in the folder")
     parser.add_argument(
         "--processes", type=count, metavar="N", help="number of worker processes (default: one per CPU core)"
@@ -53,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         split=options.split,
         resolutions=options.resolutions,
         parts=_parts(options.parts),
+        categories=_categories(options.categories),
         processes=options.processes or os.cpu_count() or 1,
         overwrite=options.overwrite,
         progress=lambda drawn: track(drawn, "Drawing scenes", options.samples, quiet=options.quiet),
@@ -73,6 +81,13 @@ def _parts(text: str) -> list[float]:
         found = []
     if not found or not all(0.1 <= part <= 1 for part in found):
         raise InputError(f"--parts must be shares of the sides from 0.1 to 1, such as 0.5,1, not {text!r}.")
+    return found
+
+
+def _categories(text: str) -> list[str]:
+    found = text.split(",")
+    if unknown := [name for name in found if name not in CATEGORIES]:
+        raise InputError(f"--categories knows {', '.join(CATEGORIES)}, and not {unknown[0]!r}.")
     return found
 
 

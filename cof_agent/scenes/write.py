@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count as counting
+from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 from random import Random
@@ -35,7 +37,7 @@ FEWEST = 3  # scenes for which another process is worth its start
 
 def scene_of(split: str, seed: int, index: int, style: Style) -> tuple[Scene, Question]:
     """The `index`-th scene of a split and its question. The split is part of the seed, so splits share none."""
-    category = CATEGORIES[index % len(CATEGORIES)]
+    category = category_of(index)
     for attempt in range(100):
         key = f"{split}:{seed}:{index}:{attempt}"
         scene = generate(key, style)
@@ -43,6 +45,11 @@ def scene_of(split: str, seed: int, index: int, style: Style) -> tuple[Scene, Qu
         if question is not None and (split != "hard" or attempt > 20 or _is_new(question)):
             return scene, question
     raise InputError(f"no scene with a question of category {category} came out of a hundred; use larger objects.")
+
+
+def category_of(index: int) -> str:
+    """The category of the question about the `index`-th scene of any split: each in turn."""
+    return CATEGORIES[index % len(CATEGORIES)]
 
 
 def _is_new(question: Question) -> bool:
@@ -98,6 +105,7 @@ def write_scenes(
     split: str,
     resolutions: Sequence[int] = (),
     parts: Sequence[float] = (1.0,),
+    categories: Sequence[str] = CATEGORIES,
     processes: int = 1,
     overwrite: bool = False,
     progress: Callable[[Iterable[list[Sample]]], Iterable[list[Sample]]] = iter,
@@ -108,6 +116,7 @@ def write_scenes(
     own named `id@resolution`; without them each is written once, at `size`.
     parts: shares of the sides of a whole scene (`scene.part_of`), of which one is drawn for each scene; `size` and
     `resolutions` are those of a whole one.
+    categories: of the questions; scenes with a question of another one are passed over.
     processes: that draw, at most; with more than one the caller must be importable, as multiprocessing asks.
     Pictures that are there already are kept, so the same command goes on after an interruption; and with a larger `count` it
     adds scenes. overwrite: replaces the samples of another command.
@@ -119,9 +128,11 @@ def write_scenes(
     """
     make_folder(output / "images")
     settings = {"seed": seed, "split": split, "size": str(size), "resolutions": [*resolutions], "parts": [*parts]}
+    settings |= {"categories": sorted(categories)}
     _claim(output, settings | {"samples": count}, overwrite=overwrite)
     draw = _Drawing(output, seed, split, style_of(split, size), size, tuple(resolutions), tuple(parts))
-    with _mapped(draw, range(count), min(processes, count // FEWEST)) as drawn:
+    indices = list(islice((index for index in counting() if category_of(index) in categories), count))
+    with _mapped(draw, indices, min(processes, count // FEWEST)) as drawn:
         lines = [to_json(sample) for samples in progress(drawn) for sample in samples]
     path = output / "samples.jsonl"
     write_atomic(path, "\n".join(lines) + "\n")
@@ -136,6 +147,7 @@ def _claim(output: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
     if samples.exists() and not overwrite:
         if earlier is None:
             raise InputError(f"{samples} holds samples, and nothing says that `cof scenes` drew them; {hint}.")
+        earlier = {"categories": sorted(CATEGORIES)} | earlier  # an older version knew no others
         fewer = settings["samples"] < earlier.get("samples", 0)
         names = [name for name in settings if name != "samples" or fewer]
         if different := differences(earlier, {name: settings[name] for name in names}):
@@ -188,7 +200,7 @@ def _one_of(sample: Sample, side: int) -> Sample:
 
 
 @contextmanager
-def _mapped(draw: _Drawing, indices: range, processes: int) -> Iterator[Iterable[list[Sample]]]:
+def _mapped(draw: _Drawing, indices: Sequence[int], processes: int) -> Iterator[Iterable[list[Sample]]]:
     """The samples of each scene, in order, drawn in so many processes; none is begun after an interrupt."""
     if processes < 2:
         yield map(draw, indices)

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +147,23 @@ def test_written_scenes_are_complete_and_the_same_command_keeps_them(tmp_path: P
             assert 0 <= box.y0 < box.y1 <= 252
     write_scenes(tmp_path, count=3, seed=1, size=Size(448, 252), split="test")
     assert first == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "images").iterdir()}
+
+
+def test_only_scenes_of_some_categories_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small: dict[str, Any] = {"seed": 1, "size": Size(224, 126), "split": "test", "parts": (0.2,)}
+    every = {sample.id: sample for sample in read_jsonl(write_scenes(tmp_path / "all", count=6, **small), Sample)}
+    path = write_scenes(tmp_path / "some", count=4, categories=("nested", "direct_attributes"), **small)
+    some = list(read_jsonl(path, Sample))
+    assert [sample.metadata["category"] for sample in some] == ["direct_attributes", "nested"] * 2
+    assert all(every[sample.id] == sample for sample in some)
+
+    settings = tmp_path / "all" / "scenes.json"
+    settings.write_text(settings.read_text().replace('"categories"', '"of an older version"'))
+    write_scenes(tmp_path / "all", count=6, **small)
+    with pytest.raises(InputError, match="holds other scenes"):
+        write_scenes(tmp_path / "all", count=6, categories=("nested",), **small)
+    assert main(["scenes", "-o", str(tmp_path / "none"), "--categories", "nested,colour"]) == 2
+    assert "and not 'colour'" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_scenes_are_written_at_several_resolutions(tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ from cof_agent.geometry import CoordinateSystem
 from cof_agent.output.files import write_atomic
 from cof_agent.scenes import oracle
 from cof_agent.trajectory import Trajectory, to_json
-from scripts.seeds_table import over_questions
 from tests.scenes.shared import Scenes
+
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+
+import seeds_table
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "seeds_table.py"
 
@@ -66,7 +69,7 @@ def test_plots_show_the_rows(right: list[Trajectory], tmp_path: Path) -> None:
 
 def test_the_interval_of_several_runs_is_over_questions(right: list[Trajectory]) -> None:
     one = [replace(found, answer="nothing of the kind") if at else found for at, found in enumerate(right)]
-    assert over_questions([*one, *one, *one])["accuracy_ci95"] == figures(one)["accuracy_ci95"]
+    assert seeds_table.over_questions([*one, *one, *one])["accuracy_ci95"] == figures(one)["accuracy_ci95"]
 
 
 def test_what_cannot_be_put_in_one_table_is_refused(right: list[Trajectory], tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def smoothed(curve: Curve, over: int) -> Curve:
     return [
         (step, sum(part) / len(part))
         for at, (step, _) in enumerate(curve, 1)
-        for part in [list(islice(values, max(0, at - over), at))]
+        for part in [values[max(0, at - over) : at]]
     ]
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -112,6 +113,8 @@ def main() -> None:
         "--plots", type=Path, metavar="FOLDER", help="draw the rows, too, into PNG files of this folder"
     )
     options = parser.parse_args()
+    if options.plots is not None and find_spec("matplotlib") is None:
+        sys.exit('seeds_table.py: --plots needs matplotlib: pip install -e ".[plot]".')
     key = resolution if options.by == "resolution" else category
     named = {
         name: [read(folder) for folder in runs.split(",")] for name, _, runs in (r.partition("=") for r in options.rows)

@@ -29,9 +29,9 @@ Asked = tuple[Relation, str, Found]
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What came of one picture. lines: that the first engine read; sure: those that both read alike. asked: questions that could
-    be asked; readable: those of them that the overview answers. samples: those that were chosen. reason: why there are none.
-    identity: tells the file from one that replaces it. settings: of the `Maker`.
+    """The questions of one picture, with counts. lines: number of lines that the first engine read. sure: number of these that
+    both read alike. asked: number of possible questions. readable: number of these that the overview answers. samples: the
+    chosen questions. reason: why there are none. identity: path, time and size of the file. settings: those of the `Maker`.
     """
 
     image: str

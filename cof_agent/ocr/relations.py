@@ -16,7 +16,7 @@ from cof_agent.ocr.lines import Line
 from cof_agent.scoring.normalise import folded
 
 RULES = 2
-"""Which rules these are, in the record of what was made by them. To be raised when the same lines are to give other questions."""
+"""The version of these rules, for the record. Raise it when the same lines will give other questions."""
 
 WORDS = 4  # of a line by which it is named
 LONGEST = 48  # characters of that

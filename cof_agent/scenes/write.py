@@ -114,8 +114,8 @@ def write_scenes(
 
     resolutions: long sides in pixels at which each scene is written, in the aspect ratio of `size`, as samples of their
     own named `id@resolution`; without them each is written once, at `size`.
-    parts: shares of the sides of a whole scene (`scene.part_of`), of which one is drawn for each scene; `size` and
-    `resolutions` are those of a whole one.
+    parts: shares of a whole scene's sides (`scene.part_of`). Each picture shows one of them, chosen at random; `size` and
+    `resolutions` are those of a whole scene.
     categories: of the questions; scenes with a question of another one are passed over.
     processes: that draw, at most; with more than one the caller must be importable, as multiprocessing asks.
     Pictures that are there already are kept, so the same command goes on after an interruption; and with a larger `count` it

@@ -225,8 +225,8 @@ def _spot_row(
 ) -> dict[str, Any]:
     """Questions about one scene in the turns of Chain-of-Spot, as many as about `tokens` tokens and the zoom budget hold.
 
-    Each region takes in all that its question needs; the true answer follows as the agent gives it, after a thought. Where
-    even the crop does not show it, no answer is asked for: it could only be guessed, and guessing is learned, too.
+    Each region takes in all that its question needs; the true answer follows as the agent gives it, after a thought. If even the
+    crop does not show it, no answer is asked for: the row would teach to guess.
     """
     messages: list[protocol.Message] = []
     views = [overview]

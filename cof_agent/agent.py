@@ -121,9 +121,9 @@ class Agent:
         """Plays one episode and returns the record, whatever the end was.
 
         Raises:
-            InputError: if it has several images, and the strategy looks at one.
+            InputError: if it has several images, and the strategy looks at one or the dialect names one.
         """
-        registry.check_images(self.config.strategy, [episode.sample])
+        registry.check_images(self.config.strategy, self.config.spoken, [episode.sample])
         return await self._way.graph.run(episode.sample, self.context(episode), on_event=on_event)
 
     def ask_many(
@@ -142,7 +142,8 @@ class Agent:
         and which the same call completes after an interruption. retry_errors: play those of `output` again that failed.
 
         Raises:
-            InputError: as `rollout`, or if a sample has several images, and the strategy looks at one.
+            InputError: as `rollout`, or if a sample has several images, and the strategy looks at one or the
+                dialect names one.
         """
         return _run(
             self.aask_many(
@@ -168,7 +169,7 @@ class Agent:
         """As `ask_many`, for code that runs in an event loop."""
         wanted = [one if isinstance(one, Episode) else episodes([one])[0] for one in samples]
         samples_of = [episode.sample for episode in wanted]
-        registry.check_images(self.config.strategy, samples_of)
+        registry.check_images(self.config.strategy, self.config.spoken, samples_of)
         self._warn(samples_of)
         return await rollout(
             wanted,

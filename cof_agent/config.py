@@ -224,6 +224,7 @@ def in_dialect(settings: ZoomSettings, dialect: Dialect, *, zooms: int = 0) -> Z
         zoom_scale=rule.zoom_scale,
         rule=dialect.rule,
         counts_from=dialect.call.counts_from,
+        box_name=dialect.call.box,
     )
 
 

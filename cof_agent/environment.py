@@ -73,6 +73,7 @@ class ZoomSettings:
     max_source_pixels: int = DEFAULT_MAX_SOURCE_PIXELS
     rule: CropRule = OUR_RULE  # how a box is cut, beside the three above
     counts_from: int = 0  # the number that the model gives to the first image
+    box_name: str = "bbox_2d"  # what the model calls a box
     crop: CropMode = "real"  # the ablations: "blank" shows grey, "shuffled" another place of the same image
     resolution: int | None = None  # long side of the overview in shown pixels, in place of `limits.max_pixels`
     tools: tuple[str, ...] = ()  # `module:function` of each tool beside the zoom (see `tools`)
@@ -113,11 +114,13 @@ class ZoomSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
         plain = {**asdict(self), "system": self.system.value, "tools": list(self.tools)}
-        ours = {name for name in ("rule", "counts_from") if getattr(self, name) == getattr(_OURS, name)}
+        ours = {name for name in OF_DIALECT if getattr(self, name) == getattr(_OURS, name)}
         return {name: value for name, value in plain.items() if name not in ours}
 
 
 _OURS = ZoomSettings()
+OF_DIALECT = ("rule", "counts_from", "box_name")
+"""The settings that a dialect says, and that a record leaves out where they are ours."""
 
 
 def settings_of(trajectory: Trajectory) -> ZoomSettings:
@@ -271,7 +274,7 @@ class ZoomEnvironment:
         spent: bool,
     ) -> Observation:
         if isinstance(action, Malformed):
-            return self._refused(action.reason, views)
+            return Observation(error=action.reason) if spent else self._refused(action.reason, views)
         if spent:
             return Observation(error="No zooms are left: answer with what you have seen.")
         if not 0 <= action.image < len(views):
@@ -294,7 +297,7 @@ class ZoomEnvironment:
         system = self.settings.system
         try:
             rule = self.settings.rule
-            box = read_box(action.box, system, swap=rule.order == "swap")
+            box = read_box(action.box, system, swap=rule.order == "swap", name=self.settings.box_name)
             box = clip_to_view(box, named, system) if rule.outside == "clip" else box
             view = self.cut(named.to_source(box, system), named, views[named.source])
         except BoxError as error:

@@ -125,7 +125,8 @@ def episodes_of(settings: Settings, output: Path) -> list[Episode]:
         InputError: if they cannot be read, or there are fewer than are played at once, of which TRL would play none.
     """
     run, training = settings.run, settings.training
-    one_image = not takes_several_images(run.agent_config().strategy)
+    config = run.agent_config()
+    one_image = not takes_several_images(config.strategy, config.spoken)
     read = run.read(keep_images=output / "images", left_out=output / "left_out.jsonl", one_image=one_image)
     samples = [sample for sample in read if sample.answers]
     if not samples:

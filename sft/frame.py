@@ -14,7 +14,7 @@ from cof_agent.backends import families
 from cof_agent.backends.families import Family
 from cof_agent.config import in_dialect
 from cof_agent.data.unusable import Unusable
-from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
+from cof_agent.environment import OF_DIALECT, ZoomEnvironment, ZoomSettings, settings_of
 from cof_agent.geometry import (
     Box,
     BoxError,
@@ -86,6 +86,8 @@ def reframe(
         raise Unusable(NOT_SHOWN)
     made, wire, spoken = settings_of(trajectory), format_of(trajectory), dialect_of(trajectory)
     into = dialect or spoken
+    if trajectory.more_overviews and not into.takes_several_images:
+        raise Unusable(NOT_REWRITTEN, f"it has several images, and {into.name} has no name for a second one")
     system = wire.system or into.coordinates or frame.system
     if into == spoken and made.system == system and all(frame.fits(view.shown_size) for view in trajectory.views):
         return trajectory
@@ -109,9 +111,7 @@ def reframe(
     for view in shown:
         if not frame.fits(view.shown_size):
             raise Unusable(NOT_REWRITTEN, f"an image of {view.shown_size} pixels, which the processor would resize")
-    kept = {
-        name: value for name, value in trajectory.settings.items() if name not in ("rule", "counts_from", "dialect")
-    }
+    kept = {name: value for name, value in trajectory.settings.items() if name not in (*OF_DIALECT, "dialect")}
     made_with = {**kept, **settings.to_dict(), **recorded(into)}
     first, *others = shown[: len(trajectory.overviews)]
     shared: dict[str, Any] = {"overview": first, "more_overviews": tuple(others), "turns": tuple(turns)}

@@ -25,6 +25,7 @@ from cof_agent.graphs.state import open_checkpoints, progress
 from cof_agent.graphs.steps import Context
 from cof_agent.nano import NANO
 from cof_agent.policy import Completion, PolicyError, ScriptedPolicy
+from cof_agent.protocol.dialects import ours
 from cof_agent.scoring import target_hits
 from cof_agent.strategies.registry import check_images, takes_several_images
 from cof_agent.trajectory import Sample, StopReason, Trajectory, Zoom, from_json, to_json
@@ -226,9 +227,9 @@ class TestWhoRefuses:
     def test_strategies_that_look_at_one_image(self, sample: Sample) -> None:
         for name in ("grid", "tree", "always-zoom", "regions", "spot", "coroi"):
             with pytest.raises(InputError, match=f"pair has 2 images, but the strategy {name} looks at one"):
-                check_images(name, [sample])
-            check_images(name, [replace(sample, more_images=())])
-        assert takes_several_images("focus") and takes_several_images("direct") and takes_several_images("my:own")
+                check_images(name, ours(), [sample])
+            check_images(name, ours(), [replace(sample, more_images=())])
+        assert all(takes_several_images(name, ours()) for name in ("focus", "direct", "my:own"))
         agent = Agent("openai:none", policy=ScriptedPolicy([ANSWER]), strategy="grid")
         with pytest.raises(InputError, match="the strategy grid looks at one"):
             agent.ask([sample.image, sample.images[1]], "Which?")

@@ -106,7 +106,7 @@ def _one(options: argparse.Namespace, images: Sequence[str]) -> int:
         more_images=tuple(others),
     )
     config = common.config_of(options, **({"strategy": REGIONS_FIRST} if options.region_crops else {}))
-    sources = _check(sample, options, config.zooms)
+    sources = _check(sample, options, config)
     (sample,) = detected.filled(options, [sample])
     common.warn_if_unknown_to_nano(config.model, [sample])
     agent = common.agent_of(config)
@@ -126,8 +126,8 @@ def _one(options: argparse.Namespace, images: Sequence[str]) -> int:
     return _close(trajectory, steps)
 
 
-def _check(sample: Sample, options: argparse.Namespace, zooms: int) -> list[Source]:
-    """The images; what is wrong is said before a model is loaded. zooms: that may be made."""
+def _check(sample: Sample, options: argparse.Namespace, config: AgentConfig) -> list[Source]:
+    """The images; what is wrong is said before a model is loaded."""
     if not sample.question.strip():
         raise InputError("the question is empty.")
     sources = [open_source(path, max_source_pixels=options.max_source_pixels) for path in sample.images]
@@ -139,16 +139,16 @@ def _check(sample: Sample, options: argparse.Namespace, zooms: int) -> list[Sour
     if options.detector is not None and (sample.regions or sample.more_images):
         raise InputError("--detector finds the regions of one image itself; leave --region and --image out.")
     regions = len(sample.regions) or detected.most(options)
-    if options.region_crops and regions > zooms:
+    if options.region_crops and regions > config.zooms:
         raise InputError(
-            f"--region-crops takes a zoom for each of the {regions} regions; raise --max-zooms from {zooms}."
+            f"--region-crops takes a zoom for each of the {regions} regions; raise --max-zooms from {config.zooms}."
         )
     if options.region_crops and options.strategy != AgentConfig.strategy:
         raise InputError("--region-crops is a strategy of its own; leave --strategy out.")
     if sample.more_images:
         from cof_agent.strategies.registry import check_images  # which imports strategies
 
-        check_images(options.strategy, [sample])
+        check_images(options.strategy, config.spoken, [sample])
     if options.output and Path(options.output).exists() and not Path(options.output).is_dir():
         raise InputError(f"--output {options.output} is a file; name a folder.")
     return sources

@@ -97,26 +97,28 @@ def samples(options: argparse.Namespace, output: Path, *, one_image: bool = Fals
 
 
 def needs_one_image(config: AgentConfig) -> bool:
-    """Whether the strategy looks at one image, so that samples of several are left out."""
+    """Whether the strategy looks at one image, or the dialect names one, so that samples of several are left out."""
     if config.strategy == AgentConfig.strategy:
-        return False
+        return not config.spoken.takes_several_images
     from cof_agent.strategies.registry import takes_several_images  # which imports strategies
 
-    return not takes_several_images(config.strategy)
+    return not takes_several_images(config.strategy, config.spoken)
 
 
-def of_one_image(samples: Sequence[Sample], strategy: str) -> list[Sample]:
+def of_one_image(samples: Sequence[Sample], config: AgentConfig) -> list[Sample]:
     """Those of a benchmark that have one image; a line on stderr says how many do not.
 
     Raises:
         InputError: if there are none.
     """
+    from cof_agent.strategies.registry import why_one_image  # which imports strategies
+
     kept = [sample for sample in samples if not sample.more_images]
     if len(kept) < len(samples):
         left = f"{len(samples) - len(kept):,} of {len(samples):,} questions have several images"
         if not kept:
-            raise InputError(f"{left}, and the strategy {strategy} looks at one.")
-        print(f"cof: {left} and are left out: the strategy {strategy} looks at one.", file=sys.stderr)
+            raise InputError(f"{left}, but {why_one_image(config.strategy, config.spoken)}.")
+        print(f"cof: {left} and are left out: {why_one_image(config.strategy, config.spoken)}.", file=sys.stderr)
     return kept
 
 

@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         return _list()
     config = _checked(options)
     output, shard = Path(options.output), _shard(options)
-    samples = _samples(options, output, one_image=common.needs_one_image(config))
+    samples = _samples(options, config, output)
     share = shard.of(samples)
     taken = _asked(share, options)
     if not taken:
@@ -244,14 +244,14 @@ def _write_whole(found: dict[Key, Trajectory], every: Sequence[Key], output: Pat
     return trajectories
 
 
-def _samples(options: argparse.Namespace, output: Path, *, one_image: bool) -> list[Sample]:
+def _samples(options: argparse.Namespace, config: AgentConfig, output: Path) -> list[Sample]:
     from cof_agent.data.benchmarks import load as load_benchmark
     from cof_agent.data.choices import shuffled
 
-    seed = options.shuffle_options
+    seed, one_image = options.shuffle_options, common.needs_one_image(config)
     if options.benchmark is not None:
         samples = load_benchmark(options.benchmark, options.data, limit=options.samples, shuffle_options=seed)
-        return common.of_one_image(samples, options.strategy) if one_image else samples
+        return common.of_one_image(samples, config) if one_image else samples
     samples = common.samples(options, output, one_image=one_image)
     return samples if seed is None else shuffled(samples, seed)
 

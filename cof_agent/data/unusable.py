@@ -52,7 +52,7 @@ HINTS = {
     IMAGE_MISSING: "say with --images DIR what image paths are relative to, and unpack archives",
     IMAGE_BY_URL: "nothing is downloaded unless you add --download",
     NO_ANSWER: "name its column, as in --column answer=NAME, if there is one",
-    SEVERAL_IMAGES: "only the strategies focus and direct, and training, take samples of several images",
+    SEVERAL_IMAGES: "only the strategies focus and direct, and training, take samples of several images, and mini-o3 does not",
     NO_CONVERSATION: "name its column, as in --column messages=NAME; `cof collect` makes conversations of questions",
     ONE_TURN_TRACE: "a conversation is trained where each result is a turn of its own; code is never run here",
     TOOLS_APART: "write them into the system message, as your model is told of tools",

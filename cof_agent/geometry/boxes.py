@@ -13,10 +13,12 @@ class BoxError(ValueError):
     """A box that cannot be used; the message is the sentence the model reads."""
 
 
-def read_box(values: Any, system: CoordinateSystem = CoordinateSystem.ABSOLUTE, *, swap: bool = True) -> Box:
+def read_box(
+    values: Any, system: CoordinateSystem = CoordinateSystem.ABSOLUTE, *, swap: bool = True, name: str = "bbox_2d"
+) -> Box:
     """The box a model wrote, as four numbers in its own coordinates and order with x0 < x1 and y0 < y1.
 
-    system: whose order of the numbers a refusal names.
+    system: whose order of the numbers a refusal names. name: what the model calls a box.
 
     Stated rule: plain numbers and numbers in strings are taken; reversed edges are swapped (without `swap`: refused);
     anything else (not four values, booleans, words, NaN, infinite, no width or height) is refused.
@@ -25,8 +27,8 @@ def read_box(values: Any, system: CoordinateSystem = CoordinateSystem.ABSOLUTE, 
         BoxError: with the sentence the model reads.
     """
     if not isinstance(values, (list, tuple)) or len(values) != 4:
-        raise BoxError(f"bbox_2d must be a list of four numbers {system.corners}.")
-    numbers = [_number(value) for value in values]
+        raise BoxError(f"{name} must be a list of four numbers {system.corners}.")
+    numbers = [_number(value, name) for value in values]
     if not swap and (numbers[0] > numbers[2] or numbers[1] > numbers[3]):
         raise BoxError(f"The box must be {system.corners} with the smaller edge first.")
     x0, x1 = sorted((numbers[0], numbers[2]))
@@ -36,17 +38,17 @@ def read_box(values: Any, system: CoordinateSystem = CoordinateSystem.ABSOLUTE, 
     return Box(x0, y0, x1, y1)
 
 
-def _number(value: Any) -> float:
+def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise BoxError("bbox_2d must hold four numbers and nothing else.")
+        raise BoxError(f"{name} must hold four numbers and nothing else.")
     try:
         number = float(value)
     except ValueError:
-        raise BoxError("bbox_2d must hold four numbers and nothing else.") from None
+        raise BoxError(f"{name} must hold four numbers and nothing else.") from None
     except OverflowError:  # an integer beyond all floats
         number = math.inf
     if not math.isfinite(number) or abs(number) > 1e9:
-        raise BoxError("bbox_2d must hold finite numbers that lie inside the image.")
+        raise BoxError(f"{name} must hold finite numbers that lie inside the image.")
     return number
 
 

@@ -8,7 +8,8 @@ How a run ends:
   for another. With `max_zooms=0` the first one is refused: the model has to answer from the overview. Some dialects end here
   at the first zoom beyond the limit (`End.at_limit`).
 - MALFORMED: more than `FRUITLESS_TURNS` turns in a row bring nothing to see (no action, or refused boxes only); each
-  time before, the model reads what was wrong.
+  time before, the model reads what was wrong. Some dialects end at the first turn with neither a call nor an answer
+  (`End.neither`), or at any that does not answer once the zooms are used up (`End.at_limit`).
 - TRUNCATED: a turn runs into `max_tokens`, and what there is of it holds no action, or an answer that is cut off.
 - ERROR: the image cannot be opened, or the policy fails after its retries; `error` says it in a sentence.
 Anything else that goes wrong is an error of the program, and propagates.
@@ -49,12 +50,12 @@ def _end(now: Progress, truncated: bool, context: Context) -> dict[str, Any]:
     looking = any(map(is_look, actions))
     if truncated and not looking:
         return {"stop": StopReason.TRUNCATED.value}
-    most = context.environment.settings.max_zooms
-    if looking and (now.refused(most) or (context.dialect.end.at_limit == "stop" and now.zooms + now.texts >= most)):
-        return {"stop": StopReason.MAX_ZOOMS.value}
-    if not looking and now.fruitless > FRUITLESS_TURNS:
-        return {"stop": StopReason.MALFORMED.value}
-    return {}
+    most, end = context.environment.settings.max_zooms, context.dialect.end
+    at_limit = end.at_limit == "stop" and now.zooms + now.texts >= most
+    if looking:
+        return {"stop": StopReason.MAX_ZOOMS.value} if at_limit or now.refused(most) else {}
+    silent = end.neither == "stop" and protocol.says_nothing(now.turns[-1].text, context.dialect)
+    return {"stop": StopReason.MALFORMED.value} if at_limit or silent or now.fruitless > FRUITLESS_TURNS else {}
 
 
 async def zoom(state: State, runtime: Runtime[Context]) -> dict[str, Any]:

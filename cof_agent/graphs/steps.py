@@ -161,7 +161,10 @@ def conversation(now: Progress, context: Context) -> list[protocol.Message]:
     messages = protocol.opening(
         now.sample, *overviews, system=system, prompt=context.prompt, tools=tools, dialect=dialect
     )
-    return messages + protocol.render_turns(now.turns, first_view=len(overviews), system=system, dialect=dialect)
+    question, first = protocol.question_of(now.sample, overviews, system, dialect), len(overviews)
+    return messages + protocol.render_turns(
+        now.turns, first_view=first, system=system, dialect=dialect, question=question
+    )
 
 
 async def speak(

@@ -250,7 +250,7 @@ class Requests:
                 for id, request in requests[start : start + size]:
                     try:
                         sample = _sample(id, request, documents, Path(folder))
-                        check_images(self.options.agent.strategy, [sample])
+                        check_images(self.options.agent.strategy, self.options.agent.spoken, [sample])
                         samples.append(sample)
                     except InputError as error:
                         refused.append(str(error))

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from cof_agent.protocol.dialects import Call as Syntax
-from cof_agent.protocol.values import LONGEST, objects_in, value_in
+from cof_agent.protocol.values import LONGEST, box_of, objects_in, value_at, value_in
 from cof_agent.trajectory import Malformed
 
 
@@ -54,9 +55,38 @@ def _inside(raw: str, syntax: Syntax) -> list[Call | Malformed]:
     if "<arg_key>" in raw:
         return [_pairs(raw)]
     values = objects_in(raw)
+    if syntax.bare and not any(isinstance(value, dict) for value in values):
+        box = box_of(raw)
+        return [Malformed(_form(syntax)) if box is None else Call(None, {syntax.box: box})]
     if not any(isinstance(value, dict) for value in values):
         return [Malformed(_form(syntax))]
     return [_call(value, syntax) if isinstance(value, dict) else Malformed(_form(syntax)) for value in values]
+
+
+def untagged_calls(text: str, syntax: Syntax) -> list[Call | Malformed]:
+    """The calls in a text that has no tags of a call: the JSON of each, alone or between words. The mark of another model's call
+    is one that cannot be read."""
+    values = (value_at(text, at.start()) for at in islice(_OBJECT.finditer(text), _MOST_OBJECTS))
+    found = [_call(value, syntax) for value in values if _is_call(value, syntax)]
+    foreign = _FOREIGN.search(text)
+    if foreign and not found:
+        return [Malformed(f"A call is not marked by {foreign[0]} here. {_form(syntax)}")]
+    return found
+
+
+def _is_call(value: Any, syntax: Syntax) -> bool:
+    """Whether a JSON value is a call, rather than an answer that is JSON."""
+    inner = value.get("function", value) if isinstance(value, dict) else None
+    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+        return False
+    return inner["name"] in syntax.names or "arguments" in inner or "parameters" in inner
+
+
+_OBJECT = re.compile(r"""\{(?=\s*["']?(?:name|type|function)["']?\s*:)""")
+_MOST_OBJECTS = 64  # of one text that are looked at
+_FOREIGN = re.compile(
+    r"<\|tool_calls?(?:_section)?_begin\|>|<｜tool▁calls?▁begin｜>|\[TOOL_CALLS\]|<\|python_tag\|>|<function_call>|<tool_code>"
+)
 
 
 _XML = "The tool call is not of the form <function=name><parameter=argument>value</parameter></function>."

@@ -43,16 +43,25 @@ def opening(
 def _question(
     sample: Sample, overviews: Sequence[View], system: CoordinateSystem, dialect: Dialect
 ) -> list[dict[str, Any]]:
-    """The question as parts of a message; the regions that it names are put into words before anything else."""
-    texts = {"question": sample.question, "options": options_text(sample.choices, dialect)}
-    values = {name: plainly(located(text, sample.regions, overviews[0], system)) for name, text in texts.items()}
+    """The question as parts of a message."""
+    shown = overviews[0].shown_size
+    values = {**question_of(sample, overviews, system, dialect), "width": shown.width, "height": shown.height}
     content: list[dict[str, Any]] = []
     for part in dialect.opening.choosing if sample.choices else dialect.opening.user:
-        if part == IMAGE:
-            content += _pictures(overviews, system, dialect)
-        else:
-            content.append(_text(filled(dialect.expanded(part), values)))
+        for position, text in enumerate(dialect.expanded(part).split(IMAGE)):
+            if position:
+                content += _pictures(overviews, system, dialect)
+            if text:
+                content.append(_text(filled(text, values)))
     return content
+
+
+def question_of(
+    sample: Sample, overviews: Sequence[View], system: CoordinateSystem, dialect: Dialect
+) -> dict[str, str]:
+    """What stands for `{question}` and `{options}`; the regions that they name are put into words before anything else."""
+    texts = {"question": sample.question, "options": options_text(sample.choices, dialect)}
+    return {name: plainly(located(text, sample.regions, overviews[0], system)) for name, text in texts.items()}
 
 
 def _pictures(overviews: Sequence[View], system: CoordinateSystem, dialect: Dialect) -> list[dict[str, Any]]:
@@ -79,7 +88,7 @@ _INVISIBLE = "\u2060"  # WORD JOINER
 def asked(messages: Sequence[Message]) -> str:
     """The text of the question that a conversation was opened with."""
     user = next(message for message in messages if message["role"] == "user")
-    return str(user["content"][-1]["text"])
+    return str(next(part["text"] for part in reversed(user["content"]) if part["type"] == "text"))
 
 
 def observation_messages(
@@ -90,23 +99,25 @@ def observation_messages(
     dialect: Dialect | None = None,
     turn: int = 1,
     first_crop: int = 1,
+    question: Mapping[str, str] | None = None,
 ) -> list[Message]:
     """What answers one assistant turn, for each look its image and words, or the error sentence: one message, or as a tool one
     for each look.
 
     `first_view` is the number that the first crop gets in the conversation, from 0; first_crop: its number among the crops,
-    turn: of the answered message, both from 1.
+    turn: of the answered message, both from 1. question: as `question_of` gives it, for dialects that repeat the question.
     """
     spoken = dialect or ours()
     replies: list[list[dict[str, Any]]] = []
     number = first_view
     for observation in observations:
-        values = {"turn": turn, "before": turn - 1, "zoom": first_crop + number - first_view}
+        values = {**(question or {}), "turn": turn, "before": turn - 1, "zoom": first_crop + number - first_view}
         replies.append(_reply(observation, values, number, system, spoken))
         number += observation.view is not None
     if spoken.reply.role == "user":
         *before, last = replies
-        replies = [[*(part for parts in before for part in _ended(parts, spoken.reply.between)), *last]]
+        between = spoken.expanded(spoken.reply.between)
+        replies = [[*(part for parts in before for part in _ended(parts, between)), *last]]
     return [{"role": spoken.reply.role, "content": content} for content in replies]
 
 
@@ -171,13 +182,20 @@ def render(
         raise ValueError(f"sample {trajectory.sample.id} was never shown, so there is nothing to render")
     overviews = trajectory.overviews
     opened = opening(trajectory.sample, *overviews, system=system, prompt=prompt, tools=tools, dialect=dialect)
-    return opened + render_turns(trajectory.turns, first_view=len(overviews), system=system, dialect=dialect)
+    question = question_of(trajectory.sample, overviews, system, dialect or ours())
+    first = len(overviews)
+    return opened + render_turns(trajectory.turns, first_view=first, system=system, dialect=dialect, question=question)
 
 
 def render_turns(
-    turns: Iterable[Turn], *, first_view: int, system: CoordinateSystem, dialect: Dialect | None = None
+    turns: Iterable[Turn],
+    *,
+    first_view: int,
+    system: CoordinateSystem,
+    dialect: Dialect | None = None,
+    question: Mapping[str, str] | None = None,
 ) -> list[Message]:
-    """Assistant messages, literal, and the messages with what each turn was shown."""
+    """Assistant messages, literal, and the messages with what each turn was shown; question: as for `observation_messages`."""
     messages: list[Message] = []
     crop = 1
     for number, turn in enumerate(turns, 1):
@@ -185,7 +203,13 @@ def render_turns(
         if turn.observations:
             seen = sum(observation.view is not None for observation in turn.observations)
             messages += observation_messages(
-                turn.observations, first_view, system=system, dialect=dialect, turn=number, first_crop=crop
+                turn.observations,
+                first_view,
+                system=system,
+                dialect=dialect,
+                turn=number,
+                first_crop=crop,
+                question=question,
             )
             first_view, crop = first_view + seen, crop + seen
     return messages

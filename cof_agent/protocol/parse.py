@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from cof_agent.geometry import Box, CoordinateSystem
-from cof_agent.protocol.calls import Call, calls_in, has_call
+from cof_agent.protocol.calls import Call, calls_in, has_call, untagged_calls
 from cof_agent.protocol.dialects import Dialect, ours
 from cof_agent.protocol.values import LONGEST, box_of, value_in, whole_number
 from cof_agent.trajectory import Action, Answer, Malformed, Use, Zoom
@@ -81,7 +81,9 @@ def well_formed(text: str, tools: Collection[str] = (), dialect: Dialect | None 
     said = _parts(rest.strip(), spoken)
     if said is None or any(_TAGS.search(part) for part in (*inside, *said)):
         return False
-    return not any(isinstance(action, Malformed) for action in parse(text, tools, dialect=spoken))
+    actions = parse(text, tools, dialect=spoken)
+    tagged = isinstance(actions[-1], Answer) or has_call(rest, spoken.call)
+    return tagged and not any(isinstance(action, Malformed) for action in actions)
 
 
 def _parts(rest: str, dialect: Dialect) -> list[str] | None:
@@ -90,11 +92,12 @@ def _parts(rest: str, dialect: Dialect) -> list[str] | None:
     if rest.endswith(closing) and rest.startswith(opening):
         calls = [call.strip() for call in rest.removesuffix(closing).split(closing)]
         return [call.removeprefix(opening) for call in calls] if all(c.startswith(opening) for c in calls) else None
-    if "tag" in dialect.end.answer and rest.startswith("<answer>") and rest.endswith("</answer>"):
-        return [rest.removeprefix("<answer>").removesuffix("</answer>")]
-    if "tag" not in dialect.end.answer and rest and not has_call(rest, dialect.call):
-        return [rest]  # a boxed or a plain answer stands between other words
-    return None
+    way = dialect.end.answer[0]
+    if way == "tag":
+        whole = rest.startswith("<answer>") and rest.endswith("</answer>")
+        return [rest.removeprefix("<answer>").removesuffix("</answer>")] if whole else None
+    marked = "\\boxed{" in rest if way == "boxed" else rest
+    return [rest] if marked and not has_call(rest, dialect.call) else None  # it stands between other words
 
 
 def parse(
@@ -117,10 +120,11 @@ def parse(
 def read(text: str, dialect: Dialect | None = None) -> tuple[Call | Answer | Malformed, ...]:
     """What one assistant turn does, whatever its tools, in order; never empty, never raises.
 
-    - What stands inside a closed thought is no action; an unclosed thought hides only what it holds before the
-      first call or answer tag. A thought whose opening tag is missing starts with the text, if an action follows it.
+    - What stands inside a closed thought is no action, but for the calls of some dialects (`Call.in_thought`); an unclosed
+      thought hides only what it holds before the first call or answer tag. A thought whose opening tag is missing starts with
+      the text, if an action follows it.
     - Several calls are several actions, or the first or the last one counts (`Call.take` of the dialect). A call that cannot
-      be read is `Malformed` in its place.
+      be read is `Malformed` in its place. Some dialects read calls without tags (`Call.untagged`), where there are no others.
     - Of more than `MOST_ACTIONS` calls the rest is counted in one `Malformed`.
     - With calls present, an answer in the same turn is not taken: the model has not seen what it asked for. Some
       checkpoints were trained the other way round (`Call.beside_answer`).
@@ -128,11 +132,16 @@ def read(text: str, dialect: Dialect | None = None) -> tuple[Call | Answer | Mal
     """
     spoken = dialect or ours()
     body = _outside_thought(text, spoken)
-    calls = _taken(body, spoken)
+    calls = _calls(text, spoken)
     answer = _answer(body, spoken) if not calls or spoken.call.beside_answer == "answer" else None
     if calls and not isinstance(answer, Answer):
         return calls
     return (answer or Malformed("There is neither a tool call nor an answer: write one of them after the thought."),)
+
+
+def says_nothing(text: str, dialect: Dialect) -> bool:
+    """Whether a turn has neither a call, readable or not, nor an answer."""
+    return not _calls(text, dialect) and not isinstance(read(text, dialect)[0], Answer)
 
 
 def is_whole(text: str, dialect: Dialect | None = None) -> bool:
@@ -140,9 +149,12 @@ def is_whole(text: str, dialect: Dialect | None = None) -> bool:
     return read(text, dialect) == read(f"{text} more", dialect)
 
 
-def _taken(body: str, dialect: Dialect) -> tuple[Call | Malformed, ...]:
+def _calls(text: str, dialect: Dialect) -> tuple[Call | Malformed, ...]:
     """The calls of a turn that count."""
+    body = text if dialect.call.in_thought else _outside_thought(text, dialect)
     found = list(islice(calls_in(body, dialect.call), MOST_ACTIONS))
+    if not found and dialect.call.untagged and "<answer>" not in body:
+        found = untagged_calls(body, dialect.call)
     if dialect.call.take != "all":
         return tuple(found[:1] if dialect.call.take == "first" else found[-1:])
     beyond = sum(1 for _ in calls_in(body, dialect.call)) - MOST_ACTIONS if len(found) == MOST_ACTIONS else 0
@@ -231,13 +243,15 @@ def json_in(text: str) -> Any:
 def _action(call: Call, tools: Collection[str], system: CoordinateSystem, dialect: Dialect) -> Zoom | Use | Malformed:
     arguments, name = call.arguments, call.name
     known = isinstance(name, str) and name in tools
-    if not known and name is not None and name not in dialect.call.names:
+    if not known and name is not None and name not in dialect.call.names and "*" not in dialect.call.names:
         return Malformed(_no_such_tool(tools, dialect))
     image = image_named(arguments, dialect)
     if isinstance(image, Malformed):
         return image
     if known:
         return _use(str(name), arguments, image, dialect)
+    if unknown := _other_image(arguments, dialect):
+        return Malformed(unknown)
     value = next((arguments[key] for key in (dialect.call.box, *_BOX_KEYS) if key in arguments), None)
     if isinstance(value, list) and len(value) > 1 and all(isinstance(part, list) and len(part) == 4 for part in value):
         return Malformed(f"{dialect.call.box} holds {len(value)} boxes: write one call for each.")
@@ -258,8 +272,19 @@ def _use(name: str, arguments: dict[str, Any], image: int, dialect: Dialect) -> 
     return Use(name, given, image)
 
 
-_IMAGE_KEYS = {"image": 0, "img_idx": 0, "image_index": 0, "target_image": 1}
+_IMAGE_KEYS = {"image": 0, "img_idx": 0, "image_idx": 0, "image_index": 0, "target_image": 1}
 """What the number of an image is called in the calls of known checkpoints, each with the number of the first one."""
+_OTHER_IMAGE_KEYS = ("image_id", "img_id", "image_number", "image_no", "img_index", "index", "source")
+"""What may name an image, too, but counting from which number is not known."""
+
+
+def _other_image(arguments: dict[str, Any], dialect: Dialect) -> str | None:
+    """Why an argument that seems to name another image than the first is not read; None where there is none."""
+    if dialect.call.always_first:
+        return None
+    unknown = next((key for key in _OTHER_IMAGE_KEYS if key != dialect.call.image and arguments.get(key)), None)
+    wanted = f': name the image as "{dialect.call.image}"' if dialect.call.image else ""
+    return unknown and f'"{unknown}" is no argument of the tool{wanted}.'
 
 
 def image_named(arguments: dict[str, Any], dialect: Dialect) -> int | Malformed:
@@ -286,7 +311,9 @@ def _image_number(value: Any, first: int, dialect: Dialect) -> int | None:
             return 0
         head, _, tail = call.later_called.partition("{n}")
         digits = value.strip().removeprefix(head).removesuffix(tail)
-        return int(digits) if head and value.strip() == f"{head}{digits}{tail}" and digits.isdecimal() else None
+        named = head and value.strip() == f"{head}{digits}{tail}" and digits.isdecimal()
+        crop = int(digits) - call.counts_from if named else 0
+        return crop if 1 <= crop < 10_000 else None
     number = whole_number(value)
     return number - first if number is not None and first <= number < 10_000 else None
 
@@ -294,7 +321,7 @@ def _image_number(value: Any, first: int, dialect: Dialect) -> int | None:
 def _no_such_image(key: str, first: int, dialect: Dialect) -> str:
     call = dialect.call
     if call.first_called and key == call.image:
-        later = call.later_called.replace("{n}", "1")
+        later = call.later_called.replace("{n}", str(1 + call.counts_from))
         return f'"{key}" must be "{call.first_called}", or "{later}" for the first crop and so on.'
     return f'"{key}" must be the number of an image in this conversation, {first} for the first.'
 

@@ -46,11 +46,17 @@ def _parameters(system: CoordinateSystem, dialect: Dialect) -> dict[str, Any]:
         "description": f"The region as {system.corners}, {_BOX_WORDS[system]}: {edges}.",
     }
     properties: dict[str, Any] = {dialect.call.box: box}
-    if dialect.call.image:
-        first = dialect.call.counts_from
+    if dialect.call.first_called:
+        first, later = dialect.call.first_called, dialect.call.later_called.replace("{n}", "N")
+        properties[dialect.call.image] = {
+            "type": "string",
+            "description": f"Which image of this conversation the region refers to: {first}, or {later}.",
+        }
+    elif dialect.call.image:
+        lowest = dialect.call.counts_from
         properties[dialect.call.image] = {
             "type": "integer",
-            "description": f"Which image of this conversation the region refers to; {first}, the first, by default.",
+            "description": f"Which image of this conversation the region refers to; {lowest}, the first, by default.",
         }
     return {"type": "object", "properties": properties, "required": [dialect.call.box]}
 

@@ -15,8 +15,8 @@ def objects_in(raw: str) -> list[Any]:
     """The JSON objects that stand one behind the other in `raw`, or in one list, with None for a rest that cannot be read; empty
     where nothing can.
 
-    Comments, trailing commas, single quotes, Python's words for true, false and null, line breaks in strings, a closing
-    bracket too many and up to three too few are forgiven.
+    Comments, trailing commas, single quotes, keys and words without quotes, boxes in box tokens, Python's words for true, false
+    and null, line breaks in strings, a closing bracket too many and up to three too few are forgiven.
     """
     raw = raw.strip()
     if len(raw) > LONGEST:
@@ -53,14 +53,16 @@ def value_in(raw: str, brackets: str = "{}") -> Any:
     return value if end and brackets[0] not in raw[end:] else None
 
 
+def value_at(text: str, start: int) -> Any:
+    """The object that begins at `start`, read as leniently; None if unreadable. What follows it is not looked at."""
+    return _first(text[start : start + LONGEST], 0)[0]
+
+
 def _first(raw: str, start: int) -> tuple[Any, int]:
     """The value that begins at `start`, and where it ends; (None, 0) if it cannot be read."""
-    length, unclosed = _balance(raw[start:])
-    if not length and len(unclosed) > _MISSING:
-        return None, 0
-    end = start + length if length else len(raw)
-    value = _loaded(raw[start:end] + unclosed[::-1])
-    return (None, 0) if value is None else (value, end)
+    text, length = _closed(raw[start:])
+    value = _loaded(text) if length else None
+    return (None, 0) if value is None else (value, start + length)
 
 
 _MISSING = 3
@@ -71,20 +73,26 @@ _CLOSING = {"{": "}", "[": "]", "(": ")"}
 _STRINGS = re.compile(r""""(?:\\.?|[^"\\])*(?:"|\Z)|'(?:\\.?|[^'\\])*(?:'|\Z)|[{}\[\]()]""", re.DOTALL)
 
 
-def _balance(text: str) -> tuple[int, str]:
-    """Where the first bracket is closed, 0 where it is not; and the closing brackets that are still to come."""
+def _closed(text: str) -> tuple[str, int]:
+    """The value that a text begins with, up to where its first bracket is closed, with the closing brackets that it lacks; and
+    its length without these, 0 if it lacks too many."""
     open: list[str] = []
+    pieces, place, missing = [], 0, 0
     for match in _STRINGS.finditer(text):
         mark = match[0]
         if mark in _CLOSING:
             open.append(_CLOSING[mark])
         elif mark in _CLOSING.values():
-            if not open or open[-1] != mark:
-                return 0, ""
+            if mark not in open:
+                return "", 0
+            while open[-1] != mark:  # as in {"bbox_2d": [1, 2, 3, 4}
+                pieces += [text[place : match.start()], open.pop()]
+                place, missing = match.start(), missing + 1
             open.pop()
             if not open:
-                return match.end(), ""
-    return 0, "".join(open)
+                return ("".join([*pieces, text[place : match.end()]]), match.end()) if missing <= _MISSING else ("", 0)
+    lacking = missing + len(open)
+    return ("".join([*pieces, text[place:], *reversed(open)]), len(text)) if lacking <= _MISSING else ("", 0)
 
 
 def _loaded(text: str) -> Any:
@@ -102,21 +110,25 @@ def _loaded(text: str) -> Any:
 
 # What is never closed runs to the end, so that no part of the text is scanned twice.
 _PIECES = re.compile(
-    r"""("(?:\\.?|[^"\\])*(?:"|\Z))|'((?:\\.?|[^'\\])*)(?:'|\Z)|(//[^\n]*|/\*.*?(?:\*/|\Z)|\#[^\n]*)|,(?=\s*[}\]])|\b(None|True|False)\b""",
+    r"""("(?:\\.?|[^"\\])*(?:"|\Z))|'((?:\\.?|[^'\\])*)(?:'|\Z)|(//[^\n]*|/\*.*?(?:\*/|\Z)|\#[^\n]*)|,(?=\s*[}\]])|\b(None|True|False)\b"""
+    r"""|(<\|box_start\|>[^<"']*<\|box_end\|>)|(?<=[{\[,:\s])([A-Za-z_]\w*)(?=\s*[:,}\]])""",
     re.DOTALL,
 )
 _WORDS = {"None": "null", "True": "true", "False": "false"}
+_JSON_WORDS = ("true", "false", "null", "NaN", "Infinity")
 
 
 def _repaired(text: str) -> str:
-    """Single-quoted strings become double-quoted, Python's words JSON's; comments and trailing commas go. Strings are left as
-    they are."""
+    """Single-quoted strings become double-quoted, words and boxes in tokens get quotes, Python's words become JSON's; comments
+    and trailing commas go. Strings are left as they are."""
 
     def fix(match: re.Match[str]) -> str:
         if match[1] is not None:
             return match[1]
         if match[4] is not None:
             return _WORDS[match[4]]
+        if word := match[5] or match[6]:
+            return word if word in _JSON_WORDS else json.dumps(word)
         return json.dumps(match[2].replace("\\'", "'")) if match[2] is not None else ""
 
     without_comments = _PIECES.sub(fix, text)

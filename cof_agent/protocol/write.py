@@ -34,7 +34,9 @@ def _zoom_call(box: Box, image: int, dialect: Dialect) -> str:
     call = dialect.call
     arguments: dict[str, Any] = {call.box: [int(v) if float(v).is_integer() else round(v, 3) for v in box]}
     if call.first_called:
-        arguments[call.image] = call.later_called.replace("{n}", str(image)) if image else call.first_called
+        arguments[call.image] = (
+            call.later_called.replace("{n}", str(image + call.counts_from)) if image else call.first_called
+        )
     elif call.image and (image or call.counts_from):
         arguments[call.image] = image + call.counts_from
     if call.bare:

@@ -76,4 +76,7 @@ def _in_json(held: Any, depth: int = 0) -> list[tuple[float, float, float, float
         return []
     if len(held) == 4 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in held):
         return [(float(held[0]), float(held[1]), float(held[2]), float(held[3]), 0)]
+    corners = protocol.box_of(held)
+    if len(held) == 2 and corners is not None and len(corners) == 4:
+        return _in_json(corners, depth + 1)
     return [box for one in held[:50] for box in _in_json(one, depth + 1)]

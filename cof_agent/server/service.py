@@ -84,7 +84,7 @@ class Service:
         if not question.text.strip():
             raise InputError("the question is empty.")
         sample = question.sample
-        registry.check_images(self.config.strategy, [sample])
+        registry.check_images(self.config.strategy, self.config.spoken, [sample])
         check_regions(sample)
         first, *_ = [await self.size(path) for path in question.images]  # each is opened
         check_inside(sample, first)

@@ -13,7 +13,7 @@ from cof_agent.environment import ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.plugins import is_plugin, load_function
 from cof_agent.policy import Policy
-from cof_agent.protocol.dialects import OURS
+from cof_agent.protocol.dialects import OURS, Dialect
 from cof_agent.strategies import fixed
 from cof_agent.strategies.wrapper import Strategy, Way
 from cof_agent.trajectory import Sample
@@ -35,25 +35,29 @@ def by_name(name: str) -> Strategy:
     return _STRATEGIES[name]
 
 
-def takes_several_images(name: str) -> bool:
-    """Whether a strategy can play samples of several images. Others point at one overview; a user's own is trusted."""
-    return is_plugin(name) or name in _SEVERAL_IMAGES
+def takes_several_images(name: str, dialect: Dialect) -> bool:
+    """Whether a strategy can play samples of several images in a dialect. Others point at one overview; a user's own may."""
+    return dialect.takes_several_images and (is_plugin(name) or name in _SEVERAL_IMAGES)
 
 
-def check_images(name: str, samples: Iterable[Sample]) -> None:
-    """Whether the strategy of this name can play these samples.
+def check_images(name: str, dialect: Dialect, samples: Iterable[Sample]) -> None:
+    """Whether the strategy of this name can play these samples in this dialect.
 
     Raises:
-        InputError: if one has several images, and the strategy looks at one.
+        InputError: if one has several images, and the strategy looks at one, or the dialect names one.
     """
-    if takes_several_images(name):
+    if takes_several_images(name, dialect):
         return
     for sample in samples:
         if sample.more_images:
-            raise InputError(
-                f"{sample.id} has {len(sample.images)} images, but the strategy {name} looks at one; the strategies "
-                f"{' and '.join(_SEVERAL_IMAGES)} take several."
-            )
+            raise InputError(f"{sample.id} has {len(sample.images)} images, but {why_one_image(name, dialect)}.")
+
+
+def why_one_image(name: str, dialect: Dialect) -> str:
+    """Why a question that is played with this strategy in this dialect has one image, as the end of a sentence."""
+    if not dialect.takes_several_images:
+        return f"the dialect {dialect.name} has no name for a second one"
+    return f"the strategy {name} looks at one; the strategies {' and '.join(_SEVERAL_IMAGES)} take several"
 
 
 def check_dialect(name: str, dialect: str) -> None:

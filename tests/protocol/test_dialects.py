@@ -19,7 +19,7 @@ from cof_agent import Agent, Sample, protocol, scoring
 from cof_agent.config import AgentConfig
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem, PixelLimits
+from cof_agent.geometry import Box, CoordinateSystem, PixelLimits
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.protocol import dialects as shipped
 from cof_agent.strategies.replay import messages_of
@@ -96,8 +96,101 @@ def test_what_counts_in_a_turn() -> None:
     assert protocol.parse("It is red.", dialect=dialects.spoken("native")) == (Answer("It is red."),)
     boxed = dialects.spoken("pixel-reasoner")
     assert protocol.parse(r"So \boxed{a {b}} it is", dialect=boxed) == (Answer("a {b}"),)
-    (none,) = protocol.parse("It is red.", dialect=boxed)
+    assert protocol.parse("It is red.", dialect=boxed) == (Answer("It is red."),)
+    assert not protocol.well_formed("It is red.", dialect=boxed) and protocol.well_formed(
+        r"So \boxed{red}", dialect=boxed
+    )
+    (none,) = protocol.parse("<think>t</think>It is red.", dialect=dialects.spoken("mini-o3"))
     assert isinstance(none, Malformed)
+
+
+REPEATED = {
+    "a call that cannot be read": "<think>t</think>{open}oops{close}",
+    "neither a call nor an answer": "<think>t</think>",
+    "nothing": "",
+    "a box without area": '<think>t</think>{open}{{"name": "{name}", "arguments": {{"bbox_2d": [1, 1, 1, 1]}}}}{close}',
+    "a zoom": '<think>t</think>{open}{{"name": "{name}", "arguments": {{"bbox_2d": [0.1, 0.1, 0.9, 0.9]}}}}{close}',
+}
+
+
+@pytest.mark.parametrize("name", [*shipped.names(), "whole-images"])
+@pytest.mark.parametrize("reply", REPEATED)
+def test_a_reply_that_is_repeated_ends_the_run(name: str, reply: str, picture: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("name: own\ncrop: {bad_box: image}\n")  # which the limit does not end, but a sentence
+    spoken = shipped.dialect(str(file)) if name == "whole-images" else dialects.spoken(name)
+    if name != "whole-images":
+        file = Path(dialects.saved(name, tmp_path))
+    call = spoken.call
+    text = REPEATED[reply].format(open=call.open, close=call.close, name=call.names[0])
+    # More turns than any run may have would end in LangGraph's own error.
+    found = played(name if name != "whole-images" else "ours", picture, str(file), [text] * 200)
+    assert found.stop in (StopReason.MALFORMED, StopReason.MAX_ZOOMS)
+    if reply in ("neither a call nor an answer", "nothing") and spoken.end.neither == "stop":
+        assert len(found.turns) == 1
+
+
+def test_what_ends_a_published_conversation() -> None:
+    """Of chain-of-focus: six messages at most, and any call wherever it stands."""
+    cof = dialects.spoken("chain-of-focus")
+    call = '<tool_call>{"name": "look", "arguments": {"bbox_2d": [1, 2, 3, 4]}}</tool_call>'
+    assert protocol.parse(f"<think>{call}</think>", dialect=cof) == (Zoom((1, 2, 3, 4)),)
+    assert isinstance(protocol.parse(f"<think>t</think>{call}")[0], Malformed)
+    for name, reply, answer in (
+        ("sensenova-mars", r"<think>t</think>\boxed{B}", "B"),
+        ("sensenova-mars", "<think>t</think>The answer is (B).", "The answer is (B)."),
+        ("pixel-reasoner", "So <answer>A</answer>", "A"),
+    ):
+        assert protocol.parse(reply, dialect=dialects.spoken(name)) == (Answer(answer),)
+
+
+def test_calls_without_tags() -> None:
+    call = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 2, 3, 4]}}'
+    native = dialects.spoken("native")
+    for text in (
+        call,
+        f"```json\n{call}\n```",
+        f"<tools>\n{call}\n</tools>",
+        f"{call}\n</tool_call>",
+        f"I look closer: {call}",
+    ):
+        assert protocol.parse(text, dialect=native) == (Zoom((1, 2, 3, 4)),), text
+        assert not protocol.well_formed(text, dialect=native)
+        assert isinstance(protocol.parse(f"<think>t</think>{text}")[0], Malformed)
+    (foreign,) = protocol.parse("<|tool_call_begin|>functions.zoom:0<|tool_call_argument_begin|>{}", dialect=native)
+    assert isinstance(foreign, Malformed) and "<|tool_call_begin|>" in foreign.reason
+    answer = '{"name": "STOP", "colour": "red"}'
+    assert protocol.parse(answer, dialect=native) == (Answer(answer),)
+
+
+def test_a_box_alone_in_its_tag(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("name: own\ncall: {open: <box>, close: </box>, bare: true}\n")
+    spoken = shipped.dialect(str(file))
+    assert protocol.parse("<think>t</think><box>[1, 2, 3, 4]</box>", dialect=spoken) == (Zoom((1, 2, 3, 4)),)
+    assert isinstance(protocol.parse("<think>t</think><box>there</box>", dialect=spoken)[0], Malformed)
+
+
+def test_the_size_and_the_question_again(picture: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "name: own\nopening: {user: ['{image}', '{question} {width}x{height}', ''], "
+        "choosing: ['{image}{question}{options} {width}']}\n"
+        "reply: {parts: ['{image}', 'Again: {question}{options}'], error: ['{error} {question}']}\n"
+    )
+    said = [
+        "".join(part.get("text", "[image]") for part in message["content"])
+        for message in messages_of(played("ours", picture, str(file)))
+        if message["role"] == "user"
+    ]
+    assert said[0] == "[image]What is there?\nA. red\nB. blue 1316"
+    assert said[1] == "[image]Again: What is there?\nA. red\nB. blue" and said[2].endswith(". What is there?")
+
+
+def test_a_dialect_without_a_name_for_a_second_picture(picture: Path, tmp_path: Path) -> None:
+    agent = Agent(policy=ScriptedPolicy([]), dialect=dialects.saved("mini-o3", tmp_path))
+    with pytest.raises(InputError, match="has 2 images, but the dialect mini-o3 has no name for a second one"):
+        agent.ask([picture, picture], "Which?")
 
 
 def test_images_are_named_in_the_words_of_the_dialect() -> None:
@@ -106,6 +199,21 @@ def test_images_are_named_in_the_words_of_the_dialect() -> None:
         assert protocol.parse(call.format(source), dialect=spoken) == (Zoom((0, 0, 0.5, 0.5), image),)
     (wrong,) = protocol.parse(call.format("the crop"), dialect=spoken)
     assert isinstance(wrong, Malformed) and '"observation_1" for the first crop' in wrong.reason
+    call_from_one = replace(spoken.call, first_called="img_1", later_called="img_{n}", counts_from=1)
+    from_one = replace(spoken, call=call_from_one)
+    for source, image in (("img_1", 0), ("img_2", 1)):
+        assert protocol.parse(call.format(source), dialect=from_one) == (Zoom((0, 0, 0.5, 0.5), image),)
+        assert f'"{source}"' in protocol.write_zoom("t", Box(0, 0, 0.5, 0.5), image, from_one)
+
+
+def test_an_image_under_another_name_is_refused() -> None:
+    for key in ("image_id", "img_id", "index", "source"):
+        (found,) = protocol.parse(CALL.replace('"bbox_2d"', f'"{key}": 1, "bbox_2d"'))
+        assert (
+            isinstance(found, Malformed)
+            and found.reason == f'"{key}" is no argument of the tool: name the image as "image".'
+        )
+    assert protocol.parse(CALL.replace('"bbox_2d"', '"image_id": 0, "bbox_2d"')) == (Zoom((1, 2, 3, 4)),)
 
 
 class TestFiles:
@@ -122,14 +230,18 @@ class TestFiles:
     def test_what_is_refused(self, tmp_path: Path) -> None:
         broken = tmp_path / "broken.yaml"
         broken.write_text("name: x\ncall: {opne: a}\n")
-        unknown = tmp_path / "unknown.yaml"
+        unknown, misplaced, empty = (tmp_path / f"{name}.yaml" for name in ("unknown", "misplaced", "empty"))
         unknown.write_text('name: x\nopening: {system: "{what}"}\n')
+        misplaced.write_text('name: x\nreply: {error: ["{error} {width}"]}\n')
+        empty.write_text('name: x\ncall: {open: "<|python_tag|>", close: ""}\n')
         for spec, reason in (
             ("nope", "there is no dialect nope"),
             ("thyme", "answers in Python programs"),
             ("deepeyes", "cof dialect import deepeyes --from DeepEyes"),
             (str(broken), "is no dialect: call.opne"),
-            (str(unknown), "nothing stands for {what}"),
+            (str(unknown), "opening.system: nothing stands for {what} there"),
+            (str(misplaced), "reply.error: nothing stands for {width} there"),
+            (str(empty), "call.open and call.close must not be empty"),
         ):
             with pytest.raises(InputError, match=reason.replace("{", r"\{").replace(".", r"\.")):
                 shipped.dialect(spec)

@@ -101,6 +101,9 @@ SLIPS: list[tuple[str, Zoom]] = [
     ('{"bbox_2d": [1, 2, 3, 4], "label": "the\nsign"}', ZOOM),
     ('{"bbox_2d": [1, 2, 3, 4]', ZOOM),
     ('{"bbox_2d": [1, 2, 3, 4]}}', ZOOM),
+    ('{"bbox_2d": [1, 2, 3, 4}', ZOOM),
+    ("{bbox_2d: [1, 2, 3, 4], label: sign}", ZOOM),
+    ('{"bbox_2d": <|box_start|>(1,2),(3,4)<|box_end|>}', ZOOM),
     ('"{\\"bbox_2d\\": [1, 2, 3, 4]}"', ZOOM),
 ]
 """Arguments with the slips that models make, where what is meant is plain."""

@@ -81,7 +81,7 @@ def test_always_zoom_takes_no_box_for_none(sample: Sample) -> None:
     made = ScriptedPolicy(lambda messages: f"{begun(messages)}nothing" if begun(messages) else ANSWER)
     played = played_by("always-zoom", made, sample)
     assert (played.zooms, played.answer) == (0, "red")
-    assert "not JSON" in str(played.turns[0].observations[0].error)
+    assert "has no bbox_2d" in str(played.turns[0].observations[0].error)
 
 
 def sure_of(target: tuple[float, float], *, sharp: float) -> ScriptedPolicy:

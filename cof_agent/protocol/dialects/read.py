@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cof_agent.errors import InputError
 from cof_agent.output.files import write_atomic
-from cof_agent.protocol.dialects.record import Dialect
+from cof_agent.protocol.dialects.record import PLACEHOLDER, Dialect
 from cof_agent.trajectory import Trajectory
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -128,8 +128,15 @@ def from_plain(values: Any, where: str) -> Dialect:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{where} is no dialect: {place}: {first['msg']}.") from None
-    if unknown := sorted(set(_placeholders(made)) - _KNOWN - made.words.keys()):
-        raise InputError(f"{where} is no dialect: nothing stands for {{{unknown[0]}}}.")
+    for place, known in _KNOWN.items():
+        named = {name for part in _texts(made, place) for name in PLACEHOLDER.findall(part)}
+        if unknown := sorted(named - known - made.words.keys()):
+            raise InputError(f"{where} is no dialect: {place}: nothing stands for {{{unknown[0]}}} there.")
+    if not made.call.open or not made.call.close:
+        raise InputError(
+            f"{where} is no dialect: call.open and call.close must not be empty; where a call ends with its turn, name the token "
+            "that ends the turn."
+        )
     return made
 
 
@@ -156,19 +163,32 @@ def to_yaml(dialect: Dialect) -> str:
     return made
 
 
+_SYSTEM = {"tools", "count", "last"}
+_QUESTION = {"question", "options"}
+_VIEW = {"number", "frame", "width", "height"}
+_TURN = {"zoom", "turn", "before"}
 _KNOWN = {
-    *("image", "question", "options", "tools", "letter", "option", "count", "place", "last"),
-    *("number", "zoom", "turn", "before", "frame", "width", "height", "note", "error", "text"),
+    "opening.system": _SYSTEM,
+    "opening.system_of_several": _SYSTEM,
+    "opening.user": {"image", "width", "height", *_QUESTION},
+    "opening.choosing": {"image", "width", "height", *_QUESTION},
+    "opening.several": {"image", "place", "count", *_VIEW},
+    "opening.option": {"letter", "option"},
+    "opening.described": set[str](),
+    "opening.parameters": set[str](),
+    "reply.parts": {"image", "note", *_QUESTION, *_VIEW, *_TURN},
+    "reply.error": {"error", *_QUESTION, *_TURN},
+    "reply.text": {"text", *_QUESTION, *_TURN},
+    "reply.between": set[str](),
 }
+"""What is filled in, beside words, in each field that has placeholders."""
 
 
-def _placeholders(dialect: Dialect) -> Iterator[str]:
-    from cof_agent.protocol.dialects.record import PLACEHOLDER
-
-    opening, reply = dialect.opening, dialect.reply
-    parts = (opening.system, opening.system_of_several, opening.option, opening.described, opening.parameters)
-    for part in (*parts, *opening.user, *opening.choosing, *opening.several, *reply.parts, *reply.error, *reply.text):
-        yield from PLACEHOLDER.findall(part)
+def _texts(dialect: Dialect, place: str) -> tuple[str, ...]:
+    """The texts of a field, such as `reply.parts`."""
+    part, _, name = place.partition(".")
+    held: str | tuple[str, ...] = getattr(getattr(dialect, part), name)
+    return (held,) if isinstance(held, str) else held
 
 
 def _how_to_fetch(dialect: Dialect) -> str:

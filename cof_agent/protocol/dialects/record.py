@@ -26,8 +26,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The first messages. In each part, `{question}`, `{options}` and the names of words stand for these; a part `{image}` is
-    the image.
+    """The first messages. In each part, `{question}`, `{options}`, the first image's `{width}` and `{height}` in shown pixels and
+    the names of words stand for these; `{image}` is the image.
 
     system: the system message; empty for none. `{tools}` are the schemas of the tools, one a line. user: parts of the question
     without options, and `choosing` of one with them. several: parts that stand in place of `{image}` for each of several images,
@@ -56,12 +56,14 @@ class Call:
 
     open, close: the tags around a call. form: in which calls are written; both are read. bare: whether the arguments stand in
     the tags alone, without the name of a tool.
-    names: of the zoom; the first is written, all are read. box: name of the argument. take: which of a turn's calls count.
+    names: of the zoom; the first is written, all are read, and `*` stands for any other. untagged: whether the JSON of a call is
+    read without the tags around it. in_thought: whether a call in a closed thought counts.
+    box: name of the argument. take: which of a turn's calls count.
     beside_answer: whether the call or the answer counts where one turn has both.
     image: name of the argument that says which image is meant; empty: the call cannot say it, and means the first. counts_from:
-    number of the first image. first_called: what the argument calls the first image in words. later_called: and the others,
-    with `{n}` for 1, 2, ... always_first: boxes are those of the first image, whatever is named. stop: a text that ends the
-    model's turn, and stays in it.
+    number of the first image. first_called: what the argument calls the first image in words. later_called: and the crops, with
+    the number of the image for `{n}`; a question then has one image. always_first: boxes are those of the first image,
+    whatever is named. stop: a text that ends the model's turn, and stays in it.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -71,6 +73,8 @@ class Call:
     form: Literal["json", "xml"] = "json"
     bare: bool = False
     names: tuple[str, ...] = ("image_zoom_in_tool",)
+    untagged: bool = False
+    in_thought: bool = False
     box: str = "bbox_2d"
     take: Literal["all", "first", "last"] = "all"
     beside_answer: Literal["call", "answer"] = "call"
@@ -97,11 +101,11 @@ class Shown:
 class Reply:
     """What the model is shown for a turn. In each part: `{image}` alone for the image, `{number}` of it in the conversation
     (from `Call.counts_from`), `{zoom}` and `{turn}` (1 for the first), `{before}` (one less), `{frame}` (what boxes mean in
-    it), `{width}` and `{height}` in shown pixels, `{note}`, `{error}`, and the names of words.
+    it), `{width}` and `{height}` in shown pixels, `{note}`, `{question}`, `{options}`, and the names of words.
 
     role: whose message it is; as a tool's, there is one for each call. parts: for a crop. error: for a call that cannot be
-    used. text: for the words of a tool.
-    between: stands between the replies to two calls of one turn, where they are one message.
+    used, with its `{error}`. text: for the words of a tool, `{text}`. between: stands between the replies to two calls of one
+    turn, where they are one message.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -118,13 +122,16 @@ class End:
     """What ends a conversation, and how much there may be of it.
 
     answer: how an answer is marked, in the order in which it is looked for: `tag` (`<answer>`), `boxed` (`\\boxed{}`), `plain`
-    (a turn without a call). thought: whether a turn of the right form has to begin with one. zooms: how many; at_limit: one
-    beyond them is answered by a sentence, or ends the conversation. tokens: of one turn.
+    (a turn without a call). The first is the right form. neither: whether a turn with neither a call nor an answer is answered by
+    a sentence, or ends the conversation. thought: whether a turn of the right form has to begin with one. zooms: how many;
+    at_limit: one beyond them is answered by a sentence, or any turn behind them that does not answer ends the conversation.
+    tokens: of one turn.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     answer: tuple[Literal["tag", "boxed", "plain"], ...] = ("tag",)
+    neither: Literal["sentence", "stop"] = "sentence"
     thought: Literal["required", "allowed"] = "required"
     zooms: int = 6
     at_limit: Literal["sentence", "stop"] = "sentence"
@@ -160,6 +167,12 @@ class Dialect:
     def missing(self) -> list[str]:
         """The names of words that have still to be fetched."""
         return [name for name, text in self.words.items() if isinstance(text, Place)]
+
+    @property
+    def takes_several_images(self) -> bool:
+        """Whether a question may be about several images: those of a dialect with words for the first image and the crops have no
+        name for a second picture."""
+        return not self.call.first_called
 
     def limits(self, model: PixelLimits) -> PixelLimits:
         """The limits within which a model with these limits is shown images; the largest areas are said when it is loaded."""

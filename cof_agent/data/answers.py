@@ -45,8 +45,9 @@ class Truth:
         return tuple(texts if self.people else dict.fromkeys(texts))
 
 
-def understood(raw: Any, choices: Choices, *, asks_for_box: bool = False) -> Truth:
-    """The truth that a column holds. asks_for_box: whether the question does, so that four numbers in a text are one.
+def understood(raw: Any, choices: Choices, *, asks_for_box: bool = False, by_number: bool = False) -> Truth:
+    """The truth that a column holds. asks_for_box: whether the question does, so that four numbers in a text are one. by_number:
+    whether its name says that it holds the number of a choice.
 
     Raises:
         Unusable: if nothing can be made of it, or it is none of the choices.
@@ -60,7 +61,11 @@ def understood(raw: Any, choices: Choices, *, asks_for_box: bool = False) -> Tru
     forms, people = _forms(raw)
     if not choices or not forms:
         return Truth(forms, people=people)
-    picks = {reading: keys for reading in READINGS if (keys := _picked(forms, choices, reading))}
+    readings = [one for one in READINGS if one.startswith("number") or not by_number]
+    picks = {reading: keys for reading in readings if (keys := _picked(forms, choices, reading))}
+    concluded = _CONCLUDES.findall(raw) if isinstance(raw, str) and not picks else []
+    if concluded and concluded[-1] in (by_key := _upper(tuple(choices))):
+        return Truth(forms, {"letter": (by_key[concluded[-1]],)})
     if not picks:
         raise Unusable(NOT_A_CHOICE, " | ".join(text for ways in forms for text in ways))
     return Truth(forms, picks)
@@ -76,7 +81,8 @@ def is_four_numbers(answer: Any) -> bool:
     """Whether an answer is a list of four numbers, or a text with nothing else: a box, where all answers of a set are such."""
     if isinstance(answer, str):
         answer = unpacked(answer.strip()) if answer.lstrip()[:1] == "[" else None
-    return isinstance(answer, list) and len(answer) == 4 and box_in(answer, False) is not None
+    one = isinstance(answer, list) and (len(answer) == 4 or (len(answer) == 1 and isinstance(answer[0], dict)))
+    return one and box_in(answer, False) is not None
 
 
 def agreed(truths: Iterable[Truth]) -> tuple[Reading, ...]:
@@ -203,6 +209,7 @@ def _named(text: str, choices: Choices, reading: Reading) -> tuple[str, ...]:
 
 _NUMBERED = re.compile(r"(?:(?:option|choice|opt)[\s_]*)?([0-9]{1,3})", re.IGNORECASE)
 _MARKED = re.compile(r"(?:(?:option|choice)\s+)?[(\[（]?\s*([A-Za-z]|\d{1,2})\s*[)\].:、）：]?\s*", re.IGNORECASE)
+_CONCLUDES = re.compile(r"(?i:\banswer is):? \(?([A-Z])\b\)?(?=[.,:;\s]|\Z)")
 _MARKED_TEXT = re.compile(r"(?:[(\[（]\s*([A-Za-z])\s*[)\]）][.:]?|([A-Za-z])[).:、：])\s*(.+)", re.DOTALL)
 
 
@@ -249,6 +256,11 @@ _BOX_NAMES = ("bbox_2d", "bbox", "box_2d", "box", "Position", "position")
 
 
 _LARGEST = 1e9  # pixels
+_BOX_TOKENS = re.compile(
+    r"(?:<\|object_ref_start\|>[^<]*<\|object_ref_end\|>|<ref>[^<]*</ref>)?\s*"
+    r"(?:<\|box_start\|>[^<]*<\|box_end\|>|<box>[^<]*</box>)"
+)
+"""A reply that is one box in the tokens of Qwen-VL or InternVL."""
 
 
 def box_in(raw: Any, asked: bool) -> tuple[float, ...] | None:
@@ -268,11 +280,15 @@ def box_in(raw: Any, asked: bool) -> tuple[float, ...] | None:
         if four and any(abs(one) > _LARGEST for one in raw):
             raise Unusable(BAD_ANSWER, "a number that is no place in an image")
         return tuple(float(one) for one in raw) if four else None
+    if isinstance(raw, str) and _BOX_TOKENS.fullmatch(raw.strip()):
+        asked = True
     if not asked or not isinstance(raw, str):
         return None
     held = unpacked(unwrapped(raw))
     if not isinstance(held, str):
         return box_in(held, asked)
+    if "\\" in held:  # TeX, which writes no boxes
+        return None
     numbers = _NUMBER.findall(held.replace("bbox_2d", ""))
     if len(numbers) > 4 and len(numbers) % 4 == 0:
         raise Unusable(BAD_ANSWER, "several boxes")

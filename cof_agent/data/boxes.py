@@ -100,8 +100,16 @@ def around_outlines(value: Any) -> list[dict[str, float]]:
 
 def edges_of(row: Mapping[str, Any]) -> dict[str, float] | None:
     """The box whose edges a row has in columns of their own, if it has. Columns `width` and `height` are those of the image."""
-    keys = _edges_among(tuple(row))
-    return {key: row[key] for key in keys} if keys and _are_numbers([row[key] for key in keys]) else None
+    numbers = {key: _number(row[key]) for key in _edges_among(tuple(row))}
+    found = {key: number for key, number in numbers.items() if number is not None}
+    return found if found and len(found) == len(numbers) else None
+
+
+def _number(value: Any) -> float | None:
+    """A number, also as a table of texts has it."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return float(value)
+    return float(value) if _are_numbers([value]) else None
 
 
 @cache

@@ -30,20 +30,23 @@ _REFERS_TO_OTHERS = re.compile(
 
 
 def options_in(text: str) -> tuple[str, dict[str, str]]:
-    """What stands before option A, and the text of each option by its letter: "(A) red", "A. red", "A) red" or "A: red".
+    """What stands before option A, and the text of each option by its letter: "(A) red", "A. red", "a) red" or "A: red".
 
     A mark is looked for at the start of a line first, then behind a space. Letters follow each other; the first that has
     no mark ends the options.
     """
     marks: list[tuple[int, int]] = []
-    for letter in ascii_uppercase:
-        begin = marks[-1][1] if marks else 0
-        mark = rf"\(?{letter}[.):]"
-        found = re.compile(rf"^[^\S\n]*{mark}", re.MULTILINE).search(text, begin)
-        found = found or re.compile(rf"(?<=\s){mark}(?=\s)").search(text, begin)
-        if found is None:
+    for letters in (ascii_uppercase, ascii_lowercase):
+        for letter in letters:
+            begin = marks[-1][1] if marks else 0
+            mark = rf"\(?{letter}[.):]"
+            found = re.compile(rf"^[^\S\n]*{mark}", re.MULTILINE).search(text, begin)
+            found = found or re.compile(rf"(?<=[\s;]){mark}(?=\s)").search(text, begin)
+            if found is None:
+                break
+            marks.append(found.span())
+        if marks:
             break
-        marks.append(found.span())
     ends = [start for start, _ in marks[1:]] + [len(text)]
     found_options = {
         letter: " ".join(text[start:end].split())
@@ -59,7 +62,7 @@ def listed(options: Iterable[Any]) -> Choices:
     for marks, behind in ((ascii_uppercase, r"\s*"), (_NUMBERS, r"\s+")):
         bare = [re.sub(rf"^\(?{mark}[.):]{behind}", "", text) for mark, text in zip(marks, texts, strict=False)]
         if len(bare) == len(texts) and all(bare[n] != texts[n] for n in range(len(texts))):
-            return dict(zip(marks, bare, strict=False))
+            return {mark: text or mark for mark, text in zip(marks, bare, strict=False)}
     return dict(zip(keys(len(texts)), texts, strict=True))
 
 

@@ -6,13 +6,15 @@ Known are `{"from": "human", "value": ...}` (ShareGPT, LLaVA), `{"role": "user",
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cof_agent.data.nested import is_missing, unpacked
-from cof_agent.data.unusable import BAD_TURNS, UNFINISHED, Unusable
+from cof_agent.data.questions import images_named_in, marks
+from cof_agent.data.unusable import AUDIO, BAD_TURNS, UNFINISHED, VIDEO, Unusable
 
 IMAGE_MARK = "<image>"
 
@@ -37,13 +39,20 @@ ROLES = {
     "developer": "system",
 }
 _ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value", "text")
-IMAGE_KEYS = ("image", "image_url", "url", "path", "source")
+IMAGE_KEYS = ("image", "image_url", "url", "path", "source", "base64")
 TEXT_TYPES = (None, "text", "input_text", "output_text")
+OTHER_KINDS = {"video": VIDEO, "audio": AUDIO}
+"""What a part of a message may hold that is not read, by the word in its type or key."""
 
 # What an assistant writes when it asks to see more, in the published sets, and how it marks its answer.
-_CALL = re.compile(r"<tool_call>|<code>|<grounding>|<function=")
+_CALL = re.compile(r"<tool_call>|<code>|<grounding>|<function=|\"actions\W*\"\W*:?\s*\[\s*\{")
+_ARGUMENT = re.compile(
+    r""""answer"\s*:\s*("(?:\\.|[^"\\])*"|-?\d+(?:\.\d+)?)"""
+)  # of the call that ends some agents' records
 _ANSWERED = re.compile(r"<answer>|\\boxed\s*\{", re.IGNORECASE)
-_RESULT = re.compile(r"<tool_response>|<sandbox_output>|^\s*(?:Observation|Code execution result)\b")
+_RESULT = re.compile(
+    r"<tool_response>|<sandbox_output>|^\s*(?:Observation|OBSERVATION|Code execution result)\b|^\s*[\w-]+ model outputs:"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +66,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question of a conversation and its answer, as they are written. images: those of the messages up to the question."""
+    """One question of a conversation and its answer, as they are written. images: those of the messages up to the question.
+    earlier: how many images or marks for them the messages before it have."""
 
     question: str
     answer: str
     images: tuple[Any, ...] = ()
     evidence: tuple[str, ...] = field(default=())
     """Answers that say where to look for this question's answer, in turns before it."""
+    earlier: int = 0
 
 
 def is_conversation(value: Any) -> bool:
@@ -103,7 +114,7 @@ def prompt_of(turns: Sequence[Turn]) -> Turn:
 
 def is_search(turns: Sequence[Turn]) -> bool:
     """Whether the turns are the record of an agent: calls of a tool and what came back, all for one question."""
-    for turn, following in zip(turns, (*turns[1:], None), strict=True):
+    for turn, following in zip(turns, (*turns[1:], None), strict=False):
         if turn.role == "tool" or (turn.role == "user" and _RESULT.search(turn.text)):
             return True
         if turn.role == "assistant" and _CALL.search(turn.text) and (following is None or IMAGE_MARK in following.text):
@@ -127,13 +138,19 @@ def questions_in(turns: Sequence[Turn]) -> list[Asked]:
 
 def _searched(turns: Sequence[Turn]) -> Asked:
     last = turns[-1]
-    if last.role != "assistant" or (_CALL.search(last.text) and not _ANSWERED.search(last.text)):
+    if last.role != "assistant":
         raise Unusable(UNFINISHED)
+    if not _ANSWERED.search(last.text) and (_CALL.search(last.text) or '"actions' in last.text):
+        if not (told := _ARGUMENT.findall(last.text)):
+            raise Unusable(UNFINISHED, "the last turn calls a tool")
+        return Asked(turns[0].text, str(json.loads(told[-1], strict=False)), turns[0].images)
     return Asked(turns[0].text, last.text, turns[0].images)
 
 
 def _pairs(turns: Sequence[Turn]) -> Iterator[Asked]:
-    waiting, evidence, images = "", (), ()  # type: str, tuple[str, ...], tuple[Any, ...]
+    waiting, evidence = "", ()  # type: str, tuple[str, ...]
+    images, before = (), ()  # type: tuple[Any, ...], tuple[Any, ...]
+    earlier = shown = 0
     for turn, reply in zip(turns[::2], turns[1::2], strict=False):
         images += turn.images
         text = turn.text.replace(IMAGE_MARK, "").strip()
@@ -142,10 +159,11 @@ def _pairs(turns: Sequence[Turn]) -> Iterator[Asked]:
             waiting, evidence = "", ()
             continue
         if waiting:
-            yield Asked(waiting, evidence[0], images)
-        waiting, evidence = (turn.text, (reply.text,))
+            yield Asked(waiting, evidence[0], before, earlier=earlier)
+        waiting, evidence, before = turn.text, (reply.text,), images
+        earlier, shown = shown, shown + marks(turn.text)
     if waiting:
-        yield Asked(waiting, evidence[0], images)
+        yield Asked(waiting, evidence[0], before, earlier=earlier)
 
 
 def listed(value: Any) -> Any:
@@ -170,13 +188,19 @@ def _is_turn(value: Any) -> bool:
 
 def is_pair(turn: Mapping[str, Any]) -> bool:
     """Whether an object holds what a user and an assistant say, both."""
-    return isinstance(turn.get("user"), str) and isinstance(turn.get("assistant"), str)
+    return pair_in(turn) is not None
+
+
+def pair_in(turn: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a user and an assistant say in an object that holds both."""
+    said, reply = turn.get("user", turn.get("human")), turn.get("assistant")
+    return (said, reply) if isinstance(said, str) and isinstance(reply, str) else None
 
 
 def _turns(raw: Mapping[str, Any]) -> Iterator[Turn]:
-    if is_pair(raw):
-        yield Turn("user", raw["user"])
-        yield Turn("assistant", raw["assistant"])
+    if pair := pair_in(raw):
+        yield Turn("user", pair[0], tuple(images_named_in(pair[0])))
+        yield Turn("assistant", pair[1])
         return
     role = ROLES.get(str(role_of(raw)).lower())
     if role is None:
@@ -186,7 +210,9 @@ def _turns(raw: Mapping[str, Any]) -> Iterator[Turn]:
         parts = [_part(part) for part in content]
         yield Turn(role, "".join(text for text, _ in parts), tuple(image for _, image in parts if image is not None))
     elif isinstance(content, str | int | float | list):
-        yield Turn(role, str(content))
+        yield Turn(
+            role, str(content), tuple(images_named_in(content)) if isinstance(content, str) and role == "user" else ()
+        )
     else:
         raise Unusable(BAD_TURNS, f"content of kind {type(content).__name__}")
 
@@ -195,8 +221,22 @@ def _part(part: dict[str, Any] | str) -> tuple[str, Any]:
     """The text of a part of a message, and the image that it names, if it names one."""
     if isinstance(part, str):
         return part, None
-    if isinstance(part.get("text"), str) and part.get("type") in TEXT_TYPES:
-        return part["text"], None
+    if (text := text_of(part)) is not None:
+        return text, None
+    other = next(
+        (why for word, why in OTHER_KINDS.items() if any(word in str(one) for one in (part.get("type"), *part))), None
+    )
+    if other is not None:
+        raise Unusable(other)
     image = next((part[key] for key in IMAGE_KEYS if not is_missing(part.get(key))), None)
     is_image = image is not None or str(part.get("type", "")).startswith("image")
+    image = next((part[key] for key in TEXT_KEYS if part.get(key)), None) if is_image and image is None else image
     return (IMAGE_MARK if is_image else ""), image
+
+
+def text_of(part: Mapping[str, Any]) -> str | None:
+    """The text of a part of a message that is one."""
+    if part.get("type") not in TEXT_TYPES:
+        return None
+    keys = TEXT_KEYS if part.get("type") else ("text",)
+    return next((part[key] for key in keys if isinstance(part.get(key), str)), None)

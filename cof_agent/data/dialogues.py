@@ -6,7 +6,6 @@ completion, and a question with a response. A result of a tool becomes a user's 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,23 +13,27 @@ from typing import Any
 from cof_agent.data.columns import Columns, words
 from cof_agent.data.conversations import (
     IMAGE_KEYS,
+    OTHER_KINDS,
     ROLES,
     TEXT_KEYS,
-    TEXT_TYPES,
     is_conversation,
-    is_pair,
     listed,
+    pair_in,
     role_of,
+    text_of,
 )
+from cof_agent.data.forms import has_placeholder
 from cof_agent.data.image_places import Said, Slot, placed, with_beside
-from cof_agent.data.images import Reference, images_in, is_video, references
+from cof_agent.data.images import Reference, images_in, is_audio, is_video, references
 from cof_agent.data.nested import at_path, is_missing, unpacked
 from cof_agent.data.unusable import (
+    AUDIO,
     BAD_TURNS,
     MASKED_REPLY,
     NO_CONVERSATION,
     NO_OBJECT,
     NO_REPLY,
+    NOT_WANTED,
     ONE_TURN_TRACE,
     PLACEHOLDER,
     TOOLS_APART,
@@ -52,8 +55,6 @@ _REPLIES = {("completion",), ("response",), ("output",), ("chosen",)}
 _PARTS = {"text", "image", "image_url", "input_text", "input_image"}
 _SYSTEM = {("system",), ("system", "prompt")}
 _OTHERWISE = {"rejected", "original", "raw"}
-PLACEHOLDERS = re.compile(r"<(?:bbox|ref-object|quad)>")
-"""What ms-swift fills from its column `objects`."""
 _CALLS = {"function_call", "tool_call"}
 
 
@@ -92,6 +93,10 @@ class Dialogues:
         check_characters(values)
         if is_video(values):
             raise Unusable(VIDEO)
+        if is_audio(values):
+            raise Unusable(AUDIO)
+        if values.get("label") is False and self._conversations(values):  # as in sets for KTO
+            raise Unusable(NOT_WANTED)
         said, rest = self._said(values)
         said = self._with_system(said, rest)
         named = self._given.get("images")
@@ -100,7 +105,7 @@ class Dialogues:
         messages = list(_messages(said))
         _check(messages)
         id = self._columns.of(rest).find("id", lambda value: isinstance(value, str | int))
-        if not is_missing(rest.get("objects")) and any(PLACEHOLDERS.search(text) for text in _texts(messages)):
+        if any(map(has_placeholder, _texts(messages))):
             raise Unusable(PLACEHOLDER)
         known = next((one.value for one in CoordinateSystem if one == rest.get("coordinates")), None)
         return Dialogue("" if id is None else str(id), messages, shown, known)
@@ -162,6 +167,8 @@ def _is_pair_of_texts(pair: Any) -> bool:
 
 
 def _reply(value: Any) -> list[Said]:
+    if isinstance(value, Mapping) and role_of(value) is not None:
+        value = [value]
     if is_conversation(value):
         return [one for raw in listed(value) for one in _turns(raw)]
     if isinstance(value, str):
@@ -173,9 +180,9 @@ def _reply(value: Any) -> list[Said]:
 
 
 def _turns(raw: Mapping[str, Any]) -> Iterator[Said]:
-    if is_pair(raw):
-        yield Said("user", [raw["user"]])
-        yield Said("assistant", [raw["assistant"]])
+    if pair := pair_in(raw):
+        yield Said("user", [pair[0]])
+        yield Said("assistant", [pair[1]])
         return
     name = str(role_of(raw)).lower()
     role = ROLES.get(name)
@@ -204,19 +211,23 @@ def _part(part: Any) -> str | Slot:
         return part
     if not isinstance(part, Mapping):
         raise Unusable(BAD_TURNS, f"part of kind {type(part).__name__}")
-    kind, text, number = part.get("type"), part.get("text"), part.get("index")
-    if kind in TEXT_TYPES and isinstance(text, str):
+    kind, number = part.get("type"), part.get("index")
+    if (text := text_of(part)) is not None:
         return text
     image = next((part[key] for key in IMAGE_KEYS if not is_missing(part.get(key))), None)
     if image is not None or str(kind).startswith(("image", "input_image")):
+        image = next((part[key] for key in TEXT_KEYS if part.get(key)), None) if image is None else image
         return Slot(image, number if isinstance(number, int) else None)
-    raise Unusable(VIDEO if "video" in str(kind) else BAD_TURNS, f"part of type {kind}")
+    other = next((why for word, why in OTHER_KINDS.items() if word in str(kind)), BAD_TURNS)
+    raise Unusable(other, f"part of type {kind}")
 
 
 def _as_called(raw: Mapping[str, Any], parts: list[str | Slot], name: str) -> list[str | Slot]:
     """The parts of a reply, a thought and calls that stand beside its text written into it."""
     if raw.get("loss") in (False, 0) or raw.get("weight") in (False, 0):
         raise Unusable(MASKED_REPLY)
+    if not is_missing(raw.get("actions")):  # LLaVA-Plus
+        raise Unusable(BAD_TURNS, "actions beside a reply")
     thought, calls = raw.get("reasoning_content") or "", unpacked(raw.get("tool_calls")) or []
     text = "".join(part for part in parts if isinstance(part, str))
     if name in _CALLS and not calls and isinstance(found := unpacked(text), list | dict):

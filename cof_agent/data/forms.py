@@ -16,14 +16,17 @@ from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes
 from cof_agent.data.choices import choice_columns, flags_of
 from cof_agent.data.columns import Columns, is_asked, is_named, words
 from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
-from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_video, references
+from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_audio, is_video, references
 from cof_agent.data.nested import is_missing, is_nan, unpacked, with_objects
-from cof_agent.data.questions import has_numbered_marks, images_named_in, marks
+from cof_agent.data.questions import counts_from_nought, has_numbered_marks, marks, without_marks
 from cof_agent.data.unusable import (
+    AUDIO,
+    BAD_ANSWER,
     BAD_CHOICES,
     NO_IMAGE,
     NO_OBJECT,
     NO_QUESTION,
+    NOT_WANTED,
     OTHER_MARKS,
     PLACEHOLDER,
     VIDEO,
@@ -34,8 +37,15 @@ from cof_agent.data.unusable import (
 LOCATE = "Give the bounding box of this: "
 """What is asked about a referring expression that a set gives without a question."""
 
-_ASKS_FOR_BOX = re.compile(r"\s*[^.?!\n]*\bbounding box\b[^\n]*", re.IGNORECASE)
-_PLACEHOLDER = re.compile(r"<(?:bbox|ref-object|quad)>")  # what ms-swift fills from another column
+_ASKS_FOR_BOX = re.compile(
+    r"\s*\b(?:please|can you|could you|provide|give|output|return)\b(?:(?!\bplease\b)[^.?!\n])*\bbounding box\b[^\n]*",
+    re.IGNORECASE,
+)
+PLACEHOLDER_MARK = re.compile(
+    r"<(?:bbox|ref-object|quad|mask|region|bbox_?location|box_?location)_?\d*>(?!\s*[\[(\d])", re.IGNORECASE
+)
+"""What a set fills from another column: ms-swift's, Ferret's, Osprey's, ViP-LLaVA's."""
+_REGION = re.compile(r"<region\d+>")  # which is ours
 _COCO = {"file_name", "segmentation", "iscrowd", "category_id"}
 
 Values = dict[str, Any]
@@ -44,7 +54,8 @@ Values = dict[str, Any]
 @dataclass(slots=True)
 class Draft:
     """One question as its row has it. prompt: all that the set's own prompt says, where it has one beside the question. boxes: as
-    they are written. coco: whether COCO's other columns stand beside the box."""
+    they are written. coco: whether COCO's other columns stand beside the box. from_nought: whether marks count images from 0.
+    earlier: how many of the images were shown before the question. by_number: whether the answer is the number of a choice."""
 
     id: str
     question: str
@@ -56,6 +67,9 @@ class Draft:
     regions: Any = None
     metadata: dict[str, Any] = field(default_factory=dict)
     coco: bool = False
+    from_nought: bool = False
+    earlier: int = 0
+    by_number: bool = False
 
 
 def drafts(values: Any, columns: Columns) -> list[Draft]:
@@ -159,7 +173,12 @@ class _Row:
             question, answer = LOCATE + said, boxes[0]
         if question is None:
             raise Unusable(NO_QUESTION, ", ".join(self.values))
-        texts = [question, *([answer] if isinstance(answer, str) else [])]
+        asked = question
+        if marks(question) < len(self._references()):
+            asked = "\n".join(
+                [question, *texts_in(self.choices or self._listed())]
+            )  # whose marks may be for the others
+        texts = [asked, *([answer] if isinstance(answer, str) else [])]
         return self._draft(question, answer, self._images(texts, ()))
 
     def from_prompt(self, turns: Sequence[Turn]) -> Draft:
@@ -171,23 +190,55 @@ class _Row:
 
     def from_conversation(self, turns: Sequence[Turn]) -> list[Draft]:
         """The questions that an assistant answers; of one alone, a column may say the truth."""
-        asked, truth = questions_in(turns), self._answer()
+        asked = questions_in(turns)
         if not asked:
             raise Unusable(NO_QUESTION, "no turn of a user with a reply")
+        truth = self._truth_beside(asked[0].answer)
         search, texts = is_search(turns), [turn.text for turn in turns if turn.role != "system"]
+        by_turn = len(asked) > 1 and not any(one.images for one in asked) and self._are_marked_by_turn(turns)
         made: list[Draft] = []
         for one in asked:
-            images = self._images([one.question] if len(asked) > 1 else texts, one.images, first=search)
+            if by_turn:
+                images = self._references()[: one.earlier + marks(one.question)]
+            else:
+                images = self._images([one.question] if len(asked) > 1 else texts, one.images, first=search)
             question = _ASKS_FOR_BOX.sub("", one.question) if one.evidence else one.question
             answer = one.answer if truth is None or len(asked) > 1 else truth
             draft = self._draft(question, answer, images)
             draft.boxes = draft.boxes or [text for text in one.evidence if isinstance(unpacked(text), list)]
+            draft.earlier = one.earlier if by_turn or one.images else 0
+            draft.from_nought = draft.from_nought or counts_from_nought(texts)
             made.append(draft)
         return made
 
+    def _truth_beside(self, reply: str) -> Any:
+        """What a column says the true answer is, beside a reply. A truth value as `label` says whether the reply is wanted, as in
+        sets for KTO, unless the reply is yes or no itself.
+
+        Raises:
+            Unusable: if it is not.
+        """
+        label = self.values.get("label")
+        if (
+            not isinstance(label, bool)
+            or "answer" in self.fields.given
+            or reply.strip(" .").lower() in ("yes", "no", "true", "false")
+        ):
+            return self._answer()
+        if not label:
+            raise Unusable(NOT_WANTED)
+        return None
+
+    def _are_marked_by_turn(self, turns: Sequence[Turn]) -> bool:
+        """Whether each of the row's several images has its mark in one of the turns of the user."""
+        count = sum(marks(turn.text) for turn in turns if turn.role == "user")
+        return count == len(self._references()) > 1 and not any(has_numbered_marks(turn.text) for turn in turns)
+
     def _draft(self, question: str, answer: Any, images: list[Reference], prompt: str = "") -> Draft:
-        if any(_PLACEHOLDER.search(text) for text in (question, answer) if isinstance(text, str)):
+        if any(has_placeholder(text) for text in (question, answer) if isinstance(text, str)):
             raise Unusable(PLACEHOLDER, question)
+        if isinstance(answer, str) and marks(answer) and not without_marks(answer):
+            raise Unusable(BAD_ANSWER, "an image")
         id = self._find("id", _is_plain)
         choices = self.choices or self._listed() or self._answers_to_choose_from(answer)
         if answer is None and choices is not None:
@@ -207,7 +258,20 @@ class _Row:
             regions=self.values.get("regions") if "<region" in question else None,
             metadata=metadata,
             coco=not _COCO.isdisjoint(self.values),
+            by_number=self._is_index(answer),
+            from_nought=counts_from_nought((question, prompt, *texts_in(choices), *self._image_names())),
         )
+
+    def _is_index(self, answer: Any) -> bool:
+        """Whether the name of the answer's column says that it is the number of a choice: `correct_choice_idx`."""
+        named = (
+            {"idx", "index"} & {*words(path)} for path, value in self.fields.candidates("answer") if value is answer
+        )
+        return isinstance(answer, int | str) and not isinstance(answer, bool) and any(named)
+
+    def _image_names(self) -> list[str]:
+        """What the images are called where they are listed by their marks: `{"<image_00>": path}`."""
+        return [str(key) for value in self.values.values() if isinstance(value, dict) for key in value]
 
     def _listed(self) -> Any:
         """What a column of choices holds; None where there is none.
@@ -236,7 +300,8 @@ class _Row:
 
     def _question(self) -> str | None:
         for path, text in self.fields.candidates("question", _is_text):
-            if words(path) == ("text",) and "?" not in text and self._answer() is None:
+            asked = "?" in text or any(words(name) == ("question", "id") for name in self.values)
+            if words(path) == ("text",) and not asked and self._answer() is None:
                 continue  # a caption
             if words(path) == ("instruction",) and isinstance(self.values.get("input"), str):
                 return f"{text}\n{self.values['input']}".strip()
@@ -268,7 +333,9 @@ class _Row:
         """
         if is_video(self.values):
             raise Unusable(VIDEO)
-        found = references(list(inside) or images_named_in(texts[0])) or self._references()
+        if is_audio(self.values):
+            raise Unusable(AUDIO)
+        found = references(list(inside)) or self._references()
         different = list({(ref.kind, ref.value): ref for ref in reversed(found)}.values())[::-1] if found[1:] else found
         if any(ref.kind == "path" and ref.value.lower().endswith(tuple(VIDEO_SUFFIXES)) for ref in different):
             raise Unusable(VIDEO, different[0].value)
@@ -286,6 +353,20 @@ def _marked(found: list[Reference], different: list[Reference], texts: Sequence[
     if asked == len(different) or (asked and (first or sum(counts) == len(different))):
         return different[:asked]
     raise Unusable(OTHER_MARKS, f"{len(different)} images, {asked} marks")
+
+
+def texts_in(value: Any) -> list[str]:
+    """The texts of choices, however they are listed."""
+    if isinstance(value, str):
+        return [value]
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [text for one in inside for text in texts_in(one)]
+
+
+def has_placeholder(text: str) -> bool:
+    """Whether a text has a place for something that stands in another column, and that is not read."""
+    found = PLACEHOLDER_MARK.search(text) if "<" in text else None
+    return found is not None and not _REGION.fullmatch(found[0])
 
 
 def _is_text(value: Any) -> bool:

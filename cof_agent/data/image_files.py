@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ LFS = b"version https://git-lfs"
 """How a pointer of Git LFS begins."""
 
 _MOST_FILES = 500_000  # that are listed in search of an image
+_OF_COCO = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # names of files, up to the suffix
 _SHORT = 200  # bytes of a file that may be a pointer of Git LFS
 
 
@@ -93,7 +95,8 @@ class ImageFiles:
             return None
         if self._listed is None:
             self._listed = _files_by_name(self.folders[:1])
-        files = self._listed.get(wanted[-1]) or self._listed.get(f"{wanted[-1]}.", [])
+        last = wanted[-1]
+        files = self._listed.get(last) or self._listed.get(f"{last}.") or self._listed.get(f"#{last}", [])
         for start in range(len(wanted) if self.moved and plain.anchor else 1):
             end = wanted[start:-1]
             found = [path for path in files if path.parts[-len(end) - 1 : -1] == end]
@@ -149,7 +152,8 @@ def _is_file(path: str | Path) -> bool:
 
 
 def _files_by_name(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """The files below folders by their name, and images also by their name up to the suffix: "a.png" under "a.png" and "a."."""
+    """The files below folders by their name, and images also by their name up to the suffix: "a.png" under "a.png" and "a.".
+    COCO's are there by their number, too: "COCO_val2014_000000000042.jpg" under "#42"."""
     found: dict[str, list[Path]] = {}
     count = 0
     for folder in folders:
@@ -159,6 +163,8 @@ def _files_by_name(folders: Sequence[Path]) -> dict[str, list[Path]]:
                 found.setdefault(name, []).append(path)
                 if path.suffix.lower() in SUFFIXES:
                     found.setdefault(f"{path.stem}.", []).append(path)
+                    if number := _OF_COCO.fullmatch(path.stem):
+                        found.setdefault(f"#{int(number[1])}", []).append(path)
             count += len(names)
             if count > _MOST_FILES:
                 return found

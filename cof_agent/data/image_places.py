@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cof_agent.data.images import Reference, references
-from cof_agent.data.questions import MARK
+from cof_agent.data.questions import MARK, counts_from_nought, number_in
 from cof_agent.data.unusable import BAD_TURNS, IMAGE_IN_REPLY, IMAGES_AND_MARKS, ONE_TURN_TRACE, Unusable
 from cof_agent.protocol.published import holds_results
 
-_NUMBER = re.compile(r"\d+")
 _PATH = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
 
 
@@ -73,7 +72,7 @@ def _mark(said: Sequence[Said], images: int) -> None:
     """Makes slots of the marks for images. What an assistant or the system says is text, unless images were left over without
     its marks; images without any mark stand before the first words of a user."""
     counts = _counts(said)
-    shown = counts["user"]
+    shown, nought = counts["user"], counts_from_nought(_texts(said))
     paths = any(_PATH.search(part) for one in said for part in one.parts if isinstance(part, str))
     if images and not shown and not counts["assistant"]:
         first = next((one for one in said if one.role == "user"), None)
@@ -86,7 +85,11 @@ def _mark(said: Sequence[Said], images: int) -> None:
     if shown or paths or "assistant" in roles:
         for one in said:
             if one.role in roles:
-                one.parts = [piece for part in one.parts if isinstance(part, str) for piece in _pieces(part)]
+                one.parts = [piece for part in one.parts if isinstance(part, str) for piece in _pieces(part, nought)]
+
+
+def _texts(said: Sequence[Said]) -> list[str]:
+    return [part for one in said for part in one.parts if isinstance(part, str)]
 
 
 def _counts(said: Sequence[Said]) -> dict[str, int]:
@@ -99,12 +102,13 @@ def _counts(said: Sequence[Said]) -> dict[str, int]:
     return counts
 
 
-def _pieces(text: str) -> Iterator[str | Slot]:
+def _pieces(text: str, from_nought: bool) -> Iterator[str | Slot]:
+    """The texts and the places of images in a text. from_nought: whether its marks count images from 0."""
     place = 0
     for mark in MARK.finditer(text):
-        path, number = _PATH.fullmatch(mark[0]), _NUMBER.search(mark[0])
+        path, number = _PATH.fullmatch(mark[0]), number_in(mark[0])
         yield text[place : mark.start()]
-        yield Slot(path[1]) if path else Slot(number=max(0, int(number[0]) - 1) if number else None)
+        yield Slot(path[1]) if path else Slot(number=None if number is None else number - (not from_nought))
         place = mark.end()
     yield text[place:]
 
@@ -113,7 +117,7 @@ def with_beside(parts: list[str | Slot], beside: list[Reference]) -> list[str | 
     """The parts with the images that stand beside them in a message: at its marks, or before its words."""
     if any(isinstance(part, Slot) for part in parts):
         raise Unusable(BAD_TURNS, "images in a message and beside it")
-    pieces = [piece for part in parts if isinstance(part, str) for piece in _pieces(part)]
+    pieces = [piece for part in parts if isinstance(part, str) for piece in _pieces(part, counts_from_nought([part]))]
     slots = [piece for piece in pieces if isinstance(piece, Slot)]
     if not slots:
         return [*(Slot(one) for one in beside), *parts]

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlparse
 
 from cof_agent.data.columns import words
 from cof_agent.data.nested import is_missing, unpacked
+from cof_agent.data.unusable import TWO_IMAGES, Unusable
 
 Kind = Literal["path", "url", "bytes", "base64"]
 
@@ -65,6 +66,7 @@ _OBJECT_KEYS = (
     "filename",
     "src",
     "data",
+    "base64",
     "b64_json",
 )
 
@@ -198,6 +200,10 @@ _PARTS = {
 }
 _ID_NAMES = {("image", "id"), ("img", "id"), ("picture", "id"), ("photo", "id"), ("image", "name"), ("image", "key")}
 _VIDEO_WORDS = {"video", "videos"}
+_AUDIO_WORDS = {"audio", "audios"}
+
+
+Candidate = tuple[bool, bool, int, str, list[Reference]]
 
 
 @cache
@@ -215,20 +221,43 @@ def _rank(name: str) -> int | None:
 
 def images_in(row: Mapping[str, Any]) -> list[Reference]:
     """The images of a row, in order, by what its columns hold and are called. One that the row holds itself goes before a path;
-    of numbered columns (`image_1`, `image_2`) all are taken."""
+    of numbered columns (`image_1`, `image_2`) all are taken.
+
+    Raises:
+        Unusable: if two columns are as likely, and hold different images.
+    """
     found = list(_candidates(row))
     if not found:
         return _by_id(row)
     if len(found) == 1:
         return found[0][4]
-    _, _, _, best, images = min(found, key=lambda one: (*one[:2], one[4][0].kind == "url", one[2]))
+    _, _, _, best, images = first = min(found, key=_likelihood)
     numbered = [
         (name, refs)
         for _, _, _, name, refs in found
         if _stem(name) == _stem(best) and name != best and (_number(name) or _number(best))
     ]
+    other = next((one for one in found if _likelihood(one) == _likelihood(first) and one[4] != images), None)
+    if other and not numbered and _names_of(images) != _names_of(other[4]):
+        raise Unusable(TWO_IMAGES, f"{best}, {other[3]}")
     together = sorted([(best, images), *numbered], key=lambda one: _number(one[0]))
     return [ref for _, refs in together for ref in refs]
+
+
+def holds_image(row: Any) -> bool:
+    """Whether a row has a column that may hold an image."""
+    return isinstance(row, Mapping) and next(_candidates(row), None) is not None
+
+
+def _likelihood(found: Candidate) -> tuple[bool, bool, bool, int]:
+    """A sort key: the lower the likelier."""
+    is_part, is_path, rank, _, images = found
+    return is_part, is_path, images[0].kind == "url", rank
+
+
+def _names_of(images: list[Reference]) -> list[Any]:
+    """The images without their folders, which two columns may write differently."""
+    return [PurePosixPath(ref.value).name if ref.kind == "path" else ref.value for ref in images]
 
 
 def _by_id(row: Mapping[str, Any]) -> list[Reference]:
@@ -237,7 +266,7 @@ def _by_id(row: Mapping[str, Any]) -> list[Reference]:
     return [Reference("path", str(value)) for value in ids if type(value) in (str, int)][:1]
 
 
-def _candidates(row: Mapping[str, Any]) -> Iterator[tuple[bool, bool, int, str, list[Reference]]]:
+def _candidates(row: Mapping[str, Any]) -> Iterator[Candidate]:
     """Sort keys (a part of an image, a path and no image, rank), name and references of each column that may hold images."""
     for name, value in row.items():
         rank = _rank(name)
@@ -281,8 +310,17 @@ def _number(name: str) -> int:
 
 def is_video(row: Mapping[str, Any]) -> bool:
     """Whether a row is about a video: it says so, has one, or its images are files of videos."""
+    return _has(row, _VIDEO_WORDS)
+
+
+def is_audio(row: Mapping[str, Any]) -> bool:
+    """Whether a row is about a recording: it says so, or has one."""
+    return _has(row, _AUDIO_WORDS)
+
+
+def _has(row: Mapping[str, Any], names: set[str]) -> bool:
     for name, value in row.items():
         parts = set(words(name))
-        if parts & _VIDEO_WORDS and not is_missing(value) and value is not False and not parts & _ABOUT_IMAGES:
+        if parts & names and not is_missing(value) and value is not False and not parts & _ABOUT_IMAGES:
             return True
     return False

@@ -11,9 +11,9 @@ from cof_agent.data.answers import box_in
 from cof_agent.data.boxes import Written, written
 from cof_agent.data.columns import Columns
 from cof_agent.data.containers import Container
-from cof_agent.data.forms import Draft, drafts
+from cof_agent.data.forms import Draft, drafts, texts_in
 from cof_agent.data.image_files import ImageFiles, Taken
-from cof_agent.data.questions import named_choices, named_marks, without_marks
+from cof_agent.data.questions import Pictures, marks, without_marks
 from cof_agent.data.rows import Row
 from cof_agent.data.unusable import SEVERAL_IMAGES, Tally, Unusable
 
@@ -87,10 +87,10 @@ class _Gatherer:
         if len(images) > 1 and self.one_image:
             raise Unusable(SEVERAL_IMAGES, len(images))
         draft.images = []  # the row's own bytes are not held any longer
-        cleaned = without_marks if len(images) == 1 else named_marks
-        draft.question, draft.prompt = cleaned(draft.question), cleaned(draft.prompt)
-        if len(images) > 1:
-            draft.choices = named_choices(draft.choices)
+        if len(images) == 1:
+            draft.question, draft.prompt = without_marks(draft.question), without_marks(draft.prompt)
+        else:
+            _name_pictures(draft, len(images))
         if draft.id:
             self.by_id[draft.id] = images
         boxes = [one for found in draft.boxes for one in written(found, images[0].size)]
@@ -104,6 +104,16 @@ class _Gatherer:
             raise Unusable(SEVERAL_IMAGES, len(draft.images))  # before any is written
         measure = bool(draft.boxes) or _may_be_box(draft.answer)
         return [self.files.take(ref, measure=measure, write=self.write and wanted) for ref in draft.images]
+
+
+def _name_pictures(draft: Draft, images: int) -> None:
+    """Puts words in the places of marks, in a question about several images and in its choices, whose marks go on counting where
+    there are images for them."""
+    asked, prompted = (Pictures(from_nought=draft.from_nought, earlier=draft.earlier) for _ in range(2))
+    goes_on = marks(draft.question) + sum(map(marks, texts_in(draft.choices))) <= images
+    chosen = asked if goes_on else Pictures(from_nought=draft.from_nought)
+    draft.prompt, draft.question = prompted.in_question(draft.prompt), asked.in_question(draft.question)
+    draft.choices = chosen.in_choices(draft.choices)
 
 
 def _may_be_box(answer: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cof_agent.data.columns import asks, is_named
 from cof_agent.data.conversations import is_conversation
+from cof_agent.data.images import holds_image
 from cof_agent.errors import InputError
 
 _TABLES_BESIDE = (
@@ -32,6 +33,9 @@ def rows_in(top: Any, path: Path) -> Iterator[Any]:
         yield top
         return
     lists = {name: value for name, value in top.items() if _is_list_of_rows(value)}
+    if len(lists) == 1 and holds_image(top) and not any(map(holds_image, next(iter(lists.values())))):
+        yield top  # a row with several questions about its image
+        return
     rows = {name: value for name, value in lists.items() if name not in _TABLES_BESIDE}
     rows = _with_truths(rows) or {name: value for name, value in lists.items() if asks(value[0])} or rows or lists
     if len(rows) > 1:

@@ -7,7 +7,7 @@ question. It is known by its words, or by standing behind every question of a se
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from cof_agent.data.choices import Choices, split_choices
 
 MARK = re.compile(
     r"<(?:img>[^<]*</img|\|vision_start\|>(?:<\|image_pad\|>)*<\|vision_end\|"
-    r"|\|?(?:image|img)(?:[ _-]?(?:\d+|placeholder|token|here))?\|?|start_of_image)>|\[IMG\]",
+    r"|\|?(?:image|img)(?:[ _-]?(?:\d+|placeholder|token|here|context))?\|?|img src=[^<>]*|start_of_image)>|\[IMG\]",
     re.IGNORECASE,
 )
 """What stands in a text where an image is shown."""
@@ -41,8 +41,10 @@ _ANSWER = (
 _INSTRUCTION = re.compile(
     r"[(\[*\s]*(?:please\b,?\s*|note:\s*|hint:\s*|first,?\s+|finally,?\s+|then,?\s+|now,?\s+)*(?:"
     r"(?:directly |briefly )?(?:answer|respond|reply)\b(?: (?:to )?the question)?(?: or complete the sentence)?"
-    r"(?: (?:above|below|directly|briefly|concisely|shortly|only|with|using|in|by|yes|based|from|as|and|if|step)\b|[.,:\s]*\Z)"
-    rf"|(?:select|choose|pick)\b.*\b(?:{_ANSWER}|from (?:the )?(?:following|given|options|choices))"
+    r"(?: (?:above|below|directly|briefly|concisely|shortly|only|with|using|in|yes|based|from|as|and|if|step)\b"
+    rf"| by (?:yes|no|choosing|selecting|picking|writing|(?:giving|providing) .*{_ANSWER})|[.,:\s]*\Z)"
+    r"|(?!.*\b(?:figures?|pictures?|shapes?|patterns?)\b)"
+    rf"(?:select|choose|pick)\b.*\b(?:{_ANSWER}|from (?:the )?(?:following|given|options|choices))"
     r"|(?:output|return|give|provide|write|put|enclose|wrap|format|end|state|present|include|report)\b.*"
     rf"(?:\b{_ANSWER}|<\w+>|\\boxed)"
     r"|(?:let'?s )?think\b.*\b(?:step|first|then|before|carefully|answer)|think\W*\Z"
@@ -76,6 +78,13 @@ _SPEAKS_OF_ANSWERING = re.compile(
     r"\b(?:answer|think|reason|respond|reply|output|options?|choices?|letter|tools?|format|final|boxed|step|phrase)\b|</?\w+>",
     re.IGNORECASE,
 )
+
+
+_SAYS_WHAT_IS_RIGHT = re.compile(
+    r"\bif\b(?![^\n.]*\b(?:tools?|zoom|call)\b)[^\n.]*\b(?:answer|output|respond|reply|say|write|return)\b *[:\"'“]",
+    re.IGNORECASE,
+)
+"""A case and the answer that belongs to it: `If there are none, output: None`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,38 +127,50 @@ def without_marks(text: str) -> str:
     return text.strip()
 
 
-def named_marks(text: str) -> str:
-    """A question about several images, with "picture 1", "picture 2", ... in the places of marks. Where all marks stand before
-    or behind the text, they say nothing, and go."""
-    text = _PICTURE.sub("", text)
-    between = [part for part in MARK.split(text) if part.strip()]
-    return without_marks(MARK.sub(_Numbered(), text) if len(between) > 1 else text)
+class Pictures:
+    """The names of the pictures that the marks of one question stand for, "picture 1", "picture 2", ...: by the number in a mark,
+    or by its place among the marks. from_nought: whether the first number is 0. earlier: pictures before the first mark."""
 
+    def __init__(self, *, from_nought: bool = False, earlier: int = 0) -> None:
+        self._seen, self._first = earlier, 0 if from_nought else 1
 
-def named_choices(value: Any) -> Any:
-    """The choices of a question about several images, as a set has them, with "picture 1", ... in the places of marks."""
-    if isinstance(value, list | tuple):
-        return [named_choices(one) for one in value]
-    if isinstance(value, Mapping):
-        return {key: named_choices(one) for key, one in value.items()}
-    return MARK.sub(_Numbered(), value) if isinstance(value, str) and marks(value) else value
+    def in_question(self, text: str) -> str:
+        """The text with names in the places of marks. Where all marks stand before or behind it, they say nothing, and go."""
+        text = _PICTURE.sub("", text)
+        between = [part for part in MARK.split(text) if part.strip()]
+        named = MARK.sub(self._name, text)  # also where they go, so that the marks of choices go on counting
+        return without_marks(named if len(between) > 1 else text)
 
+    def in_choices(self, value: Any) -> Any:
+        """The choices as a set has them, with names in the places of marks."""
+        if isinstance(value, list | tuple):
+            return [self.in_choices(one) for one in value]
+        if isinstance(value, Mapping):
+            return {key: self.in_choices(one) for key, one in value.items()}
+        return MARK.sub(self._name, value) if isinstance(value, str) and marks(value) else value
 
-class _Numbered:
-    """What stands for each mark of one text: the number in it, or its place among the marks."""
-
-    def __init__(self) -> None:
-        self._seen = 0
-
-    def __call__(self, found: re.Match[str]) -> str:
+    def _name(self, found: re.Match[str]) -> str:
         self._seen += 1
+        number = number_in(found[0])
         before, behind = found.string[: found.start()][-1:], found.string[found.end() :][:1]
         apart = before and not before.isspace() and before not in _OPENING
-        return f"{' ' * bool(apart)}picture {_number_in(found[0]) or self._seen}{' ' * behind.isalnum()}"
+        named = self._seen if number is None else number + 1 - self._first
+        return f"{' ' * bool(apart)}picture {named}{' ' * behind.isalnum()}"
 
 
-def _number_in(mark: str) -> int | None:
-    found = re.search(r"\d+", mark) if "img>" not in mark else None
+def named_marks(text: str) -> str:
+    """A question about several images, with "picture 1", "picture 2", ... in the places of marks."""
+    return Pictures().in_question(text)
+
+
+def counts_from_nought(texts: Iterable[str]) -> bool:
+    """Whether one of the marks in these texts has the number 0, so that `<image_1>` is the second image."""
+    return any(number_in(found[0]) == 0 for text in texts if "<" in text for found in MARK.finditer(text))
+
+
+def number_in(mark: str) -> int | None:
+    """The number of the image that a mark is for, as it is written; None where it has none."""
+    found = re.search(r"\d+", mark) if "img>" not in mark and "src=" not in mark else None
     return int(found[0]) if found else None
 
 
@@ -157,13 +178,13 @@ def marks(text: str) -> int:
     """How many images a text has a mark for; marks with the same number are for one."""
     if "<" not in text and "[IMG]" not in text:
         return 0
-    numbers = [_number_in(found[0]) for found in MARK.finditer(text)]
+    numbers = [number_in(found[0]) for found in MARK.finditer(text)]
     return numbers.count(None) + len(set(numbers) - {None})
 
 
 def has_numbered_marks(text: str) -> bool:
     """Whether the marks of a text say which image each is for: `<image 2>`."""
-    return any(_number_in(found[0]) is not None for found in MARK.finditer(text)) if "<" in text else False
+    return any(number_in(found[0]) is not None for found in MARK.finditer(text)) if "<" in text else False
 
 
 def images_named_in(text: str) -> list[str]:
@@ -224,11 +245,14 @@ def common_instruction(texts: Sequence[str]) -> str:
     shared = first[:length][::-1]
     whole = all(_BEGINS_ANEW.search(text[: len(text) - len(shared)]) for text in texts)
     starts = [*([0] if whole else []), *(one.end() for one in _BOUNDARY.finditer(shared))]
-    return next((shared[start:].strip() for start in starts if _tells_how(shared[start:])), "")
+    return next((shared[start:].strip() for start in starts if _tells_how(shared[start:].strip())), "")
 
 
 def _tells_how(text: str) -> bool:
-    return "?" not in text and _speaks_of_answering(text)
+    """Whether sentences say how to answer, from the first on, and neither what may be answered nor what is right when."""
+    if "?" in text or not _speaks_of_answering(_BOUNDARY.split(text, maxsplit=1)[0]):
+        return False
+    return split_choices(f"?\n{text}") is None and not _SAYS_WHAT_IS_RIGHT.search(text)
 
 
 def _speaks_of_answering(text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from cof_agent.data.answers import (
@@ -44,8 +45,12 @@ RIGHT = "right"
 """Key of the metadata of a sample with several right choices: their texts."""
 
 _ASKS_FOR_BOX = re.compile(
-    r"bounding box|\bbbox|bounding-box|\bcoordinates?\b|\blocate\b|\bregion this\b|<ref>", re.IGNORECASE
+    r"bounding box|\bbbox|bounding-box|\blocate\b|\bregion this\b|<ref>"
+    r"|\bcoordinates?\b(?=.*(?:\bbox|\bregion\b|\bx_?[01]\b|\bx_?min\b|\b(?:top|upper).?left\b|\[x))"
+    r"|(?:\bbox\b|\bregion\b|\bx_?[01]\b|\bx_?min\b).*\bcoordinates?\b",
+    re.IGNORECASE | re.DOTALL,
 )
+"""The coordinates of a point, as in mathematics, are none of a box."""
 _BOX_WORDS = ("box", "coordinate", "locate", "region this", "<ref>")
 _MARK = r"(?:marked|circled|highlighted|outlined|boxed|indicated|enclosed|specified|given)"
 _PLACE = r"(?:area|region|box|object|part)"
@@ -61,6 +66,8 @@ class Understood:
     choices: Choices
     truth: Truth
     answer_box: Written | None = None
+    no_choices: bool = False
+    """Whether something in the question looked like choices, but the answer is none of them."""
 
 
 def understand(
@@ -75,11 +82,12 @@ def understand(
     items = _as_expressions(items)
     instruction = common_instruction([item.draft.question for item in items])
     numbered = are_numbered([item.draft.question for item in items if not is_missing(item.draft.answer)])
-    boxes = bool(items) and all(is_four_numbers(item.draft.answer) for item in items)
-    parts = [_attempt(tally, item, lambda item=item: _understood(item, instruction, numbered, boxes)) for item in items]  # type: ignore[misc]
+    boxes = with_boxes and bool(items) and all(is_four_numbers(item.draft.answer) for item in items)
+    reads = partial(_understood, instruction=instruction, numbered=numbered, boxes=boxes, with_boxes=with_boxes)
+    parts = [_attempt(tally, item, partial(reads, item)) for item in items]
     found = [part for part in parts if part is not None]
     made = _Set(found, where, box_form, with_boxes, tally)
-    samples = [_attempt(tally, one.item, lambda one=one: made.sample(one)) for one in found if one.item.wanted]  # type: ignore[misc]
+    samples = [_attempt(tally, one.item, partial(made.sample, one)) for one in found if one.item.wanted]
     made.tell()
     return [sample for sample in samples if sample is not None]
 
@@ -111,18 +119,19 @@ def _expressions(item: Item) -> list[Item]:
     ]
 
 
-def _understood(item: Item, instruction: str, numbered: bool, boxes: bool) -> Understood:
-    """numbered: whether choices are numbered lists in the questions. boxes: whether all answers of the set may be boxes."""
+def _understood(item: Item, *, instruction: str, numbered: bool, boxes: bool, with_boxes: bool) -> Understood:
+    """numbered: whether choices are numbered lists in the questions. boxes: whether all answers of the set may be boxes.
+    with_boxes: whether answers are read as boxes at all."""
     question = _question(item, instruction, numbered)
     if not question.text:
         raise Unusable(NO_QUESTION, "nothing but marks of images")
     choices, question = _choices(item, question)
-    asks_for_box = boxes or _asks_for_box(question.text)
+    asks_for_box = with_boxes and (boxes or _asks_for_box(question.text))
     answer = item.draft.answer
     if is_missing(answer) and asks_for_box and len(item.boxes) == len(item.images) == 1:
         return Understood(item, question, {}, Truth(), item.boxes[0])
     try:
-        truth = understood(answer, choices, asks_for_box=asks_for_box)
+        truth = understood(answer, choices, asks_for_box=asks_for_box, by_number=item.draft.by_number)
     except Unusable as why:
         if item.draft.choices is not None or (why.reason == NOT_A_CHOICE and re.fullmatch(r"\W*[A-Z]\W*", why.detail)):
             raise
@@ -131,10 +140,14 @@ def _understood(item: Item, instruction: str, numbered: bool, boxes: bool) -> Un
             {},
         )  # what looked like choices is part of the question
         truth = understood(answer, choices, asks_for_box=asks_for_box)
+    if truth.box is not None and not with_boxes:
+        truth = replace(truth, box=None)
     if truth.box is not None and len(item.images) > 1:
         raise Unusable(BAD_ANSWER, "a box, but in which of the images it lies is not said")
+    if truth.box is not None and not _asks_for_box(question.text):
+        question = replace(question, text=LOCATE + question.text)
     box = None if truth.box is None else written(list(truth.box), item.images[0].size)[0]
-    return Understood(item, question, choices, truth, box)
+    return Understood(item, question, choices, truth, box, bool(question.choices) and not choices)
 
 
 def _asks_for_box(text: str) -> bool:
@@ -184,6 +197,7 @@ class _Set:
         self.letters_alone = letters and not any(one.choices for one in found)
         self.counted: set[Reading] = set()
         self.dropped = self.in_one_of_several = 0
+        self.no_choices = sum(one.no_choices for one in found)
         coco = self.asked and all(one.item.draft.coco for one in found)
         alone = [one.item for one in found if one.answer_box is None and len(one.item.images) == 1]
         beside = [box for item in alone for box in item.boxes] if with_boxes else []
@@ -272,6 +286,10 @@ class _Set:
             f"{what} are read as {form}; they are few, and --boxes {form.unit}-xywh would fit, too"
             for what, form in self.unsure
         )
+        if self.no_choices:
+            self.tally.notes.append(
+                f"what looks like choices in {self.no_choices} questions stays in the question: their answers are none of them"
+            )
         if self.dropped:
             self.tally.notes.append(f"{self.dropped} boxes lie outside their images and are passed over")
         if self.in_one_of_several:

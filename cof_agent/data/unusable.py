@@ -18,8 +18,10 @@ NO_OBJECT = "not an object with named fields"
 NO_QUESTION = "no question"
 NO_IMAGE = "no image"
 SEVERAL_IMAGES = "several images"
+TWO_IMAGES = "several columns hold an image"
 OTHER_MARKS = "more or fewer images than marks for them"
 VIDEO = "video"
+AUDIO = "audio"
 IMAGE_MISSING = "image file not found"
 IMAGE_BY_URL = "image by URL"
 NOT_AN_IMAGE = "not an image"
@@ -35,6 +37,7 @@ PLACEHOLDER = "placeholder of a box or an object in the text"
 NO_CONVERSATION = "no conversation"
 NO_REPLY = "no turn of an assistant"
 MASKED_REPLY = "reply that is not to be trained on"
+NOT_WANTED = "reply that is marked as not wanted"
 IMAGES_AND_MARKS = "images and their places do not match"
 IMAGE_IN_REPLY = "image inside a turn of an assistant"
 ONE_TURN_TRACE = "results of tools inside a turn of an assistant"
@@ -51,6 +54,7 @@ HINTS = {
     NO_IMAGE: "name its column, as in --column image=NAME, if there is one",
     IMAGE_MISSING: "say with --images DIR what image paths are relative to, and unpack archives",
     IMAGE_BY_URL: "nothing is downloaded unless you add --download",
+    TWO_IMAGES: "name the one that is asked about, as in --column image=NAME",
     NO_ANSWER: "name its column, as in --column answer=NAME, if there is one",
     SEVERAL_IMAGES: "only the strategies focus and direct, and training, take samples of several images, and mini-o3 does not",
     NO_CONVERSATION: "name its column, as in --column messages=NAME; `cof collect` makes conversations of questions",

@@ -148,7 +148,7 @@ def test_what_cannot_be_trained_on_is_named() -> None:
             {"messages": [{"role": "user", "content": "<image_3>"}, SAY], "images": ["a.jpg"]},
         ),
         ("cannot be read: role judge", {"messages": [ask, {"role": "judge", "content": "x"}, SAY]}),
-        ("cannot be read: part of type audio", {"messages": [{"role": "user", "content": [{"type": "audio"}]}, SAY]}),
+        ("audio: part of type audio", {"messages": [{"role": "user", "content": [{"type": "audio"}]}, SAY]}),
         ("video", {"messages": [ask, SAY], "videos": ["a.mp4"]}),
         (
             "image inside a turn of an assistant",

@@ -1,0 +1,286 @@
+"""Rows as published sets have them, each of which was once misread: what is made of them, or why they are left out.
+
+The shapes are those of public files (named behind each); the texts are ours.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cof_agent.data.dialogues import Dialogues
+from cof_agent.data.samples import Reading, read
+from cof_agent.data.unusable import Unusable
+from cof_agent.errors import InputError
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (640, 480)).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def of(rows: Rows, folder: Path, **options: Any) -> Reading:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read(str(path), keep_images=folder / "kept", **options)
+
+
+def read_one(row: dict[str, Any], folder: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    (sample,) = of([row], folder).samples
+    return sample.question, sample.choices, sample.answers
+
+
+def asked(*questions: str, behind: str, answer: str) -> Rows:
+    return [{"image": "a.png", "question": one + behind, "answer": answer} for one in questions]
+
+
+class TestSharedEndings:
+    """What stands behind every question of a set is an instruction, unless it says what may be answered."""
+
+    THREE = ("Is the bus red?", "Is it night?", "Is a dog there?")
+
+    @pytest.mark.parametrize(
+        "behind",
+        [
+            "\nPick one of these options.\n(A) yes\n(B) no",  # VisualSketchpad
+            "\nOptions:\nA. yes\nB. no",
+            " Options: (A) yes (B) no",
+            "\n(A) yes\n(B) no\nAnswer with the letter of the option.",
+        ],
+    )
+    def test_choices_stay_choices(self, behind: str, folder: Path) -> None:
+        found = of(asked(*self.THREE, behind=behind, answer="B"), folder).samples
+        assert [(one.question, one.choices, one.answers) for one in found] == [
+            (question, ("yes", "no"), ("no",)) for question in self.THREE
+        ]
+
+    def test_a_list_of_labels_stays(self, folder: Path) -> None:
+        behind = "\nMoods: happy, sad, angry.\nOutput only the mood."
+        found = of(asked(*self.THREE, behind=behind, answer="sad"), folder).samples
+        assert [one.question for one in found] == [f"{one}\nMoods: happy, sad, angry." for one in self.THREE]
+        assert found[0].metadata["instruction"] == "Output only the mood."
+
+    def test_an_answer_for_a_case_stays(self, folder: Path) -> None:
+        behind = "\nOutput format:\n- The name of the fault.\n- If there are no faults, output: None"  # VLM-R1
+        found = of(asked(*self.THREE, behind=behind, answer="None"), folder).samples
+        assert all(one.question.endswith("output: None") for one in found)
+
+    def test_a_sentence_that_is_the_task_stays(self, folder: Path) -> None:
+        for question in (
+            "The tree is far away. Answer the question by giving the distance of the tree.",  # MATH-V
+            "Four drawings are shown. Choose the figure among the options that goes on with the row.",  # MathVista
+        ):
+            assert read_one({"image": "a.png", "question": question, "answer": "7"}, folder)[0] == question
+
+
+CHOOSING: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
+    ({"options": ["(A)", "(B)", "(C)"], "answer": "C"}, ("A", "B", "C"), "C"),  # MATH-V
+    ({"option": "A. 3, 4;B. 4, 3; C. none", "answer": "B"}, ("3, 4", "4, 3", "none"), "4, 3"),  # We-Math
+    ({"options": "(a) open (b) shut", "answer": "(b)"}, ("open", "shut"), "shut"),  # MMVP
+    ({"choices": ["1", "2", "3"], "correct_choice_idx": 1}, ("1", "2", "3"), "2"),  # A-OKVQA
+]
+
+
+@pytest.mark.parametrize(("row", "choices", "answer"), CHOOSING)
+def test_choices(row: dict[str, Any], choices: tuple[str, ...], answer: str, folder: Path) -> None:
+    found = read_one({"image": "a.png", "question": "Which?", **row}, folder)
+    assert found == ("Which?", choices, (answer,))
+
+
+def test_the_letter_at_the_end_of_an_explanation(folder: Path) -> None:
+    """ScienceQA, as LLaVA has it; and where it is no choice, a note says that the choices stay in the question."""
+    question = "<image>\nWhich fish eats from the ground?\nOptions: (A) pike (B) catfish"
+    for reply in ("Its mouth points down. The answer is B.", "The answer is B. BECAUSE: its mouth points down."):
+        row = {
+            "image": "a.png",
+            "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": reply}],
+        }
+        assert read_one(row, folder) == ("Which fish eats from the ground?", ("pike", "catfish"), ("catfish",))
+    row = {"image": "a.png", "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": "Both."}]}
+    found = of([row], folder)
+    assert found.samples[0].choices == () and "(A) pike (B) catfish" in found.samples[0].question
+    assert any("looks like choices in 1 questions" in note for note in found.tally.notes)
+
+
+class TestPictures:
+    def test_choices_that_are_images(self, folder: Path) -> None:
+        row = {"question": "Which is odd?", "options": ["<image>", "<image>", "none"], "answer": "B"}  # MuirBench
+        assert read_one(row | {"images": ["a.png", "b.png"]}, folder)[1:] == (
+            ("picture 1", "picture 2", "none"),
+            ("picture 2",),
+        )
+        row |= {"question": "<image> Which is like it?", "images": ["a.png", "b.png", "c.png"]}
+        assert read_one(row, folder) == ("Which is like it?", ("picture 2", "picture 3", "none"), ("picture 3",))
+
+    def test_marks_that_count_from_nought(self, folder: Path) -> None:
+        said = [
+            {"role": "user", "content": "Is <image_01> older than <image_00>?"},
+            {"role": "assistant", "content": "Yes."},
+        ]
+        row = {"image": {"<image_00>": "a.png", "<image_01>": "b.png"}, "conversations": said}  # MiniCPM-V
+        assert read_one(row, folder)[0] == "Is picture 2 older than picture 1?"
+        shown = Dialogues({}).of(row)
+        assert [one.value for one in shown.images] == ["b.png", "a.png"]
+        plain = {"images": ["a.png", "b.png"], "question": "Is <image_1> older than <image_2>?", "answer": "Yes."}
+        assert read_one(plain, folder)[0] == "Is picture 1 older than picture 2?"
+
+    def test_a_question_sees_what_was_shown_before_it(self, folder: Path) -> None:
+        said = [("<image>Who is it?", "Kim."), ("And is <image> older?", "No.")]  # LLaMA-Factory
+        turns = [
+            {"role": role, "content": text}
+            for pair in said
+            for role, text in zip(("user", "assistant"), pair, strict=True)
+        ]
+        first, second = of([{"messages": turns, "images": ["a.png", "b.png"]}], folder).samples
+        assert (len(first.images), first.question) == (1, "Who is it?")
+        assert (len(second.images), second.question) == (2, "And is picture 2 older?")
+
+    def test_an_image_that_a_text_names_stays(self, folder: Path) -> None:
+        said = ["Picture 1: <img>a.png</img>\nWhat is it?", "A bus.", "Which colour?", "Red."]  # Qwen-VL
+        turns = [{"from": ("user", "assistant")[number % 2], "value": text} for number, text in enumerate(said)]
+        found = of([{"conversations": turns}], folder).samples
+        assert [(one.question, Path(one.image).name) for one in found] == [
+            ("What is it?", "a.png"),
+            ("Which colour?", "a.png"),
+        ]
+
+    def test_two_columns_with_an_image_each(self, folder: Path) -> None:
+        row = {"question": "What?", "answer": "x", "before_image_path": "a.png", "after_image_path": "b.png"}
+        with pytest.raises(InputError, match="several columns hold an image .*before_image_path, after_image_path"):
+            of([row], folder)
+        (sample,) = of([row], folder, columns={"image": "after_image_path"}).samples
+        assert Path(sample.image).name == "b.png"
+
+    def test_a_file_of_coco_by_its_number(self, folder: Path) -> None:
+        Image.new("RGB", (8, 8)).save(folder / "COCO_val2014_000000000042.jpg")
+        row = {"image_id": 42, "question_id": 1, "question": "What?", "answer": "x"}
+        assert Path(of([row], folder).samples[0].image).name == "COCO_val2014_000000000042.jpg"
+
+
+ASK, SAY = {"role": "user", "content": "<image>Which colour?"}, {"role": "assistant", "content": "Red."}
+AGENT = '{{"thought": "t", "actions": [{{"name": "{}", "arguments": {}}}]}}'
+
+
+class TestConversations:
+    def test_a_reply_that_is_not_wanted(self, folder: Path) -> None:
+        rows = [{"messages": [ASK, SAY], "images": ["a.png"], "label": wanted} for wanted in (True, False)]  # KTO
+        found = of(rows, folder)
+        assert [one.answers for one in found.samples] == [("Red.",)]
+        assert found.tally.reasons == {"reply that is marked as not wanted": 1}
+        assert Dialogues({}).of(rows[0]).messages
+        with pytest.raises(Unusable, match="not wanted"):
+            Dialogues({}).of(rows[1])
+        said = {"messages": [ASK, SAY | {"content": "Yes"}], "images": ["a.png"], "label": False}  # a truth beside it
+        assert of([said], folder).samples[0].answers == ("no", "false")
+
+    def test_assistants_alone_are_left_out(self, folder: Path) -> None:
+        found = of([{"messages": [SAY], "images": ["a.png"]}, {"messages": [ASK, SAY], "images": ["a.png"]}], folder)
+        assert len(found.samples) == 1 and found.tally.reasons == {"no question": 1}
+
+    def test_records_of_agents(self, folder: Path) -> None:
+        end = AGENT.format("Terminate", '{"answer": "3"}')  # TACO
+        said = ["<image>How many?", AGENT.format("Count", '{"what": "dogs"}'), "OBSERVATION:\n{}", end]
+        turns = [{"from": ("human", "gpt")[number % 2], "value": text} for number, text in enumerate(said)]
+        assert read_one({"image": "a.png", "conversations": turns}, folder) == ("How many?", (), ("3",))
+        unknown = '"thoughts" t\n"actions" []\n"value" It is 3.'  # OpenThinkIMG, LLaVA-Plus
+        call = '"thoughts" t\n"actions" [{"API_name": "count"}]'
+        said = ["<image>How many?", call, "count model outputs: 3\nAnswer the question.", unknown]
+        turns = [{"from": ("human", "gpt")[number % 2], "value": text} for number, text in enumerate(said)]
+        with pytest.raises(InputError, match="conversation without an answer"):
+            of([{"image": "a.png", "conversations": turns}], folder)
+        with pytest.raises(Unusable, match="actions beside a reply"):
+            Dialogues({}).of({"image": "a.png", "messages": [ASK, SAY | {"actions": [{"API_name": "count"}]}]})
+
+    @pytest.mark.parametrize("kind", ["video", "audio"])
+    def test_what_is_not_read_leaves_the_row_out(self, kind: str, folder: Path) -> None:
+        parts = [
+            {"type": "image", "image": "a.png"},
+            {"type": f"{kind}_url", f"{kind}_url": {"url": "x"}},
+            {"type": "text", "text": "?"},
+        ]
+        for row in (
+            {"messages": [{"role": "user", "content": parts}, SAY]},
+            {"messages": [ASK, SAY], "images": ["a.png"], f"{kind}s": ["x"]},
+        ):
+            with pytest.raises(InputError, match=f"1 {kind}"):
+                of([row], folder)
+            with pytest.raises(Unusable, match=kind):
+                Dialogues({}).of(row)
+
+    def test_parts_and_pairs_in_other_words(self, folder: Path) -> None:
+        parts = [{"type": "image_url", "value": "a.png"}, {"type": "text", "value": "Which colour?"}]
+        rows: Rows = [
+            {"messages": [{"role": "user", "content": parts}, SAY]},  # LLaMA-Factory, v1
+            {"images": ["a.png"], "conversation": [{"human": "<image>Which colour?", "assistant": "Red."}]},  # ms-swift
+            {
+                "image": "a.png",
+                "messages": [{"role": "user", "content": "<IMG_CONTEXT>\nWhich colour?"}, SAY],
+            },  # xtuner
+        ]
+        for row in rows:
+            assert read_one(row, folder) == ("Which colour?", (), ("Red.",))
+            assert len(Dialogues({}).of(row).images) == 1
+
+    def test_a_row_with_its_questions_in_a_list(self, folder: Path) -> None:
+        row = {"image": "a.png", "qa": [{"question": "One?", "answer": "1"}, {"question": "Two?", "answer": "2"}]}
+        (folder / "row.json").write_text(json.dumps(row))
+        assert [one.question for one in read(str(folder / "row.json")).samples] == ["One?", "Two?"]
+
+    def test_an_image_for_an_answer(self, folder: Path) -> None:
+        row = {
+            "messages": [{"role": "user", "content": "Draw a bus."}, {"role": "assistant", "content": "<image>"}],
+            "images": ["a.png"],
+        }
+        with pytest.raises(InputError, match="answer cannot be read"):
+            of([row], folder)
+
+
+class TestBoxes:
+    def test_points_of_mathematics_are_no_boxes(self, folder: Path) -> None:
+        rows = asked("The coordinates of the corners B and D are ___.", behind="", answer="(3,6)\n(7,8)")  # MM-EUREKA
+        rows += asked("The coordinates of Q are ___.", behind="", answer=r"$( \dfrac{9}{4} , \dfrac{9}{4} )$")
+        found = of(rows, folder).samples
+        assert len(found) == 2 and all("scoring" not in one.metadata for one in found)
+
+    @pytest.mark.parametrize("answer", ["[10, 20, 300, 400]", '[{"bbox_2d": [10, 20, 300, 400], "point_2d": [9, 9]}]'])
+    def test_an_expression_is_asked_for_as_a_box(self, answer: str, folder: Path) -> None:
+        (sample,) = of(
+            [{"problem": "the car on the left", "solution": answer, "image": "a.png"}], folder
+        ).samples  # Seg-Zero
+        assert sample.question == "Give the bounding box of this: the car on the left"
+        assert tuple(sample.boxes[0]) == (10, 20, 300, 400) and sample.metadata["scoring"] == "iou"
+
+    def test_none_takes_answers_as_text(self, folder: Path) -> None:
+        row = {"question": "Give the bounding box of the car.", "answer": "[10, 20, 300, 400]", "image": "a.png"}
+        (sample,) = of([row], folder, boxes="none").samples
+        assert sample.boxes == () and sample.answers == ("[10, 20, 300, 400]",) and "scoring" not in sample.metadata
+
+    def test_edges_in_a_table_of_texts(self, folder: Path) -> None:
+        (folder / "rows.csv").write_text(
+            "image,left,top,right,bottom,question,answer\na.png,18,12,40.5,34,What?,orange\n"
+        )
+        (sample,) = read(str(folder / "rows.csv")).samples
+        assert tuple(sample.boxes[0]) == (18, 12, 40.5, 34)
+
+    def test_a_question_without_a_question_mark_before_the_region(self, folder: Path) -> None:
+        ask = "<image>\nWho runs the St. Louis shop Please provide the bounding box coordinate of the region that can help you."
+        said = [ask, "[0.1, 0.1, 0.2, 0.3]", "<image>", "A. Smith"]  # Visual-CoT
+        turns = [{"from": ("human", "gpt")[number % 2], "value": text} for number, text in enumerate(said)]
+        row = {"image": ["a.png", "a.png###[64, 48, 128, 144]"], "conversations": turns}
+        assert read_one(row, folder) == ("Who runs the St. Louis shop", (), ("A. Smith",))
+
+    @pytest.mark.parametrize("place", ["<bbox0>", "<bbox_location0>", "<region>", "<mask>", "<ref-object>"])
+    def test_places_that_another_column_fills(self, place: str, folder: Path) -> None:
+        row = {"image": "a.png", "messages": [{"role": "user", "content": f"<image>What is {place}?"}, SAY]}
+        with pytest.raises(InputError, match="placeholder"):
+            of([row], folder)
+        with pytest.raises(Unusable, match="placeholder"):
+            Dialogues({}).of(row)

@@ -187,7 +187,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("ending", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_interrupted_run_keeps_what_it_did(picture: Path, tmp_path: Path, ending: signal.Signals) -> None:
     output = tmp_path / "t.jsonl"
     process = subprocess.Popen(

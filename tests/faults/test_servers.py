@@ -304,7 +304,7 @@ def test_after_an_outage_the_same_command_asks_again(
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["errors"] == {}
 
 
-@pytest.mark.parametrize("mode", ["stall", "s503"])
+@pytest.mark.parametrize("mode", ["stall", pytest.param("s503", marks=pytest.mark.slow)])
 def test_an_interrupt_leaves_no_traceback(image: str, server: FaultServer, tmp_path: Path, mode: str) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(to_json(replace(one, answers=(OK,))) + "\n" for one in asking(image, "good", *[mode] * 5)))

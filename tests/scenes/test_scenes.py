@@ -168,7 +168,7 @@ def test_only_scenes_of_some_categories_are_written(tmp_path: Path, capsys: pyte
 
 def test_scenes_are_written_at_several_resolutions(tmp_path: Path) -> None:
     whole = write_scenes(tmp_path / "whole", count=2, seed=1, size=Size(640, 360), split="test")
-    path = write_scenes(tmp_path / "each", count=2, seed=1, size=Size(3840, 2160), split="test", resolutions=(320, 640))
+    path = write_scenes(tmp_path / "each", count=2, seed=1, size=Size(1280, 720), split="test", resolutions=(320, 640))
     found = list(read_jsonl(path, Sample))
     assert [sample.id for sample in found] == [f"test-1-0000{k}@{side}" for k in (0, 1) for side in (320, 640)]
     for small, large, alone in zip(found[::2], found[1::2], read_jsonl(whole, Sample), strict=True):

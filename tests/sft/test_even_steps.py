@@ -45,6 +45,7 @@ def folder(drawn: Scenes) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_stay_and_padding_goes(folder: Path, tmp_path: Path) -> None:
     logged, read = [], []
     for even in (True, False):

@@ -289,6 +289,7 @@ def test_nano_trains_from_a_random_start_and_resumes(tmp_path: Path, monkeypatch
     assert (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_lessons_in_regions_say_which_slot_a_word_is_about() -> None:
     from cof_agent.backends.regions.features import with_regions
     from sft.nano.vision import CHARACTERS

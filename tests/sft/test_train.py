@@ -342,6 +342,7 @@ def test_training_is_looked_at_by_the_agent_and_leaves_a_whole_folder(
     assert json.loads((output / "preprocessor_config.json").read_text())["processor_class"] == "Qwen2_5_VLProcessor"
 
 
+@pytest.mark.slow
 def test_the_agent_in_training_is_the_agent(folder: Path, scenes: Path, tmp_path: Path) -> None:
     """The same answers, views, settings and figures as `Agent.ask_many` gives with the same configuration."""
     from sft.settings import parse

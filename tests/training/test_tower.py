@@ -77,6 +77,7 @@ def assert_same(found: tuple[float, dict[str, Tensor]], expected: tuple[float, d
         assert torch.allclose(found[1][name], gradient, atol=1e-6, rtol=1e-5), name
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_are_those_of_a_tower_that_is_run() -> None:
     for family in FAMILIES:
         for options in ({}, {"projector": True}, {"projector": True, "checkpointing": True}):

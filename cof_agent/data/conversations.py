@@ -46,9 +46,8 @@ OTHER_KINDS = {"video": VIDEO, "audio": AUDIO}
 
 # What an assistant writes when it asks to see more, in the published sets, and how it marks its answer.
 _CALL = re.compile(r"<tool_call>|<code>|<grounding>|<function=|\"actions\W*\"\W*:?\s*\[\s*\{")
-_ARGUMENT = re.compile(
-    r""""answer"\s*:\s*("(?:\\.|[^"\\])*"|-?\d+(?:\.\d+)?)"""
-)  # of the call that ends some agents' records
+# The argument of the call that ends some agents' records.
+_ARGUMENT = re.compile(r""""answer"\s*:\s*("(?:\\.|[^"\\])*"|-?\d+(?:\.\d+)?)""")
 _ANSWERED = re.compile(r"<answer>|\\boxed\s*\{", re.IGNORECASE)
 _RESULT = re.compile(
     r"<tool_response>|<sandbox_output>|^\s*(?:Observation|OBSERVATION|Code execution result)\b|^\s*[\w-]+ model outputs:"
@@ -210,9 +209,8 @@ def _turns(raw: Mapping[str, Any]) -> Iterator[Turn]:
         parts = [_part(part) for part in content]
         yield Turn(role, "".join(text for text, _ in parts), tuple(image for _, image in parts if image is not None))
     elif isinstance(content, str | int | float | list):
-        yield Turn(
-            role, str(content), tuple(images_named_in(content)) if isinstance(content, str) and role == "user" else ()
-        )
+        named = images_named_in(content) if isinstance(content, str) and role == "user" else ()
+        yield Turn(role, str(content), tuple(named))
     else:
         raise Unusable(BAD_TURNS, f"content of kind {type(content).__name__}")
 
@@ -223,10 +221,8 @@ def _part(part: dict[str, Any] | str) -> tuple[str, Any]:
         return part, None
     if (text := text_of(part)) is not None:
         return text, None
-    other = next(
-        (why for word, why in OTHER_KINDS.items() if any(word in str(one) for one in (part.get("type"), *part))), None
-    )
-    if other is not None:
+    told = " ".join(map(str, (part.get("type"), *part)))
+    if other := next((why for word, why in OTHER_KINDS.items() if word in told), None):
         raise Unusable(other)
     image = next((part[key] for key in IMAGE_KEYS if not is_missing(part.get(key))), None)
     is_image = image is not None or str(part.get("type", "")).startswith("image")

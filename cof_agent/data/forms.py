@@ -173,12 +173,9 @@ class _Row:
             question, answer = LOCATE + said, boxes[0]
         if question is None:
             raise Unusable(NO_QUESTION, ", ".join(self.values))
-        asked = question
-        if marks(question) < len(self._references()):
-            asked = "\n".join(
-                [question, *texts_in(self.choices or self._listed())]
-            )  # whose marks may be for the others
-        texts = [asked, *([answer] if isinstance(answer, str) else [])]
+        texts = [question, *([answer] if isinstance(answer, str) else [])]
+        if marks(question) < len(self._references()):  # the marks of choices may be for the others
+            texts[0] = "\n".join([question, *texts_in(self.choices or self._listed())])
         return self._draft(question, answer, self._images(texts, ()))
 
     def from_prompt(self, turns: Sequence[Turn]) -> Draft:
@@ -218,12 +215,8 @@ class _Row:
         Raises:
             Unusable: if it is not.
         """
-        label = self.values.get("label")
-        if (
-            not isinstance(label, bool)
-            or "answer" in self.fields.given
-            or reply.strip(" .").lower() in ("yes", "no", "true", "false")
-        ):
+        label, says_truth = self.values.get("label"), reply.strip(" .").lower() in ("yes", "no", "true", "false")
+        if not isinstance(label, bool) or says_truth or "answer" in self.fields.given:
             return self._answer()
         if not label:
             raise Unusable(NOT_WANTED)

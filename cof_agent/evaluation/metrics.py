@@ -13,7 +13,7 @@ import numpy as np
 from cof_agent import scoring
 from cof_agent.episodes import PART_OF, resolution_of
 from cof_agent.geometry import Size, smart_resize
-from cof_agent.scoring.answer_match import says_yes
+from cof_agent.scoring.answer_match import says_yes, says_yes_as_pope
 from cof_agent.trajectory import StopReason, Trajectory, failures
 
 UNKNOWN = "unknown"
@@ -67,12 +67,12 @@ def _nested_mean(scored: Sequence[tuple[Sequence[str], float]]) -> float:
 
 def yes_and_no(trajectories: Sequence[Trajectory]) -> dict[str, float | None] | None:
     """Of questions to be answered with yes or no, what POPE (Li et al., arXiv 2305.10355) reports beside accuracy: precision,
-    recall and F1 of yes, and the share of answers that say yes; None where there are others. An answer that says neither is no
-    yes."""
+    recall and F1 of yes, and the share of answers that say yes, read by its own rule; None where there are others. No answer is
+    no yes."""
     known = [one for one in trajectories if one.sample.answers]
     if not known or any(one.sample.metadata.get("scoring") != "yes_no" for one in known):
         return None
-    said = [says_yes(one.answer or "", one.sample.question) is True for one in known]
+    said = [one.answer is not None and says_yes_as_pope(one.answer) for one in known]
     true = [says_yes(one.sample.answers[0]) is True for one in known]
     hits, yes, wanted = sum(a and b for a, b in zip(said, true, strict=True)), sum(said), sum(true)
     return {

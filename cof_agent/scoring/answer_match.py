@@ -96,6 +96,13 @@ def says_yes(answer: str, question: str = "") -> bool | None:
     return _restated(answer, question) if not said else None
 
 
+def says_yes_as_pope(reply: str) -> bool:
+    """Whether a reply says yes by the rule of POPE's own evaluation (https://github.com/RUCAIBox/POPE, `evaluate.py`): no, where
+    its first sentence has the word no or not, and else yes, whatever it says."""
+    first = normalise(reply.partition(".")[0].replace(",", " ")).split()
+    return not {"no", "not"} & {word.strip("!;:*\"'") for word in first}
+
+
 def _restated(answer: str, question: str) -> bool | None:
     """Yes for a reply that repeats the question as a statement, no if it does so with "not": "It is not"."""
     words, asked = ([word.text for word in words_of(text)] for text in (answer, question))

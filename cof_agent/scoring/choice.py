@@ -43,12 +43,15 @@ def chosen_of(answer: str, choices: Sequence[str], question: str = "") -> set[in
 
 
 def _exact(answer: str, choices: Sequence[str]) -> int | None:
-    """The choice whose whole text the answer is. A letter that is a text of a choice is that text, unless it is marked."""
+    """The choice whose whole text the answer is. A letter that is a text of a choice is that text, unless one is marked."""
     if _MARKED.fullmatch(folded(answer)) and len(choices) > 1:
         return None
     stripped, same = answer.strip(), normalise(answer)
     if stripped in choices:
         return list(choices).index(stripped)
+    if any(_MARKED.fullmatch(folded(text)) for text in choices):  # (c), (a), (b): then a bare letter is a place
+        place = ord(same) - ord("a") if len(same) == 1 and "a" <= same <= "z" else len(choices)
+        return place if place < len(choices) else None
     return next((at for at, text in enumerate(choices) if normalise(text) == same), None)
 
 
@@ -69,7 +72,9 @@ def all_chosen(answer: str, choices: Sequence[str], question: str = "") -> set[i
     """As `chosen_of`, for questions with several right choices: "AC" and "A C" name two."""
     spaced = _SPACED.fullmatch(unwrapped(folded(answer)).strip(" \n."))
     letters = "".join(sorted(spaced[0].upper().split())) if spaced else normalise(answer).upper()
-    run = letters if _LETTERS.fullmatch(letters) and sorted(set(letters)) == list(letters) else ""
+    ordered = sorted(set(letters)) == list(letters)
+    marked = len(set(letters)) == len(letters) and unwrapped(answer).strip(" \n.").isupper()  # BDA, which is no word
+    run = letters if _LETTERS.fullmatch(letters) and (ordered or marked) else ""
     places = {ord(letter) - ord("A") for letter in run}
     if places and max(places) < len(choices) and _exact(answer, choices) is None:
         return places
@@ -83,7 +88,8 @@ def right_choices(sample: Sample) -> set[int]:
         return {at for at, text in enumerate(sample.choices) if normalise(text) in texts}
     right: set[int] = set()
     for truth in sample.answers:
-        chosen = chosen_of(truth, sample.choices)
+        whole = {at for at, text in enumerate(sample.choices) if text == truth}
+        chosen = whole if len(whole) == 1 else chosen_of(truth, sample.choices)
         right |= chosen if len(chosen) == 1 else set()
     same = {normalise(sample.choices[at]) for at in right}
     return {at for at, text in enumerate(sample.choices) if normalise(text) in same}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 TOLERANCE = Decimal("0.05")  # of the true value: the relaxed accuracy of ChartQA (Masry et al., arXiv 2203.10244)
 
@@ -29,6 +29,16 @@ class Quantity:
     value: Decimal
     unit: str
     exact: bool
+
+    def rounds_to(self, true: Quantity) -> bool:
+        """Whether the number is `true` once it is rounded to as many decimal places, or cut where that is a whole number."""
+        if self.unit and true.unit and self.unit != true.unit:
+            return False
+        rounding = ROUND_DOWN if true.value == true.value.to_integral_value() and true.exact else ROUND_HALF_EVEN
+        try:
+            return self.value.quantize(true.value, rounding) == true.value
+        except InvalidOperation:  # more digits than are computed with
+            return False
 
 
 def quantity(text: str) -> Quantity | None:
@@ -61,8 +71,16 @@ def same(said: Quantity, true: Quantity) -> bool:
     return said.unit == "%" and not true.unit and not true.exact and said.value.scaleb(-2) == true.value
 
 
-def close(said: Quantity, true: Quantity, *, whole_exactly: bool = True) -> bool:
-    """Whether `said` is within `TOLERANCE` of `true`; with whole_exactly, equal to it where that is exact.
+def close_as_written(said: Quantity, true: Quantity) -> bool:
+    """Whether `said` is within `TOLERANCE` of `true`, whole numbers too. A percentage is the number divided by 100; other units
+    are passed over where only one has them."""
+    first, second = (one.value.scaleb(-2) if one.unit == "%" else one.value for one in (said, true))
+    units = {said.unit, true.unit} - {"", "%"}
+    return len(units) < 2 and abs(first - second) <= TOLERANCE * abs(second)
+
+
+def close(said: Quantity, true: Quantity) -> bool:
+    """Whether `said` is within `TOLERANCE` of `true`, or equal to it where that is exact.
 
     A unit that only one of them has is passed over, as far as it is no percentage: 57 %, 57 and 0.57 may all mean the same.
     """
@@ -71,5 +89,5 @@ def close(said: Quantity, true: Quantity, *, whole_exactly: bool = True) -> bool
     readings = [said.value]
     if (said.unit == "%") != (true.unit == "%"):
         readings.append(said.value.scaleb(-2 if said.unit == "%" else 2))
-    allowed = 0 if true.exact and whole_exactly else TOLERANCE * abs(true.value)
+    allowed = 0 if true.exact else TOLERANCE * abs(true.value)
     return any(abs(value - true.value) <= allowed for value in readings)

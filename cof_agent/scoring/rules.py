@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cof_agent.scoring.answer_match import matches
+from cof_agent.scoring.answer_match import matches, says_yes, says_yes_as_pope
 from cof_agent.scoring.boxes import box_overlap
 from cof_agent.scoring.choice import SEVERAL, choice_of, chosen_of, right_choices
 from cof_agent.scoring.normalise import folded, unwrapped
-from cof_agent.scoring.numbers import Quantity, close, quantity
+from cof_agent.scoring.numbers import Quantity, close, close_as_written, quantity
 from cof_agent.scoring.similarity import plain_words, similarity
 from cof_agent.scoring.statement import number_said
 from cof_agent.trajectory import Trajectory
@@ -51,24 +51,48 @@ def number(trajectory: Trajectory) -> bool | None:
     off a chart. A whole number that is no percentage is no such value: counts, years and what a sign says must be met
     exactly. See `numbers.quantity` for what a number is.
     """
-    return _near(trajectory, whole_exactly=True)
+    return _near(trajectory)
 
 
 def relaxed(trajectory: Trajectory) -> bool | None:
     """Relaxed accuracy as ChartQA is scored (Masry et al., arXiv 2203.10244): a number within 5 % of the true one, whole numbers
-    too; any other answer must be met exactly. None if the sample has no known answer."""
-    near = _near(trajectory, whole_exactly=False)
-    return exact(trajectory) if near is None else near
+    too, of which 57 % is 0.57 and nothing else; any other answer must be met exactly. None if the sample has no known answer."""
+    true, said = _quantities(trajectory), _quantity_said(trajectory)
+    if not true or said is None:
+        return exact(trajectory)
+    return any(close_as_written(said, one) for one in true)
 
 
-def _near(trajectory: Trajectory, *, whole_exactly: bool) -> bool | None:
-    true = [found for text in trajectory.sample.answers if (found := quantity(text))]
+def rounded(trajectory: Trajectory) -> bool | None:
+    """Whether the answer is a number that is the true one once it is rounded to as many decimal places, or cut to a whole one:
+    how MathVista is scored (Lu et al., arXiv 2310.02255). Else as `exact`; None if the sample has no known answer."""
+    said = _quantity_said(trajectory)
+    if said is not None and any(said.rounds_to(true) for true in _quantities(trajectory)):
+        return True
+    return exact(trajectory)
+
+
+def yes_no(trajectory: Trajectory) -> bool | None:
+    """Whether the answer says yes or no rightly, as POPE reads it (see `says_yes_as_pope`); of a truth that is neither as
+    `exact`. None if the sample has no known answer. No answer is wrong."""
+    truths = {says_yes(text) for text in trajectory.sample.answers}
+    if len(truths) != 1 or None in truths or trajectory.sample.choices:
+        return exact(trajectory)
+    return trajectory.answer is not None and says_yes_as_pope(trajectory.answer) in truths
+
+
+def _near(trajectory: Trajectory) -> bool | None:
+    true = _quantities(trajectory)
     if not true:
         return None
     if exact(trajectory):
         return True
     said = _quantity_said(trajectory)
-    return said is not None and any(close(said, one, whole_exactly=whole_exactly) for one in true)
+    return said is not None and any(close(said, one) for one in true)
+
+
+def _quantities(trajectory: Trajectory) -> list[Quantity]:
+    return [found for text in trajectory.sample.answers if (found := quantity(text))]
 
 
 def _quantity_said(trajectory: Trajectory) -> Quantity | None:
@@ -82,7 +106,7 @@ def anls(trajectory: Trajectory) -> float | None:
     """How near the answer's text comes to the nearest accepted one, 0 to 1; None if the sample has no known answer.
 
     One summand of ANLS, the average normalised Levenshtein similarity of ST-VQA (Biten et al., arXiv 1905.13648), with
-    its threshold of 0.5. No answer is 0.
+    its threshold of 0.5 as `similarity.similarity` has it. No answer is 0.
     """
     if not trajectory.sample.answers:
         return None
@@ -168,11 +192,12 @@ EXACT = Rule(exact)
 RULES: Mapping[str, Rule] = {
     "exact": EXACT,
     "choice": EXACT,
-    "yes_no": EXACT,
+    "yes_no": Rule(yes_no, 1.0),
     SEVERAL: EXACT,
     "anls": Rule(anls),
     "vqa": Rule(vqa),
     "relaxed": Rule(relaxed, 1.0),
+    "rounded": Rule(rounded, 1.0),
     "contains": Rule(contains, 1.0),
     "iou": Rule(box_overlap, LEAST_OVERLAP),
     "located": Rule(located, 1.0),

@@ -52,6 +52,10 @@ def in_lines(n: int, mark: str = "({}) {}") -> str:
     return "\n".join([QUESTIONS[n], *marked(n, mark)])
 
 
+def with_header(n: int) -> str:
+    return "\n".join([QUESTIONS[n], "Choices:", *marked(n)])
+
+
 def tsv(name: str, **more: Callable[[int], Any]) -> Callable[[Path], None]:
     """VLMEvalKit's TSV with options; the second row names the image of the first by its index."""
 
@@ -186,14 +190,15 @@ def mmstar_row(n: int) -> Row:
     return base | {"l2_category": "geometry", "meta_info": meta}
 
 
-def cv_bench(folder: Path) -> None:
-    def row(n: int) -> Row:
-        kind, source, task = (("2D", "ADE20K", "Count"), ("2D", "COCO", "Relation"), ("3D", "Omni3D", "Depth"))[n]
-        base = {"idx": n, "type": kind, "task": task, "source": source, "image": held(n), "question": QUESTIONS[n]}
-        return base | {"choices": list(OPTIONS[n]), "answer": f"({LETTERS[n]})", "prompt": in_lines(n)}
+def cv_bench_row(n: int) -> Row:
+    kind, source, task = (("2D", "ADE20K", "Count"), ("2D", "COCO", "Relation"), ("3D", "Omni3D", "Depth"))[n]
+    base = {"idx": n, "type": kind, "task": task, "source": source, "image": held(n), "question": QUESTIONS[n]}
+    return base | {"choices": list(OPTIONS[n]), "answer": f"({LETTERS[n]})", "prompt": in_lines(n)}
 
-    as_parquet(folder / "test_2d.parquet", rows(row)[:2])
-    as_parquet(folder / "test_3d.parquet", rows(row)[2:])
+
+def cv_bench(folder: Path) -> None:
+    as_parquet(folder / "test_2d.parquet", rows(cv_bench_row)[:2])
+    as_parquet(folder / "test_3d.parquet", rows(cv_bench_row)[2:])
 
 
 def charxiv_row(n: int) -> Row:
@@ -213,7 +218,7 @@ def finers(folder: Path) -> None:
         options = {letter: text for letter, text in lettered(n).items() if text}
         return base | {"Q-type": "option", "A": LETTERS[n], "options": options}
 
-    segment = {"image_path": "0.png", "Q": "the kite", "A": "x", "Q-type": "referring", "points": points}
+    segment = {"image_path": "0.png", "Q": "the kite", "A": "", "Q-type": "referring", "points": points}
     first, second, third = rows(row)
     made = {"annotations": [first, segment, second, third]}
     as_json(folder / "labels" / "all_annotations_final_test_v5.json", made)
@@ -237,11 +242,15 @@ def xlrs_lines(folder: Path) -> None:
     as_lines(folder / "XLRS-Bench-lite_part0.jsonl", made)
 
 
+TASK = "Look at the points on the map.\n"
+"""What only the prompt of a row of BLINK says."""
+
+
 def blink_row(n: int) -> Row:
     """The first question is about one image, the others about two: their own, and that of the question before."""
     base: Row = {"idx": f"val_Counting_{n}", "sub_task": "Counting", "question": QUESTIONS[n], "image_1": held(n)}
     base |= {"image_2": held(n - 1) if n else None, "image_3": None, "choices": list(OPTIONS[n]), "explanation": ""}
-    return base | {"answer": f"({LETTERS[n]})", "prompt": in_lines(n)}
+    return base | {"answer": f"({LETTERS[n]})", "prompt": f"{TASK}{in_lines(n)}"}
 
 
 def blink_tsv(folder: Path) -> None:
@@ -335,7 +344,7 @@ def every(benchmark: str, write: Callable[[Path], None], **more: Any) -> Case:
 
 TWICE = tuple((answer, answer.upper()) if answer.islower() else (answer,) for answer in ANSWERS)
 NEAR = {"right": ("green", "4.1", "K-17"), "wrong": ("red", "4.3", "K-71")}  # within 5 %, and beyond
-TYPED = {"right": ("greem", "4", "K-1T"), "wrong": ("yellow", "47", "Z")}  # ANLS forgives a letter
+TYPED = {"right": ("greem", "4", "K-1T"), "wrong": ("yellow", "473", "Z")}  # ANLS forgives a letter
 SAID = {"right": ("It is green.", "There are 4 boats", "k-17"), "wrong": ("blue", "5", "K 71")}
 KITES = tuple(f"Give the bounding box of this: the kite {n}" for n in range(3))
 KITES_TWICE = tuple(
@@ -398,6 +407,7 @@ CASES: dict[str, Case] = {
     "mmstar": Case("mmstar", parquet("mmstar.parquet", mmstar_row)),
     "mmstar: TSV": Case("mmstar", tsv("MMStar.tsv", category=lambda n: "math"), same_image=True),
     "cv-bench": Case("cv-bench", cv_bench),
+    "cv-bench: one file": Case("cv-bench", parquet("test.parquet", cv_bench_row)),
     "cv-bench: TSV": Case(
         "cv-bench", tsv("CV-Bench-2D.tsv", split=lambda n: "2D", source=lambda n: "COCO"), same_image=True
     ),
@@ -409,7 +419,12 @@ CASES: dict[str, Case] = {
         **ALL_RIGHT,
     ),
     "xlrs-bench-lite: lines": Case("xlrs-bench-lite", xlrs_lines, **ALL_RIGHT),
-    "blink": Case("blink", parquet("Counting/val-00000-of-00001.parquet", blink_row), two_images=True),
+    "blink": Case(
+        "blink",
+        parquet("Counting/val-00000-of-00001.parquet", blink_row),
+        two_images=True,
+        asked=tuple(f"{TASK}{asked}" for asked in QUESTIONS),
+    ),
     "blink: TSV": Case("blink", blink_tsv, two_images=True),
     "chartqa": every("chartqa", parquet(DATA.format("test"), chartqa_row), **NEAR),
     "chartqa: TSV": every(
@@ -440,6 +455,18 @@ CASES: dict[str, Case] = {
     "ocrbench": every("ocrbench", parquet(DATA.format("test"), ocrbench_row), **SAID),
     "ocrbench: TSV": every("ocrbench", open_tsv("OCRBench.tsv", lambda n: str([ANSWERS[n]]), **_ARGUMENTS), **SAID),
     "mathvista": Case("mathvista", parquet(DATA.format("testmini"), mathvista_row), open=(1, 2), asked=WHOLE),
+    "mathvista: TSV with options": Case(
+        "mathvista",
+        tsv(
+            "MathVista_MINI.tsv",
+            question=lambda n: f"Hint: Please give the letter of the right option.\nQuestion: {with_header(n)}",
+            choices=lambda n: str(list(OPTIONS[n])),
+            answer=lambda n: ANSWERS[n],
+            answer_type=lambda n: "text",
+            task=lambda n: "x",
+        ),
+        same_image=True,
+    ),
     "mathvista: TSV": every(
         "mathvista",
         open_tsv("MathVista_MINI.tsv", choices=lambda n: "[]", answer_type=lambda n: "text", task=lambda n: "x"),
@@ -450,14 +477,14 @@ CASES: dict[str, Case] = {
         parquet(DATA.format("test"), pope_row),
         answers=(("yes",), ("no",), ("no",)),
         right=("Yes.", "no", "No, there is none."),
-        wrong=("no", "Yes", "yes and no"),
+        wrong=("no", "Yes", "I see one."),
     ),
     "pope: TSV": every(
         "pope",
         open_tsv("POPE.tsv", lambda n: ("Yes", "No", "No")[n], category=lambda n: "random"),
         answers=(("Yes",), ("No",), ("No",)),
         right=("Yes.", "no", "No, there is none."),
-        wrong=("no", "Yes", "yes and no"),
+        wrong=("no", "Yes", "I see one."),
     ),
     "refcoco": every(
         "refcoco",

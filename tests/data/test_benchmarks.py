@@ -208,6 +208,31 @@ def test_free_answers_stay_as_they_are(tmp_path: Path) -> None:
     assert [sample.answers for sample in loaded("pope", copy_of("pope", tmp_path / "pope"))] == [("yes",), ("no",)]
 
 
+def test_a_question_of_several_categories_counts_in_each(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG")
+    row = f"1\t{base64.b64encode(content.getvalue()).decode()}\tIs there a dog?\tYes\tadversarial,popular,random"
+    (tmp_path / "POPE.tsv").write_text(f"index\timage\tquestion\tanswer\tcategory\n{row}\n")
+    found = loaded("pope", tmp_path)
+    assert [one.metadata["category"] for one in found] == ["adversarial", "popular", "random"]
+    assert len({one.id for one in found}) == 3
+
+
+def test_options_that_are_letters_themselves() -> None:
+    """As MathVista has them: what is right is the text, and a letter is a place."""
+    row = Sample("m", "i", "Which?", ("(b)",), ("(c)", "(a)", "(e)", "(d)", "(b)"))
+    assert {reply: scoring.matches(reply, row) for reply in ("E", "E. (b)", "A", "B. (a)", "B")} == {
+        "E": True,
+        "E. (b)": True,
+        "A": False,
+        "B. (a)": False,
+        "B": False,
+    }
+    several = Sample("x", "i", "Which?", ("a; b; d",), ("a1", "b1", "c1", "d1"), metadata={"scoring": "several"})
+    several = replace(several, metadata={"scoring": "several", "right": ["a1", "b1", "d1"]})
+    assert scoring.matches("BDA", several) and scoring.matches("ABD", several) and not scoring.matches("bad", several)
+
+
 def test_our_own_scenes(tmp_path: Path) -> None:
     drawn = Sample("s", "images/a.jpg", "What?", ("red",), boxes=(Box(1, 2, 3, 4),), metadata={"category": "sign"})
     (tmp_path / "images").mkdir()

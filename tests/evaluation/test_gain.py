@@ -119,8 +119,8 @@ def test_published_figures_are_of_benchmarks_that_there_are() -> None:
 
 
 def test_what_pope_reports_beside_accuracy() -> None:
-    """Three said yes, of which two are right; three should have been yes; one said neither."""
-    truth, said = ("yes", "yes", "yes", "no", "no"), ("Yes.", "yes", "I cannot tell", "Yes", "No")
+    """Three said yes, of which two are right; three should have been yes."""
+    truth, said = ("yes", "yes", "yes", "no", "no"), ("Yes.", "yes, it sleeps", "I do not see one", "Yes", "No")
     samples = [
         Sample(f"q{n}", "a.png", "Is there a cat?", (text,), metadata={"scoring": "yes_no"})
         for n, text in enumerate(truth)

@@ -86,6 +86,9 @@ RELAXED = {
     ("11", "10"): False,
     ("The value is 104.", "100"): True,
     ("57 %", "0.57"): True,
+    ("59%", "57%"): True,
+    ("57", "57%"): False,  # which is 0.57 there
+    ("13", "12.4%"): False,
     ("blue", "blue"): True,
     ("blues", "blue"): False,
     ("104 or 90", "100"): False,
@@ -98,6 +101,36 @@ CONTAINS = {
     ("", "x"): False,
     (None, "x"): False,
 }
+
+
+ROUNDED = {
+    ("0.214", "0.21"): True,
+    ("1.23", "1.2"): True,
+    ("1.26", "1.2"): False,
+    ("It is 12.7.", "12"): True,  # cut, as the authors' code does
+    ("13", "12"): False,
+    ("1.2 m", "1.2"): True,
+    ("9" * 40, "1.2"): False,
+    ("red", "red"): True,
+    (None, "1.2"): False,
+}
+POPE = {
+    ("Yes, there is a brown dog on the sofa.", "yes"): True,
+    ("No, the image shows a cat.", "no"): True,
+    ("No. There is a cat instead.", "no"): True,
+    ("The image does not contain one.", "no"): True,
+    ("There is one. It is not brown.", "yes"): True,  # the first sentence counts
+    ("I see one.", "no"): False,
+    ("no", "yes"): False,
+    (None, "no"): False,
+}
+
+
+def test_numbers_are_rounded_and_first_sentences_say_yes() -> None:
+    assert {case: scoring.accuracy(text(*case, "rounded")) for case in ROUNDED} == ROUNDED
+    assert {case: scoring.accuracy(text(*case, "yes_no")) for case in POPE} == POPE
+    assert scoring.score(played("x", "rounded", sample=Sample("s", "i", "q"))) is None
+    assert scoring.score(played("x", "yes_no", sample=Sample("s", "i", "q"))) is None
 
 
 def test_relaxed_accuracy_and_containment() -> None:

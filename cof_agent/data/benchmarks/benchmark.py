@@ -10,7 +10,7 @@ from typing import Literal
 from cof_agent.data.benchmarks.layout import Layout
 from cof_agent.trajectory import Sample
 
-Scoring = Literal["choice", "several", "exact", "yes_no", "anls", "vqa", "relaxed", "contains", "located"]
+Scoring = Literal["choice", "several", "exact", "yes_no", "anls", "vqa", "relaxed", "rounded", "contains", "located"]
 """The rule of `scoring.rules` that scores an answer. In a `choice` benchmark, a question without choices is scored by `exact`."""
 
 RULES: Mapping[Scoring, str] = {
@@ -21,6 +21,7 @@ RULES: Mapping[Scoring, str] = {
     "anls": "ANLS",
     "vqa": "VQA accuracy",
     "relaxed": "relaxed accuracy",
+    "rounded": "same answer, once rounded",
     "contains": "holds the answer",
     "located": "IoU from 0.5",
 }

@@ -53,6 +53,7 @@ class Layout:
 class Table:
     """Which column holds what. more_images: what the columns of further images begin with. choices: a column, `LETTERS`,
     `INSIDE`, or none; a row without choices is open. by_text: whether an answer is the text of a choice rather than its letter.
+    lists_choices: whether the question's text lists the choices of the column, too, or has a hint and a label before it.
     category, part_of: columns whose texts make it up. kinds: a column with a list of categories. boxes: corners in source
     pixels. cycle: which rotation of the options it is."""
 
@@ -63,6 +64,7 @@ class Table:
     answer: str = "answer"
     choices: str = ""
     by_text: bool = False
+    lists_choices: bool = False
     category: tuple[str, ...] = ()
     kinds: str = ""
     subcategory: str = ""
@@ -114,6 +116,8 @@ class Table:
         if self.choices == INSIDE:
             found = parse(asked)
             return (found.text, found.choices) if found.choices else (asked, {})
+        if self.lists_choices:
+            return parse(asked).text, self._choices(row)
         hint = text(row, "hint")
         return (f"{hint}\n{asked}" if hint else asked), self._choices(row)
 
@@ -165,8 +169,10 @@ def open_answers(raw: Any) -> tuple[str, ...]:
     """The accepted texts of an open question, letter for letter: one, or a list, which VLMEvalKit writes as a text. Each counts
     once, but for those of VQA's ten people."""
     held = unpacked(raw) if isinstance(raw, str) and raw.lstrip()[:2] in ("['", '["') else raw
-    texts = [_answer(one) for one in (held if isinstance(held, list) else [held]) if not is_missing(one)]
-    return tuple(texts if len(texts) == PEOPLE else dict.fromkeys(texts))
+    found = held if isinstance(held, list) else [held]
+    if len(found) == PEOPLE:
+        return tuple("" if is_missing(one) else _answer(one) for one in found)
+    return tuple(dict.fromkeys(_answer(one) for one in found if not is_missing(one)))
 
 
 def _answer(one: Any) -> str:

@@ -3,7 +3,7 @@
 Layout, as lmms-eval (`tasks/mathvista`) reads https://huggingface.co/datasets/AI4Math/MathVista: `data/testmini-*.parquet` with
 pid, question, decoded_image, image (a path that is not there), choices (a list or null), unit, precision (decimal places), answer
 (a text, of choices the right one's), question_type, answer_type, metadata with the task. VLMEvalKit's TSV has the columns index,
-image, question, choices, answer, and task.
+image, question (behind a hint, and with its choices), choices, answer, and task.
 
 The paper has a language model extract the answer, and compares it exactly, numbers at the question's precision. So the question
 tells the unit and the decimal places here, in our words.
@@ -25,14 +25,15 @@ HUB = {"AI4Math/MathVista": ("data/testmini-*.parquet",)}
 SIZE = 1_000
 
 
-def _layout(pattern: str, **columns: str) -> Layout:
+def _layout(pattern: str, **columns: str | bool) -> Layout:
     read = Table(choices="choices", by_text=True, **columns)  # type: ignore[arg-type]
 
     def samples(copy: Copy, row: Row) -> Iterable[Sample]:
         for sample in read(copy, row):
             task = str(at_path(row.values, "metadata.task") or at_path(row.values, "task") or "unknown")
+            told = {"category": task} | ({} if sample.choices else {"scoring": "rounded"})
             asked = sample.question if sample.choices else f"{sample.question} {_form(row)}".strip()
-            yield replace(sample, question=asked, metadata=sample.metadata | {"category": task})
+            yield replace(sample, question=asked, metadata=sample.metadata | told)
 
     return Layout((pattern,), (*read.columns, "answer_type"), samples)
 
@@ -46,5 +47,5 @@ def _form(row: Row) -> str:
 
 LAYOUTS = (
     _layout("testmini-*.parquet", id="pid", image="decoded_image"),
-    _layout("MathVista_MINI.tsv"),
+    _layout("MathVista_MINI.tsv", lists_choices=True),
 )

@@ -6,9 +6,9 @@ paper. Where only lmms-eval or VLMEvalKit says how answers are scored, `source` 
 
 from __future__ import annotations
 
-from cof_agent.data.benchmarks import charxiv, finers, mathvista, refcoco, treebench, visualprobe, vstar, xlrs
+from cof_agent.data.benchmarks import charxiv, finers, mathvista, pope, refcoco, treebench, visualprobe, vstar, xlrs
 from cof_agent.data.benchmarks.benchmark import Benchmark
-from cof_agent.data.benchmarks.layout import INSIDE, LETTERS, table, vlmevalkit
+from cof_agent.data.benchmarks.layout import INSIDE, LETTERS, Layout, table, vlmevalkit
 from cof_agent.data.samples import read_samples
 
 _HRBENCH_PARTS = {"single": 400, "cross": 400}  # 100 questions of each in the README of DreamMr/HR-Bench, four cycles
@@ -85,6 +85,13 @@ def _documents(title: str, what: str, source: str, folder: str, tsv: str, size: 
         (table(*names, id="questionId", answer="answers", **columns), vlmevalkit(tsv)),
         {"lmms-lab/DocVQA": (f"{folder}/validation-*.parquet",)},
         size,
+    )
+
+
+def _blink(**columns: object) -> Layout:
+    parts = {"category": ("sub_task",), "part_of": ("sub_task",)}
+    return table(
+        "val-*.parquet", id="idx", image="image_1", choices="choices", more_images="image_", **parts, **columns
     )
 
 
@@ -172,6 +179,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             table(
                 "test_{2d,3d}.parquet",
                 "test-*.parquet",
+                "test.parquet",
                 id="idx",
                 choices="choices",
                 category=("task",),
@@ -216,15 +224,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         "choice",
         "arXiv 2404.12390; eval/evaluate.py of zeyofu/BLINK_Benchmark",
         (
-            table(
-                "val-*.parquet",
-                id="idx",
-                image="image_1",
-                choices="choices",
-                category=("sub_task",),
-                part_of=("sub_task",),
-                more_images="image_",
-            ),
+            *(
+                _blink(question="prompt", lists_choices=True),
+                _blink(),
+            ),  # `question` alone does not say what the task means
             vlmevalkit("BLINK.tsv", category=("category",), part_of=("category",)),
         ),
         {"BLINK-Benchmark/BLINK": ("*/val-*.parquet",)},
@@ -289,12 +292,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         "whether an object is in the image",
         "yes_no",
         "arXiv 2305.10355",
-        (
-            table("test-*.parquet", id="question_id", category=("category",)),
-            vlmevalkit("POPE.tsv", category=("category",)),
-        ),
-        {"lmms-lab/POPE": ("data/test-*.parquet",)},
-        dict.fromkeys(("adversarial", "popular", "random"), 3_000),
+        pope.LAYOUTS,
+        pope.HUB,
+        pope.PARTS,
     ),
     "refcoco": _refcoco("RefCOCO", "refcoco", "RefCOCO", refcoco.TESTS, "arXiv 1608.00272"),
     "refcoco+": _refcoco("RefCOCO+", "refcocop", "RefCOCOplus", refcoco.TESTS, "arXiv 1608.00272"),

@@ -4,6 +4,7 @@ A policy turns a conversation into the next assistant message. It knows nothing 
 """
 
 from cof_agent.policy.base import (
+    CONTEXT,
     GREEDY,
     Completion,
     Policy,
@@ -19,6 +20,7 @@ from cof_agent.policy.retries import RETRY_SECONDS, Retries
 from cof_agent.policy.scripted import Line, ScriptedPolicy
 
 __all__ = [
+    "CONTEXT",
     "GREEDY",
     "NO_REASONING",
     "REASONING",

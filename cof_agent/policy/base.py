@@ -77,6 +77,10 @@ def not_taken(policy: Policy) -> list[str]:
     return sorted(getattr(policy, "not_taken", ()))
 
 
+CONTEXT = "context length:"
+"""What the text of a `PolicyError` begins with, where a conversation is longer than the model reads."""
+
+
 class PolicyError(RuntimeError):
     """The policy could not answer (server gone, time-out): recorded on the trajectory.
 

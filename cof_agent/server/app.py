@@ -72,4 +72,4 @@ async def _nobody_there(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     """A fault of the program: the client hears that there was one, the terminal shows it."""
-    return JSONResponse(FAULT.body(), FAULT.status)
+    return JSONResponse(FAULT.body(), FAULT.status, {"connection": "close"})  # as Starlette lets it end

@@ -83,6 +83,8 @@ class Guard:
         headers = Headers(scope=scope)
         _check_site(headers, local=self._settings.is_local)
         if not (self._knows_key(headers) or scope["path"] == LOGIN):
+            if headers.get("authorization"):
+                raise Refusal(401, "this is not the key of this server.", code="invalid_api_key")
             raise Refusal(401, "this server needs a key: send it as the header `Authorization: Bearer KEY`.")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.most_bytes:
@@ -149,7 +151,7 @@ def _too_large(most: int) -> Refusal:
 def _check_site(headers: Headers, *, local: bool) -> None:
     host, origin = headers.get("host", ""), headers.get("origin")
     if local and not is_loopback(_name(f"//{host}")):
-        raise Refusal(403, "this server answers to 127.0.0.1 and localhost only.", code="host")
+        raise Refusal(403, "this server answers to 127.0.0.1 and localhost only; start it with --host.", code="host")
     if origin is not None and not _same_site(origin, host, local=local):
         raise Refusal(403, "requests of other sites' pages are not answered.", code="origin")
 

@@ -86,7 +86,7 @@ class Looks:
             coordinates, CoordinateSystem.ABSOLUTE
         )
         try:
-            inside = clip_to_view(read_box(box, system), view, system)
+            inside = clip_to_view(read_box(box, system, name="box"), view, system)
         except BoxError as error:
             raise InputError(str(error)) from None
         return self.of(path, crop_region(view.to_source(inside, system), overview.source_size), overview.source_size)

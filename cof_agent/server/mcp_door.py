@@ -165,7 +165,8 @@ def _resource(look: Look) -> dict[str, str]:
 
 def _link(look: Look) -> ResourceLink:
     size = Size(int(look.view.region.width), int(look.view.region.height))
-    return ResourceLink(uri=f"crop://{look.id}", name=f"crop of {size} pixels", mime_type="image/png")
+    # Without the type of an image: clients that hand such links on as images make addresses of them that no model can fetch.
+    return ResourceLink(uri=f"crop://{look.id}", name=f"crop of {size} pixels")
 
 
 @asynccontextmanager

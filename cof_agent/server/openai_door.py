@@ -32,20 +32,30 @@ _BODY_SECONDS = 120.0  # in which a body must be there
 
 
 def routes(service: Service) -> APIRouter:
-    """The two routes."""
+    """What there is below `/v1`."""
     router = APIRouter(prefix="/v1")
+    model = {"id": service.name, "object": "model", "created": 0, "owned_by": "chain-of-focus"}
 
     @router.get("/models")
     async def models() -> dict[str, Any]:
-        model = {"id": service.name, "object": "model", "created": 0, "owned_by": "chain-of-focus"}
         return {"object": "list", "data": [model]}
+
+    @router.get("/models/{name:path}")
+    async def one(name: str) -> dict[str, Any]:
+        if not name:
+            return await models()
+        if name != service.name:
+            raise _no_model(service, name)
+        return model
 
     @router.post("/chat/completions")
     async def complete(request: Request) -> Response:
         return await _complete(service, request)
 
-    @router.api_route("/{path:path}", methods=["GET", "POST"])
-    async def other(path: str) -> Response:
+    @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])
+    async def other(request: Request, path: str) -> Response:
+        if path in ("models", "chat/completions"):
+            raise Refusal(405, f"/v1/{path} is not for {request.method}; send POST to chat/completions, GET to models.")
         raise Refusal(404, f"there is no /v1/{path[:100]} here, only /v1/models and /v1/chat/completions.")
 
     return router
@@ -54,8 +64,7 @@ def routes(service: Service) -> APIRouter:
 async def _complete(service: Service, request: Request) -> Response:
     asked = await asyncio.to_thread(openai_request.read, await _body(request))
     if asked.model != service.name:
-        sentence = f"the model {asked.model[:100]!r} does not exist here; this server has {service.name!r}."
-        raise Refusal(404, sentence, code="model_not_found", param="model")
+        raise _no_model(service, asked.model)
     question = await _question(service, asked)
     reply = Reply(asked)
     if asked.stream:
@@ -63,6 +72,11 @@ async def _complete(service: Service, request: Request) -> Response:
     with service.incoming.pictures.released(question.images), _refused(service):
         trajectory = await while_there(request, service.ask(question, reply.note))
         return JSONResponse(reply.whole(trajectory))
+
+
+def _no_model(service: Service, name: str) -> Refusal:
+    sentence = f"the model {name[:100]!r} does not exist here; this server has {service.name!r}."
+    return Refusal(404, sentence, code="model_not_found", param="model")
 
 
 async def _body(request: Request) -> bytes:
@@ -100,6 +114,9 @@ def _refused(service: Service) -> Iterator[None]:
         raise Refusal(502, str(error)) from None
     except InputError as error:
         raise Refusal(400, service.incoming.without_folders(str(error))) from None
+    except Refusal as refusal:
+        said = service.incoming.without_folders(str(refusal))
+        raise Refusal(refusal.status, said, code=refusal.code, param=refusal.param) from None
 
 
 class _Stream(StreamingResponse):
@@ -157,9 +174,12 @@ async def _steps(
     """A piece for each event until the task is over, and a sign of life where none comes for long."""
     while not (task.done() and steps.empty()):
         next_step = asyncio.create_task(steps.get())
-        await asyncio.wait({task, next_step}, timeout=_BEAT, return_when=asyncio.FIRST_COMPLETED)
-        if not next_step.done():
-            await ended(next_step)
+        try:
+            await asyncio.wait({task, next_step}, timeout=_BEAT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not next_step.done():
+                await ended(next_step)
+        if next_step.cancelled():
             if not task.done():
                 yield WAITING
         elif piece := piece_of(next_step.result()):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cof_agent.graphs.steps import Event, Saw, Spoke
+from cof_agent.policy import CONTEXT
 from cof_agent.server.openai_request import EARLIER, Asked
 from cof_agent.server.refusals import Refusal
 from cof_agent.server.words import ENDED, lines_of, usage_of, zoom, zooms_of
@@ -53,7 +54,7 @@ class Reply:
         if isinstance(event, Spoke):
             self._thought = event.thought
         if isinstance(event, Saw) and (zooms := list(self._new_zooms(event))):
-            delta["zooms"] = zooms
+            delta["zooms"] = _in_stream(zooms)
         return self._piece(delta) if delta else b""
 
     def opening(self) -> bytes:
@@ -66,7 +67,11 @@ class Reply:
         Raises:
             Refusal: if the conversation failed.
         """
-        yield self._piece({"content": _content(trajectory), **self._beside(trajectory)})
+        beside = self._beside(trajectory)
+        unsent = beside.pop("zooms")[self._zooms :]
+        yield self._piece(
+            {"content": _content(trajectory), **beside, **({"zooms": _in_stream(unsent)} if unsent else {})}
+        )
         yield self._piece({}, _finish(trajectory))
         if self.asked.with_usage:
             last = self._head("chat.completion.chunk") | {"choices": [], "usage": usage_of(trajectory)}
@@ -98,6 +103,11 @@ class Reply:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.asked.model}
 
 
+def _in_stream(zooms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Zooms as parts of a stream, each sent once: by its index OpenAI's clients put together what they got in pieces."""
+    return [{"index": one["number"] - 1, **one} for one in zooms]
+
+
 def failed(refusal: Refusal) -> bytes:
     """The last piece of a stream that failed."""
     return _event(refusal.body()) + END
@@ -109,8 +119,10 @@ def _event(value: dict[str, Any]) -> bytes:
 
 def _content(trajectory: Trajectory) -> str:
     if trajectory.stop is StopReason.ERROR:
-        status = 400 if trajectory.failure == "image" else 502
-        raise Refusal(status, trajectory.error or "the conversation failed.")
+        said = trajectory.error or "the conversation failed."
+        if said.startswith(CONTEXT):
+            raise Refusal(400, said.removeprefix(CONTEXT).strip(), code="context_length_exceeded", param="messages")
+        raise Refusal(400 if trajectory.failure == "image" else 502, said)
     return trajectory.answer or ""
 
 

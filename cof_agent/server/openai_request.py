@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cof_agent.data.questions import named_marks
+from cof_agent.data.unusable import Unusable, check_characters
 from cof_agent.server.refusals import Refusal
 
 EARLIER = "Each question is answered by itself: earlier questions and answers of the conversation were not read."
@@ -29,6 +30,12 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
+    "function_call": ("none", "auto"),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "web_search_options": (),
+    "prediction": (),
+    "audio": (),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
@@ -47,11 +54,15 @@ _ABOUT_THE_CALLER = {
 """Fields that do not change the answer."""
 
 _BEFORE = ("system", "developer")  # roles whose texts stand before the question
+_ROLES = (*_BEFORE, "user", "assistant", "tool", "function")
 _MARK = "<image>"  # where an image stands between texts
 
 
+_KINDS = ("str", "int", "float", "bool")  # what pydantic puts behind a name where several kinds may stand
+
+
 class _StreamOptions(BaseModel):
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class _Said(BaseModel):
@@ -64,19 +75,19 @@ class _Said(BaseModel):
 class _Fields(BaseModel):
     """The body of a request."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     model: str
     messages: Annotated[list[_Said], Field(min_length=1)]
-    stream: bool = False
+    stream: bool | None = False
     stream_options: _StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: int | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    choices: list[str] = []
-    regions: list[Annotated[list[float], Field(min_length=4, max_length=4)]] = []
+    choices: list[str] | None = None
+    regions: list[Annotated[list[float], Field(min_length=4, max_length=4)]] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,10 +122,10 @@ def read(body: bytes) -> Asked:
         fields.model,
         text,
         tuple(images),
-        fields.stream,
-        options is not None and options.include_usage,
-        tuple(fields.choices),
-        tuple(map(tuple, fields.regions)),
+        bool(fields.stream),
+        options is not None and bool(options.include_usage),
+        tuple(fields.choices or ()),
+        tuple(map(tuple, fields.regions or ())),
         {name: value for name, value in sampling.items() if value is not None},
         fields.max_completion_tokens or fields.max_tokens,
         earlier,
@@ -129,16 +140,24 @@ def _fields(body: bytes) -> _Fields:
     if not isinstance(plain, dict):
         raise Refusal(400, "the body of the request is no JSON object.")
     try:
+        check_characters(plain)
+    except Unusable as why:
+        raise Refusal(400, f"the request holds a {why.reason}.") from None
+    try:
         return _Fields.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(str(one) for one in first["loc"] if one not in _KINDS and "[" not in str(one))
         raise Refusal(400, f"the field {where[:100]} of the request: {first['msg']}.", param=where[:100]) from None
 
 
 def _check_others(others: Mapping[str, Any]) -> None:
+    untold = {"tools"} if others.get("tool_choice") == "none" else set[str]()
     for name, value in others.items():
-        if value is None or name in _ABOUT_THE_CALLER or any(value == one for one in _NEUTRAL.get(name, ())):
+        neutral = any(
+            value == one and isinstance(value, bool) == isinstance(one, bool) for one in _NEUTRAL.get(name, ())
+        )
+        if value is None or name in _ABOUT_THE_CALLER | untold or neutral:
             continue
         why = "is not supported: the agent gives one answer, as text" if name in _NEUTRAL else "is not known"
         raise Refusal(400, f"the field {name[:100]} of the request {why}.", param=name[:100])
@@ -147,6 +166,7 @@ def _check_others(others: Mapping[str, Any]) -> None:
 def _asked(messages: list[_Said]) -> tuple[str, list[str], bool]:
     """The question, system texts before it; the images of the last message that has any; whether there is more, which is not
     read."""
+    messages = _joined(messages)
     last = messages[-1]
     if last.role != "user":
         raise Refusal(
@@ -173,9 +193,30 @@ def _asked(messages: list[_Said]) -> tuple[str, list[str], bool]:
     return named_marks("\n".join([*system, *marked])), images, earlier
 
 
-def _parts(message: _Said) -> Iterator[dict[str, Any]]:
+def _joined(messages: list[_Said]) -> list[_Said]:
+    """The messages, those of the user that follow each other as one: some clients send the picture and the question apart.
+
+    Raises:
+        Refusal: 400 if a role is none.
+    """
+    made: list[_Said] = []
+    for message in messages:
+        if message.role not in _ROLES:
+            raise Refusal(400, f"a message has the role {message.role[:40]!r}, which is none.", param="messages")
+        if made and made[-1].role == message.role == "user":
+            message = _Said(role="user", content=[*_listed(made.pop()), *_listed(message)])
+        made.append(message)
+    return made
+
+
+def _listed(message: _Said) -> list[dict[str, Any]]:
+    """The parts of a message, as they were sent."""
     content = message.content
-    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or ():
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+
+
+def _parts(message: _Said) -> Iterator[dict[str, Any]]:
+    for part in _listed(message):
         kind = part.get("type")
         if kind == "text" and isinstance(part.get("text"), str):
             yield {"type": "text", "text": part["text"]}

@@ -227,8 +227,8 @@ def test_what_is_sent_to_an_own_server() -> None:
     asked = {"model": "new", "stream": False, "messages": [{"role": "user", "content": "Hello?"}], **neutral}
     stop = {"stop": ["</call>"], "include_stop_str_in_output": True}
     assert Continuing.asked[seen:] == [
-        {**asked, "max_completion_tokens": 512, "temperature": 0.0},
-        {**asked, **stop, "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3},
+        {**asked, "max_completion_tokens": 512, "max_tokens": 512, "temperature": 0.0},
+        {**asked, **stop, "max_completion_tokens": 7, "max_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3},
     ]
 
 

@@ -15,6 +15,7 @@ from cof_agent.agent import Agent
 from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
 from cof_agent.policy import PolicyError, ScriptedPolicy
+from cof_agent.server import openai_request
 from cof_agent.server.gone import ended
 from cof_agent.server.openai_request import EARLIER
 from cof_agent.server.places import Places
@@ -75,8 +76,20 @@ def test_the_openai_client_gets_the_agents_answer_and_its_zooms(served: Served, 
     thoughts = [delta.reasoning_content for delta in deltas if hasattr(delta, "reasoning_content")]
     assert "".join(thoughts).rstrip("\n") == done.choices[0].message.reasoning_content
     assert len(thoughts) >= 3 and "Zoom to [" in "".join(thoughts)
-    assert [zoom for delta in deltas[:-2] for zoom in getattr(delta, "zooms", [])] == zooms
+    streamed = [zoom for delta in deltas for zoom in getattr(delta, "zooms", [])]
+    assert streamed == [{"index": number, **zoom} for number, zoom in enumerate(zooms)]
     assert pieces[-1].usage == done.usage
+    if hasattr(client.chat.completions, "stream"):  # which puts the pieces together
+        with client.chat.completions.stream(model="nano", messages=about(scene)) as events:
+            *_, last = events
+        assert last.type == "content.done" or last.chunk
+        whole = events.get_final_completion().choices[0].message
+        assert whole.content == alone.answer and [one["number"] for one in whole.zooms] == [
+            one["number"] for one in zooms
+        ]
+    assert client.models.retrieve("nano").id == "nano"
+    with pytest.raises(openai.NotFoundError, match="does not exist here"):
+        client.models.retrieve("other")
     settled(service)  # what was sent may go
 
 
@@ -138,14 +151,54 @@ def test_several_images_and_a_chat_that_goes_on(served: Served, scene: Sample) -
     message = post(url, body(scene, messages=chat)).json()["choices"][0]["message"]
     assert message["notes"][0].startswith("Each question is answered by itself")
     image_first = {"role": "user", "content": [image]}
-    for before, noted in (
-        ([{"role": "system", "content": "Be brief."}, image_first], False),
-        ([image_first, image_first], True),  # the first image is not read
-        ([{"role": "user", "content": "It is from Spain."}, image_first], True),
-    ):
+    opened: list[list[dict[str, Any]]] = [
+        [{"role": "system", "content": "Be brief."}, image_first],
+        [{"role": "user", "content": "It is from Spain."}, image_first],
+    ]
+    for before in opened:  # messages of a user that follow each other are one
         chat = [*before, {"role": "user", "content": "Which is larger?"}]
         message = post(url, body(scene, messages=chat)).json()["choices"][0]["message"]
-        assert (EARLIER in message["notes"]) is noted, before  # beside nano's own
+        assert EARLIER not in message["notes"], before  # beside nano's own
+    one_by_one = [image_first, image_first, {"role": "user", "content": "Which is larger?"}]
+    joined = openai_request.read(json.dumps({"model": "nano", "messages": one_by_one}).encode())
+    assert (len(joined.images), joined.text, joined.earlier) == (2, "Which is larger?", False)
+
+
+def test_more_words_than_the_model_reads(served: Served, scene: Sample) -> None:
+    url, service = served
+    for stream in (False, True):
+        told = post(url, body(scene, messages=about(scene, text="word " * 9000), stream=stream)).text
+        error = json.loads(told.split("data: ")[-2] if stream else told)["error"]
+        assert (error["code"], error["type"]) == ("context_length_exceeded", "invalid_request_error")
+        assert "nano reads at most 8,192" in error["message"]
+    settled(service)
+
+
+def test_fields_and_methods_as_openai_has_them(served: Served, scene: Sample) -> None:
+    url, _ = served
+    nothing = {"stream": None, "choices": None, "regions": None, "function_call": "none", "tool_choice": "none"}
+    assert post(url, body(scene, **nothing, tools=[{"type": "function"}])).status_code == 200
+    for name, value in (
+        ("n", True),
+        ("temperature", "0.5"),
+        ("max_tokens", "10"),
+        ("stream", "true"),
+        ("tools", [{"type": "function"}]),
+        ("reasoning_effort", "low"),
+    ):
+        refused = post(url, body(scene, **{name: value}))
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, name), name
+    typo = [{"role": "System", "content": "Be brief."}, *about(scene)]
+    assert "'System', which is none" in post(url, body(scene, messages=typo)).json()["error"]["message"]
+    cut = json.dumps(body(scene, choices=["a\ud83d", "b"]))
+    assert (
+        httpx.post(f"{url}/v1/chat/completions", content=cut)
+        .json()["error"]["message"]
+        .startswith("the request holds a text")
+    )
+    for method, path, status in (("GET", "chat/completions", 405), ("DELETE", "models", 405), ("PUT", "x", 404)):
+        reply = httpx.request(method, f"{url}/v1/{path}")
+        assert (reply.status_code, reply.json()["error"]["type"]) == (status, "invalid_request_error")
 
 
 def test_what_open_webui_asks_for_beside_the_chat(served: Served, scene: Sample) -> None:

@@ -39,6 +39,8 @@ def of_status(status: int, body: Any, headers: Mapping[str, str], model: str, wh
         return InputError(f"{where} refuses the API key for {model}: {words}")
     if status == 402 or code == "insufficient_quota":
         return InputError(f"{where} asks for a payment: {words}")
+    if status == 404 and _is_page(body):
+        return InputError(f"there is no interface of OpenAI's at {where}; its address mostly ends in /v1.")
     if status == 404:
         return InputError(f"{where} knows no model {model}: {words}")
     if 300 <= status < 400 and headers.get("location"):
@@ -55,6 +57,12 @@ def of_status(status: int, body: Any, headers: Mapping[str, str], model: str, wh
         outage=status in OUTAGE or (after is not None and status >= 500),
         after=after,
     )
+
+
+def _is_page(body: Any) -> bool:
+    """Whether a reply is a page for browsers, or says no more than that there is nothing."""
+    text = body.strip().lower() if isinstance(body, str) else ""
+    return text.startswith(("<!doctype", "<html")) or body in ({"detail": "Not Found"}, {"error": "not found"})
 
 
 def of_error(error: Exception, model: str, where: str) -> Exception:

@@ -73,7 +73,8 @@ class OwnServer:
             InputError: if the server refuses the API key, or knows no such model.
         """
         body = _body(self.model, messages, sampling, goes_on=goes_on, tools=tools) | self.reasoning.options
-        body["max_completion_tokens"] += self.reasoning.budget
+        for name in _LIMITS:
+            body[name] += self.reasoning.budget
         without = self.refused
         status, found, headers = await self._post(_without(body, without))
         while status in (400, 422) and (more := _refused(found, body, sampling) - without):
@@ -171,7 +172,7 @@ def _body(
         "model": model,
         "messages": messages,
         "stream": False,
-        "max_completion_tokens": sampling.max_tokens,
+        **dict.fromkeys(_LIMITS, sampling.max_tokens),
         "temperature": sampling.temperature,
         **NEUTRAL,
         "top_p": sampling.top_p,
@@ -189,6 +190,9 @@ def _body(
     return body
 
 
+_LIMITS = ("max_completion_tokens", "max_tokens")
+"""The same under both names: Ollama and llama-cpp-python know the second alone, OpenAI's reasoning models the first."""
+_UNKNOWN = re.compile(r"unsupported|not supported|unknown|unrecogni|not permitted|extra", re.IGNORECASE)
 _KEEPS_STOP = "include_stop_str_in_output"  # of vLLM and SGLang; elsewhere the text is put back
 _PARSER = "tool parser"
 _IMAGES = "images of tools"
@@ -202,6 +206,9 @@ def _refused(error: Any, body: dict[str, Any], sampling: Sampling) -> frozenset[
         return frozenset()
     free = {_KEEPS_STOP, *NEUTRAL} - ({"top_p"} if sampling.top_p < 1 else set())
     found = {name for name in free if name in body and re.search(rf"(?<!\w){name}(?!\w)", words)}
+    limits = re.findall(rf"(?<!\w)(?:{'|'.join(_LIMITS)})(?!\w)", words)
+    if _UNKNOWN.search(words):  # of two that it names, the second is what to use instead
+        found |= {*limits[:1]}
     if "tools" in body and "tool-call-parser" in words:
         found.add(_PARSER)
     elif "tools" in body and not found and strict(body["messages"]) != body["messages"]:

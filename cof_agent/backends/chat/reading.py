@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from statistics import fmean
 from typing import Any
 
@@ -12,6 +13,8 @@ from cof_agent.trajectory import Tokens
 
 CUT = ("length", "max_tokens", "MAX_TOKENS")
 FILTERED = ("content_filter", "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY")
+BROKEN_OFF = ("error", "abort")
+"""Of OpenRouter, SGLang and vLLM: no message has an end then."""
 REFUSED = "refusal"
 TEXT = 2**20  # characters of a message that are still taken for one
 MOST_TOKENS = 2**53
@@ -27,10 +30,14 @@ def completion(reply: Any, model: str, where: str, stop: str = "") -> Completion
     """
     if not isinstance(reply, dict):
         raise unreadable(f"it is no object, but {type(reply).__name__}", where)
-    if reply.get("error") and not reply.get("choices"):
+    if (reply.get("error") or reply.get("object") == "error") and not reply.get("choices"):
         raise _of_error_inside(reply, model, where)
     choice = _first(reply.get("choices"), where)
     message, reason = choice.get("message"), choice.get("finish_reason")
+    if choice.get("error"):
+        raise _of_error_inside(choice, model, where)
+    if reason in BROKEN_OFF:
+        raise unreadable(f"it ended with {reason!r}", where)
     if not isinstance(message, dict):
         raise unreadable("its first choice holds no message", where)
     text = message_text(message, reason, where)
@@ -130,12 +137,13 @@ def _calls(calls: Any) -> list[tuple[str, str]]:
     """Name and arguments of each call that a server has read out of the text."""
     functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     found = [(one.get("name"), one.get("arguments")) for one in functions if isinstance(one, dict)]
-    return [(name, given) for name, given in found if isinstance(name, str) and isinstance(given, str)]
+    written = [(name, json.dumps(given) if isinstance(given, dict) else given) for name, given in found]
+    return [(name, given) for name, given in written if isinstance(name, str) and isinstance(given, str)]
 
 
 def _of_error_inside(reply: dict[str, Any], model: str, where: str) -> Exception:
     """An error that comes with status 200, as some gateways send it."""
-    error = reply["error"]
+    error = reply.get("error", reply)
     status = error.get("code") if isinstance(error, dict) else None
     known = status if isinstance(status, int) and 400 <= status < 600 else 500
     return of_status(known, reply, {}, model, where)

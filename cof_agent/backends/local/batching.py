@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
+import traceback
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -129,6 +130,8 @@ class Batcher(Generic[Request, Result]):
 
 
 def _fail(future: Future[Result], error: BaseException) -> None:
+    """Tells a caller; what the frames of the error held, such as the tensors of a prompt, goes with it."""
+    traceback.clear_frames(error.__traceback__)
     if future.set_running_or_notify_cancel():
         future.set_exception(error)
 

@@ -22,7 +22,7 @@ from cof_agent.backends.local.processor import prepare_images
 from cof_agent.backends.local.template import opened, templated
 from cof_agent.errors import InputError, first_sentence
 from cof_agent.geometry import PixelLimits
-from cof_agent.policy import Completion, PolicyError, Sampling, begun
+from cof_agent.policy import CONTEXT, Completion, PolicyError, Sampling, begun
 from cof_agent.trajectory import Tokens
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Reader:
         self.opened = opened(processor, self.family.markers)
         self._tokenizer = processor.tokenizer
         self._image_token_id = config.image_token_id
+        self._context = getattr(config.get_text_config(), "max_position_embeddings", None)
         self._tokenizing = threading.Lock()  # tokenizers refuse to be called from two threads at once
 
     def text(self, ids: Sequence[int]) -> str:
@@ -138,7 +139,8 @@ class ReadingPolicy(Reader, ABC):
         """The next assistant message; stops at the family's end of a turn. Token counts include image tokens and the stop token.
 
         Raises:
-            PolicyError: if a message holds the text of the image token, or as `complete`.
+            PolicyError: if a message holds the text of the image token, the conversation is longer than the model reads (its
+                text begins with `CONTEXT`), or as `complete`.
             ValueError: if an image is not of a size that the model takes as it is.
         """
         prompt = await asyncio.to_thread(self._prompt, messages, images, sampling)
@@ -162,7 +164,15 @@ class ReadingPolicy(Reader, ABC):
 
     def _prompt(self, messages: Sequence[Message], images: Sequence[Image], sampling: Sampling) -> Prompt:
         ids, pictures = self.read(self.render(messages), images)
-        return Prompt(ids, pictures, sampling)
+        if self._context is None:
+            return Prompt(ids, pictures, sampling)
+        if (left := self._context - len(ids)) < 1:
+            raise PolicyError(
+                f"{CONTEXT} the conversation has {len(ids):,} tokens, but {self.name} reads at most {self._context:,}; ask in "
+                "fewer words, show less of the images, or allow fewer zooms.",
+                transient=False,
+            )
+        return Prompt(ids, pictures, replace(sampling, max_tokens=min(sampling.max_tokens, left)))
 
 
 def _stop_ids(model: Any, tokenizer: Any, family: families.Family) -> set[int]:

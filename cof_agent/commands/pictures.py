@@ -13,7 +13,7 @@ from cof_agent.data.fetch import MOST_BYTES, Fetcher
 from cof_agent.data.image_files import written_once
 from cof_agent.data.images import SUFFIXES, kind_of_image
 from cof_agent.errors import InputError
-from cof_agent.image import SLIDES, file_of, pages_of
+from cof_agent.image import SLIDES, file_of, is_pdf, pages_of
 
 STDIN = "-"
 
@@ -92,5 +92,5 @@ def taken(name: str, keep: Path, fetcher: Fetcher | None) -> str:
 
 
 def _kept(content: bytes, keep: Path) -> str:
-    kind = "pdf" if content.startswith(b"%PDF-") else kind_of_image(content[:64])
+    kind = "pdf" if is_pdf(content[:64]) else kind_of_image(content[:64])
     return written_once(content, kind or "img", keep)

@@ -5,8 +5,7 @@ over white, deep greyscale (16-bit, 32-bit, float) scaled to 8 bits. Colour prof
 """
 
 from cof_agent.image.colours import png_of
-from cof_agent.image.pages import SIGNATURE as PDF
-from cof_agent.image.pages import pages_of
+from cof_agent.image.pages import is_pdf, pages_of
 from cof_agent.image.reader import RESAMPLING
 from cof_agent.image.slides import SUFFIXES as SLIDES
 from cof_agent.image.source import (
@@ -22,12 +21,12 @@ from cof_agent.image.source import (
 __all__ = [
     "DEFAULT_MAX_SOURCE_PIXELS",
     "LARGEST_HEADER",
-    "PDF",
     "RESAMPLING",
     "SLIDES",
     "Source",
     "check_whole",
     "file_of",
+    "is_pdf",
     "open_source",
     "pages_of",
     "png_of",

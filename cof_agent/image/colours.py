@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 WHITE = (255, 255, 255)
+_BITS = 258  # TIFF's tag
 _STRIP_PIXELS = 4_000_000  # conversions go strip by strip, so that no second full copy is held
 
 
@@ -42,11 +43,12 @@ def _strip_to_rgb(strip: Image.Image, levels: tuple[float, float] | None) -> Ima
 def _levels(image: Image.Image) -> tuple[float, float] | None:
     """The values of black and white in a deep greyscale image; None for the 8-bit modes.
 
-    16-bit files use their whole range. 32-bit and float files do not say what white is: it is the smallest of
-    1 (float only), 255 and 65535 that holds every value; with negative or larger values, the extremes are taken.
+    16-bit files use their whole range, and TIFF files of 12 bits theirs. 32-bit and float files do not say what white is: it is
+    the smallest of 1 (float only), 255 and 65535 that holds every value; with negative or larger values, the extremes are taken.
     """
     if image.mode.startswith("I;16"):
-        return 0.0, 65535.0
+        bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))[0]
+        return 0.0, float(2 ** (bits if 8 < bits < 16 else 16) - 1)
     if image.mode not in ("I", "F"):
         return None
     import numpy as np

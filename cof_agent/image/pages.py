@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 DPI = 300
 """Source pixels of a page for each inch of it. A crop that is shown larger than that is drawn sharper, not blown up."""
 
-SIGNATURE = b"%PDF-"
+_SIGNATURE, _BEFORE = b"%PDF-", b"\xef\xbb\xbf\r\n\t \0"  # some writers put a blank line or a byte order mark before it
 _POINTS = 72  # in an inch
 _LONGEST = 200 * _POINTS * 16  # of a side, in points; beyond what the format itself allows
 _NAME = re.compile(r"(?P<file>.+\.pdf)#page=(?P<page>\d{1,9})", re.IGNORECASE | re.DOTALL)
 _lock = threading.Lock()  # PDFium does one thing at a time
+
+
+def is_pdf(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a PDF file."""
+    return head.lstrip(_BEFORE).startswith(_SIGNATURE)
 
 
 def split_name(name: str) -> tuple[str, int | None]:

@@ -12,7 +12,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image.files import head_of, open_file, open_image, orientation_of, own_limits, refuse_damaged
 from cof_agent.image.jpeg import JpegReader, with_end
-from cof_agent.image.pages import SIGNATURE, PageReader, split_name
+from cof_agent.image.pages import PageReader, is_pdf, split_name
 from cof_agent.image.reader import Edges, Reader
 from cof_agent.image.slides import SUFFIXES, open_slide
 from cof_agent.image.tiled import NotTiled, open_tiled
@@ -23,6 +23,12 @@ DEFAULT_MAX_SOURCE_PIXELS = 178_956_970
 """Where Pillow itself stops by default: half a gigapixel as 24-bit RGB. `--max-source-pixels` raises it."""
 
 LARGEST_HEADER = 1 << 31  # pixels of an image of which only the size is asked for
+_BITS, _COMPRESSION, _PLANES, _APART = (
+    258,
+    259,
+    284,
+    2,
+)  # tags of TIFF, and the value of the last one for channels that lie apart
 
 
 class Source:
@@ -105,7 +111,7 @@ def open_source(path: str | os.PathLike[str], *, max_source_pixels: int = DEFAUL
     """
     name, page = split_name(os.fspath(path))
     with own_limits(), open_file(Path(name)) as file:
-        if page is not None or head_of(Path(name), file).startswith(SIGNATURE):
+        if page is not None or is_pdf(head_of(Path(name), file)):
             return Source(Path(path), PageReader(Path(name), page))
         slide = open_slide(Path(name)) if Path(name).suffix.lower() in SUFFIXES else None
         return Source(Path(path), slide or _reader(Path(name), file, max_source_pixels))
@@ -118,15 +124,30 @@ def file_of(path: str) -> str:
 
 def _reader(path: Path, file: IO[bytes], max_source_pixels: int) -> Reader:
     image, size = _opened(path, file)
-    if size.area > min(max_source_pixels, DEFAULT_MAX_SOURCE_PIXELS) and image.format in ("TIFF", "JPEG2000"):
+    misread = image.format == "TIFF" and _is_misread(image)
+    is_large = size.area > min(max_source_pixels, DEFAULT_MAX_SOURCE_PIXELS)
+    if misread or (is_large and image.format in ("TIFF", "JPEG2000")):
         try:
             return open_tiled(path, image) if image.format == "TIFF" else open_wavelets(path, _upright(image, file)[1])
         except NotTiled as error:
+            if misread:
+                raise InputError(
+                    f"cannot open the image {path}: its channels lie apart, which cannot be read here ({error}); store them "
+                    "together, or convert it to PNG."
+                ) from None
             _check_area(path, size, max_source_pixels, f", and it cannot be read in parts ({error})")
             image, size = _opened(path, file)  # which is at another of its pages now
     _check_area(path, size, max_source_pixels)
     kind = JpegReader if image.format in ("JPEG", "MPO") else WholeReader
     return kind(path, *_upright(image, file))
+
+
+def _is_misread(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow makes noise of a TIFF file, without a word: its channels lie apart, uncompressed with 16 bits, or with an
+    alpha channel beside grey."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    deep = tags.get(_COMPRESSION, 1) == 1 and max(tags.get(_BITS, (1,))) == 16
+    return bool(tags.get(_PLANES, 1) == _APART and (deep or image.mode in ("LA", "La")))
 
 
 def upright_size(file: IO[bytes], name: str) -> Size:

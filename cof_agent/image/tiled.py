@@ -10,7 +10,7 @@ from PIL import Image, ImageFile
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
-from cof_agent.image.files import refuse_damaged
+from cof_agent.image.files import TRANSPOSE, refuse_damaged
 from cof_agent.image.pyramid import FULL_RESOLUTION, Pyramid
 from cof_agent.image.reader import Edges
 from cof_agent.output.install import how_to_install
@@ -28,6 +28,9 @@ MOST_LEVELS = 40
 _WIDTH, _HEIGHT, _ORIENTATION, _ROWS, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 274, 278, 322, 323  # tags of TIFF
 _SUBFILE = 254  # what an image in the file is
 _REDUCED, _MASK = 1, 4  # bits of `_SUBFILE`
+
+_EXTRA_SAMPLES = 338  # what channels beside the colours are
+_UNSPECIFIED = 0  # of `_EXTRA_SAMPLES`; libvips takes colours that are multiplied by their alpha apart itself
 
 Place = dict[str, int]
 """Which image of a file: options of libvips' loader."""
@@ -49,19 +52,46 @@ def open_tiled(path: Path, image: ImageFile.ImageFile) -> TiledReader:
         raise NotTiled(f"that needs libvips: {how_to_install('pyvips')}") from None
     tags = dict(image.tag_v2)  # type: ignore[attr-defined]
     full, tiled = Size(int(tags[_WIDTH]), int(tags[_HEIGHT])), _TILE_WIDTH in tags
+    alpha = _has_alpha(tags)
     _check(full, tags)
     try:
         first = _opened(path, page=0)
-        _plain(first)
+        _plain(first, alpha)
         levels = {full: {"page": 0}} | _reduced(path, image, first, full)
     except pyvips.Error as error:
-        refuse_damaged(path, error)
+        raise NotTiled(_told(error)) from None
     stored = sorted(levels, key=lambda size: -size.area)
     passed, most = (stored[-1] if tiled else full).area, min(MOST_PASSED, MOST_A_BYTE * path.stat().st_size)
     if passed > max(QUICK, most):
         raise NotTiled("it has no smaller copy inside" if tiled else "it has strips, not tiles")
+    try:
+        one = _plain(_opened(path, page=0, access=_access(tiled), fail_on="warning"), alpha).crop(0, 0, 1, 1)
+        one.write_to_memory()  # which tells whether libvips can unpack this kind at all
+    except pyvips.Error as error:
+        raise NotTiled(_told(error)) from None
     orientation = tags.get(_ORIENTATION, 1)
-    return TiledReader(path, stored, [levels[size] for size in stored], orientation=orientation, tiled=tiled)
+    orientation = (
+        orientation if orientation in TRANSPOSE else 1
+    )  # a tag of another type, or a number that means nothing
+    places = [levels[size] for size in stored]
+    return TiledReader(path, stored, places, orientation=orientation, tiled=tiled, alpha=alpha)
+
+
+def _access(tiled: bool) -> str:
+    """How libvips goes through a file: strips from the top each time, since it would unpack a whole file else."""
+    return "random" if tiled else "sequential"
+
+
+def _told(error: pyvips.Error) -> str:
+    """What libvips says of a file that it cannot unpack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "to memory" not in line]
+    return f"libvips cannot unpack it: {lines[0][:120]}" if lines else "libvips cannot unpack it"
+
+
+def _has_alpha(tags: dict[int, Any]) -> bool:
+    """Whether a channel beside the colours is alpha, and not near infrared, for one. Many writers leave the tag out."""
+    told = tags.get(_EXTRA_SAMPLES, ())
+    return not told or (told[0] if isinstance(told, tuple) else told) != _UNSPECIFIED
 
 
 def _check(full: Size, tags: dict[int, Any]) -> None:
@@ -101,15 +131,18 @@ def _is_copy(image: ImageFile.ImageFile, page: int) -> bool:
 
 
 class TiledReader(Pyramid):
-    """The `Reader` of a TIFF file. places: of each stored size. tiled: whether the file has tiles, else it has strips.
+    """The `Reader` of a TIFF file. places: of each stored size. tiled: whether the file has tiles, else it has strips. alpha:
+    whether a channel beside the colours is.
 
     Where the file has no copy of at most `FULL_RESOLUTION` pixels, the first overview takes one pass through the smallest
     one, and what is left of it is kept as a further size.
     """
 
-    def __init__(self, path: Path, stored: list[Size], places: list[Place], *, orientation: int, tiled: bool) -> None:
+    def __init__(
+        self, path: Path, stored: list[Size], places: list[Place], *, orientation: int, tiled: bool, alpha: bool
+    ) -> None:
         super().__init__(path, stored, orientation)
-        self._places, self._tiled = places, tiled
+        self._places, self._tiled, self._alpha = places, tiled, alpha
         self._images: dict[int, pyvips.Image] = {}
         self._lock = threading.Lock()
         self._kept: Image.Image | None = None
@@ -145,13 +178,13 @@ class TiledReader(Pyramid):
             raise InputError(f"cannot decode a region of {self.path}: it needs more memory than there is.") from None
 
     def _image(self, level: int) -> pyvips.Image:
-        """A stored size as 8-bit RGB. Strips are read from the top each time: libvips would unpack a whole file else."""
+        """A stored size as 8-bit RGB."""
         kept = self._images.get(level)
         if kept is not None:
             return kept
-        access = "random" if self._tiled else "sequential"
+        access = _access(self._tiled)
         # A tile that cannot be unpacked is a mere warning to libvips, and black.
-        image = _plain(_opened(self.path, access=access, fail_on="warning", **self._places[level]))
+        image = _plain(_opened(self.path, access=access, fail_on="warning", **self._places[level]), self._alpha)
         if self._tiled:
             self._images[level] = image
         return image
@@ -164,8 +197,8 @@ def _opened(path: Path, **options: int | str) -> pyvips.Image:
     return pyvips.Image.new_from_file(str(path), revalidate=True, **options)
 
 
-def _plain(image: pyvips.Image) -> pyvips.Image:
-    """As 8-bit RGB, by the rules of `colours`.
+def _plain(image: pyvips.Image, alpha: bool) -> pyvips.Image:
+    """As 8-bit RGB, by the rules of `colours`. alpha: whether a second or fourth channel is.
 
     Raises:
         NotTiled: if it is of a kind of which these rules need the whole image, or that has no colours.
@@ -179,7 +212,7 @@ def _plain(image: pyvips.Image) -> pyvips.Image:
         key = image[3].invert()
         image = (image[0:3].invert() * key / 255).rint().cast("uchar")
     if image.bands in (2, 4):
-        colours, alpha = image[0 : image.bands - 1], image[image.bands - 1]
-        image = ((colours * alpha + (255 - alpha) * 255) / 255).rint().cast("uchar")
+        colours, opaque = image[0 : image.bands - 1], image[image.bands - 1]
+        image = ((colours * opaque + (255 - opaque) * 255) / 255).rint().cast("uchar") if alpha else colours
     image = image if image.bands == 3 else image.bandjoin([image, image])
     return image.copy(interpretation="srgb")

@@ -35,7 +35,7 @@ _MODES = {
     ("red", "green", "blue", "alpha"): "RGBA",
 }
 _BITS = {"uint8": "8", "uint16": "16"}
-_SRGB, _GREY, _SYCC = 16, 17, 18  # colour spaces that a file names by number
+_SRGB, _GREY = 16, 17  # colour spaces that a file names by number
 _MOST_BOXES, _MOST_HEADER = 64, 1 << 16
 
 
@@ -44,7 +44,6 @@ def open_wavelets(path: Path, orientation: int) -> WaveletReader:
 
     Raises:
         NotTiled: if its pixels are of another kind, or rasterio is missing.
-        InputError: if the file is damaged.
     """
     try:
         from rasterio.errors import RasterioError
@@ -59,7 +58,7 @@ def open_wavelets(path: Path, orientation: int) -> WaveletReader:
             with _opened(path, overview_level=level) as data:
                 sizes.append(Size(data.width, data.height))
     except RasterioError as error:
-        refuse_damaged(path, error)
+        raise NotTiled(f"GDAL says: {' '.join(str(error).split())[:120]}") from None
     if full.area > MOST_PIXELS:
         raise NotTiled(f"it has more than {MOST_PIXELS} pixels")
     return WaveletReader(path, sizes, orientation, mode)
@@ -129,9 +128,9 @@ def _mode(data: Any, space: int | None) -> str:
     bits = data.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", _BITS.get(data.dtypes[0]))
     if channels not in _MODES or len(set(data.dtypes)) > 1 or bits != _BITS.get(data.dtypes[0]):
         raise NotTiled(f"it has the channels {', '.join(channels)} of type {data.dtypes[0]}")
-    if space not in (None, _SRGB, _GREY, _SYCC) or (space == _SYCC and len(channels) != 3):
+    if space not in (None, _SRGB, _GREY):  # of sYCC, GDAL turns some files into RGB and others not
         raise NotTiled(f"it has the colour space {space}")
-    return "YCbCr" if space == _SYCC else _MODES[channels]
+    return _MODES[channels]
 
 
 def _image(values: np.ndarray[Any, Any], mode: str) -> Image.Image:

@@ -14,6 +14,8 @@ from cof_agent.image.colours import crop, to_rgb
 from cof_agent.image.files import open_file, open_image, own_limits, refuse_damaged, turned
 from cof_agent.image.reader import Edges, resized
 
+_COLOUR_MAP = 320  # TIFF's tag
+
 
 class WholeReader:
     """The `Reader` of a file that is decoded whole. orientation: of EXIF, 1 to 8, that is still to be applied."""
@@ -70,4 +72,15 @@ class WholeReader:
     def _loaded(self, image: ImageFile.ImageFile, file: IO[bytes]) -> Image.Image:
         """The image with its pixels, as they are stored."""
         image.load()
+        if image.format == "TIFF" and image.mode == "P":
+            _with_small_palette(image)
         return image
+
+
+def _with_small_palette(image: ImageFile.ImageFile) -> None:
+    """Some writers give the colours of a palette 8 bits where TIFF has 16; libtiff knows such a palette by its largest value,
+    and Pillow makes it black."""
+    colours = image.tag_v2.get(_COLOUR_MAP, ())  # type: ignore[attr-defined]
+    if colours and max(colours) < 256:
+        count = len(colours) // 3
+        image.putpalette(bytes(colours[channel * count + entry] for entry in range(count) for channel in range(3)))

@@ -61,7 +61,8 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         InputError: if it cannot be written; what was there before stays.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    # A name of a file that is no UTF-8 has half surrogate pairs; in JSON, what they become is their escape.
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     make_folder(path.parent)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")

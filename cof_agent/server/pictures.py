@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cof_agent.data.image_files import kept_image, written_once
-from cof_agent.image import PDF, file_of
+from cof_agent.image import file_of, is_pdf
 
 MOST_BYTES = 2_000_000_000
 """Of all images together that are kept on the disk."""
@@ -35,7 +35,7 @@ class Pictures:
             InputError: if it is neither.
         """
         with self._lock:
-            if content.startswith(PDF):
+            if is_pdf(content[:64]):
                 path = written_once(content, "pdf", self.folder)
             else:
                 path = kept_image(content, "the request", self.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -164,3 +165,16 @@ def test_what_is_fetched_is_a_file(site: str, tmp_path: Path) -> None:
         pictures.taken(site, tmp_path, Fetcher(10_000))
     with pytest.raises(InputError, match="is larger than 100 bytes"):
         pictures.taken(site, tmp_path, Fetcher(100, here.allowed))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, names of files are text")
+def test_a_name_that_is_no_text_is_written_all_the_same(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in (b"a.png", b"caf\xe9.png"):
+        (Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/" + name))).write_bytes(png())
+    main(["ask", str(tmp_path / "in"), "What?", "--model", model, "--max-tokens", "2", "-o", str(tmp_path / "out")])
+    rows = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert [Path(row["image"]).name for row in rows] == ["a.png", "caf\udce9.png"]
+    assert "caf" in capsys.readouterr().out

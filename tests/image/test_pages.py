@@ -76,6 +76,13 @@ def test_a_page_that_lies_on_its_side(tmp_path: Path) -> None:
     assert source.crop(Box(800, 200, 810, 210)).getpixel((0, 0)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("before", [b"\n\n", b"\xef\xbb\xbf"])
+def test_what_stands_before_the_signature_does_no_harm(tmp_path: Path, before: bytes) -> None:
+    path = write(tmp_path / "a.pdf", TEXT)
+    path.write_bytes(before + path.read_bytes())
+    assert open_source(path).size == open_source(f"{path}#page=1").size
+
+
 def test_each_page_has_its_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pdf", TEXT, b"0 0 1 rg 0 0 300 200 re f\n")
     assert open_source(f"{path}#page=2").crop(Box(0, 0, 1, 1)).getpixel((0, 0)) == (0, 0, 255)

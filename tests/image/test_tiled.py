@@ -247,7 +247,7 @@ def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
     path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + pixels)
     assert difference(path) == 0
     path.write_bytes(path.read_bytes()[:-20_000])
-    refused(path, "damaged")
+    refused(path, "libvips cannot unpack it")
 
 
 def test_tags_that_nobody_knows_do_no_harm(tmp_path: Path) -> None:
@@ -256,3 +256,74 @@ def test_tags_that_nobody_knows_do_no_harm(tmp_path: Path) -> None:
     info[65000], info.tagtype[65000] = "a note", 2
     picture().save(tmp_path / "a.tif", tiffinfo=info)
     assert difference(tmp_path / "a.tif") == 0
+
+
+def test_what_a_fourth_channel_is(tmp_path: Path) -> None:
+    """Near infrared beside the colours is no alpha; colours may be multiplied by theirs."""
+    colours, path = (np.asarray(picture().resize((320, 200))), tmp_path / "a.tif")
+    fourth = np.full((200, 320, 1), 90, np.uint8)
+    made = pyvips.Image.new_from_array(np.concatenate([colours, fourth], axis=2), interpretation="srgb")
+    made.tiffsave(str(path), tile=True, tile_width=64, tile_height=64)
+    over_white = np.rint((colours.astype(int) * 90 + 165 * 255) / 255)
+    for kind, expected in ((0, colours.astype(int)), (2, over_white)):
+        _set_tag(path, 338, kind)
+        shown = np.asarray(open_source(path, max_source_pixels=SMALL).crop(Box(0, 0, 320, 200))).astype(int)
+        assert np.abs(shown - expected).max() <= 1, kind
+
+
+def _set_tag(path: Path, tag: int, value: int) -> None:
+    """Changes a tag of one short number in place."""
+    data = bytearray(path.read_bytes())
+    (at,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, at)
+    place = next(at + 2 + 12 * n for n in range(count) if struct.unpack_from("<H", data, at + 2 + 12 * n)[0] == tag)
+    struct.pack_into("<HHIHH", data, place, tag, 3, 1, value, 0)
+    path.write_bytes(data)
+
+
+def _with_tags(path: Path, pixels: bytes, size: Size, *tags: tuple[int, int, int, int]) -> Path:
+    """An uncompressed file of one strip; tags: number, type, count, value."""
+    given = {256: (4, 1, size.width), 257: (4, 1, size.height), 259: (3, 1, 1), 278: (4, 1, size.height)}
+    given |= {tag: (kind, count, value) for tag, kind, count, value in tags}
+    given[273] = (4, 1, 8 + 2 + 12 * (len(given) + 2) + 4) if 273 not in given else given[273]
+    given[279] = (4, 1, len(pixels))
+    entries = b"".join(struct.pack("<HHII", tag, *given[tag]) for tag in sorted(given))
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(given)) + entries + bytes(4) + pixels)
+    return path
+
+
+def test_grey_of_twelve_bits_and_channels_that_lie_apart(tmp_path: Path) -> None:
+    size, values = Size(8, 4), np.linspace(0, 4095, 32).astype("<u2")
+    packed = bytearray()
+    for first, second in zip(values[::2].tolist(), values[1::2].tolist(), strict=True):
+        packed += bytes((first >> 4, (first & 15) << 4 | second >> 8, second & 255))
+    path = _with_tags(tmp_path / "a.tif", bytes(packed), size, (258, 3, 1, 12), (262, 3, 1, 1), (277, 3, 1, 1))
+    shown = np.asarray(open_source(path).crop(Box(0, 0, 8, 4)))[..., 0].ravel()
+    assert np.abs(shown - values / 4095 * 255).max() <= 1
+    deep = (np.arange(32, dtype="<u2") * 2000).tobytes()
+    path = _with_tags(tmp_path / "b.tif", deep, size, (258, 3, 1, 16), (262, 3, 1, 1), (277, 3, 1, 1), (284, 3, 1, 2))
+    shown = np.asarray(open_source(path).crop(Box(0, 0, 8, 4)))[..., 0].ravel()
+    assert np.abs(shown - np.arange(32) * 2000 / 257).max() <= 1
+
+
+def test_a_palette_of_eight_bits(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (8, 4), (200, 100, 50)).quantize(2).save(path)
+    with Image.open(path) as image:
+        colours = image.tag_v2[320]  # type: ignore[attr-defined]
+    data = path.read_bytes()
+    wide = struct.pack(f"<{len(colours)}H", *colours)
+    assert data.count(wide) == 1
+    path.write_bytes(data.replace(wide, struct.pack(f"<{len(colours)}H", *(one >> 8 for one in colours))))
+    assert open_source(path).crop(Box(0, 0, 1, 1)).getpixel((0, 0)) == (200, 100, 50)
+
+
+def test_an_orientation_that_means_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    large(path)
+    size = open_source(path, max_source_pixels=SMALL).size
+    with Image.open(path) as image:
+        assert 274 in image.tag_v2  # type: ignore[attr-defined]
+    _set_tag(path, 274, 9)
+    assert open_source(path, max_source_pixels=SMALL).size in (size, Size(size.height, size.width))
+    open_source(path, max_source_pixels=SMALL).crop(Box(0, 0, 10, 10))

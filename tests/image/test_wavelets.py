@@ -20,7 +20,7 @@ def test_every_kind_of_pixels_is_the_same_as_read_whole(tmp_path: Path) -> None:
     image, path = picture(), tmp_path / "a.jp2"
     deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 251)
     kinds = [image, image.convert("L"), deep, Image.merge("RGBA", (*image.split(), image.getchannel(0)))]
-    kinds += [Image.merge("LA", image.split()[:2]), image.convert("YCbCr")]
+    kinds += [Image.merge("LA", image.split()[:2])]
     for one in kinds:
         for tiles in (None, (64, 64)):
             one.save(path, num_resolutions=3, tile_size=tiles)
@@ -45,6 +45,7 @@ def test_a_damaged_file_and_what_is_no_colour_are_refused(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match="a.jp2"):
         open_source(path, max_source_pixels=SMALL).crop(Box(0, 0, 300, 200))
-    picture().convert("CMYK").save(path)
-    with pytest.raises(InputError, match="cannot be read in parts"):
-        open_source(path, max_source_pixels=SMALL)
+    for mode in ("CMYK", "YCbCr"):  # GDAL makes RGB of some files in YCbCr, and of others not
+        picture().convert(mode).save(path)
+        with pytest.raises(InputError, match="cannot be read in parts"):
+            open_source(path, max_source_pixels=SMALL)

@@ -116,7 +116,7 @@ def load(
     check_name(where)
     place(device, dtype)  # what is wrong with these is said first
     try:
-        config = AutoConfig.from_pretrained(where)
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False)
         families.of(config)  # another one is refused before its weights are read
         processor: Any = load_processor(where, config)
         kind, policy = _kind(config)

@@ -51,7 +51,7 @@ def _config(model: str) -> Any:
 
     check_name(model)
     try:
-        return AutoConfig.from_pretrained(model)
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
     except Exception as error:  # what a broken or missing checkpoint makes the loader raise is not limited
         raise unreadable(model, error) from None
 

@@ -129,11 +129,12 @@ def _base(base: str, revision: str | None, dtype: str | None) -> Any:
         raise InputError(f"{base} is itself an adapter; name the model that it is for with --model.")
     own = {"revision": revision, "dtype": "float32" if dtype == "float32" else "auto", "output_loading_info": True}
     try:
-        if getattr(AutoConfig.from_pretrained(base, revision=revision), "quantization_config", None) is not None:
+        config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=False)
+        if getattr(config, "quantization_config", None) is not None:
             raise InputError(
                 f"{base} is quantized, and merging would round twice; name the unquantized model by --model."
             )
-        model, found = AutoModelForImageTextToText.from_pretrained(base, **own)
+        model, found = AutoModelForImageTextToText.from_pretrained(base, **own, trust_remote_code=False)
     except InputError:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited

@@ -133,7 +133,7 @@ def _ways(value: Any) -> Forms:
 
 
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_TAGGED = re.compile(r"<answer>(?!.*<answer>)\s*(.*?)\s*(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG, _END = re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answer>", re.IGNORECASE)
 _SECTIONS = re.compile(r"(?:\s*<(\w+)>(?P<text>(?:(?!</?\1>).)*)</\1>)+\s*", re.DOTALL)
 _LABEL = re.compile(
     r"(?:(?:the )?(?:final |correct |best )?(?:answer|option|choice)\s*(?:[:：]|is[:：]?\s)|####)\s*(\S[^\n]*)",
@@ -149,9 +149,15 @@ def unwrapped(text: str) -> str:
         return text
     if "<" in text:
         text = _THOUGHT.sub("", text).strip() or text
-        found = _TAGGED.search(text)
-        sections = None if found else _SECTIONS.fullmatch(text)
-        text = found[1].strip() if found else sections["text"].strip() if sections else text
+        *_, tagged = _TAG.split(text)
+        sections = None if tagged != text else _SECTIONS.fullmatch(text)
+        text = (
+            _END.split(tagged, maxsplit=1)[0].strip()
+            if tagged != text
+            else sections["text"].strip()
+            if sections
+            else text
+        )
     if "\\boxed" in text:
         text = _boxed(text)
     elif "####" in text:
@@ -207,6 +213,7 @@ def _named(text: str, choices: Choices, reading: Reading) -> tuple[str, ...]:
     return (list(choices)[number],) if 0 <= number < len(choices) else ()
 
 
+_LONGEST = 2000  # characters of an answer that names a choice by its letter
 _NUMBERED = re.compile(r"(?:(?:option|choice|opt)[\s_]*)?([0-9]{1,3})", re.IGNORECASE)
 _MARKED = re.compile(r"(?:(?:option|choice)\s+)?[(\[（]?\s*([A-Za-z]|\d{1,2})\s*[)\].:、）：]?\s*", re.IGNORECASE)
 _CONCLUDES = re.compile(r"(?i:\banswer is):? \(?([A-Z])\b\)?(?=[.,:;\s]|\Z)")
@@ -220,6 +227,8 @@ def _by_letter(text: str, choices: Choices) -> tuple[str, ...]:
         Unusable: if the letter names one choice and the text behind it another.
     """
     by_key = _upper(tuple(choices))
+    if len(text) > _LONGEST:
+        return ()
     if found := _MARKED.fullmatch(text):
         return (by_key[found[1].upper()],) if found[1].upper() in by_key else ()
     several = _several(text, by_key)

@@ -180,6 +180,9 @@ _HEADER = re.compile(
 )
 
 
+_LONGEST_HEADER = 60  # characters in which one is looked for
+
+
 @cache
 def _mark(style: str, letter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """The mark of one choice at the start of a line, and within a line."""
@@ -205,7 +208,7 @@ def split_choices(text: str, *, numbered: bool = False) -> Split | None:
             if len(marks) < 2:
                 continue
             before = text[: marks[0][0]].rstrip()
-            header = _HEADER.search(before)
+            header = _HEADER.search(before, max(0, len(before) - _LONGEST_HEADER))
             in_lines = text[: marks[0][0]].rstrip(" \t").endswith("\n")
             if before and (in_lines or header or before.endswith(("?", ":", "？", "："))):
                 ends = [start for start, _ in marks[1:]] + [len(text)]

@@ -27,6 +27,7 @@ MOST_SECONDS = 120.0
 _SECONDS = 20.0  # for each step of one transfer: a host that says nothing at all
 _MOST_REDIRECTS = 3
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL, _DOCUMENTS = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("3fff::/20")
 _HEADERS = {"user-agent": "chain-of-focus", "accept-encoding": "identity"}
 
 
@@ -34,7 +35,12 @@ def is_public(address: Address) -> bool:
     """Whether an address is on the open internet: not this machine, a private network, or one wrapped in another."""
     if isinstance(address, ipaddress.IPv6Address):
         wrapped = (address.ipv4_mapped, address.sixtofour, address.teredo)
-        if any(one is not None for one in wrapped) or address in _NAT64:
+        if (
+            any(one is not None for one in wrapped)
+            or address in _NAT64
+            or address not in _GLOBAL
+            or address in _DOCUMENTS
+        ):
             return False
     return address.is_global and not address.is_multicast
 

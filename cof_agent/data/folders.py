@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cof_agent.data.hub import chosen_split
@@ -126,15 +126,21 @@ def _configurations(card: Path) -> list[dict[str, Any]]:
 
     try:
         found = yaml.safe_load(rest.partition("\n---")[0])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return []
     configurations = found.get("configs") if isinstance(found, dict) else None
     return [one for one in configurations if isinstance(one, dict)] if isinstance(configurations, list) else []
 
 
 def _globbed(folder: Path, patterns: Any) -> tuple[Path, ...]:
-    listed = patterns if isinstance(patterns, list) else [patterns]
-    return tuple(path for pattern in listed for path in sorted(folder.glob(str(pattern))) if path.is_file())
+    """The files of a card's patterns. What lies outside the folder is none of the set."""
+    listed = [PurePosixPath(str(one)) for one in (patterns if isinstance(patterns, list) else [patterns])]
+    inside = [one for one in listed if not one.is_absolute() and ".." not in one.parts and one.parts]
+    try:
+        found = [path for pattern in inside for path in sorted(folder.glob(str(pattern))) if path.is_file()]
+    except ValueError:  # `a**` is no pattern
+        return ()
+    return tuple(found)
 
 
 def _by_names(folder: Path, split: str | None) -> Chosen:

@@ -12,7 +12,7 @@ from cof_agent.data.questions import MARK, counts_from_nought, number_in
 from cof_agent.data.unusable import BAD_TURNS, IMAGE_IN_REPLY, IMAGES_AND_MARKS, ONE_TURN_TRACE, Unusable
 from cof_agent.protocol.published import holds_results
 
-_PATH = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
+_PATH = re.compile(r"<img>([^<]*[^<\s][^<]*)</img>")
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ def _pieces(text: str, from_nought: bool) -> Iterator[str | Slot]:
     for mark in MARK.finditer(text):
         path, number = _PATH.fullmatch(mark[0]), number_in(mark[0])
         yield text[place : mark.start()]
-        yield Slot(path[1]) if path else Slot(number=None if number is None else number - (not from_nought))
+        yield Slot(path[1].strip()) if path else Slot(number=None if number is None else number - (not from_nought))
         place = mark.end()
     yield text[place:]
 

@@ -136,7 +136,10 @@ def _of_text(text: str) -> Reference | None:
     if re.match(r"(?:https?|s3|gs|ftp)://", text):
         return Reference("url", text.strip())
     if text.startswith("file://"):
-        return Reference("path", unquote(urlparse(text).path))
+        try:
+            return Reference("path", unquote(urlparse(text).path))
+        except ValueError:  # half a bracket
+            return Reference("path", text)
     if len(text) > _LONGEST_PATH or "\n" in text.strip():
         return None
     marked = _MARKED.fullmatch(text)

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+_LARGEST = 10**4000
+
 
 def is_missing(value: Any) -> bool:
     """Whether there is nothing in a field: null, NaN, an empty text or an empty list."""
@@ -63,4 +65,13 @@ def unpacked(value: Any) -> Any:
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return value
-    return found if isinstance(found, list | dict) else value
+    return found if isinstance(found, list | dict) and _is_printable(found) else value
+
+
+def _is_printable(value: Any) -> bool:
+    """Whether no whole number has more digits than Python would print."""
+    if isinstance(value, dict):
+        return all(map(_is_printable, [*value, *value.values()]))
+    if isinstance(value, list | tuple | set):
+        return all(map(_is_printable, value))
+    return not isinstance(value, int) or abs(value) < _LARGEST

@@ -15,23 +15,25 @@ from cof_agent.data.choices import Choices, split_choices
 
 MARK = re.compile(
     r"<(?:img>[^<]*</img|\|vision_start\|>(?:<\|image_pad\|>)*<\|vision_end\|"
-    r"|\|?(?:image|img)(?:[ _-]?(?:\d+|placeholder|token|here|context))?\|?|img src=[^<>]*|start_of_image)>|\[IMG\]",
+    r"|\|?(?:image|img)(?:[ _-]?(?:\d{1,6}|placeholder|token|here|context))?\|?|img src=[^<>]*|start_of_image)>|\[IMG\]",
     re.IGNORECASE,
 )
 """What stands in a text where an image is shown."""
 _OPENING = "([{\"'“‘«"
 _PICTURE = re.compile(r"Picture \d+: *(?=<img>)")
-_NAMED_IMAGE = re.compile(r"<img>\s*([^<\s][^<]*?)\s*</img>")
+_NAMED_IMAGE = re.compile(r"<img>([^<]*)</img>")
 _LEADS_TO_IMAGE = re.compile(
     r"\b(?:in|of|at|from|on|to|and|with|by|for|about|using|see|than|the|this)\s*\Z", re.IGNORECASE
 )
 
-_LABEL = re.compile(r"(?:(Hint:[^\n]*)\n+)?\s*(?:Question|问题|Q) *[:：]\s*", re.IGNORECASE)
-_APPENDIX = re.compile(r"\n+#+ *User Image (?:Path|Size)\b.*\Z", re.DOTALL)  # Thyme's, for its sandbox
+_LABEL = re.compile(r"(?:(Hint:[^\n]*)\n++)?\s*+(?:Question|问题|Q) *[:：]\s*", re.IGNORECASE)
+_APPENDIX = re.compile(r"(?<!\n)\n++#++ *+User Image (?:Path|Size)\b.*\Z", re.DOTALL)  # Thyme's, for its sandbox
 _SPACES = re.compile(r"[^\S\n]+")
 _UNEVEN = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f")
 _BOUNDARY = re.compile(r"\n\s*|(?<=[.!?。？！])\s+")
 _BEGINS_ANEW = re.compile(r"(?:\n|[.!?。？！]\s)\s*\Z")
+_LOOK_BESIDE = 80  # characters before a mark that may lead to it
+_LONGEST_SENTENCE = 2000  # characters of an instruction
 _LOOK_BACK = 3000  # characters in which an instruction is looked for
 
 _ANSWER = (
@@ -111,7 +113,7 @@ def parse(text: str, instruction: str = "", *, numbered: bool = False) -> Questi
     if found is None:
         return Question(whole, whole, {}, _joined(label, behind, *said, appendix))
     asked, before = cut_instruction(found.before)
-    if found.after and not _INSTRUCTION.fullmatch(found.after):
+    if found.after and not _is_instruction(found.after):
         asked, found_after = f"{asked}\n{found.after}", ""
     else:
         found_after = found.after
@@ -170,7 +172,7 @@ def counts_from_nought(texts: Iterable[str]) -> bool:
 
 def number_in(mark: str) -> int | None:
     """The number of the image that a mark is for, as it is written; None where it has none."""
-    found = re.search(r"\d+", mark) if "img>" not in mark and "src=" not in mark else None
+    found = re.search(r"\d{1,6}", mark) if "img>" not in mark and "src=" not in mark else None
     return int(found[0]) if found else None
 
 
@@ -189,11 +191,11 @@ def has_numbered_marks(text: str) -> bool:
 
 def images_named_in(text: str) -> list[str]:
     """The paths that a text names, as Qwen-VL's sets do: `<img>PATH</img>`."""
-    return _NAMED_IMAGE.findall(text) if "<img>" in text else []
+    return [name for found in _NAMED_IMAGE.findall(text) if (name := found.strip())] if "<img>" in text else []
 
 
 def _word_for_mark(found: re.Match[str]) -> str:
-    before = found.string[: found.start()].rpartition("\n")[2]
+    before = found.string[max(0, found.start() - _LOOK_BESIDE) : found.start()].rpartition("\n")[2]
     leads = _LEADS_TO_IMAGE.search(before)
     if leads is None:
         return " "
@@ -212,7 +214,7 @@ def _without_label(text: str) -> tuple[str, str]:
     if found is None or found.end() == len(text):
         return text, ""
     hint = found[1] or ""
-    if hint and not _INSTRUCTION.fullmatch(hint):
+    if hint and not _is_instruction(hint):
         return f"{hint}\n{text[found.end() :]}", ""
     return text[found.end() :], hint
 
@@ -224,10 +226,14 @@ def cut_instruction(text: str) -> tuple[str, str]:
     cut = len(text)
     for start, end in _boundaries(text):
         sentence = text[end:cut].strip()
-        if sentence and ("?" in sentence or "？" in sentence or not _INSTRUCTION.fullmatch(sentence)):
+        if sentence and ("?" in sentence or "？" in sentence or not _is_instruction(sentence)):
             break
         cut = start
     return text[:cut].rstrip(), text[cut:].strip()
+
+
+def _is_instruction(sentence: str) -> bool:
+    return len(sentence) <= _LONGEST_SENTENCE and _INSTRUCTION.fullmatch(sentence) is not None
 
 
 def _boundaries(text: str) -> list[tuple[int, int]]:
@@ -242,8 +248,8 @@ def common_instruction(texts: Sequence[str]) -> str:
         return ""
     first, last = min(reversed_texts := [text[::-1] for text in texts]), max(reversed_texts)
     length = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
-    shared = first[:length][::-1]
-    whole = all(_BEGINS_ANEW.search(text[: len(text) - len(shared)]) for text in texts)
+    shared = first[:length][::-1][-_LOOK_BACK:]
+    whole = all(_BEGINS_ANEW.search(text[: len(text) - len(shared)][-_LOOK_BESIDE:]) for text in texts)
     starts = [*([0] if whole else []), *(one.end() for one in _BOUNDARY.finditer(shared))]
     return next((shared[start:].strip() for start in starts if _tells_how(shared[start:].strip())), "")
 

@@ -30,7 +30,7 @@ class Checkpoint:
         self.name = model
         self._lock = threading.Lock()
         try:
-            fits = type(AutoConfig.from_pretrained(model)) in _models(task)
+            fits = type(AutoConfig.from_pretrained(model, trust_remote_code=False)) in _models(task)
             self._detect: Any = pipeline(task, model=model, **({"device": device} if device else {})) if fits else None
         except Exception as error:  # what a missing or unfit checkpoint makes the loaders raise is not limited
             raise InputError(f"cannot load the detector {model}: {said(error)}") from None

@@ -19,16 +19,12 @@ from cof_agent.output.install import how_to_install
 FORMATS = frozenset(
     {
         "AVIF",
-        "BLP",
         "BMP",
-        "CUR",
         "DDS",
         "DIB",
         "FTEX",
         "GBR",
         "GIF",
-        "ICNS",
-        "ICO",
         "IM",
         "JPEG",
         "JPEG2000",
@@ -48,7 +44,8 @@ FORMATS = frozenset(
         "XPM",
     }
 )
-"""The formats that are opened, by Pillow's names. Others are refused: EPS runs Ghostscript on the file, for one."""
+"""The formats that are opened, by Pillow's names. Others are refused: EPS runs Ghostscript on the file, for one, and what lies
+inside BLP, CUR, ICNS and ICO files may be far larger than their header says."""
 
 _TEXT_CHUNK, _TEXT_MEMORY = (
     64 * 2**20,

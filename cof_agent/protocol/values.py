@@ -103,9 +103,24 @@ def _loaded(text: str) -> Any:
         except (ValueError, RecursionError):
             continue
     try:
-        return ast.literal_eval(text.strip())
+        return _as_json(ast.literal_eval(text.strip()))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
+
+
+def _as_json(value: Any) -> Any:
+    """A value of Python as JSON has it.
+
+    Raises:
+        ValueError: if JSON has no such thing, or a whole number has more digits than Python would print.
+    """
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _as_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
+    if value is None or isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 2**63):
+        return value
+    raise ValueError(f"JSON has no {type(value).__name__}")
 
 
 # What is never closed runs to the end, so that no part of the text is scanned twice.

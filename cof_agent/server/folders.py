@@ -87,7 +87,10 @@ def path_of(reference: str) -> str:
     """
     if not reference.lower().startswith("file:"):
         return reference
-    parts = urlsplit(reference)
+    try:
+        parts = urlsplit(reference)
+    except ValueError:  # half a bracket, a letter that is another one in the name of a host
+        raise InputError(f"the address of the image is none: {reference[:100]!r}.") from None
     if parts.netloc not in ("", "localhost"):
         raise InputError(f"the address of the image is on another machine, {parts.netloc[:100]!r}.")
     return unquote(parts.path) + (f"#{parts.fragment}" if parts.fragment else "")

@@ -53,6 +53,9 @@ _ABOUT_THE_CALLER = {
 }
 """Fields that do not change the answer."""
 
+MOST_CHARACTERS, MOST_IMAGES, MOST_CHOICES = 200_000, 16, 200
+"""Of one question."""
+
 _BEFORE = ("system", "developer")  # roles whose texts stand before the question
 _ROLES = (*_BEFORE, "user", "assistant", "tool", "function")
 _MARK = "<image>"  # where an image stands between texts
@@ -116,6 +119,7 @@ def read(body: bytes) -> Asked:
     fields = _fields(body)
     _check_others(fields.model_extra or {})
     text, images, earlier = _asked(fields.messages)
+    _check_size(text, images, fields.choices or [])
     sampling = {name: getattr(fields, name) for name in ("temperature", "top_p", "seed")}
     options = fields.stream_options
     return Asked(
@@ -161,6 +165,22 @@ def _check_others(others: Mapping[str, Any]) -> None:
             continue
         why = "is not supported: the agent gives one answer, as text" if name in _NEUTRAL else "is not known"
         raise Refusal(400, f"the field {name[:100]} of the request {why}.", param=name[:100])
+
+
+def _check_size(text: str, images: list[str], choices: list[str]) -> None:
+    """Whether a question is of a size that a person's may have.
+
+    Raises:
+        Refusal: 400 if not.
+    """
+    for what, found, most in (
+        ("characters of text", len(text), MOST_CHARACTERS),
+        ("images", len(images), MOST_IMAGES),
+        ("choices", len(choices), MOST_CHOICES),
+        ("characters of choices", sum(map(len, choices)), MOST_CHARACTERS),
+    ):
+        if found > most:
+            raise Refusal(400, f"the question has {found:,} {what}; at most {most:,} are read.", param="messages")
 
 
 def _asked(messages: list[_Said]) -> tuple[str, list[str], bool]:

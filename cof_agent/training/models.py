@@ -32,7 +32,7 @@ def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
         raise InputError(f"{path} is an adapter; fold it into its model first: cof merge {path} -o DIR.")
     check_name(path)
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         families.of(config)  # another one is refused here
         processor: Any = load_processor(path, config)
     except InputError:
@@ -57,10 +57,11 @@ def load_model(settings: Settings) -> Any:
     options: dict[str, Any] = {"dtype": asked.dtype if asked.dtype in ("auto", None) else getattr(torch, asked.dtype)}
     if asked.attn_implementation:
         options["attn_implementation"] = asked.attn_implementation
-    if (quantization := quantization_of(settings, families.of(AutoConfig.from_pretrained(path)))) is not None:
+    family = families.of(AutoConfig.from_pretrained(path, trust_remote_code=False))
+    if (quantization := quantization_of(settings, family)) is not None:
         options |= {"quantization_config": quantization, "device_map": {"": settings.training.device}}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(path, **options)
+        model = AutoModelForImageTextToText.from_pretrained(path, **options, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:  # with what to do: a package to install, a setting to change
         raise InputError(f"cannot load the model {path}: {said(error)}") from None
     freeze(model, settings)

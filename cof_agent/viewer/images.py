@@ -21,6 +21,9 @@ from cof_agent.viewer.templates import cut
 MOST_BYTES = 29_000_000
 """All images of one page together, as WebP; base64 takes a third more."""
 
+MOST_OPENED = 4 * DEFAULT_MAX_SOURCE_PIXELS
+"""Pixels of a source that is decoded whole for a page: two gigabytes."""
+
 _OVERVIEW_BYTES, _OVERVIEW_SIDE, _OVERVIEW_WEIGHT = 360_000, 1600, 4.0
 _CROP_BYTES, _CROP_SIDE, _CROP_WEIGHT = 90_000, 720, 1.0
 _MIN_SIDE = 48  # pixels; an image that must be smaller to fit is left out
@@ -39,9 +42,12 @@ class _Wanted:
 
 
 def limit_of(trajectories: Sequence[Trajectory]) -> int:
-    """The largest source, in pixels, that the runs were allowed to open: what they saw can be shown."""
+    """The largest source, in pixels, that the runs were allowed to open, so that what they saw can be shown; but at most
+    `MOST_OPENED`, since a record may be anybody's."""
     recorded = [one.settings.get("max_source_pixels") for one in trajectories]
-    return max((most for most in recorded if isinstance(most, int)), default=DEFAULT_MAX_SOURCE_PIXELS)
+    return min(
+        MOST_OPENED, max((most for most in recorded if isinstance(most, int)), default=DEFAULT_MAX_SOURCE_PIXELS)
+    )
 
 
 @dataclass(slots=True)

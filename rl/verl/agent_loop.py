@@ -151,7 +151,7 @@ def _parts(model: str, given: tuple[tuple[str, Any], ...]) -> tuple[AgentConfig,
     path = copy_to_local(model)
     agent = agent_config(path, dict(given))
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         processor: Any = load_processor(path, config)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None

@@ -16,7 +16,7 @@ from cof_agent.errors import InputError
 
 def test_only_public_addresses_are_fetched() -> None:
     private = "127.0.0.1 10.1.2.3 192.168.0.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 ::1 fe80::1 fc00::1"
-    wrapped = "::ffff:10.0.0.1 2002:a00:1:: 64:ff9b::a00:1"
+    wrapped = "::ffff:10.0.0.1 2002:a00:1:: 64:ff9b::a00:1 64:ff9b:1::7f00:1 ::7f00:1 fec0::1 5f00::1 3fff::1"
     assert not any(is_public(ipaddress.ip_address(one)) for one in (private + " " + wrapped).split())
     assert is_public(ipaddress.ip_address("1.1.1.1")) and is_public(ipaddress.ip_address("2606:4700::1111"))
     for url in (

@@ -81,6 +81,17 @@ def test_pages_of_other_sites_and_other_names_are_refused(locked: str) -> None:
         assert httpx.get(f"{locked}/v1/models", headers=headers).status_code == status, (host, origin)
 
 
+def test_pictures_in_pages_of_other_sites_bring_nothing(locked: str) -> None:
+    entered = {"authorization": f"Bearer {KEY}"}
+    for site, mode, status in (
+        ("cross-site", "no-cors", 403),
+        ("cross-site", "navigate", 200),  # a link to here
+        ("same-origin", "cors", 200),
+    ):
+        headers = {**entered, "sec-fetch-site": site, "sec-fetch-mode": mode}
+        assert httpx.get(f"{locked}/v1/models", headers=headers).status_code == status, (site, mode)
+
+
 def test_what_is_too_large_is_refused_said_or_not(locked: str) -> None:
     entered = {"authorization": f"Bearer {KEY}"}
     for content in (b"x" * 2_001, iter([b"x" * 1_500, b"x" * 1_500])):

@@ -201,6 +201,18 @@ def test_fields_and_methods_as_openai_has_them(served: Served, scene: Sample) ->
         assert (reply.status_code, reply.json()["error"]["type"]) == (status, "invalid_request_error")
 
 
+def test_a_question_of_no_end_is_refused(served: Served, scene: Sample) -> None:
+    url, _ = served
+    image = {"type": "image_url", "image_url": {"url": scene.image}}
+    for sent in (
+        body(scene, messages=about(scene, *[image] * 100, text="Which?")),
+        body(scene, choices=[str(number) for number in range(1000)]),
+        body(scene, messages=about(scene, text="x" * 300_000)),
+    ):
+        refused = post(url, sent)
+        assert refused.status_code == 400 and "are read" in refused.json()["error"]["message"]
+
+
 def test_what_open_webui_asks_for_beside_the_chat(served: Served, scene: Sample) -> None:
     """Its request for a title has the conversation as text and no image; it falls back to the first words after a 400."""
     url, _ = served

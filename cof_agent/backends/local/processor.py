@@ -83,10 +83,10 @@ def load_processor(model: str, config: Any = None, **options: Any) -> ProcessorM
         InputError: if it is of an unknown family, where torchvision is missing.
     """
     if find_spec("torchvision") is not None:
-        return AutoProcessor.from_pretrained(model, **options)
-    markers = families.of(config or AutoConfig.from_pretrained(model, **options)).markers
-    tokenizer = AutoTokenizer.from_pretrained(model, **options)
-    images = AutoImageProcessor.from_pretrained(model, **options)
+        return AutoProcessor.from_pretrained(model, **options, trust_remote_code=False)
+    markers = families.of(config or AutoConfig.from_pretrained(model, **options, trust_remote_code=False)).markers
+    tokenizer = AutoTokenizer.from_pretrained(model, **options, trust_remote_code=False)
+    images = AutoImageProcessor.from_pretrained(model, **options, trust_remote_code=False)
     processor = ImageOnlyProcessor(images, tokenizer, _chat_template(model, tokenizer, options), markers)
     processor.files = _files(model, options.get("revision"))
     return processor

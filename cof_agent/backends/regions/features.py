@@ -297,7 +297,7 @@ def with_regions(path: str, *, seed: int = 0, **options: Any) -> tuple[RegionQwe
     """
     path = str(WEIGHTS) if path == NANO else path
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if config.model_type not in FAMILY.model_types:
             raise InputError(f"{path} is a {config.model_type} model; regions are learned by {FAMILY.name} only.")
         processor = load_processor(path, config)
@@ -331,4 +331,4 @@ def add_slot(tokenizer: Any) -> int:
 
 def is_region_model(path: str | Path) -> bool:
     """Whether a checkpoint has an extractor."""
-    return getattr(AutoConfig.from_pretrained(path), "region_config", None) is not None
+    return getattr(AutoConfig.from_pretrained(path, trust_remote_code=False), "region_config", None) is not None

@@ -73,7 +73,7 @@ def load(
 
 def _described(where: str) -> _Described:
     try:
-        config = AutoConfig.from_pretrained(where)
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False)
     except Exception as error:  # as above
         raise unreadable(where, error) from None
     families.of(config)  # another one is refused

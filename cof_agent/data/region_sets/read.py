@@ -6,6 +6,7 @@ import io
 import json
 import math
 import pickle
+import pickletools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,9 @@ def plain_pickle(path: Path) -> list[Any]:
         InputError: if the file cannot be read, is cut off, or holds anything else.
     """
     try:
-        found = _Plain(io.BytesIO(path.read_bytes()), encoding="latin-1").load()
+        content = path.read_bytes()
+        _check_memo(content)
+        found = _Plain(io.BytesIO(content), encoding="latin-1").load()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
     except _NotPlain as error:
@@ -63,6 +66,28 @@ def plain_pickle(path: Path) -> list[Any]:
     if not isinstance(found, list):
         raise InputError(f"{path} holds no list; is it another file of the set?")
     return found
+
+
+def _check_memo(content: bytes) -> None:
+    """A number of a value that is far beyond how many there are would have memory set aside for all before it.
+
+    Raises:
+        _NotPlain: if there is one.
+    """
+    for opcode, number, _ in pickletools.genops(content):
+        if opcode.name.endswith("PUT") and int(number or 0) > len(content):
+            raise _NotPlain("it numbers more values than it holds")
+
+
+def text(value: Any) -> str:
+    """A field that is a text.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"a text is {type(value).__name__}")
+    return value
 
 
 @contextmanager

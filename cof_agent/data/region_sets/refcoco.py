@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cof_agent.data.region_sets.instructions import REFERRING, drawn
-from cof_agent.data.region_sets.read import box_of, indexed, json_of, plain_pickle, row
+from cof_agent.data.region_sets.read import box_of, indexed, json_of, plain_pickle, row, text
 from cof_agent.errors import InputError
 from cof_agent.trajectory import Sample
 
@@ -24,9 +24,9 @@ def samples(folder: Path) -> Iterator[Sample]:
         for number, ref in enumerate(plain_pickle(path), 1):
             with row(path, number):
                 box = box_of(*annotations[ref["ann_id"]]["bbox"])
-                image = str(images[ref["image_id"]]["file_name"])
-                sentences = [(one["sent_id"], str(one["sent"]).strip()) for one in ref["sentences"]]
-                split = str(ref["split"])
+                image = text(images[ref["image_id"]]["file_name"])
+                sentences = [(one["sent_id"], text(one["sent"]).strip()) for one in ref["sentences"]]
+                split = text(ref["split"])
             for id, sentence in sentences:
                 if box is not None and sentence:
                     question = drawn(REFERRING, f"refcoco:{id}")

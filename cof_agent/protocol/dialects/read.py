@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -108,7 +109,7 @@ def _read(path: Path) -> Dialect:
 
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise InputError(f"cannot read the dialect {path}: {reason}.") from None
     return from_plain(values, str(path))
@@ -128,6 +129,13 @@ def from_plain(values: Any, where: str) -> Dialect:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{where} is no dialect: {place}: {first['msg']}.") from None
+    if not _NAME.fullmatch(made.name):
+        raise InputError(f"{where} is no dialect: its name may have letters, digits and . _ - only.")
+    end = made.end
+    if end.tokens < 1 or not 0 <= end.zooms <= _MOST_ZOOMS or not 0 <= made.temperature <= _HOTTEST:
+        raise InputError(
+            f"{where} is no dialect: end.tokens must be at least 1, end.zooms 0 to {_MOST_ZOOMS}, temperature 0 to {_HOTTEST}."
+        )
     for place, known in _KNOWN.items():
         named = {name for part in _texts(made, place) for name in PLACEHOLDER.findall(part)}
         if unknown := sorted(named - known - made.words.keys()):
@@ -163,6 +171,8 @@ def to_yaml(dialect: Dialect) -> str:
     return made
 
 
+_NAME = re.compile(r"[\w.-]{1,100}")  # it becomes the name of a file
+_MOST_ZOOMS, _HOTTEST = 1000, 2
 _SYSTEM = {"tools", "count", "last"}
 _QUESTION = {"question", "options"}
 _VIEW = {"number", "frame", "width", "height"}

@@ -39,6 +39,8 @@ def fetch(dialect: Dialect, clone: Path, brought: Mapping[str, str]) -> Dialect:
 
 def _words(place: Place, clone: Path) -> str:
     path = clone / place.file
+    if not path.resolve().is_relative_to(clone.resolve()):
+        raise InputError(f"the dialect names the file {place.file!r}, which lies outside {clone}; it is not read.")
     tree = _parsed(path, clone)
     text = _named(tree, place.name, path) if place.name else _ending(tree, place.ends, path)
     for old, new in place.replace.items():
@@ -47,12 +49,13 @@ def _words(place: Place, clone: Path) -> str:
 
 
 def _parsed(path: Path, clone: Path) -> ast.Module:
+    place = path.relative_to(clone)
     try:
         if path.stat().st_size > _LARGEST:
             raise InputError(f"{path} is too large for a file of words.")
         return ast.parse(path.read_text("utf-8"))
     except OSError:
-        raise InputError(f"{clone} has no file {path.relative_to(clone)}: is it a clone of the repository?") from None
+        raise InputError(f"{clone} has no file {place}: is it a clone of the repository?") from None
     except (SyntaxError, ValueError, RecursionError):
         raise InputError(f"{path} cannot be read as Python.") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -335,8 +336,9 @@ def test_write_atomic_replaces_whole_files_and_leaves_nothing_behind(tmp_path: P
     write_atomic(path, "one")
     write_atomic(path, b"tw\xc3\xb6")
     assert path.read_text(encoding="utf-8") == "twö"
-    with pytest.raises(UnicodeEncodeError):
-        write_atomic(path, "\ud800")
-    assert path.read_text(encoding="utf-8") == "twö"
-    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(InputError):
+        write_atomic(path.parent, "a folder is there")
+    assert list(path.parent.iterdir()) == [path] and list(tmp_path.iterdir()) == [path.parent]
+    write_atomic(path, '"a\ud800"')  # of a file's name that is no text
+    assert json.loads(path.read_text(encoding="utf-8")) == "a\ud800"
     assert path.stat().st_mode & 0o777 == 0o644  # a temporary file is its owner's alone

@@ -58,8 +58,6 @@ def originals() -> tuple[tuple[str, bytes], ...]:
         ("GIF", picture, {"save_all": True, "append_images": frames}),
         ("BMP", picture, {}),
         ("BMP", picture.convert("P"), {}),
-        ("ICO", picture, {"sizes": [(16, 16), (48, 48)]}),
-        ("ICO", picture, {"sizes": [(32, 32)], "bitmap_format": "bmp"}),
         ("JPEG2000", picture, {}),
     ]
     made = []

@@ -192,7 +192,7 @@ def _body(
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
 """The same under both names: Ollama and llama-cpp-python know the second alone, OpenAI's reasoning models the first."""
-_UNKNOWN = re.compile(r"unsupported|not supported|unknown|unrecogni|not permitted|extra", re.IGNORECASE)
+_UNKNOWN = re.compile(r"unsupported|unexpected|not supported|unknown|unrecogni|not permitted|extra", re.IGNORECASE)
 _KEEPS_STOP = "include_stop_str_in_output"  # of vLLM and SGLang; elsewhere the text is put back
 _PARSER = "tool parser"
 _IMAGES = "images of tools"

@@ -72,7 +72,10 @@ def policy(checkpoint: Callable[[str], Path]) -> LocalPolicy:
     return load(checkpoint("qwen2_5_vl"), device="cpu", dtype="float32")
 
 
-@pytest.mark.parametrize("family", ALL_GRIDS)
+EXPERTS = [pytest.param(family, marks=pytest.mark.slow) for family in ALL_GRIDS if family not in GRIDS]
+
+
+@pytest.mark.parametrize("family", [*GRIDS, *EXPERTS])
 def test_greedy_text_and_token_counts_are_those_of_transformers(checkpoint: Callable[[str], Path], family: str) -> None:
     directory, grid = checkpoint(family), ALL_GRIDS[family]
     policy = load(directory, device="cpu", dtype="float32")

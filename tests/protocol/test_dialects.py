@@ -115,7 +115,9 @@ REPEATED = {
 
 @pytest.mark.parametrize("name", [*shipped.names(), "whole-images"])
 @pytest.mark.parametrize("reply", REPEATED)
-def test_a_reply_that_is_repeated_ends_the_run(name: str, reply: str, picture: Path, tmp_path: Path) -> None:
+def test_a_reply_that_is_repeated_ends_the_run(name: str, reply: str, tmp_path: Path) -> None:
+    picture = tmp_path / "small.png"
+    Image.new("RGB", (160, 90)).save(picture)
     file = tmp_path / "own.yaml"
     file.write_text("name: own\ncrop: {bad_box: image}\n")  # which the limit does not end, but a sentence
     spoken = shipped.dialect(str(file)) if name == "whole-images" else dialects.spoken(name)

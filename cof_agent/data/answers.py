@@ -149,15 +149,11 @@ def unwrapped(text: str) -> str:
         return text
     if "<" in text:
         text = _THOUGHT.sub("", text).strip() or text
-        *_, tagged = _TAG.split(text)
-        sections = None if tagged != text else _SECTIONS.fullmatch(text)
-        text = (
-            _END.split(tagged, maxsplit=1)[0].strip()
-            if tagged != text
-            else sections["text"].strip()
-            if sections
-            else text
-        )
+        *before, tagged = _TAG.split(text)
+        if before:
+            text = _END.split(tagged, maxsplit=1)[0].strip()
+        elif sections := _SECTIONS.fullmatch(text):
+            text = sections["text"].strip()
     if "\\boxed" in text:
         text = _boxed(text)
     elif "####" in text:

@@ -35,24 +35,27 @@ def options_in(text: str) -> tuple[str, dict[str, str]]:
     A mark is looked for at the start of a line first, then behind a space. Letters follow each other; the first that has
     no mark ends the options.
     """
-    marks: list[tuple[int, int]] = []
-    for letters in (ascii_uppercase, ascii_lowercase):
-        for letter in letters:
-            begin = marks[-1][1] if marks else 0
-            mark = rf"\(?{letter}[.):]"
-            found = re.compile(rf"^[^\S\n]*{mark}", re.MULTILINE).search(text, begin)
-            found = found or re.compile(rf"(?<=[\s;]){mark}(?=\s)").search(text, begin)
-            if found is None:
-                break
-            marks.append(found.span())
-        if marks:
-            break
+    marks = _places(text, ascii_uppercase) or _places(text, ascii_lowercase)
     ends = [start for start, _ in marks[1:]] + [len(text)]
     found_options = {
         letter: " ".join(text[start:end].split())
         for letter, (_, start), end in zip(ascii_uppercase, marks, ends, strict=False)
     }
     return (text[: marks[0][0]] if marks else text).strip(), found_options
+
+
+def _places(text: str, letters: str) -> list[tuple[int, int]]:
+    """Where the marks of options stand, by these letters."""
+    places: list[tuple[int, int]] = []
+    for letter in letters:
+        begin = places[-1][1] if places else 0
+        mark = rf"\(?{letter}[.):]"
+        found = re.compile(rf"^[^\S\n]*{mark}", re.MULTILINE).search(text, begin)
+        found = found or re.compile(rf"(?<=[\s;]){mark}(?=\s)").search(text, begin)
+        if found is None:
+            break
+        places.append(found.span())
+    return places
 
 
 def listed(options: Iterable[Any]) -> Choices:

@@ -41,7 +41,7 @@ ROLES = {
 _ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value", "text")
 IMAGE_KEYS = ("image", "image_url", "url", "path", "source", "base64")
 TEXT_TYPES = (None, "text", "input_text", "output_text")
-OTHER_KINDS = {"video": VIDEO, "audio": AUDIO}
+_OTHER_KINDS = {"video": VIDEO, "audio": AUDIO}
 """What a part of a message may hold that is not read, by the word in its type or key."""
 
 # What an assistant writes when it asks to see more, in the published sets, and how it marks its answer.
@@ -221,13 +221,24 @@ def _part(part: dict[str, Any] | str) -> tuple[str, Any]:
         return part, None
     if (text := text_of(part)) is not None:
         return text, None
-    told = " ".join(map(str, (part.get("type"), *part)))
-    if other := next((why for word, why in OTHER_KINDS.items() if word in told), None):
-        raise Unusable(other)
-    image = next((part[key] for key in IMAGE_KEYS if not is_missing(part.get(key))), None)
-    is_image = image is not None or str(part.get("type", "")).startswith("image")
-    image = next((part[key] for key in TEXT_KEYS if part.get(key)), None) if is_image and image is None else image
+    if why := unread(part):
+        raise Unusable(why)
+    is_image, image = image_of(part)
     return (IMAGE_MARK if is_image else ""), image
+
+
+def unread(part: Mapping[str, Any]) -> str | None:
+    """Why a part of a message leaves its row out: it holds a video or a recording."""
+    told = " ".join(map(str, (part.get("type"), *part)))
+    return next((why for word, why in _OTHER_KINDS.items() if word in told), None)
+
+
+def image_of(part: Mapping[str, Any]) -> tuple[bool, Any]:
+    """Whether a part of a message is an image, and what it says of it."""
+    typed = str(part.get("type", "")).startswith(("image", "input_image"))
+    keys = (*IMAGE_KEYS, *TEXT_KEYS) if typed else IMAGE_KEYS
+    image = next((part[key] for key in keys if not is_missing(part.get(key))), None)
+    return typed or image is not None, image
 
 
 def text_of(part: Mapping[str, Any]) -> str | None:

@@ -12,15 +12,15 @@ from typing import Any
 
 from cof_agent.data.columns import Columns, words
 from cof_agent.data.conversations import (
-    IMAGE_KEYS,
-    OTHER_KINDS,
     ROLES,
     TEXT_KEYS,
+    image_of,
     is_conversation,
     listed,
     pair_in,
     role_of,
     text_of,
+    unread,
 )
 from cof_agent.data.forms import has_placeholder
 from cof_agent.data.image_places import Said, Slot, placed, with_beside
@@ -214,12 +214,12 @@ def _part(part: Any) -> str | Slot:
     kind, number = part.get("type"), part.get("index")
     if (text := text_of(part)) is not None:
         return text
-    image = next((part[key] for key in IMAGE_KEYS if not is_missing(part.get(key))), None)
-    if image is not None or str(kind).startswith(("image", "input_image")):
-        image = next((part[key] for key in TEXT_KEYS if part.get(key)), None) if image is None else image
+    if why := unread(part):
+        raise Unusable(why, f"part of type {kind}")
+    is_image, image = image_of(part)
+    if is_image:
         return Slot(image, number if isinstance(number, int) else None)
-    other = next((why for word, why in OTHER_KINDS.items() if word in str(kind)), BAD_TURNS)
-    raise Unusable(other, f"part of type {kind}")
+    raise Unusable(BAD_TURNS, f"part of type {kind}")
 
 
 def _as_called(raw: Mapping[str, Any], parts: list[str | Slot], name: str) -> list[str | Slot]:

@@ -41,11 +41,11 @@ _ASKS_FOR_BOX = re.compile(
     r"\s*\b(?:please|can you|could you|provide|give|output|return)\b(?:(?!\bplease\b)[^.?!\n])*\bbounding box\b[^\n]*",
     re.IGNORECASE,
 )
-PLACEHOLDER_MARK = re.compile(
-    r"<(?:bbox|ref-object|quad|mask|region|bbox_?location|box_?location)_?\d*>(?!\s*[\[(\d])", re.IGNORECASE
+# What a set fills from another column: ms-swift's, Ferret's, Osprey's, ViP-LLaVA's. `<region1>` is ours.
+_PLACEHOLDER = re.compile(
+    r"<(?:(?:bbox|ref-object|quad|mask|bbox_?location|box_?location)_?\d*|region(?:_\d+)?)>(?!\s*[\[(\d])",
+    re.IGNORECASE,
 )
-"""What a set fills from another column: ms-swift's, Ferret's, Osprey's, ViP-LLaVA's."""
-_REGION = re.compile(r"<region\d+>")  # which is ours
 _COCO = {"file_name", "segmentation", "iscrowd", "category_id"}
 
 Values = dict[str, Any]
@@ -358,8 +358,7 @@ def texts_in(value: Any) -> list[str]:
 
 def has_placeholder(text: str) -> bool:
     """Whether a text has a place for something that stands in another column, and that is not read."""
-    found = PLACEHOLDER_MARK.search(text) if "<" in text else None
-    return found is not None and not _REGION.fullmatch(found[0])
+    return "<" in text and _PLACEHOLDER.search(text) is not None
 
 
 def _is_text(value: Any) -> bool:

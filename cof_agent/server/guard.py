@@ -152,7 +152,8 @@ def _check_site(headers: Headers, *, local: bool) -> None:
     host, origin = headers.get("host", ""), headers.get("origin")
     if local and not is_loopback(_name(f"//{host}")):
         raise Refusal(403, "this server answers to 127.0.0.1 and localhost only; start it with --host.", code="host")
-    if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+    # A picture in another site's page comes without an Origin.
+    if origin is None and headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
         raise Refusal(403, "requests of other sites' pages are not answered.", code="origin")
     if origin is not None and not _same_site(origin, host, local=local):
         raise Refusal(403, "requests of other sites' pages are not answered.", code="origin")

@@ -277,7 +277,9 @@ class TestBoxes:
         row = {"image": ["a.png", "a.png###[64, 48, 128, 144]"], "conversations": turns}
         assert read_one(row, folder) == ("Who runs the St. Louis shop", (), ("A. Smith",))
 
-    @pytest.mark.parametrize("place", ["<bbox0>", "<bbox_location0>", "<region>", "<mask>", "<ref-object>"])
+    @pytest.mark.parametrize(
+        "place", ["<bbox0>", "<bbox_location0>", "<region>", "<mask>", "<ref-object>", "<region1> or <mask>"]
+    )
     def test_places_that_another_column_fills(self, place: str, folder: Path) -> None:
         row = {"image": "a.png", "messages": [{"role": "user", "content": f"<image>What is {place}?"}, SAY]}
         with pytest.raises(InputError, match="placeholder"):

@@ -89,6 +89,7 @@ def _documents(title: str, what: str, source: str, folder: str, tsv: str, size: 
 
 
 def _blink(**columns: object) -> Layout:
+    """The column `question` alone does not say what the task means; `prompt` does, where a copy has it."""
     parts = {"category": ("sub_task",), "part_of": ("sub_task",)}
     return table(
         "val-*.parquet", id="idx", image="image_1", choices="choices", more_images="image_", **parts, **columns
@@ -224,10 +225,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         "choice",
         "arXiv 2404.12390; eval/evaluate.py of zeyofu/BLINK_Benchmark",
         (
-            *(
-                _blink(question="prompt", lists_choices=True),
-                _blink(),
-            ),  # `question` alone does not say what the task means
+            _blink(question="prompt", lists_choices=True),
+            _blink(),
             vlmevalkit("BLINK.tsv", category=("category",), part_of=("category",)),
         ),
         {"BLINK-Benchmark/BLINK": ("*/val-*.parquet",)},

@@ -23,12 +23,8 @@ DEFAULT_MAX_SOURCE_PIXELS = 178_956_970
 """Where Pillow itself stops by default: half a gigapixel as 24-bit RGB. `--max-source-pixels` raises it."""
 
 LARGEST_HEADER = 1 << 31  # pixels of an image of which only the size is asked for
-_BITS, _COMPRESSION, _PLANES, _APART = (
-    258,
-    259,
-    284,
-    2,
-)  # tags of TIFF, and the value of the last one for channels that lie apart
+# Tags of TIFF, and the value of the last one for channels that lie apart.
+_BITS, _COMPRESSION, _PLANES, _APART = 258, 259, 284, 2
 
 
 class Source:

@@ -70,9 +70,8 @@ def open_tiled(path: Path, image: ImageFile.ImageFile) -> TiledReader:
     except pyvips.Error as error:
         raise NotTiled(_told(error)) from None
     orientation = tags.get(_ORIENTATION, 1)
-    orientation = (
-        orientation if orientation in TRANSPOSE else 1
-    )  # a tag of another type, or a number that means nothing
+    if orientation not in TRANSPOSE:  # a tag of another type, or a number that means nothing
+        orientation = 1
     places = [levels[size] for size in stored]
     return TiledReader(path, stored, places, orientation=orientation, tiled=tiled, alpha=alpha)
 

@@ -36,15 +36,16 @@ _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", 
 _WORDS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS)} | {"none": "0", "a": "", "an": "", "the": ""}
 
 
-_MARKS = re.escape(';/[]"{}()=+\\_-><@`!')
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`!'
+_MARKS = re.escape(_PUNCTUATION)
 
 
 def plain_words(text: str) -> str:
-    """A short text as VQA's evaluation compares it (https://github.com/GT-Vision-Lab/VQA, `vqaEval.py`): lower case, without
-    articles, commas, points that no digit follows, and other marks, of which one within a word parts it; small numbers as digits.
-    Signs such as $ and % stay. Its list of contractions is left out: an apostrophe counts for nothing here."""
+    """A short text as TextVQA's evaluation compares it (`EvalAIAnswerProcessor` in lmms-eval): lower case, without articles,
+    commas, points that no digit follows, and other marks, of which one within a word parts it; small numbers as digits. Signs such
+    as $ and % stay. Its list of contractions is left out: an apostrophe counts for nothing here."""
     text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace(",", "").replace("?", "")
     text = text.replace("'s", " 's").replace("'", "")
-    text = re.sub(rf"(?<=\s)[{_MARKS}]|[{_MARKS}](?=\s)|^[{_MARKS}]+|[{_MARKS}]+$", "", text.strip())
+    text = re.sub(rf"(?<=\s)[{_MARKS}]|[{_MARKS}](?=\s)", "", text.strip().strip(_PUNCTUATION))
     text = re.sub(r"\.(?!\d)", "", re.sub(rf"[{_MARKS}]", " ", text))
     return " ".join(plain for word in text.split() if (plain := _WORDS.get(word, word)))

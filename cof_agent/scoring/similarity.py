@@ -42,8 +42,8 @@ _MARKS = re.escape(_PUNCTUATION)
 
 def plain_words(text: str) -> str:
     """A short text as TextVQA's evaluation compares it (`EvalAIAnswerProcessor` in lmms-eval): lower case, without articles,
-    commas, points that no digit follows, and other marks, of which one within a word parts it; small numbers as digits. Signs such
-    as $ and % stay. Its list of contractions is left out: an apostrophe counts for nothing here."""
+    commas, points that no digit follows, and other marks, of which one within a word parts it; small numbers as digits. Signs
+    such as $ and % stay. Its list of contractions is left out: an apostrophe counts for nothing here."""
     text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace(",", "").replace("?", "")
     text = text.replace("'s", " 's").replace("'", "")
     text = re.sub(rf"(?<=\s)[{_MARKS}]|[{_MARKS}](?=\s)", "", text.strip().strip(_PUNCTUATION))

@@ -77,16 +77,18 @@ def load_processor(model: str, config: Any = None, **options: Any) -> ProcessorM
     """The processor of a checkpoint (directory or hub id); image-only where torchvision is missing.
 
     config: that of the model, which is read here by default; the folder of an adapter has none.
+    options: as `from_pretrained` takes them; a checkpoint's own code is run only where they say so.
 
     Raises:
         OSError, ValueError: as transformers does, if there is no such checkpoint.
         InputError: if it is of an unknown family, where torchvision is missing.
     """
+    options.setdefault("trust_remote_code", False)  # `transformers serve` passes its own
     if find_spec("torchvision") is not None:
-        return AutoProcessor.from_pretrained(model, **options, trust_remote_code=False)
-    markers = families.of(config or AutoConfig.from_pretrained(model, **options, trust_remote_code=False)).markers
-    tokenizer = AutoTokenizer.from_pretrained(model, **options, trust_remote_code=False)
-    images = AutoImageProcessor.from_pretrained(model, **options, trust_remote_code=False)
+        return AutoProcessor.from_pretrained(model, **options)
+    markers = families.of(config or AutoConfig.from_pretrained(model, **options)).markers
+    tokenizer = AutoTokenizer.from_pretrained(model, **options)
+    images = AutoImageProcessor.from_pretrained(model, **options)
     processor = ImageOnlyProcessor(images, tokenizer, _chat_template(model, tokenizer, options), markers)
     processor.files = _files(model, options.get("revision"))
     return processor

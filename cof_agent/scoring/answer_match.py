@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from cof_agent.scoring.choice import SEVERAL, all_chosen, chosen_of, right_choices
 from cof_agent.scoring.names import names_of
 from cof_agent.scoring.normalise import normalise
-from cof_agent.scoring.numbers import quantity, same
-from cof_agent.scoring.statement import named
-from cof_agent.scoring.words import FRAME, NEGATIONS, OPEN, stem, words_of
+from cof_agent.scoring.numbers import Quantity, fraction, quantity, same
+from cof_agent.scoring.statement import content_of, named
+from cof_agent.scoring.words import FRAME, NEGATIONS, NUMBER_WORDS, OPEN, QUANTIFIERS, RELATIONS, REVISIONS, stem, words_of
 from cof_agent.trajectory import Sample
 
 YES = ("yes", "true", "yeah", "yep", "y", "correct")
@@ -34,6 +36,12 @@ _AUXILIARIES = frozenset(
 )
 
 
+_STATED = re.compile(r"^[a-z]=(?=.)")
+_IN_ORDER = frozenset(("order", "sequence", "first", "then", "left", "right", "top", "bottom", "respectively"))
+_SENTENCE = 4  # words; a truth of fewer is no sentence
+_TELLING = RELATIONS | set(NUMBER_WORDS) | {"both", "only"}
+
+
 def matches(answer: str, sample: Sample) -> bool:
     """Whether `answer` means one of the accepted answers, in whatever words it says so.
 
@@ -55,8 +63,10 @@ def _has_no_letter(answer: str) -> bool:
 
 
 def _matches_text(answer: str, sample: Sample) -> bool:
-    said = _list_form(normalise(answer))
-    accepted = [_list_form(normalise(text)) for text in sample.answers]
+    said, accepted = _value(answer), [_value(text) for text in sample.answers]
+    if said in accepted:
+        return True
+    said = _STATED.sub("", said)
     if said in accepted:
         return True
     if not said or not sample.answers:
@@ -64,14 +74,54 @@ def _matches_text(answer: str, sample: Sample) -> bool:
     agrees = _yes_or_no(answer, sample)
     if agrees is not None:
         return agrees
-    number = quantity(said)
-    if number is not None and any((true := quantity(text)) and same(number, true) for text in sample.answers):
+    number = _number(said)
+    if number is not None and any((true := _number(text)) and same(number, true) for text in accepted):
         return True
-    return bool(named(answer, names_of((tuple(sample.answers),), lettered=False), sample.question))
+    parts = _parts(said)
+    if parts and not set(words.text for words in words_of(sample.question)) & _IN_ORDER and parts in map(_parts, accepted):
+        return True
+    if "0" in accepted and _says_none(answer, sample.question):
+        return True
+    if named(answer, names_of((tuple(sample.answers),), lettered=False), sample.question):
+        return True
+    return any(_is_told(answer, truth, sample.question) for truth in sample.answers)
 
 
-def _list_form(text: str) -> str:
-    return ", ".join(part.strip() for part in text.split(","))
+def _value(text: str) -> str:
+    """A text in one form, its commas and equals signs spaced alike."""
+    return ", ".join(part.strip() for part in re.sub(r"\s*=\s*", "=", normalise(text)).split(","))
+
+
+def _number(text: str) -> Quantity | None:
+    return quantity(text) or fraction(text)
+
+
+def _parts(text: str) -> frozenset[str]:
+    """The parts of an enumeration, "red, blue" or "red and blue"; none of a single word, or where it has figures."""
+    parts = [part.removeprefix("and ").strip() for part in re.split(r",|\band\b|&", text)]
+    parts = [part for part in parts if part]
+    named = len(parts) > 1 and all(len(part.split()) < 3 for part in parts) and not re.search(r"\d", text)
+    return frozenset(parts) if named and len(set(parts)) == len(parts) else frozenset()
+
+
+def _says_none(answer: str, question: str) -> bool:
+    """Whether a reply to "How many?" says "There are no people"."""
+    words = [word.text for word in words_of(answer)]
+    known = {stem(word.text) for word in words_of(question)}
+    told = [word for word in words if word not in FRAME and word != "no"]
+    return words.count("no") == 1 and bool(told) and all(stem(word) in known and word not in OPEN for word in told)
+
+
+def _is_told(answer: str, truth: str, question: str) -> bool:
+    """Whether a short reply is what a truth says that is a sentence, as those of DeepEyes' questions are: "tan", where the truth
+    is "The countertop is tan"."""
+    words, content = [word.text for word in words_of(truth)], content_of(answer, question)
+    if len(words) < _SENTENCE or not content:
+        return False
+    asked = set(_content([word.text for word in words_of(question)]))
+    if words[0] not in ("it", "they", "he", "she", "there") and not asked & set(_content(words)):
+        return False  # what is written somewhere, which no part of is right
+    return bool(named(truth, names_of(((content,),), lettered=False), question))
 
 
 def _yes_or_no(answer: str, sample: Sample) -> bool | None:
@@ -85,15 +135,29 @@ def _yes_or_no(answer: str, sample: Sample) -> bool | None:
 
 def _sense(text: str) -> bool | None:
     word = normalise(text)
-    return True if word in YES else False if word in NO else None
+    return True if word in YES else False if word in NO else _begins(text)
 
 
 def says_yes(answer: str, question: str = "") -> bool | None:
     """Whether a reply to a question says yes; None if it says neither, or both."""
+    begins = _begins(answer)
+    if begins is not None:
+        return begins
     said = named(answer, names_of((YES, NO), lettered=False), question)
     if len(said) == 1:
         return said == {0}
     return _restated(answer, question) if not said else None
+
+
+def _begins(text: str) -> bool | None:
+    """The sense of "Yes, ..." and "No. ..."; None if what follows takes it back, or if it begins otherwise."""
+    words = words_of(text)
+    if len(words) < 2 or words[0].text not in ("yes", "no") or not words[0].after.startswith((",", ".", "!", ";", ":")):
+        return None
+    yes = words[0].text == "yes"
+    against = NEGATIONS | set(NO) if yes else set(YES)
+    rest = {word.text for word in words[1:]}
+    return None if rest & (against | (REVISIONS - {"instead"}) | (OPEN - QUANTIFIERS)) else yes
 
 
 def says_yes_as_pope(reply: str) -> bool:
@@ -104,15 +168,20 @@ def says_yes_as_pope(reply: str) -> bool:
 
 
 def _restated(answer: str, question: str) -> bool | None:
-    """Yes for a reply that repeats the question as a statement, no if it does so with "not": "It is not"."""
+    """Yes for a reply that repeats the question as a statement, or the end of it: "It is on the left"; no if with "not"."""
     words, asked = ([word.text for word in words_of(text)] for text in (answer, question))
     if not asked or asked[0] not in _AUXILIARIES or set(asked) & (NEGATIONS | OPEN) or not set(words) & _AUXILIARIES:
         return None
     if words[0] in (*_AUXILIARIES, *YES, *NO) or set(words) & (OPEN | {"yes", "true", "false", "wrong"}):
         return None
-    content = [stem(word) for word in words if word not in FRAME and word not in NEGATIONS]
-    rest = iter([stem(word) for word in asked])
-    if not all(word in rest for word in content):
+    said, whole = _content(words), _content(asked)
+    if said and (whole[-len(said) :] != said or _TELLING & set(said) != _TELLING & set(whole)):
         return None
     denials = sum(word in NEGATIONS for word in words)
     return denials == 0 if denials < 2 else None
+
+
+def _content(words: list[str]) -> list[str]:
+    """The words that say something, in order: in a question of left and right, or of how many, these are among them."""
+    dropped = (FRAME | _AUXILIARIES | NEGATIONS) - _TELLING
+    return [stem(word) for word in words if word not in dropped]

@@ -11,10 +11,11 @@ from functools import lru_cache
 from cof_agent import protocol
 from cof_agent.scoring.normalise import folded
 from cof_agent.scoring.numbers import Quantity, quantity
-from cof_agent.scoring.words import FRAME, NUMBER_WORDS, RELATIONS, UNITS, split, words_of
+from cof_agent.scoring.words import CURRENCIES, FRAME, NUMBER_WORDS, RELATIONS, UNITS, split, words_of
 
 Words = tuple[str, ...]
 
+_CHINESE = "零一二三四五六七八九十"
 _ARTICLES = ("a", "an", "the")
 _UNIT_NAMES: tuple[tuple[str, ...], ...] = (
     ("%", "percent", "per cent"),
@@ -103,6 +104,10 @@ def _number_forms(word: str) -> Iterator[Words]:
         word.isascii() and word.isdigit() and len(word) < 3 and str(int(word)) == word and int(word) < len(NUMBER_WORDS)
     ):
         yield (NUMBER_WORDS[int(word)],)
+        if int(word) < len(_CHINESE):
+            yield (_CHINESE[int(word)],)
+        if word == "2":
+            yield ("两",)
     if word in ("0", "zero"):
         yield ("none",)
 
@@ -113,7 +118,7 @@ def _quantity_forms(found: Quantity) -> Iterator[Words]:
     for unit in same:
         yield tuple(word.text for word in split(f"{number} {unit}"))
         yield tuple(word.text for word in split(f"{number}{unit}"))
-    if found.unit in ("$", "€", "£", "¥"):
+    if found.unit in CURRENCIES:
         yield (found.unit, number)
     if found.unit == "%":
         yield (_plain(found.value.scaleb(-2)),)

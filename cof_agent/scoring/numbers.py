@@ -18,7 +18,8 @@ _QUANTITY = re.compile(
     re.ASCII,
 )
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_SIGNS = {"percent": "%", "per cent": "%", "dollar": "$", "euro": "€"}
+_SIGNS = {"percent": "%", "per cent": "%", "dollar": "$", "euro": "€", "degree": "°"}
+_FRACTION = re.compile(r"([+-]?[1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,14 @@ def quantity(text: str) -> Quantity | None:
     value = Decimal(found["sign"] + plain).scaleb(_SCALES.get(found["scale"], 0))
     unit = found["currency"] + _unit(found["unit"])
     return Quantity(value, unit, exact=unit != "%" and not found["scale"] and "." not in plain)
+
+
+def fraction(text: str) -> Quantity | None:
+    """The number that a fraction is; None for any other text, and for 4/2, which is more likely a date or a page."""
+    found = _FRACTION.fullmatch(text)
+    if found is None or int(found[1]) % int(found[2]) == 0:
+        return None
+    return Quantity(Decimal(found[1]) / Decimal(found[2]), "", exact=True)
 
 
 def _unit(text: str) -> str:

@@ -14,7 +14,9 @@ from cof_agent.scoring.names import Names, names_of
 from cof_agent.scoring.words import (
     CONCLUSIONS,
     COPULAS,
+    CURRENCIES,
     FRAME,
+    LOOKING,
     NEGATIONS,
     OPEN,
     QUANTIFIERS,
@@ -46,11 +48,16 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The words of a question, in order, of which a reply may restate some. ordered: whether their order matters."""
+    """The words of a question, in order, of which a reply may restate some.
+
+    known: those that a reply may hold whatever it answers; ordered: whether their order matters; telling: words of any sentence
+    that say something beside these names, as "right" does beside "left".
+    """
 
     words: tuple[str, ...] = ()
     known: frozenset[str] = frozenset()
     ordered: bool = False
+    telling: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -103,7 +110,14 @@ def _question(question: str, names: Names) -> Question:
     if known & {"percent", "percentage"}:
         known |= {"percent", "%"}
     options = {word for text in names.texts for word in text}
-    return Question(tuple(map(stem, words)), frozenset(known), bool((set(words) | options) & RELATIONS))
+    ordered = bool((set(words) | options) & RELATIONS)
+    return Question(tuple(map(stem, words)), frozenset(known), ordered, _telling(names))
+
+
+def _telling(names: Names) -> frozenset[str]:
+    said = {word for name in names.by_words for word in name}
+    counts = said & QUANTIFIERS or any(word[-1:].isdigit() for word in said)
+    return frozenset(({"right"} if "left" in said else set()) | ({"one", "more"} if counts else set())) - said
 
 
 def _items(words: Sequence[Word], names: Names) -> list[Item]:
@@ -171,7 +185,7 @@ def _begins(items: Sequence[Item], at: int) -> bool:
 
 
 def _read(items: Sequence[Item], asks: bool, names: Names, question: Question) -> Reading:
-    items = _without_comparand(items)
+    items = _without_comparand(_without_looking(items), question)
     said = _without_reason(items)
     found = Reading(items, asks)
     everywhere = any(item.option is None and item.text in ("neither", "nor") for item in items)
@@ -189,12 +203,22 @@ def _read(items: Sequence[Item], asks: bool, names: Names, question: Question) -
     return found
 
 
-def _without_comparand(items: Sequence[Item]) -> list[Item]:
+def _without_looking(items: Sequence[Item]) -> Sequence[Item]:
+    """Without "After zooming in," at the beginning, which says how something was seen, and not what."""
+    pause = next((at for at, item in enumerate(items) if at and "," in item.before), 0)
+    opening = {item.text for item in items[:pause]}
+    if not opening & LOOKING or opening & (NEGATIONS | OPEN) or any(item.option is not None for item in items[:pause]):
+        return items
+    return items[pause:]
+
+
+def _without_comparand(items: Sequence[Item], question: Question) -> list[Item]:
     """Without "than B": what something is compared with is not named as the answer."""
     kept: list[Item] = []
     for item in items:
         behind = [one.text for one in kept[-2:] if one.option is None]
-        if item.option is not None and "than" in behind:
+        named = item.option is not None or (item.text not in FRAME and stem(item.text) in question.words)
+        if named and "than" in behind:
             while kept.pop().text != "than":
                 pass
         else:
@@ -244,10 +268,13 @@ def _accounted(items: Sequence[Item], at: int, names: Names, question: Question)
         return True
     if item.text in OPEN:
         return False
-    if item.text in FRAME or item.text in NEGATIONS or stem(item.text) in question.known:
+    if item.text in FRAME - question.telling or item.text in NEGATIONS or stem(item.text) in question.known:
         return True
+    if at > 1 and items[at - 1].text == "not" and stem(item.text) in question.words:
+        return True  # "red, not green", of a question whether it is red or green
     unit = not names.units and item.text in UNITS
-    return unit and at > 0 and items[at - 1].option is not None and items[at - 1].text[-1:].isdigit()
+    beside = items[at + 1 : at + 2] if item.text in CURRENCIES else items[max(0, at - 1) : at]
+    return unit and any(one.option is not None and one.text[-1:].isdigit() for one in beside)
 
 
 def _in_order(items: Sequence[Item], names: Names, question: Question) -> bool:
@@ -264,9 +291,10 @@ def _in_order(items: Sequence[Item], names: Names, question: Question) -> bool:
 
 
 def _is_inverted(behind: Sequence[Item]) -> bool:
-    """Whether a name is followed by a copula and what that speaks of: "On the left is the man"."""
+    """Whether a name is followed by a copula and what that speaks of: "On the left is the man", but not "the man who is there"."""
     clause = list(takewhile(lambda item: not _PAUSES & set(item.before), behind))
-    copula = next((at for at, item in enumerate(clause) if item.text in COPULAS), len(clause))
+    copulas = (at for at, item in enumerate(clause) if item.text in COPULAS)
+    copula = next((at for at in copulas if not at or clause[at - 1].text not in ("who", "which", "that")), len(clause))
     return any(item.text not in FRAME and item.text not in NEGATIONS for item in clause[copula:])
 
 
@@ -330,6 +358,14 @@ def _explains(one: Reading, chosen: set[int], with_options: bool) -> bool:
     return not one.words & OPEN or (with_options and not one.named)
 
 
+def content_of(reply: str, question: str) -> str:
+    """The words of a reply from the first to the last that neither belong to any answer nor restate the question."""
+    words = [word.text for word in words_of(reply[-_LONGEST:])]
+    known = _question(question, names_of((), lettered=False)).known
+    told = [at for at, word in enumerate(words) if (word not in FRAME or word in RELATIONS) and stem(word) not in known]
+    return " ".join(words[told[0] : told[-1] + 1]) if told else ""
+
+
 def number_said(reply: str, question: str = "") -> str:
     """The one number in a reply of which every other word is accounted for, with its unit; empty if there is no such number."""
     words = words_of(reply[-_LONGEST:])
@@ -337,7 +373,7 @@ def number_said(reply: str, question: str = "") -> str:
     known = _question(question, names_of((), lettered=False)).known
     if len(numbers) != 1:
         return ""
-    start = numbers[0] - (numbers[0] > 0 and words[numbers[0] - 1].text in ("$", "€", "£", "¥"))
+    start = numbers[0] - (numbers[0] > 0 and words[numbers[0] - 1].text in CURRENCIES)
     behind = numbers[0] + 1
     end = behind + (behind < len(words) and words[behind].text in UNITS | _SCALES)
     rest = [word.text for word in (*words[:start], *words[end:])]

@@ -17,9 +17,24 @@ class Word:
     after: str = ""
 
 
-_WORD = re.compile(r"(?:(?<![^\W_])[+-](?=\d))?[^\W_]+(?:(?<=\d)[.,:/-](?=\d)[^\W_]+)*|[%$€£¥°+#=<>&]")
+_WORD = re.compile(r"(?:(?<![^\W_])[+-](?=\d))?[^\W_]+(?:(?<=\d)[.,:/-](?=\d)[^\W_]+)*|[%$€£¥°+#=<>&√]")
 _ONE_SIGN = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])")  # scripts that put no spaces between words
 _SHORTENED = (("won't", "will not"), ("can't", "can not"), ("cannot", "can not"), ("n't", " not"), ("no doubt", ""))
+_SPELLINGS = {
+    "grey": "gray",
+    "colour": "color",
+    "coloured": "colored",
+    "colours": "colors",
+    "centre": "center",
+    "tyre": "tire",
+    "tyres": "tires",
+    "aeroplane": "airplane",
+    "aeroplanes": "airplanes",
+    "doughnut": "donut",
+    "doughnuts": "donuts",
+    "pyjamas": "pajamas",
+    "aluminium": "aluminum",
+}
 _CLITIC = re.compile(r"(?<=\w)'(?:s|m|d|ll|re|ve)\b")
 
 
@@ -37,7 +52,12 @@ def split(text: str) -> list[Word]:
     edges = [0, *(one.end() for one in found)]
     starts = [*(one.start() for one in found), len(text)]
     gaps = [_marks(text[end:start]) for end, start in zip(edges, starts, strict=True)]
-    return [Word(number_form(one[0]), gaps[at], gaps[at + 1]) for at, one in enumerate(found)]
+    return [Word(_one_form(one[0]), gaps[at], gaps[at + 1]) for at, one in enumerate(found)]
+
+
+def _one_form(word: str) -> str:
+    """A word as it is spelt in the United States, or a number in one form."""
+    return _SPELLINGS.get(word) or number_form(word)
 
 
 def _marks(gap: str) -> str:
@@ -67,6 +87,11 @@ QUANTIFIERS = _set("any anything every everything all none nothing")
 REVISIONS = _set("no wait actually sorry correction rather instead")
 """Words that take back what was said before."""
 
+LOOKING = _set(
+    "zooming zoomed looking look inspecting inspection examining examination observing observation analyzing analysis view crop"
+)
+"""Words of what a model says it did, before it says what it saw: "After zooming in, I see"."""
+
 CONCLUSIONS = _set("so therefore thus hence but")
 REASONS = _set("because since due given considering based while although")
 COPULAS = _set("is are was were be reads says shows seems appears looks 是")
@@ -84,8 +109,8 @@ FRAME = _set(
     probably clearly definitely certainly obviously apparently evidently maybe perhaps possibly seems seem appears appear looks
     look like to as of in on at by for from so therefore thus hence then but ok okay sure yes well hmm hm let see letter
     reads read reading written writes spells labeled labelled named called shows shown show visible can image picture photo
-    photograph scene color colour colored coloured number text word words value total count side hand which what and both only
-    just really indeed based wait sorry correction rather overall conclusion summary given question following please must has
+    photograph scene color colored number text word words value total count side hand which what and both only
+    just really indeed made based wait sorry correction rather overall conclusion summary given question following please must has
     have had located placed looking closely ans =
     是 答 案 选 择 项 为 正 确 的 应 该 最 终 我 它 图 中 所 以 因 此
     """
@@ -102,6 +127,9 @@ UNITS = _set(
     """
 )
 """Units that a bare number may be said with."""
+
+CURRENCIES = ("$", "€", "£", "¥")
+"""Signs that may stand before a number."""
 
 NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),

@@ -28,7 +28,7 @@ from cof_agent.training import settings as shared
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.progress import progress
-from cof_agent.training.resume import last_whole_checkpoint, says_finished, train_and_save
+from cof_agent.training.resume import check_continues, last_whole_checkpoint, says_finished, train_and_save
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import to_json
 from rl import record, rewards
@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(arguments)
+    check_continues(settings)
     if settings.run.dry_run:
         from rl import plan
 

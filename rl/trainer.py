@@ -321,6 +321,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
 
 
 def loss_mask(rollout: Rollout, forgive_cut_off: bool) -> list[int]:
-    """1 for each id of the completion that the model wrote; all 0 for one that was cut off, where that is forgiven."""
-    cut_off = rollout.trajectory.stop is StopReason.TRUNCATED
+    """1 for each id of the completion that the model wrote; all 0 for one that was cut off, where that is forgiven: by the
+    length of a reply, or by the number of zooms."""
+    cut_off = rollout.trajectory.stop in (StopReason.TRUNCATED, StopReason.MAX_ZOOMS)
     return [0] * len(rollout.mask) if cut_off and forgive_cut_off else rollout.mask

@@ -19,7 +19,7 @@ from transformers import set_seed
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.progress import GRADIENT, PACE, RATE, Column, progress
-from cof_agent.training.resume import says_finished, train_and_save
+from cof_agent.training.resume import check_continues, says_finished, train_and_save
 from cof_agent.training.settings import record
 from cof_agent.training.trainer import held_out_of
 from sft import measure
@@ -43,6 +43,7 @@ COLUMNS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(arguments)
+    check_continues(settings)
     if settings.run.dry_run:
         from sft import plan
 

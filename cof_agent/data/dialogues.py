@@ -56,6 +56,12 @@ _PARTS = {"text", "image", "image_url", "input_text", "input_image"}
 _SYSTEM = {("system",), ("system", "prompt")}
 _OTHERWISE = {"rejected", "original", "raw"}
 _CALLS = {"function_call", "tool_call"}
+_WEIGHTS = (
+    "loss",
+    "weight",
+    "train",
+    "training",
+)  # of a reply, in which sets have 0 or false for one that is not trained on
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +230,7 @@ def _part(part: Any) -> str | Slot:
 
 def _as_called(raw: Mapping[str, Any], parts: list[str | Slot], name: str) -> list[str | Slot]:
     """The parts of a reply, a thought and calls that stand beside its text written into it."""
-    if raw.get("loss") in (False, 0) or raw.get("weight") in (False, 0):
+    if any(raw.get(key) in (False, 0) for key in _WEIGHTS) or not is_missing(raw.get("train_detail")):
         raise Unusable(MASKED_REPLY)
     if not is_missing(raw.get("actions")):  # LLaVA-Plus
         raise Unusable(BAD_TURNS, "actions beside a reply")

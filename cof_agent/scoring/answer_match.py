@@ -9,7 +9,17 @@ from cof_agent.scoring.names import names_of
 from cof_agent.scoring.normalise import normalise
 from cof_agent.scoring.numbers import Quantity, fraction, quantity, same
 from cof_agent.scoring.statement import content_of, named
-from cof_agent.scoring.words import FRAME, NEGATIONS, NUMBER_WORDS, OPEN, QUANTIFIERS, RELATIONS, REVISIONS, stem, words_of
+from cof_agent.scoring.words import (
+    FRAME,
+    NEGATIONS,
+    NUMBER_WORDS,
+    OPEN,
+    QUANTIFIERS,
+    RELATIONS,
+    REVISIONS,
+    stem,
+    words_of,
+)
 from cof_agent.trajectory import Sample
 
 YES = ("yes", "true", "yeah", "yep", "y", "correct")
@@ -78,7 +88,7 @@ def _matches_text(answer: str, sample: Sample) -> bool:
     if number is not None and any((true := _number(text)) and same(number, true) for text in accepted):
         return True
     parts = _parts(said)
-    if parts and not set(words.text for words in words_of(sample.question)) & _IN_ORDER and parts in map(_parts, accepted):
+    if parts and not {word.text for word in words_of(sample.question)} & _IN_ORDER and parts in map(_parts, accepted):
         return True
     if "0" in accepted and _says_none(answer, sample.question):
         return True

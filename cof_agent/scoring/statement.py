@@ -291,7 +291,7 @@ def _in_order(items: Sequence[Item], names: Names, question: Question) -> bool:
 
 
 def _is_inverted(behind: Sequence[Item]) -> bool:
-    """Whether a name is followed by a copula and what that speaks of: "On the left is the man", but not "the man who is there"."""
+    """Whether a name is followed by a copula and what that speaks of: "On the left is the man", not "the man who is"."""
     clause = list(takewhile(lambda item: not _PAUSES & set(item.before), behind))
     copulas = (at for at, item in enumerate(clause) if item.text in COPULAS)
     copula = next((at for at in copulas if not at or clause[at - 1].text not in ("who", "which", "that")), len(clause))

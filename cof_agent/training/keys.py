@@ -28,6 +28,35 @@ ALIASES = {
 }
 """Names that the other commands have for a key."""
 REPEATED = ("column", "tools", "mix")  # may be given several times
+INSTEAD = {
+    "generation_kwargs": "set temperature, top_p and max_tokens",
+    "chat_template_kwargs": "the dialect says what the chat template is given",
+    "chat_template_path": "put the template into the checkpoint's folder, as chat_template.jinja",
+    "max_tool_calling_iterations": "set max_zooms",
+    "vllm_structured_outputs_regex": "a reply may have any form, and the reward format values the right one",
+    "cache_implementation": "the engine has its own",
+    "completion_only_loss": "what the model wrote is trained on, and nothing else",
+    "dataset_text_field": "set column",
+    "do_eval": "set eval_strategy and eval_data",
+    "model_init_kwargs": "set dtype and attn_implementation",
+}
+"""Settings of TRL that would do nothing here, and what to do instead."""
+FOREIGN = {
+    "torch_dtype": "dtype",
+    "lora_rank": "lora_r",
+    "dataset": "data",
+    "dataset_name": "data",
+    "dataset_path": "data",
+    "train_file": "data",
+    "max_turns": "max_zooms",
+    "freeze_aligner": "freeze_projector",
+    "freeze_merger": "freeze_projector",
+    "freeze_vit": "freeze_vision",
+    "freeze_vision_tower": "freeze_vision",
+    "freeze_vision_modules": "freeze_vision",
+    "reward_funcs": "rewards",
+}
+"""What other projects call a setting."""
 NO_KEYS = ("config", "help", "h", "env")  # `env`, in YAML, holds environment variables
 HOMES = {
     "SFTConfig": ("trl", "trainer/sft_config.py"),
@@ -106,8 +135,13 @@ def check(found: Mapping[str, Sequence[str]], run: type[Any], trainer: str) -> d
     known = known_keys(run, trainer)
     for name in (*config, *found):
         if name not in known and name not in NO_KEYS and name.removeprefix("no_") not in known:
+            if name in FOREIGN:
+                raise InputError(f"there is no setting {name}; did you mean {FOREIGN[name]}?")
             raise InputError(unknown("setting", name, sorted(known)))
     whole = {**config, **{name: values[-1] if values else "" for name, values in found.items()}}
+    for name, instead in INSTEAD.items():
+        if whole.get(name) not in (None, ""):
+            raise InputError(f"{name} would do nothing here: {instead}.")
     if not whole.get("model_name_or_path"):
         raise InputError("say which model to train: --model nano, a folder or a hub id.")
     if not whole.get("data"):

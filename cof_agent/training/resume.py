@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from cof_agent.errors import InputError
+from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.output.files import write_atomic
-from cof_agent.training.settings import Settings, write_record
+from cof_agent.training.settings import Settings, record, write_record
 
 if TYPE_CHECKING:
     from transformers import TrainerState, TrainingArguments
@@ -20,6 +22,30 @@ if TYPE_CHECKING:
 
 FINISHED = "finished.json"
 """Is written last, when the model lies in the output folder: the step and the epoch that it was trained to."""
+DECIDES = {
+    "run": (
+        *("data", "mix", "plan", "split", "samples", "column", "boxes", "rewards", "strategy", "dialect", "tools"),
+        *(
+            "system_prompt",
+            "freeze_vision",
+            "freeze_projector",
+            "min_pixels",
+            "max_pixels",
+            "overview_pixels",
+            "zoom_pixels",
+        ),
+        *("max_zooms", "enlarge", "min_side", "zoom_scale", "resolutions", "distill", "distill_rate"),
+    ),
+    "model": (
+        *("model_name_or_path", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
+        *("lora_modules_to_save", "use_rslora", "use_dora", "load_in_4bit", "load_in_8bit"),
+    ),
+    "training": (
+        *("learning_rate", "lr_scheduler_type", "weight_decay", "optim", "seed", "reward_weights", "num_generations"),
+        *("beta", "loss_type", "epsilon", "epsilon_high", "scale_rewards", "temperature", "top_p", "num_iterations"),
+    ),
+}
+"""The settings, as `run.json` has them, that a training must keep to go on: what is trained, on what, and how."""
 _ROUNDING = 1e-6  # of an epoch
 
 
@@ -29,6 +55,59 @@ def last_whole_checkpoint(output: Path) -> str | None:
     whole = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
     numbered = [(int(found[1]), path) for path in whole if (found := re.fullmatch(r"checkpoint-(\d+)", path.name))]
     return str(max(numbered)[1]) if numbered else None
+
+
+def check_continues(settings: Settings) -> None:
+    """Refuses to go on with a training whose model, data or method were others.
+
+    Raises:
+        InputError: which of them differ; or if the newest checkpoint holds no state of the optimizer to go on with.
+    """
+    output = Path(str(settings.training.output_dir))
+    checkpoint = last_whole_checkpoint(output)
+    if checkpoint is None and not (output / FINISHED).exists():
+        return
+    try:
+        earlier = json.loads((output / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        earlier = {}
+    now = record(settings)
+    different = [
+        f"{name} was {_shown(before)}, and is {_shown(after)}"
+        for part, names in DECIDES.items()
+        for name in names
+        if name in earlier.get(part, {}) and name in now[part]
+        for before, after in [(_place(earlier[part][name]), _place(now[part][name]))]
+        if before != after
+    ]
+    if different:
+        raise InputError(
+            f"{output} holds a training with other settings: {'; '.join(different)}. Give the same to go on with it, or name "
+            f"another output_dir; --model {output} trains its model further there."
+        )
+    if checkpoint is not None and not (output / FINISHED).exists() and not _has_optimizer(Path(checkpoint)):
+        raise InputError(
+            f"{checkpoint} holds the model alone (save_only_model), so the training cannot go on from it as it was. Name another "
+            f"output_dir; --model {checkpoint} begins anew with its weights."
+        )
+
+
+def _has_optimizer(checkpoint: Path) -> bool:
+    """Whether it holds the state of the optimizer: the Trainer's own, FSDP's, or DeepSpeed's."""
+    return any(next(checkpoint.glob(pattern), None) for pattern in ("optimizer*", "global_step*"))
+
+
+def _place(value: Any) -> Any:
+    """A value as it is compared: a path in full, nano's wherever it is installed."""
+    if not isinstance(value, str) or not value:
+        return value
+    if Path(value).parts[-3:] == WEIGHTS.parts[-3:]:
+        return NANO
+    return str(Path(value).resolve()) if Path(value).exists() else value
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def says_finished(training: TrainingArguments) -> bool:

@@ -147,6 +147,7 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     from cof_agent.training.parser import KeyParser  # which imports TRL
 
     run, training, model = KeyParser(*kinds).read(keys.arguments_of(found))
+    _check_left_out(training, model)
     if model.model_name_or_path == NANO:
         model.model_name_or_path = str(WEIGHTS)
     if run.dialect is None and (recorded := beside(model.model_name_or_path or "")):
@@ -162,9 +163,29 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     return run, training, model
 
 
+def _check_left_out(training: TrainingArguments, model: ModelConfig) -> None:
+    """Refuses what `keys.INSTEAD` does with some values only."""
+    if model.model_revision not in (None, "main"):
+        raise InputError(
+            f"model_revision: download {model.model_revision} first (hf download REPOSITORY --revision ... --local-dir DIR), and "
+            "name that folder: the engine and a reference model must be of the same revision."
+        )
+    if getattr(training, "trust_remote_code", False):
+        raise InputError("trust_remote_code: a checkpoint's own code is never run; leave it out.")
+    if str(training.resume_from_checkpoint or "true").lower() != "true":
+        raise InputError(
+            "resume_from_checkpoint: leave it out; a run goes on from the newest checkpoint of its output_dir. To begin with the "
+            "weights of another: --model CHECKPOINT, and an output_dir of its own."
+        )
+    if not getattr(training, "ds3_gather_for_generation", True):
+        raise InputError("ds3_gather_for_generation: the agent always plays with gathered weights; leave it out.")
+
+
 def _check(run: RunConfig, training: TrainingArguments) -> None:
     from cof_agent.agent import check as check_agent
 
+    if training.eval_on_start and training.eval_strategy == "no":
+        raise InputError("eval_on_start needs eval_strategy, and samples for the agent to answer: --eval-data.")
     if run.eval_data is None and training.eval_strategy != "no":
         raise InputError(
             "eval_strategy needs samples for the agent to answer: --eval-data DIR of `cof scenes`, or a set."

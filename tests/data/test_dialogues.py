@@ -156,6 +156,8 @@ def test_what_cannot_be_trained_on_is_named() -> None:
         ),
         ("results of tools inside", {"question": "<image>Sign?", "response": code, "image": ["a.jpg", "b.jpg"]}),
         ("reply that is not to be trained on", {"messages": [ask, SAY | {"loss": False}]}),
+        ("reply that is not to be trained on", {"messages": [ask, SAY | {"train": False}]}),  # Axolotl
+        ("reply that is not to be trained on", {"messages": [ask, SAY | {"train_detail": [{"begin_offset": 0}]}]}),
         ("tools in a column", {"messages": [ask, SAY], "tools": '[{"name": "zoom"}]'}),
         (
             "placeholder",

@@ -188,6 +188,8 @@ def test_what_was_cut_off_can_be_forgiven(policy: LocalPolicy, samples: list[Sam
     assert loss_mask(short, False) == short.mask
     assert set(loss_mask(short, True)) == {0} and len(loss_mask(short, True)) == len(short.completion)
     assert loss_mask(whole, True) == whole.mask
+    used_up = replace(whole, trajectory=replace(whole.trajectory, stop=StopReason.MAX_ZOOMS))
+    assert set(loss_mask(used_up, True)) == {0} and loss_mask(used_up, False) == whole.mask
 
 
 def test_a_tool_that_is_no_longer_used_is_noticed() -> None:
@@ -319,6 +321,8 @@ def run(arguments: dict[str, Any]) -> None:
         ({"rewards": "judge", "judge": "nowhere"}, "there is no model directory nowhere"),
         ({"use_vllm": "true"}, "use_vllm needs vLLM, which is not installed"),
         ({"top_k": 5}, "leave top_k"),
+        ({"generation_kwargs": '{"top_k": 5}'}, "generation_kwargs would do nothing here: set temperature, top_p"),
+        ({"ds3_gather_for_generation": "false"}, "ds3_gather_for_generation: the agent always plays"),
         ({"reward_weights": 1.0}, "reward_weights must be one for each of accuracy, format; there are 1"),
         ({"temperature": 0}, "temperature must be above 0"),
         ({"top_p": 1.5}, "top_p above 0 and at most 1"),

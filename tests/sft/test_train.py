@@ -230,6 +230,11 @@ def run(arguments: dict[str, Any]) -> None:
         ({"model_name_or_path": "nowhere"}, "there is no model directory nowhere"),
         ({"eval_strategy": "steps"}, "eval_strategy needs samples"),
         ({"packing": "true"}, "packing and padding_free"),
+        ({"eval_on_start": "true"}, "eval_on_start needs eval_strategy"),
+        ({"model_revision": "v2"}, "model_revision: download v2 first"),
+        ({"trust_remote_code": "true"}, "trust_remote_code: a checkpoint's own code is never run"),
+        ({"resume_from_checkpoint": "run/checkpoint-5"}, "resume_from_checkpoint: leave it out"),
+        ({"chat_template_path": "x.jinja"}, "chat_template_path would do nothing here: put the template"),
         ({"data": "curriculum"}, "how many rows"),
     ],
 )
@@ -528,7 +533,9 @@ def test_a_finished_training_says_so_and_trains_no_further(
     run(arguments)
     weights = (output / "model.safetensors").read_bytes()
     capsys.readouterr()
-    run(arguments | {"model_name_or_path": "nowhere"})  # nothing is loaded
+    with pytest.raises(InputError, match="learning_rate was 0.001, and is 0.5"):
+        run(arguments | {"learning_rate": 0.5})
+    run(arguments)
     assert f"finished already: {output} holds the model of step 1." in capsys.readouterr().out
     (output / "finished.json").unlink()  # as a kill between the last checkpoint and the model leaves it
     (output / "model.safetensors").unlink()

@@ -1,0 +1,79 @@
+"""A training goes on only with the model, the data and the method that it was begun with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import rl.settings
+import sft.settings
+from cof_agent.errors import InputError
+from cof_agent.training.resume import FINISHED, check_continues
+from cof_agent.training.settings import write_record
+
+GIVEN = {"model": "nano", "data": "tests", "use_cpu": "true", "report_to": "none"}
+
+
+def parse(output: Path, **changes: str) -> sft.settings.Settings:
+    given = GIVEN | {"output_dir": str(output)} | changes
+    return sft.settings.parse([text for key, value in given.items() for text in (f"--{key}", value)])
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """The folder of a training that was interrupted behind its fifth step."""
+    output = tmp_path / "run"
+    checkpoint = output / "checkpoint-5"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    (checkpoint / "optimizer.pt").write_text("")
+    write_record(parse(output))
+    return output
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("learning_rate", "0.5", "learning_rate was 2e-05, and is 0.5"),
+        ("data", "scripts", 'data was .*tests", and is .*scripts"'),
+        ("use_peft", "true", "use_peft was false, and is true"),
+        ("max_zooms", "2", "max_zooms was null, and is 2"),
+    ],
+)
+def test_other_settings_are_refused_by_name(begun: Path, key: str, value: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence) as caught:
+        check_continues(parse(begun, **{key: value}))
+    assert str(begun) in str(caught.value)
+
+
+def test_the_same_goes_on_for_longer_elsewhere_and_with_other_records(begun: Path) -> None:
+    check_continues(parse(begun))
+    check_continues(parse(begun, max_steps="50", logging_steps="1", threads="2", data=str(Path("tests").resolve())))
+
+
+def test_what_has_no_checkpoint_yet_may_change(tmp_path: Path) -> None:
+    write_record(parse(tmp_path))
+    check_continues(parse(tmp_path, learning_rate="0.5"))
+    (tmp_path / FINISHED).write_text("{}")
+    with pytest.raises(InputError, match="learning_rate"):
+        check_continues(parse(tmp_path, learning_rate="0.5"))
+
+
+def test_a_checkpoint_without_its_optimizer_is_not_gone_on_from(begun: Path) -> None:
+    (begun / "checkpoint-5" / "optimizer.pt").unlink()
+    with pytest.raises(InputError, match=r"checkpoint-5 holds the model alone \(save_only_model\)"):
+        check_continues(parse(begun))
+    (begun / "checkpoint-5" / "global_step5").mkdir()  # DeepSpeed's
+    check_continues(parse(begun))
+
+
+def test_rewards_and_sampling_are_part_of_the_method(tmp_path: Path) -> None:
+    def settings(*more: str) -> rl.settings.Settings:
+        given = GIVEN | {"output_dir": str(tmp_path)}
+        return rl.settings.parse([*(text for key, value in given.items() for text in (f"--{key}", value)), *more])
+
+    write_record(settings())
+    (tmp_path / FINISHED).write_text("{}")
+    with pytest.raises(InputError, match="rewards was .* temperature was 1.0, and is 0.7"):
+        check_continues(settings("--rewards", "format", "--temperature", "0.7"))

@@ -109,6 +109,10 @@ class Agent:
         on_event: Callable[[Event], None] | None = None,
     ) -> Trajectory:
         """As `ask`, for code that runs in an event loop."""
+        if not question.strip():
+            raise InputError("the question is empty.")
+        if isinstance(choices, str):
+            raise InputError(f"choices is a list of texts, not the text {choices!r}.")
         first, *others = await asyncio.to_thread(_paths_of, image)
         boxes = tuple(_box(region) for region in regions)
         named = Path(first).name
@@ -324,6 +328,10 @@ def _paths_of(image: Picture | Sequence[Picture]) -> list[str]:
 def _path_of(image: Picture) -> str:
     if isinstance(image, str | Path):
         return str(image)
+    from PIL.Image import Image as Pillow
+
+    if not isinstance(image, Pillow):
+        raise InputError(f"an image is a path or a picture of Pillow's, not {type(image).__name__}.")
     return kept_image(png_of(image), "the image", _folder())
 
 

@@ -45,6 +45,10 @@ COMMANDS = {
 }
 
 
+KEEPING = ("collect", "eval", "regions", "rollout", "scenes", "spots")
+"""Commands that write as they go, and go on from there."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Bad input is one sentence on stderr and code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -63,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {for_terminal(hidden_addresses(str(error)))}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
-        kept = for_terminal(str(interrupt) or "what was done is kept")
-        print(f"\n{name}: interrupted; {kept}.", file=sys.stderr)
+        kept = str(interrupt) or ("what was done is kept" if named in KEEPING else "")
+        print(f"\n{name}: {for_terminal('; '.join(['interrupted', *filter(None, [kept])]))}.", file=sys.stderr)
         # An interrupt inside exec(), as when an import makes dataclasses, is remembered by CPython as not handled and
         # then ends the process by signal whatever we return; the next exec() that ends well makes it forget.
         exec("")

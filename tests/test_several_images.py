@@ -250,6 +250,7 @@ class TestWhoRefuses:
         assert warning_of(NANO, sample) == warning_for(NANO, [sample]) == ONE_IMAGE
         assert warning_for(NANO, [sample, replace(sample, more_images=())]) == (
             "nano was taught with one image a question, but 1 of these 2 questions have several. nano knows only the scenes "
-            f"that `cof scenes` draws, and 1 of these 2 pictures are none of them, so that the answers mean nothing. {INSTEAD}"
+            "that `cof scenes` draws, and nothing says that 1 of these 2 pictures are among them; of others its answers mean "
+            f"nothing. {INSTEAD}"
         )
         assert warning_of("other", sample) is None

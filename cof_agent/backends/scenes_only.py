@@ -25,7 +25,7 @@ IN_TRAINING = f"{NANO} in training"
 """What a policy is called that training began as nano."""
 
 ONE_IMAGE = f"nano was taught with one image a question, so that its answer about several means nothing. {INSTEAD}"
-UNRELIABLE = f"{KNOWS}, and this picture is none of them, so that the answer means nothing. {INSTEAD}"
+UNRELIABLE = f"{KNOWS}, and nothing says that this picture is one; of any other its answer means nothing. {INSTEAD}"
 
 
 class UnknownPicture(UserWarning):
@@ -50,7 +50,7 @@ def warning_for(policy: str, samples: Sequence[Sample]) -> str | None:
         said.append(f"nano was taught with one image a question, but {which} questions have several.")
     if unknown := found[UNRELIABLE]:
         which = "these pictures are" if unknown == total else f"{unknown:,} of these {total:,} pictures are"
-        said.append(f"{KNOWS}, and {which} none of them, so that the answers mean nothing.")
+        said.append(f"{KNOWS}, and nothing says that {which} among them; of others its answers mean nothing.")
     return " ".join([*said, INSTEAD]) if said else None
 
 

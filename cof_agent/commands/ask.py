@@ -20,7 +20,7 @@ from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.image import Source, open_source
 from cof_agent.output.escape import for_terminal
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import make_folder, write_atomic
 from cof_agent.region_refs import DETECTED, check_inside, check_regions, read_region
 from cof_agent.trajectory import Answer, Observation, Sample, StopReason, Trajectory, to_json
 
@@ -117,12 +117,12 @@ def _one(options: argparse.Namespace, images: Sequence[str]) -> int:
             words = f"{source.path} holds no smaller copy of itself: the overview takes a pass through the file"
             _line(steps, "reading", words, "dim")
     trajectory = asyncio.run(agent.play(Episode(sample), on_event=lambda event: _show(steps, event)))
-    if options.output:
-        _save(trajectory, Path(options.output), steps)
     if options.json:
         print(for_terminal(to_json(trajectory)))
     elif options.quiet and trajectory.answer is not None:
         print(for_terminal(trajectory.answer, lines=True))
+    if options.output:
+        _save(trajectory, Path(options.output), steps)
     return _close(trajectory, steps)
 
 
@@ -151,6 +151,8 @@ def _check(sample: Sample, options: argparse.Namespace, config: AgentConfig) -> 
         check_images(options.strategy, config.spoken, [sample])
     if options.output and Path(options.output).exists() and not Path(options.output).is_dir():
         raise InputError(f"--output {options.output} is a file; name a folder.")
+    if options.output:
+        make_folder(Path(options.output))
     return sources
 
 

@@ -115,6 +115,9 @@ def run(options: argparse.Namespace) -> int:
     if options.export and summary["left"]:
         print("not exported: some samples are left; the run that completes them exports all.")
         return code
+    if not summary["kept"] and not summary["left"]:
+        print("cof collect: no sample became a trajectory, so that there is nothing to train on.", file=sys.stderr)
+        return 1
     for name in options.export:
         _export(name, summary["kept"], output, quiet=options.quiet)
     return code

@@ -146,10 +146,13 @@ def check_settings(config: AgentConfig, output: Path) -> bool:
     are replaced.
 
     Raises:
-        InputError: naming each setting that differs, with both values; or if the folder cannot be written to.
+        InputError: naming each setting that differs, with both values; if the results are of another command; or if the folder
+            cannot be written to.
     """
     make_folder(output)
-    path = output / "settings.json"
+    path, results = output / "settings.json", output / "trajectories.jsonl"
+    if not path.exists() and results.exists() and results.stat().st_size:
+        raise InputError(f"{results} was written by another command; use another folder.")
     earlier = read_origin(path) if any(file.stat().st_size for file in output.glob("*.jsonl")) else None
     files = weight_files(config.model)
     known = earlier is not None and earlier.get("weight_files") == files  # else the weights are read through
@@ -200,7 +203,7 @@ def report_errors(trajectories: Sequence[Trajectory], but: str, *, others: int =
     if not kinds:
         return 0
     failed, count = sum(kinds.values()), len(trajectories) + others
-    counted = ", ".join(f"{kind} {n}" for kind, n in kinds.items())
+    counted = ", ".join(f"{n} by {kind}" for kind, n in kinds.items())
     print(f"{failed} of {count} failed ({counted}) {but}; the same command tries them again.", file=sys.stderr)
     reasons = Counter(one.error or "no reason was recorded." for one in trajectories if one.stop is StopReason.ERROR)
     for reason, n in list(reasons.items())[:REASONS]:

@@ -16,7 +16,7 @@ from cof_agent.data.samples import Reading, read
 from cof_agent.data.source import Source
 from cof_agent.data.unusable import HINTS, LeftOut, write_left_out
 from cof_agent.errors import InputError
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_new
 from cof_agent.protocol import question_text
 from cof_agent.trajectory import Sample, to_json
 
@@ -135,11 +135,8 @@ def _write(output: Path, samples: Sequence[Sample], left_out: Sequence[LeftOut] 
     """
     folder = output.resolve()
     moved = [one.with_images(_named(Path(image).resolve(), folder) for image in one.images) for one in samples]
-    lines = "".join(to_json(sample) + "\n" for sample in moved).encode()
     written = [output / "samples.jsonl"]
-    if written[0].exists() and written[0].read_bytes() != lines:
-        raise InputError(f"{written[0]} holds other samples; use another output folder, or remove the file.")
-    write_atomic(written[0], lines)
+    write_new(written[0], "".join(to_json(sample) + "\n" for sample in moved))
     if left_out:
         written.append(output / "left_out.jsonl")
         write_left_out(written[-1], left_out)

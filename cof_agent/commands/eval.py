@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,7 +24,7 @@ from cof_agent.commands.options import add_agent, add_samples, option
 from cof_agent.data import shards
 from cof_agent.data.shards import Shard
 from cof_agent.episodes import Episode, episodes
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, said
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.plugins import load_function
@@ -105,6 +106,9 @@ def run(options: argparse.Namespace) -> int:
         if left := len(every) - len(trajectories):
             print(f"{for_terminal(part)}: done. {left} questions are left, of other shards.")
             return 0
+    elif others := sum(1 for _ in (output / WHOLE).open("rb")) - len(trajectories):
+        whose = f"cof eval: {output / WHOLE} also holds {others:,} trajectories of other questions"
+        print(f"{for_terminal(whose)}, which `cof view` and `cof compare` read, too.", file=sys.stderr)
     _sum_up(options, trajectories, output)
     return common.report_errors(trajectories, "and count as wrong")
 
@@ -203,7 +207,7 @@ def _score(
 ) -> tuple[Score, dict[str, Any]]:
     """How answers are scored: by the rule of their benchmark, or by the judge that is named, and what is told of it."""
     if options.scoring is not None:
-        return load_function(options.scoring, "scoring rule"), {"scoring": options.scoring}
+        return _own_rule(options.scoring), {"scoring": options.scoring}
     if options.judge is None:
         return scoring.score, {}
     from cof_agent.evaluation.judge import Judge
@@ -217,6 +221,27 @@ def _score(
         return None if verdict is None else float(verdict)
 
     return score, {"judge": {"name": policy.name, "without_verdict": judge.failures}}
+
+
+def _own_rule(name: str) -> Score:
+    """The user's function.
+
+    Raises:
+        InputError: when it is called, if it fails, or returns anything else than None or a number from 0 to 1.
+    """
+    rule = load_function(name, "scoring rule")
+
+    def score(trajectory: Trajectory) -> float | None:
+        of = f"the scoring rule {name} {{}} for sample {trajectory.sample.id}"
+        try:
+            found = rule(trajectory)
+        except Exception as error:  # the function is not ours
+            raise InputError(f"{of.format(f'fails with {type(error).__name__} ({said(error)})')}") from error
+        if found is not None and not (isinstance(found, int | float) and 0 <= found <= 1):
+            raise InputError(f"{of.format(f'returns {found!r}')}; it must return 0 to 1, or None.")
+        return None if found is None else float(found)
+
+    return score
 
 
 def _shard(options: argparse.Namespace) -> Shard:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cof_agent.commands.options import option
 from cof_agent.data.region_sets.build import BUILDERS, DRAWN, build, draw
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, unknown
 from cof_agent.output.escape import for_terminal
 
 DRAWN_SAMPLES = 100  # by default
@@ -21,7 +21,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser, "data", metavar="FOLDER", help="the set as it is published, or scenes of `cof scenes`; drawn needs none"
     )
     option(parser, "images", help="folder with the images of the set (default: that of --data)")
-    option(parser, "samples", help=f"only the first N samples (default: all; of drawn scenes {DRAWN_SAMPLES})")
+    scenes = f"scenes (default: {DRAWN_SAMPLES}), of several samples each"
+    option(parser, "samples", help=f"only the first N samples (default: all); of {DRAWN} N {scenes}")
     option(parser, "seed", default=0, help="seed by which scenes are drawn")
     option(parser, "output", required=True, help="folder for samples.jsonl")
 
@@ -33,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(f"drawn scenes are read from no folder; leave --data {options.data} out.")
         built = draw(output, count=options.samples or DRAWN_SAMPLES, seed=options.seed)
     else:
+        if options.builder not in BUILDERS:
+            raise InputError(unknown("builder", options.builder, [*BUILDERS, DRAWN]))
         if options.data is None:
             raise InputError(f"say where the set is: cof regions {options.builder} --data FOLDER -o DIR.")
         folder = Path(options.data)

@@ -30,7 +30,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--size", default="3840x2160", metavar="WxH", help="size in pixels; scenes are drawn 3840 wide and resized"
     )
     option(
-        parser, "resolutions", default=(), help="write every scene with each of these long sides, in pixels, instead"
+        parser,
+        "resolutions",
+        default=(),
+        help="write every scene with each of these long sides, in pixels, instead (default: none)",
     )
     parser.add_argument(
         "--parts",

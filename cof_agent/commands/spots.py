@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cof_agent.config import AgentConfig
 
 HIGHLIGHTS = "highlights.jsonl"
+LOCAL = "nano, a folder or a hub id; a served model does not tell its attention (default: nano)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", action="store_true", help="draw each map over its overview, with the region")
     shown = parser.add_argument_group("model and what it is shown")
     for name in ("model", "device", "dtype", "attn", "overview_pixels", "zoom_pixels", "enlarge", "max_source_pixels"):
-        option(shown, name)
+        option(shown, name, **({"help": LOCAL} if name == "model" else {}))
 
 
 def run(options: argparse.Namespace) -> int:

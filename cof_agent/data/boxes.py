@@ -58,7 +58,7 @@ def form_named(name: str) -> Form:
         InputError: if there is none of that name.
     """
     if name not in FORMS:
-        raise InputError(f"--boxes must be one of {', '.join(FORMS)}, not {name!r}.")
+        raise InputError(f"--boxes must be one of {', '.join(FORMS)}, or none, not {name!r}.")
     unit, order = name.split("-")
     return Form(unit, order)  # type: ignore[arg-type]
 

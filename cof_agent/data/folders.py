@@ -69,6 +69,8 @@ def chosen(folder: Path, split: str | None) -> Chosen:
         InputError: if there are none, or several splits and none is named.
     """
     if (folder / OURS).is_file():
+        if split not in (None, _json(folder / "scenes.json").get("split")):
+            raise InputError(f"{folder} holds one set, {OURS}, so that there is no split {split}; leave it out.")
         return Chosen((folder / OURS,))
     saved = _saved(folder, split)
     if saved is not None:

@@ -144,6 +144,8 @@ def _is_json(text: str) -> bool:
 def _of_line(line: str, number: int) -> Any:
     try:
         return json.loads(line)
+    except json.JSONDecodeError as error:  # which counts the lines of this one
+        raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from None
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from None
 

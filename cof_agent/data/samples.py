@@ -127,6 +127,10 @@ def read(
     tally = Tally(notes=list(source.notes))
     with _uncollected():
         if source.ours:
+            if columns:
+                raise InputError(
+                    f"{source.name} is taken as it stands, so that no column can be named; leave --column out."
+                )
             samples = _own(source, files, limit, write, tally, one_image)
         else:
             items = gathered(source, files, mapped, limit, write, tally, one_image=one_image)

@@ -178,6 +178,7 @@ class Measured:
     difference: float
     low: float
     high: float
+    p: float
     direction: int
     questions: int
 
@@ -187,12 +188,14 @@ class Measured:
         found = paired(right, names)
         first, second = (sum(side) / len(pairs) for side in zip(*right, strict=True))
         low, high = found["ci95"]
-        return cls(first, second, found["difference"], low, high, direction(found), len(set(names)))
+        return cls(first, second, found["difference"], low, high, found["p"], direction(found), len(set(names)))
 
     @property
     def said(self) -> str:
         """What a change takes: `accuracy from A to B (...)`."""
         few = f", rough with fewer than {FEW} questions" if self.questions < FEW else ""
+        if not self.direction and not self.low <= 0 <= self.high:
+            few += f"; by chance with p {self.p:.2f}"  # which is why it says nothing
         return (
             f"accuracy from {self.first:.3f} to {self.second:.3f} "
             f"({self.difference:+.3f}, 95 % {self.low:+.3f} to {self.high:+.3f}{few})"

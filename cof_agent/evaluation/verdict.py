@@ -20,7 +20,7 @@ def verdict(runs: Sequence[Run]) -> list[str]:
         for other in others
         if frozenset((base.name, other.name)) not in said and (pairs := shared(base.trajectories, other.trajectories))
     ]
-    return [*plain, *(one.sentence for one in found), *_letters(runs)] or [_alone(base)]
+    return [*([*plain, *(one.sentence for one in found), *_letters(runs)] or [_alone(base)]), *_scored_otherwise(runs)]
 
 
 def difference_said(base: str, other: str, pairs: Sequence[Pair]) -> str:
@@ -38,6 +38,16 @@ def difference_said(base: str, other: str, pairs: Sequence[Pair]) -> str:
 def _letters(runs: Sequence[Run]) -> list[str]:
     found = [(run.name, controls.letters(run.trajectories)) for run in runs]
     return [controls.letters_said(name, letters) for name, letters in found if letters and letters.leaning]
+
+
+def _scored_otherwise(runs: Sequence[Run]) -> list[str]:
+    """A comparison scores all runs alike, by the rule of each sample: where the summary of one says something else."""
+    by = [(run.name, (run.summary or {}).get("scoring") or (run.summary or {}).get("judge")) for run in runs]
+    named = [(name, one["name"] if isinstance(one, dict) and "name" in one else one) for name, one in by if one]
+    return [
+        f"{name} was scored by {one}, which its summary.json has; here each sample's own rule counts."
+        for name, one in named
+    ]
 
 
 def _alone(run: Run) -> str:

@@ -35,8 +35,12 @@ def unwritable(path: str | Path, error: OSError) -> InputError:
         hint = "a file stands where a folder is needed; name another folder"
     elif error.errno in _NO_HANDLES:
         hint = "raise the limit of open files (ulimit -n), and the same command goes on from what is kept"
+    elif error.errno == errno.EISDIR:
+        hint = "that is a folder; name a file"
+    elif error.errno == errno.ENAMETOOLONG:
+        hint = "choose a shorter name"
     else:
-        hint = "once that is mended, the same command goes on from what is kept"
+        return InputError(f"cannot write {path}: {error.strerror or error}.")
     return InputError(f"cannot write {path}: {error.strerror or error}; {hint}.")
 
 
@@ -52,6 +56,26 @@ def make_folder(path: Path) -> None:
         raise unwritable(path, error) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def write_new(path: Path, content: str) -> None:
+    """Writes a file that is not there; one with the same content stays.
+
+    Raises:
+        InputError: if it holds something else, or cannot be written.
+    """
+    check_new(path, content)
+    write_atomic(path, content)
+
+
+def check_new(path: Path, content: str) -> None:
+    """Whether `write_new` would write it.
+
+    Raises:
+        InputError: if the file holds something else.
+    """
+    if path.exists() and path.read_bytes() != content.encode("utf-8", "backslashreplace"):
+        raise InputError(f"{path} holds something else; use another output folder, or remove the file.")
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:

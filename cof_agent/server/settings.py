@@ -20,7 +20,7 @@ class ServerSettings:
     allow_urls: whether images are fetched from public addresses. most_bytes: of one request, and of one fetched image.
 
     Raises:
-        InputError: if others could reach it without a key, or there is no such folder.
+        InputError: if others could reach it without a key, or there is no such port or folder.
     """
 
     host: str = "127.0.0.1"
@@ -33,6 +33,8 @@ class ServerSettings:
     most_bytes: int = 100 * MEGABYTE
 
     def __post_init__(self) -> None:
+        if self.port > 65535:
+            raise InputError(f"--port must be at most 65535, not {self.port}.")
         if not self.is_local and not self.key:
             raise InputError(
                 f"--host {self.host} can be reached from other machines, so a key is needed: set COF_API_KEY, or name "

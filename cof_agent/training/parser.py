@@ -40,5 +40,7 @@ class KeyParser(TrlParser):
         except InputError:
             raise
         except Exception as error:  # values that exclude each other
+            if "use_cpu" in str(error):
+                raise InputError("there is no GPU here; to train on the CPU, add --use-cpu true.") from None
             raise InputError(f"the configuration is not right: {said(error)}") from None
         return run, training, model

@@ -202,6 +202,77 @@ def test_collect_replaces_no_trajectories_of_another_command(
     assert (data / "out" / "trajectories.jsonl").read_bytes() == written
 
 
+def test_eval_adds_nothing_to_results_of_another_command(
+    run: Run, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "out").mkdir()
+    (data / "out" / "trajectories.jsonl").write_text("{}\n")  # as of `cof collect`
+    assert run("eval") == 2
+    assert "trajectories.jsonl was written by another command; use another folder." in capsys.readouterr().err
+    assert (data / "out" / "trajectories.jsonl").read_text() == "{}\n"
+
+
+def test_questions_of_an_earlier_run_are_mentioned(run: Run, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("eval") == 0
+    assert "also holds" not in capsys.readouterr().err
+    assert run("eval", "--samples", "1") == 0
+    assert "also holds 3 trajectories of other questions" in capsys.readouterr().err
+
+
+RULES = """
+from cof_agent import scoring
+
+def half(trajectory):
+    return 0.5
+
+def two(trajectory):
+    return 2.0
+
+def boom(trajectory):
+    raise KeyError("oops")
+"""
+
+
+def test_a_rule_that_is_wrong_is_a_sentence_and_the_run_stays(
+    run: Run, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "own_rules.py").write_text(RULES)
+    monkeypatch.syspath_prepend(data)
+    assert run("eval", "--scoring", "own_rules:two") == 2
+    assert "own_rules:two returns 2.0 for sample 0; it must return 0 to 1, or None." in capsys.readouterr().err
+    assert run("eval", "--scoring", "own_rules:boom") == 2
+    assert "own_rules:boom fails with KeyError ('oops') for sample 0" in capsys.readouterr().err
+    assert run("eval", "--scoring", "own_rules:half") == 0
+    assert "4 of 4 done already" in capsys.readouterr().err and summary(data)["accuracy"] == 0.5
+    shutil.copytree(data / "out", data / "again")
+    assert main(["compare", str(data / "out"), str(data / "again"), "-o", str(data / "compared")]) == 0
+    assert "out was scored by own_rules:half" in capsys.readouterr().out
+
+
+def test_regions_replace_no_samples(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (data / "samples.jsonl").read_bytes()
+    assert main(["regions", "drawn", "-o", str(data), "--samples", "1"]) == 2
+    assert "samples.jsonl holds something else; use another output folder" in capsys.readouterr().err
+    assert (data / "samples.jsonl").read_bytes() == before and not (data / "images").exists()
+
+
+def test_a_split_and_a_column_that_are_not_there_are_refused(
+    run: Run, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("eval", "--split", "val") == 2
+    assert "holds one set, samples.jsonl, so that there is no split val; leave it out." in capsys.readouterr().err
+    assert run("eval", "--column", "question=text") == 2
+    assert "no column can be named; leave --column out" in capsys.readouterr().err
+    (data / "scenes.json").write_text(json.dumps({"split": "val"}))
+    assert run("eval", "--split", "val", "--samples", "1") == 0
+
+
+def test_where_ask_writes_is_looked_at_first(data: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "file").write_text("")
+    assert main(["ask", str(picture), "What?", "--model", "nowhere/model", "-o", str(data / "file" / "out")]) == 2
+    assert "a file stands where a folder is needed" in capsys.readouterr().err
+
+
 class TestScenes:
     small = ("--size", "224x126", "--processes", "1", "--parts", "0.2")
 

@@ -13,7 +13,7 @@ from cof_agent.data.region_sets import coco, drawn, flickr30k, refcoco, scenes, 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import open_source
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import check_new, write_atomic, write_new
 from cof_agent.region_refs import check_inside, check_regions
 from cof_agent.scenes.draw import sketch
 from cof_agent.trajectory import Sample, to_json
@@ -97,25 +97,29 @@ def _inside(sample: Sample, size: Size) -> bool:
 
 
 def draw(output: Path, *, count: int, seed: int) -> Built:
-    """Draws scenes and writes their samples, with the pictures beside them; those that are there already are kept."""
+    """Draws scenes and writes their samples, with the pictures beside them; those that are there already are kept.
+
+    Raises:
+        InputError: if the folder holds other samples.
+    """
+    keys = [f"test:{seed}:{index}" for index in range(count)]
+    names = [f"images/regions-{seed}-{index:05d}.png" for index in range(count)]
     lines: list[str] = []
-    for index in range(count):
-        key = f"test:{seed}:{index}"
+    for key, name in zip(keys, names, strict=True):
         scene = drawn.scene_of(key)
-        name = f"images/regions-{seed}-{index:05d}.png"
+        scale = DRAWN_SIZE.width / scene.size.width
+        lines += [to_json(sample) for sample in drawn.samples_of(scene, key, name, scale=scale)]
+    check_new(output / "samples.jsonl", "".join(f"{line}\n" for line in lines))
+    for key, name in zip(keys, names, strict=True):
         if not (output / name).exists():
+            scene = drawn.scene_of(key)
             view = View(scene.size, Box(0, 0, scene.size.width, scene.size.height), DRAWN_SIZE)
             buffer = io.BytesIO()
             sketch(scene, view.region, view.shown_size).save(buffer, "PNG", compress_level=1)
             write_atomic(output / name, buffer.getvalue())
-        scale = DRAWN_SIZE.width / scene.size.width
-        lines += [to_json(sample) for sample in drawn.samples_of(scene, key, name, scale=scale)]
     _write(lines, output)
     return Built(len(lines), Counter())
 
 
 def _write(lines: Iterable[str], output: Path) -> None:
-    try:
-        write_atomic(output / "samples.jsonl", "".join(f"{line}\n" for line in lines))
-    except OSError as error:
-        raise InputError(f"cannot write to {output}: {error.strerror}.") from None
+    write_new(output / "samples.jsonl", "".join(f"{line}\n" for line in lines))

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from cof_agent.commands.options import option
-from cof_agent.data.region_sets.build import BUILDERS, DRAWN, build, draw
-from cof_agent.errors import InputError, unknown
+from cof_agent.data.region_sets.build import BUILDERS, DRAWN, build, draw, no_builder
+from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 
 DRAWN_SAMPLES = 100  # by default
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         built = draw(output, count=options.samples or DRAWN_SAMPLES, seed=options.seed)
     else:
         if options.builder not in BUILDERS:
-            raise InputError(unknown("builder", options.builder, [*BUILDERS, DRAWN]))
+            raise no_builder(options.builder)
         if options.data is None:
             raise InputError(f"say where the set is: cof regions {options.builder} --data FOLDER -o DIR.")
         folder = Path(options.data)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cof_agent.config import AgentConfig
 
 HIGHLIGHTS = "highlights.jsonl"
-LOCAL = "nano, a folder or a hub id; a served model does not tell its attention (default: nano)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +28,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     samples = add_samples(parser)
     option(samples, "output", required=True, help="folder for samples.jsonl, trajectories.jsonl and highlights.jsonl")
     parser.add_argument("--pictures", action="store_true", help="draw each map over its overview, with the region")
-    shown = parser.add_argument_group("model and what it is shown")
+    shown = parser.add_argument_group(
+        "model and what it is shown", "The model must run here in transformers: others do not tell their attention."
+    )
     for name in ("model", "device", "dtype", "attn", "overview_pixels", "zoom_pixels", "enlarge", "max_source_pixels"):
-        option(shown, name, **({"help": LOCAL} if name == "model" else {}))
+        option(shown, name)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -44,6 +44,7 @@ IOU, VQA, SEVERAL = "iou", "vqa", "several"
 RIGHT = "right"
 """Key of the metadata of a sample with several right choices: their texts."""
 
+_LONG = 15  # words
 _ASKS_FOR_BOX = re.compile(
     r"bounding box|\bbbox|bounding-box|\blocate\b|\bregion this\b|<ref>"
     r"|\bcoordinates?\b(?=.*(?:\bbox|\bregion\b|\bx_?[01]\b|\bx_?min\b|\b(?:top|upper).?left\b|\[x))"
@@ -89,7 +90,17 @@ def understand(
     made = _Set(found, where, box_form, with_boxes, tally)
     samples = [_attempt(tally, one.item, partial(made.sample, one)) for one in found if one.item.wanted]
     made.tell()
-    return [sample for sample in samples if sample is not None]
+    known = [sample for sample in samples if sample is not None]
+    if long := sum(_is_long(sample) for sample in known):
+        tally.notes.append(
+            f"{long:,} of {len(known):,} known answers have more than {_LONG} words, which a reply hardly matches: a judge can "
+            "compare them"
+        )
+    return known
+
+
+def _is_long(sample: Sample) -> bool:
+    return bool(sample.answers) and not sample.choices and all(len(text.split()) > _LONG for text in sample.answers)
 
 
 def _attempt(tally: Tally, item: Item, make: Any) -> Any:

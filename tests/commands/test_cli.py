@@ -164,7 +164,7 @@ def test_samples_of_ones_own_are_marked_one_by_one(
     output = tmp_path / "out"
     options = ["--plays", "2"] if command == "rollout" else []
     assert main([command, "--data", str(data), "-o", str(output), *options]) in (0, 1)
-    assert "1 of these 2 pictures are none of them" in capsys.readouterr().err
+    assert "nothing says that 1 of these 2 pictures are among them" in capsys.readouterr().err
     names = ["trajectories.jsonl", "rejected.jsonl"] if command == "collect" else ["trajectories.jsonl"]
     found = [one for name in names for one in read_jsonl(output / name, Trajectory)]
     assert {one.sample.id: one.warning is not None for one in found} == {"scene": False, "own": True}

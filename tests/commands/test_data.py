@@ -59,7 +59,7 @@ def test_our_own_layout_is_written_and_read_back(tmp_path: Path, capsys: pytest.
     assert "is what is read; use another output folder" in capsys.readouterr().err
     written = (out / "samples.jsonl").read_bytes()
     assert cof(["data", str(spec), "-o", str(out), "--samples", "1"]) == 2
-    assert "holds other samples" in capsys.readouterr().err and (out / "samples.jsonl").read_bytes() == written
+    assert "holds something else" in capsys.readouterr().err and (out / "samples.jsonl").read_bytes() == written
     assert cof(["data", str(spec), "-o", str(out)]) == 0
 
 

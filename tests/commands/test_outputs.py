@@ -101,7 +101,7 @@ def test_a_failed_run_is_1_and_says_why(
         assert main([command, *options]) == 1
         said = capsys.readouterr().err
         count = 32 if command == "rollout" else 4
-        assert f"{count} of {count} failed (image {count})" in said and "half.png: it is damaged" in said
+        assert f"{count} of {count} failed ({count} by image)" in said and "half.png: it is damaged" in said
         assert json.loads((data / command / "summary.json").read_text())["errors"] == {"image": count}
     (data / "samples.jsonl").write_text(rows)
 
@@ -115,7 +115,7 @@ def test_a_run_in_which_some_failed_is_0_and_asks_those_again(
     (data / "samples.jsonl").write_text("".join(rows[:3]) + rows[3].replace(str(picture), str(gone)))
     assert run("eval") == 0
     said = capsys.readouterr().err
-    assert "1 of 4 failed (image 1) and count as wrong; the same command tries them again." in said
+    assert "1 of 4 failed (1 by image) and count as wrong; the same command tries them again." in said
     assert summary(data)["errors"] == {"image": 1}
     shutil.copy(picture, gone)
     assert run("eval") == 0
@@ -129,7 +129,7 @@ def test_collect_in_which_all_failed(data: Path, capsys: pytest.CaptureFixture[s
     options = ["--teacher", "openai:gpt-x", "--coordinates", "thousand", *server]
     command = ["collect", "--data", str(data), "-o", str(data / "out"), *options, "--samples", "1"]
     assert main(command) == 1
-    assert "1 of 1 failed (model 1) and are rejected" in capsys.readouterr().err
+    assert "1 of 1 failed (1 by model) and are rejected" in capsys.readouterr().err
     assert summary(data)["errors"] == {"model": 1}
 
 

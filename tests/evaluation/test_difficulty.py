@@ -91,7 +91,8 @@ def test_an_interrupted_run_ends_as_a_whole_one(scenes: Path, played: Path, tmp_
 
 
 def test_other_bounds_and_more_plays_go_on_from_what_is_there(scenes: Path, played: Path, tmp_path: Path) -> None:
-    (tmp_path / "trajectories.jsonl").write_bytes((played / "trajectories.jsonl").read_bytes())
+    for name in ("trajectories.jsonl", "settings.json"):
+        (tmp_path / name).write_bytes((played / name).read_bytes())
     assert main(["rollout", "--data", str(scenes), "--plays", "5", "-o", str(tmp_path), *HOT, "--keep", "0.1,0.5"]) == 0
     rates = [sample.metadata["pass_rate"] for sample in read_samples(played)]
     assert (tmp_path / "samples.jsonl").read_text().count("\n") == sum(0.1 < rate < 0.5 for rate in rates)

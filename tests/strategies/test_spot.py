@@ -398,7 +398,7 @@ def test_spots_goes_on_after_a_sample_that_it_cannot_read(
     torn = list(read_jsonl(data / "out" / "trajectories.jsonl", Trajectory))
     assert [one.stop for one in torn] == [StopReason.ERROR] * 2 and "no image format" in str(torn[0].error)
     shown = capsys.readouterr()
-    assert "0 of 2 samples have a region" in shown.out and "2 of 2 failed (image 2)" in shown.err
+    assert "0 of 2 samples have a region" in shown.out and "2 of 2 failed (2 by image)" in shown.err
 
 
 def test_spots_needs_answers_and_a_model_of_its_own(

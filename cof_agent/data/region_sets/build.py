@@ -39,6 +39,11 @@ class Built:
     left_out: Counter[str]
 
 
+def no_builder(name: str) -> InputError:
+    """The sentence for a name that is none of them."""
+    return InputError(f"there is no builder {name!r}; the builders are {', '.join([*BUILDERS, DRAWN])}.")
+
+
 def samples_of(name: str, folder: Path) -> Iterator[Sample]:
     """The samples of a set in its published layout; `image` is relative to the set's images.
 
@@ -46,7 +51,7 @@ def samples_of(name: str, folder: Path) -> Iterator[Sample]:
         InputError: if there is no such builder, or a file of the set is missing, damaged or another one.
     """
     if name not in BUILDERS:
-        raise InputError(f"there is no builder {name!r}; the builders are {', '.join([*BUILDERS, DRAWN])}.")
+        raise no_builder(name)
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}.")
     return BUILDERS[name](folder)

@@ -14,6 +14,7 @@ from cof_agent.scoring.words import (
     NEGATIONS,
     NUMBER_WORDS,
     OPEN,
+    ORDERED,
     QUANTIFIERS,
     RELATIONS,
     REVISIONS,
@@ -44,10 +45,7 @@ _AUXILIARIES = frozenset(
         "am",
     )
 )
-
-
 _STATED = re.compile(r"^[a-z]=(?=.)")
-_IN_ORDER = frozenset(("order", "sequence", "first", "then", "left", "right", "top", "bottom", "respectively"))
 _SENTENCE = 4  # words; a truth of fewer is no sentence
 _TELLING = RELATIONS | set(NUMBER_WORDS) | {"both", "only"}
 
@@ -88,7 +86,11 @@ def _matches_text(answer: str, sample: Sample) -> bool:
     if number is not None and any((true := _number(text)) and same(number, true) for text in accepted):
         return True
     parts = _parts(said)
-    if parts and not {word.text for word in words_of(sample.question)} & _IN_ORDER and parts in map(_parts, accepted):
+    if (
+        parts
+        and not {stem(word.text) for word in words_of(sample.question)} & ORDERED
+        and parts in map(_parts, accepted)
+    ):
         return True
     if "0" in accepted and _says_none(answer, sample.question):
         return True
@@ -136,7 +138,7 @@ def _is_told(answer: str, truth: str, question: str) -> bool:
 
 def _yes_or_no(answer: str, sample: Sample) -> bool | None:
     """Whether a reply agrees with a truth that is yes or no; None if the truth is neither."""
-    truths = {_sense(text) for text in sample.answers}
+    truths = {_truth(text, sample.question) for text in sample.answers}
     if len(truths) != 1 or None in truths or not all(_sense(text) is not None for text in sample.choices):
         return None
     said = says_yes(answer, sample.question)
@@ -145,7 +147,13 @@ def _yes_or_no(answer: str, sample: Sample) -> bool | None:
 
 def _sense(text: str) -> bool | None:
     word = normalise(text)
-    return True if word in YES else False if word in NO else _begins(text)
+    return True if word in YES else False if word in NO else None
+
+
+def _truth(text: str, question: str) -> bool | None:
+    """The sense of a truth, also of "No, the spots are on a banana" where the question is one of yes or no."""
+    sense, words = _sense(text), words_of(question)
+    return _begins(text) if sense is None and words and words[0].text in _AUXILIARIES else sense
 
 
 def says_yes(answer: str, question: str = "") -> bool | None:

@@ -101,6 +101,12 @@ RELATIONS = _set(
 )
 """Words of questions in which it matters what stands first: "the cat is left of the dog"."""
 
+ORDERED = _set(
+    """order sequence first then left right top bottom respectively written write say read text title name called word sign label
+    letter"""
+)
+"""Words of questions that the same things in another order do not answer: what is written has its order."""
+
 FRAME = _set(
     """
     the a an it its this that these those there here is are was were be been being am i we you he she they one ones my our me

@@ -533,7 +533,7 @@ def test_a_finished_training_says_so_and_trains_no_further(
     run(arguments)
     weights = (output / "model.safetensors").read_bytes()
     capsys.readouterr()
-    with pytest.raises(InputError, match="learning_rate was 0.001, and is 0.5"):
+    with pytest.raises(InputError, match="learning_rate was 0.0001, and is 0.5"):
         run(arguments | {"learning_rate": 0.5})
     run(arguments)
     assert f"finished already: {output} holds the model of step 1." in capsys.readouterr().out

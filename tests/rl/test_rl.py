@@ -418,7 +418,7 @@ def test_rollouts_are_recorded_with_step_rewards_advantage_and_group(
     ]
     assert texts and all("step: 2, group 1-0-" in one for one in texts)
     capsys.readouterr()
-    with pytest.raises(InputError, match="model_name_or_path was .*, and is \"nowhere\""):
+    with pytest.raises(InputError, match='model_name_or_path was .*, and is "nowhere"'):
         run(arguments | {"model_name_or_path": "nowhere"})
     run(arguments)
     assert f"finished already: {tmp_path / 'run'} holds the model of step 2." in capsys.readouterr().out

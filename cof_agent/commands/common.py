@@ -152,7 +152,7 @@ def check_settings(config: AgentConfig, output: Path) -> bool:
     make_folder(output)
     path, results = output / "settings.json", output / "trajectories.jsonl"
     if not path.exists() and results.exists() and results.stat().st_size:
-        raise InputError(f"{results} was written by another command; use another folder.")
+        raise InputError(f"{results} was written by another command, or an earlier version; use another folder.")
     earlier = read_origin(path) if any(file.stat().st_size for file in output.glob("*.jsonl")) else None
     files = weight_files(config.model)
     known = earlier is not None and earlier.get("weight_files") == files  # else the weights are read through

@@ -208,7 +208,10 @@ def test_eval_adds_nothing_to_results_of_another_command(
     (data / "out").mkdir()
     (data / "out" / "trajectories.jsonl").write_text("{}\n")  # as of `cof collect`
     assert run("eval") == 2
-    assert "trajectories.jsonl was written by another command; use another folder." in capsys.readouterr().err
+    assert (
+        "trajectories.jsonl was written by another command, or an earlier version; use another"
+        in capsys.readouterr().err
+    )
     assert (data / "out" / "trajectories.jsonl").read_text() == "{}\n"
 
 

@@ -84,6 +84,7 @@ def test_the_table_and_the_summary_count_the_same(
 def test_an_interrupted_run_ends_as_a_whole_one(scenes: Path, played: Path, tmp_path: Path) -> None:
     lines = (played / "trajectories.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "trajectories.jsonl").write_bytes(b"".join(lines[3:9]) + lines[12][:100])
+    (tmp_path / "settings.json").write_bytes((played / "settings.json").read_bytes())
     assert (
         main(["rollout", "--data", str(scenes), "--plays", "5", "-o", str(tmp_path), *HOT, "--concurrency", "3"]) == 0
     )

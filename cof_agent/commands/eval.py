@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from cof_agent import scoring
 from cof_agent.backends.load import check, in_vllm, load
@@ -237,7 +237,7 @@ def _own_rule(name: str) -> Score:
             found = rule(trajectory)
         except Exception as error:  # the function is not ours
             raise InputError(f"{of.format(f'fails with {type(error).__name__} ({said(error)})')}") from error
-        if found is not None and not (isinstance(found, int | float) and 0 <= found <= 1):
+        if found is not None and not (isinstance(found, SupportsFloat) and 0 <= float(found) <= 1):
             raise InputError(f"{of.format(f'returns {found!r}')}; it must return 0 to 1, or None.")
         return None if found is None else float(found)
 

@@ -76,8 +76,9 @@ def check_continues(settings: Settings) -> None:
         f"{name} was {_shown(before)}, and is {_shown(after)}"
         for part, names in DECIDES.items()
         for name in names
-        if name in earlier.get(part, {}) and name in now[part]
-        for before, after in [(_place(earlier[part][name]), _place(now[part][name]))]
+        if part in earlier
+        and (part == "model" or (name in earlier[part] and name in now[part]))  # which leaves out None
+        for before, after in [(_place(earlier[part].get(name)), _place(now[part].get(name)))]
         if before != after
     ]
     if different:

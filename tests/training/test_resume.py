@@ -39,6 +39,7 @@ def begun(tmp_path: Path) -> Path:
         ("data", "scripts", 'data was .*tests", and is .*scripts"'),
         ("use_peft", "true", "use_peft was false, and is true"),
         ("max_zooms", "2", "max_zooms was null, and is 2"),
+        ("lora_target_modules", "all-linear", "lora_target_modules was null, and is .*all-linear"),
     ],
 )
 def test_other_settings_are_refused_by_name(begun: Path, key: str, value: str, sentence: str) -> None:

@@ -232,13 +232,14 @@ def _own_rule(name: str) -> Score:
     rule = load_function(name, "scoring rule")
 
     def score(trajectory: Trajectory) -> float | None:
-        of = f"the scoring rule {name} {{}} for sample {trajectory.sample.id}"
+        sample = f"for sample {trajectory.sample.id}"
         try:
             found = rule(trajectory)
         except Exception as error:  # the function is not ours
-            raise InputError(f"{of.format(f'fails with {type(error).__name__} ({said(error)})')}") from error
+            why = f"{type(error).__name__} ({said(error)})"
+            raise InputError(f"the scoring rule {name} fails with {why} {sample}.") from error
         if found is not None and not (isinstance(found, SupportsFloat) and 0 <= float(found) <= 1):
-            raise InputError(f"{of.format(f'returns {found!r}')}; it must return 0 to 1, or None.")
+            raise InputError(f"the scoring rule {name} returns {found!r} {sample}; it must return 0 to 1, or None.")
         return None if found is None else float(found)
 
     return score

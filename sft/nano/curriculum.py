@@ -64,7 +64,8 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
     part *= source  # for what follows a scene of fewer pixels is a smaller one
     if Random(f"spot:{key}").random() < plan.spot:
         overview = overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part)
-        return _spot_row(samples_about(scene, overview, random, drill=False), scene, overview, environment, plan.tokens)
+        samples = samples_about(scene, overview, random, drill=False)
+        return _spot_row(samples, scene, overview, environment, plan.tokens, random)
     talk = _Conversation(scene, environment, plan.tokens, imperfect.Faults(**plan.faults))
     if Random(f"regions:{key}").random() < plan.regions:
         talk.show(overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part))
@@ -221,18 +222,19 @@ def _read_crops(talk: _Conversation, random: Random, source: float) -> None:
 
 
 def _spot_row(
-    samples: list[Sample], scene: Scene, overview: View, environment: ZoomEnvironment, tokens: int
+    samples: list[Sample], scene: Scene, overview: View, environment: ZoomEnvironment, tokens: int, random: Random
 ) -> dict[str, Any]:
     """Questions about one scene in the turns of Chain-of-Spot, as many as about `tokens` tokens and the zoom budget hold.
 
-    Each region takes in all that its question needs; the true answer follows as the agent gives it, after a thought. If even the
-    crop does not show it, no answer is asked for: the row would teach to guess.
+    Each region takes in all that its question needs, half of them not exactly, as nano will name them; the true answer follows as
+    the agent gives it, after a thought. If even the crop does not show it, no answer is asked for: the row would teach to guess.
     """
     messages: list[protocol.Message] = []
     views = [overview]
     padded = environment.with_system(spot.SYSTEM)
     for sample in samples[: environment.settings.max_zooms]:
-        text = spot.write_region(oracle.pointing_box(overview, oracle.region(sample, overview), spot.SYSTEM))
+        exact = oracle.pointing_box(overview, oracle.region(sample, overview), spot.SYSTEM)
+        text = spot.write_region(exact if random.random() < 0.5 else _beside(exact, random))
         (seen,) = padded.step((spot.read_region(text, overview),), [overview])
         assert seen.view is not None
         asked = [spot.ask_region(sample, None if messages else 0), protocol.assistant(text)]
@@ -247,6 +249,13 @@ def _spot_row(
         if told:
             views.append(seen.view)
     return to_row(messages, [sketch(scene, view.region, view.shown_size) for view in views])
+
+
+def _beside(box: Box, random: Random) -> Box:
+    """`box`, in fractions of the padded square, off its place and size as far as three of four regions that nano names are."""
+    (cx, cy), (width, height) = box.center, (side * random.uniform(0.8, 1.5) / 2 for side in (box.width, box.height))
+    cx, cy = cx + random.uniform(-0.4, 0.4) * box.width, cy + random.uniform(-0.4, 0.4) * box.height
+    return Box(max(0.0, cx - width), max(0.0, cy - height), min(1.0, cx + width), min(1.0, cy + height))
 
 
 def crop_of(item: Item, overview: View, environment: ZoomEnvironment, random: Random, *, sign: bool) -> View:

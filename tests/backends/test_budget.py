@@ -152,6 +152,7 @@ def test_features_of_images_follow_what_is_free(policy: LocalPolicy) -> None:
     assert FEATURES.share < PAST.share
 
 
+@pytest.mark.slow
 def test_forgetting_leaves_nothing_but_the_model(policy: LocalPolicy) -> None:
     """As training does after rollouts and evaluations."""
     mine = LocalPolicy(policy.model, policy._processor, name="nano")

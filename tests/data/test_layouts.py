@@ -79,7 +79,7 @@ def _letter(messages: Sequence[Message]) -> str:
     return write_answer("I know.", shown[1])
 
 
-@pytest.mark.parametrize("script", [_truth, _letter])
+@pytest.mark.parametrize("script", [pytest.param(_truth, marks=pytest.mark.slow), _letter])
 def test_who_answers_rightly_is_right_in_each_layout(
     script: Callable[[Sequence[Message]], str], published: list[Published], tmp_path: Path
 ) -> None:

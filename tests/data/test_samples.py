@@ -288,6 +288,7 @@ def test_an_index_in_place_of_an_image_that_was_there_before(tmp_path: Path) -> 
     assert len({sample.image for sample in found}) == 1 and len(found) == 3
 
 
+@pytest.mark.slow
 def test_a_huge_image_in_a_row_is_only_written(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(buffer, "PNG")

@@ -91,6 +91,7 @@ def test_an_interrupted_run_ends_as_a_whole_one(scenes: Path, played: Path, tmp_
     assert written(tmp_path) == written(played)
 
 
+@pytest.mark.slow
 def test_other_bounds_and_more_plays_go_on_from_what_is_there(scenes: Path, played: Path, tmp_path: Path) -> None:
     for name in ("trajectories.jsonl", "settings.json"):
         (tmp_path / name).write_bytes((played / name).read_bytes())

@@ -310,6 +310,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint(sample: Sample, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "checkpoints.sqlite"
     path.parent.mkdir()

@@ -154,6 +154,7 @@ def _turn_seeds(seeds: list[int], samples: list[Sample]) -> dict[int, int]:
     }
 
 
+@pytest.mark.slow
 def test_the_loop_is_trls(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for build in (stock, own):

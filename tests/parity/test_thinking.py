@@ -109,6 +109,7 @@ def test_agent_sft_and_rl_are_one(
         assert all(f"look {number}\n</think>" in processor.decode(ids) for number in range(4))
 
 
+@pytest.mark.slow
 def test_four_turns_are_those_of_stock_generate(
     tmp_path: Path, checkpoint: Callable[[str], Path], picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def lengths(batch: dict[str, Any]) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_those_of_padded_rows(trainer: ZoomGRPOTrainer, generation: dict[str, Any]) -> None:
     names = ("pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images")
     ids = torch.cat([generation["prompt_ids"], generation["completion_ids"]], 1)

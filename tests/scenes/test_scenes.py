@@ -166,6 +166,7 @@ def test_only_scenes_of_some_categories_are_written(tmp_path: Path, capsys: pyte
     assert "and not 'colour'" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_scenes_are_written_at_several_resolutions(tmp_path: Path) -> None:
     whole = write_scenes(tmp_path / "whole", count=2, seed=1, size=Size(640, 360), split="test")
     path = write_scenes(tmp_path / "each", count=2, seed=1, size=Size(1280, 720), split="test", resolutions=(320, 640))

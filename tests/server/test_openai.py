@@ -141,6 +141,7 @@ def test_images_by_name_come_from_the_allowed_folders_only(served: Served, scene
     assert "--allow-urls" in refused.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_several_images_and_a_chat_that_goes_on(served: Served, scene: Sample) -> None:
     url, _ = served
     image = {"type": "image_url", "image_url": {"url": data_url(scene.image)}}

@@ -98,6 +98,7 @@ def test_trajectories_and_each_export_of_them_are_the_same_rows(
         assert [image.size for image in first["images"]] == [(s.width, s.height) for s in ours.outline(index).sizes]
 
 
+@pytest.mark.slow
 def test_boxes_of_an_export_are_what_the_export_says(examples: list[Trajectory], tmp_path: Path) -> None:
     theirs = [reframe(example, QWEN3, ZoomEnvironment()) for example in examples]
     to_parquet(theirs, tmp_path / "thousand.parquet")

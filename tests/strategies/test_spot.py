@@ -355,6 +355,7 @@ def test_eval_compare_and_view_take_such_runs(checkpoint: Callable[[str], Path],
     assert "0.25, 0.375, 0.5, 0.5" in (data / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_spots_annotates_draws_and_goes_on(
     checkpoint: Callable[[str], Path], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ class Recent(Generic[Value]):
         self._budget, self._dropped = budget, dropped
         self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+        self._held = 0  # what all values cost
 
     def __len__(self) -> int:
         return len(self._values)
@@ -38,8 +39,13 @@ class Recent(Generic[Value]):
                 return self._values[key][0]
         made = make()
         with self._lock:
-            entry = self._values.setdefault(key, (made, cost(made)))
+            if key not in self._values:
+                self._values[key] = (made, cost(made))
+                self._held += self._values[key][1]
             self._values.move_to_end(key)
-            while len(self._values) > 1 and sum(held for _, held in self._values.values()) > self._budget:
-                self._dropped(self._values.popitem(last=False)[1][0])
-            return entry[0]
+            kept = self._values[key][0]
+            while len(self._values) > 1 and self._held > self._budget:
+                value, held = self._values.popitem(last=False)[1]
+                self._held -= held
+                self._dropped(value)
+            return kept

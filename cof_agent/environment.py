@@ -302,7 +302,7 @@ class ZoomEnvironment:
             view = self.cut(named.to_source(box, system), named, views[named.source])
         except BoxError as error:
             return self._refused(str(error), views)
-        return Observation(view=view, note=_no_detail(view, action.image + self.settings.counts_from, named, seen))
+        return Observation(view=view, note=_no_detail(view, action.image, named, seen, self.settings.counts_from))
 
     def _refused(self, reason: str, views: Sequence[View]) -> Observation:
         """What a call that cannot be carried out brings: a sentence, or the whole image as if it had been asked for."""
@@ -439,13 +439,14 @@ def _path(sample: Sample, view: View) -> str:
     return sample.images[view.source]
 
 
-def _no_detail(view: View, number: int, named: View, seen: Sequence[View]) -> str | None:
-    """The note beside a crop that shows nothing new: the named view has its region as sharp, or it was shown before."""
+def _no_detail(view: View, number: int, named: View, seen: Sequence[View], counts_from: int) -> str | None:
+    """The note beside a crop that shows nothing new: `named`, image `number`, has its region as sharp, or it was shown before.
+    counts_from: the number that the model gives to the first image."""
     if view in seen:
-        return f"This view adds no detail: it is the same as image {seen.index(view)}."
+        return f"This view adds no detail: it is the same as image {seen.index(view) + counts_from}."
     enclosed = named.region.coverage(view.region) == 1
     if enclosed and (named.scale >= FULL_DETAIL or named.scale >= view.scale):
-        return f"This view adds no detail: image {number} already shows the region as sharply."
+        return f"This view adds no detail: image {number + counts_from} already shows the region as sharply."
     return None
 
 

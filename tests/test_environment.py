@@ -228,6 +228,9 @@ class TestNotes:
         first = zoomed()
         (observation,) = ENVIRONMENT.step([Zoom((70, 70, 140, 140))], [overview(), first])
         assert observation.view == first and observation.note == "This view adds no detail: it is the same as image 1."
+        from_one = ZoomEnvironment(replace(SETTINGS, counts_from=1))
+        (observation,) = from_one.step([Zoom((70, 70, 140, 140))], [overview(), first])
+        assert observation.note == "This view adds no detail: it is the same as image 2."
 
     def test_what_lies_beside_the_named_view_is_new(self) -> None:
         sharp = View(SIZE, Box(500, 500, 600, 600), Size(196, 196))

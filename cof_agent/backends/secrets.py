@@ -17,6 +17,7 @@ KEYS = ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_K
 
 _USER = re.compile(r"(?<=://)[^\s/?#]*@")
 _NAMED = re.compile("key|token|secret|sig", re.IGNORECASE)
+_PARAMETER = re.compile(rf"([?&][^\s=&#]*(?:{_NAMED.pattern})[^\s=&#]*=)[^\s&#]+", re.IGNORECASE)
 _given: set[str] = set()
 
 
@@ -55,8 +56,9 @@ def hidden(text: str) -> str:
 
 
 def hidden_addresses(text: str) -> str:
-    """As `hidden`, and also without the user and the password of any address: for commands, addresses and errors."""
-    return hidden(_USER.sub(f"{HIDDEN}@", text))
+    """As `hidden`, and also without the user, the password, and the parameters named as keys or tokens of any address: for
+    commands, addresses and errors."""
+    return hidden(_PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(f"{HIDDEN}@", text)))
 
 
 def _known() -> set[str]:

@@ -233,7 +233,23 @@ def search_of(options: argparse.Namespace) -> Search:
         _player(options, "describer"),
         Retries(options.retry_seconds),
         config.spoken,
+        _models(options),
     )
+
+
+def _models(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """How each model that plays a role is loaded, by its spec; what only says where it runs is left out."""
+    from cof_agent.backends.fingerprint import fingerprint
+
+    found: dict[str, dict[str, Any]] = {}
+    for spec in sorted({_player(options, role) for role in ROLES}):
+        if names := _options_of(spec):
+            how = {name: getattr(options, name) for name in (*names, "overview_pixels", "zoom_pixels")}
+            how["weights"] = None if names == OF_SERVED else fingerprint(spec)
+            found[spec] = {
+                name: how[name] for name in sorted(how) if how[name] is not None and name not in common.WHERE
+            }
+    return found
 
 
 def _cast(options: argparse.Namespace) -> tuple[Cast, CoordinateSystem]:

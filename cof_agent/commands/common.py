@@ -156,7 +156,7 @@ def check_settings(config: AgentConfig, output: Path) -> bool:
     earlier = read_origin(path) if any(file.stat().st_size for file in output.glob("*.jsonl")) else None
     files = weight_files(config.model)
     known = earlier is not None and earlier.get("weight_files") == files  # else the weights are read through
-    values = {name: value for name, value in asdict(config.filled()).items() if name not in _WHERE}
+    values = {name: value for name, value in asdict(config.filled()).items() if name not in WHERE}
     values["dialect"] = config.spoken.name if config.spoken == ours() else to_plain(config.spoken)
     values["protocol_version"] = PROTOCOL_VERSION
     values["weights"] = earlier.get("weights") if earlier and known else _weights(config)
@@ -167,7 +167,7 @@ def check_settings(config: AgentConfig, output: Path) -> bool:
     return True
 
 
-_WHERE = ("base_url", "image_folder", "timeout", "retry_seconds", "device")
+WHERE = ("base_url", "image_folder", "timeout", "retry_seconds", "device")
 """Fields of the configuration that say where a model runs, so that a run may go on elsewhere."""
 
 

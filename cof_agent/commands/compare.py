@@ -79,7 +79,6 @@ def run(options: argparse.Namespace) -> int:
         *([Block(published.TITLE, published.cells(known), published.notes(runs, known), wide=True)] if known else []),
     ]
     write_atomic(output / "comparison.md", _markdown(said, together, blocks))
-    _print(said, together, blocks, quiet=options.quiet)
     plots = write_plots(runs, output) if find_spec("matplotlib") is not None else None
     with progress("Embedding images", quiet=options.quiet) as tell:
         missing = write_comparison(
@@ -93,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
             cards=options.cards,
             progress=tell,
         )
+    _print(said, together, blocks, quiet=options.quiet)
     if not options.quiet:
         every = ((one, located(one, run.folder)) for run in runs for one in run.trajectories)
         say("cof compare", (*([] if images else moved_notes(every)), *missing_notes(missing)))

@@ -108,8 +108,8 @@ def read_runs(paths: Sequence[Path], *, alone: bool = False) -> list[Run]:
     for path, file in zip(paths, files, strict=True):
         if not file.exists():
             raise InputError(f"{path} has no trajectories.jsonl; `cof eval` writes one.")
-        same = [other for other in paths if other.name == path.name]
-        name = path.name if len(same) == 1 else str(path)
+        same = [other for other in paths if other.resolve().name == path.resolve().name]
+        name = path.resolve().name if len(same) == 1 else str(path)
         if name in runs:
             raise InputError(f"{path} is named twice.")
         trajectories = list(read_jsonl(file, Trajectory))

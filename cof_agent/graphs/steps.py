@@ -175,7 +175,8 @@ async def speak(
     read: Callable[[str], tuple[Action, ...]] | None = None,
     on_event: Callable[[Event], None],
 ) -> tuple[Progress, Completion]:
-    """Asks the policy for the next assistant message and has `read` find the actions in it, by default `protocol.parse`.
+    """Asks the policy for the next assistant message and has `read` find the actions in it, by default `protocol.parse`,
+    of one that was cut off `protocol.parse_cut`.
 
     Returns:
         the record with the new turn, which has no observations yet, and the completion.
@@ -196,9 +197,10 @@ async def speak(
     completion, seconds = await context.retries.run(timed, context.policy.name)
     environment = context.environment
     text = protocol.bounded(completion.text)
+    parse = protocol.parse_cut if completion.truncated else protocol.parse
     turn = Turn(
         text,
-        read(text) if read else protocol.parse(text, environment.tools, environment.settings.system, context.dialect),
+        read(text) if read else parse(text, environment.tools, environment.settings.system, context.dialect),
         tokens=completion.tokens,
         seconds=seconds,
     )

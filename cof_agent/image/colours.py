@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,8 @@ _PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")  # that PNG holds with
 
 
 def png_of(image: Image.Image) -> bytes:
-    """A picture as a PNG file, without loss where PNG knows its mode, else as RGB."""
+    """A picture as a PNG file, upright, without loss where PNG knows its mode, else as RGB."""
     buffer = io.BytesIO()
-    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
+    upright = ImageOps.exif_transpose(image)
+    (upright if upright.mode in _PNG_MODES else to_rgb(upright)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

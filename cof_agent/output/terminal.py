@@ -18,6 +18,10 @@ class _Escaping(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(for_terminal(text, lines=True), **options)
 
+    def on_broken_pipe(self) -> None:
+        """Leaves it to the command what happens when its reader has gone; rich would end the process with 1."""
+        raise
+
 
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """For stdout or stderr, or for nothing if `quiet`."""

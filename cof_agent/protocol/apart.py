@@ -35,7 +35,8 @@ def put_together(thought: str, text: str, calls: Sequence[tuple[str, str]]) -> s
     written = (
         f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {given}}}\n</tool_call>' for name, given in calls
     )
-    head = [f"<think>{thought.strip()}</think>"] if thought.strip() else []
+    thought = thought.replace("</think>", "").strip()  # else the rest of it would be read as what the turn does
+    head = [f"<think>{thought}</think>"] if thought else []
     return "\n".join([*head, *([text.strip()] if text.strip() else []), *written])
 
 

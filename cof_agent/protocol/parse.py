@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 from cof_agent.geometry import Box, CoordinateSystem
 from cof_agent.protocol.calls import Call, calls_in, has_call, untagged_calls
 from cof_agent.protocol.dialects import Dialect, ours
 from cof_agent.protocol.values import LONGEST, box_of, value_in, whole_number
-from cof_agent.trajectory import Action, Answer, Malformed, Use, Zoom
+from cof_agent.trajectory import Action, Answer, Malformed, Use, Zoom, is_look
 
 
 def begins_anew(text: str) -> bool:
@@ -115,6 +115,20 @@ def parse(
     return tuple(
         _action(call, tools, system, spoken) if isinstance(call, Call) else call for call in read(text, spoken)
     )
+
+
+def parse_cut(
+    text: str,
+    tools: Collection[str] = (),
+    system: CoordinateSystem = CoordinateSystem.ABSOLUTE,
+    dialect: Dialect | None = None,
+) -> tuple[Action, ...]:
+    """As `parse`, of a turn that was cut off: a call that more words would change is `Malformed`, since what there is of it may
+    read as another one (a box without the last digit of a number)."""
+    actions = parse(text, tools, system, dialect)
+    longer = parse(f"{text} more", tools, system, dialect)
+    kept = zip_longest(actions, longer[: len(actions)])
+    return tuple(one if one == same or not is_look(one) else Malformed("This call was cut off.") for one, same in kept)
 
 
 def read(text: str, dialect: Dialect | None = None) -> tuple[Call | Answer | Malformed, ...]:

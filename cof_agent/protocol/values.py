@@ -150,9 +150,9 @@ def _repaired(text: str) -> str:
     return _PIECES.sub(fix, without_comments)  # a comma can become trailing once a comment behind it is gone
 
 
-_BOX_TEXT = re.compile(r"[\s\d.,;+\-()\[\]]*")
+_BOX_TEXT = re.compile(r"[\s\d.,;+\-()\[\]eE]*")
 _BOX_TOKENS = re.compile(r"<\|(?:box_start|box_end|begin_of_box|end_of_box)\|>|</?(?:box|bbox|bbox_2d)>")
-_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
 
 
 def box_of(value: Any) -> list[Any] | None:

@@ -77,6 +77,7 @@ def description(search: Search, wanted: Sequence[Episode]) -> dict[str, Any]:
     """What a result depends on, as JSON values."""
     return {
         "roles": search.cast.name,
+        "models": search.models,
         "settings": {**search.settings.to_dict(), **recorded(search.dialect)},
         "glances": search.glances,
         "attempts": search.attempts,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import combinations
@@ -59,7 +59,8 @@ class Search:
     """What does not change from sample to sample. glances: times that the overview must suffice, for it to do so.
     attempts: answers that may be proposed. seed: of the sampled glances. timeout: seconds for one reply. describer: the name by
     which its model was loaded; what nano says of other pictures than its own is marked. retries: when a policy is asked again.
-    dialect: in which the student speaks; `settings` follow it.
+    dialect: in which the student speaks; `settings` follow it. models: how each model was loaded that plays a role, by the name
+    that it was loaded by; its words depend on that.
     """
 
     cast: Cast
@@ -71,6 +72,7 @@ class Search:
     describer: str = ""
     retries: Retries = field(default_factory=Retries)
     dialect: Dialect = field(default_factory=ours)
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def point(self, views: Sequence[View], box: Box, image: int) -> tuple[Box, int]:
         """A box (source pixels) as the student writes it in an image of the conversation; in the first one, where its dialect
@@ -399,7 +401,7 @@ def _so_far(state: State, context: Context) -> Trajectory:
             views = state["views"]
             box, image = context.search.point(views, step.move.box, step.move.image)
             turn = context.search.turn(protocol.thought(step.text), box, image)
-            turns.append(replace(turn, observations=context.errand.environment.step(turn.actions, views)))
+            turns.append(replace(turn, observations=context.errand.environment.step(turn.actions, views[: step.view])))
         elif isinstance(step.move, Propose):
             answer = step.move.answer
     failed = state.get("refused", (None,))[0] in _FAILURES

@@ -51,6 +51,8 @@ def test_what_an_address_holds() -> None:
         ("http://a:p@ss'word@host/x", "http://***@host/x"),
         ("http://host/v1/user@example.org", "http://host/v1/user@example.org"),
         ("mail user@example.org", "mail user@example.org"),
+        ("http://host/v1?api_key=sk-1&version=2", "http://host/v1?api_key=***&version=2"),
+        ("http://host/v1?v=2&X-Token=abc#top", "http://host/v1?v=2&X-Token=***#top"),
     ],
 )
 def test_no_address_shows_a_password_however_short(text: str, shown: str) -> None:

@@ -6,6 +6,9 @@ import csv
 import itertools
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +181,28 @@ def test_the_command_writes_tables_and_plots(tmp_path: Path, capsys: pytest.Capt
         with Image.open(output / name) as picture:
             assert picture.width > 500
             assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+
+
+def test_a_run_is_named_by_its_folder_wherever_it_is_compared_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = questions(4)
+    for name in ("zooms", "direct"):
+        written(tmp_path / name, answered(samples, [True] * 4))
+    monkeypatch.chdir(tmp_path / "zooms")
+    assert [run.name for run in read_runs([Path("."), Path("../direct")])] == ["zooms", "direct"]
+
+
+def test_a_reader_that_goes_leaves_all_files(tmp_path: Path) -> None:
+    samples = questions(4)
+    runs = [str(written(tmp_path / name, answered(samples, [True] * 4))) for name in ("zooms", "direct")]
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "cof_agent.cli", "compare", *runs, "-o", str(tmp_path / "out")]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_a_category_without_a_right_answer_has_its_bar() -> None:

@@ -165,6 +165,15 @@ def test_truncated_with_an_action_goes_on(sample: Sample) -> None:
     assert play([cut, ANSWER], sample).stop is StopReason.ANSWERED
 
 
+def test_a_call_that_is_cut_off_within_a_number_is_not_carried_out(sample: Sample) -> None:
+    """What is there of it could be read as a call with another box."""
+    call = '<think>a</think>\n<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 60, 4'
+    (turn,) = (cut := play([Completion(call, truncated=True)], sample)).turns
+    assert cut.stop is StopReason.TRUNCATED and not turn.observations
+    whole = Completion(f"{call}0]}}}}</tool_call> and", truncated=True)
+    assert play([whole, ANSWER], sample).stop is StopReason.ANSWERED
+
+
 @pytest.mark.parametrize(("content", "said"), [(None, "no such file"), (b"no image", "format")])
 def test_an_image_that_cannot_be_opened(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "broken.png"

@@ -6,7 +6,7 @@ import json
 
 from cof_agent import protocol
 from cof_agent.protocol.dialects import dialect
-from cof_agent.trajectory import Malformed, Zoom
+from cof_agent.trajectory import Answer, Malformed, Zoom
 
 CALL = '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 2, 3, 4]}}\n</tool_call>'
 OTHER = "<tool_call><function=rotate><parameter=degrees>90</parameter></function></tool_call>"
@@ -22,6 +22,11 @@ def test_a_turn_comes_back_to_the_letter() -> None:
                 parts = protocol.in_parts(turn, thought=True)
                 assert (parts.thought, parts.text, parts.calls) == (thought, text, calls)
                 assert protocol.put_together(parts.thought, parts.text, [c for c in parts.calls if c]) == turn
+
+
+def test_a_thought_of_a_server_ends_where_the_server_says() -> None:
+    turn = protocol.put_together(f"Shall I?</think>{CALL}", "<answer>7</answer>", ())
+    assert protocol.parse(turn) == (Answer("7"),)
 
 
 def test_a_thought_that_is_no_field_stays_where_it_was() -> None:

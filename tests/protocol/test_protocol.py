@@ -89,6 +89,8 @@ SLIPS: list[tuple[str, Zoom]] = [
     ('{"bbox_2d": [[1, 2], [3, 4]]}', ZOOM),
     ('{"bbox_2d": "[1, 2, 3, 4]"}', ZOOM),
     ('{"bbox_2d": "1, 2, 3, 4"}', ZOOM),
+    ('{"bbox_2d": "1., 2.0, 3e0, 0.4E+1"}', ZOOM),
+    ('{"bbox_2d": ".1, .2, .5, 6e-1"}', Zoom((0.1, 0.2, 0.5, 0.6))),
     ('{"bbox_2d": "<|box_start|>(1,2),(3,4)<|box_end|>"}', ZOOM),
     ('{"box_2d": [1, 2, 3, 4]}', ZOOM),
     ('{"bbox_2d": [1, 2, 3, 4], "image": null}', ZOOM),

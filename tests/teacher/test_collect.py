@@ -135,6 +135,14 @@ def test_another_way_of_collecting_is_refused(samples: list[Episode], tmp_path: 
         asyncio.run(collect(samples, Search(cast(Reader()), SETTINGS, attempts=2), tmp_path, progress=False))
 
 
+def test_a_first_look_is_not_said_to_add_nothing(samples: list[Episode], tmp_path: Path) -> None:
+    blind = Search(cast(Reader(least=10**9)), SETTINGS, attempts=1)
+    asyncio.run(collect(samples[:3], blind, tmp_path, progress=False))
+    rejected = list(read_jsonl(tmp_path / "rejected.jsonl", Trajectory))
+    looked = [seen for one in rejected for turn in one.turns for seen in turn.observations]
+    assert looked and not [seen.note for seen in looked if seen.note]
+
+
 def test_exports(samples: list[Episode], tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     gather(samples, tmp_path)
@@ -259,11 +267,15 @@ def test_bad_options(
     assert sentence in capsys.readouterr().err
 
 
-def test_a_served_teacher_thinks_as_much_as_asked(samples: list[Episode], tmp_path: Path) -> None:
+def test_a_served_teacher_thinks_as_much_as_asked(
+    samples: list[Episode], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = folder_of(samples[:1], tmp_path / "data")
     with serving(lambda path, body: (400, {"error": {"message": "No."}})) as (url, asked):
         assert main(command(data, tmp_path / "out", url, "--reasoning", "low", "--retry-seconds", "0")) == 1
-    assert asked and {body["reasoning_effort"] for body in asked} == {"low"}
+        assert asked and {body["reasoning_effort"] for body in asked} == {"low"}
+        assert main(command(data, tmp_path / "out", url, "--reasoning", "high", "--retry-seconds", "0")) == 2
+    assert 'reasoning was "low" and is now "high"' in capsys.readouterr().err
 
 
 def test_limits_of_the_reader_are_those_of_the_student(samples: list[Episode], tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""Pictures of Pillow's are what the same pictures are as files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cof_agent.geometry import Box
+from cof_agent.image import open_source, png_of
+
+
+def read(path: Path, content: bytes) -> Image.Image:
+    path.write_bytes(content)
+    source = open_source(path)
+    return source.crop(Box(0, 0, source.size.width, source.size.height))
+
+
+def test_a_photograph_that_was_turned(tmp_path: Path) -> None:
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.linear_gradient("L").resize((60, 40)).save(buffer, "PNG", exif=exif)
+    with Image.open(buffer) as image:
+        given = read(tmp_path / "given.png", png_of(image))
+    assert given.size == (40, 60)
+    assert given.tobytes() == read(tmp_path / "file.png", buffer.getvalue()).tobytes()
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "I;16B", "La", "RGBa", "RGBA", "PA", "CMYK", "YCbCr", "1"])
+def test_every_mode(mode: str, tmp_path: Path) -> None:
+    grey = Image.linear_gradient("L").resize((32, 32))
+    deep = {"F": ("F", 1 / 255), "I": ("I", 257.0), "I;16B": ("I", 257.0)}
+    clear = {"La": "LA", "RGBa": "RGBA", "RGBA": "RGBA", "PA": "PA"}  # as they are first
+    if mode in deep:
+        through, scale = deep[mode]
+        image = Image.fromarray((np.asarray(grey) * scale).astype("f4" if mode == "F" else "i4"), through).convert(mode)
+        mean = 127.5
+    elif mode in clear:
+        image = Image.new(clear[mode], (32, 32), 0).convert(mode)
+        mean = 255
+    else:
+        image, mean = grey.convert("RGB").convert(mode), 127.5
+    shown = np.asarray(read(tmp_path / "a.png", png_of(image)))
+    assert shown.shape == (32, 32, 3) and abs(shown.mean() - mean) < 3

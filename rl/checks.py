@@ -5,6 +5,7 @@ Other values, such as a batch that cannot be divided into groups, TRL's `GRPOCon
 
 from __future__ import annotations
 
+import math
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,11 @@ def _of_the_reference(training: GRPOConfig, model: ModelConfig) -> list[tuple[bo
 def _of_the_rest(training: GRPOConfig) -> list[tuple[bool, str]]:
     mode = training.vllm_importance_sampling_mode
     vespo = training.loss_type == "vespo" and training.use_vllm and training.vllm_importance_sampling_correction
+    played_for, update = training.steps_per_generation * training.num_iterations, training.gradient_accumulation_steps
+    between = max(1, played_for) // math.gcd(
+        played_for, update
+    )  # updates from one generation to where another one begins with an update
+    saved = training.save_steps if training.save_strategy == "steps" else 0
     fused = (training.liger_kernel_config or {}).get("fused_linear_cross_entropy")
     return [
         (
@@ -94,6 +100,11 @@ def _of_the_rest(training: GRPOConfig) -> list[tuple[bool, str]]:
             f"loss_type vespo needs vllm_importance_sampling_mode token_truncate or token_mask, not {mode}.",
         ),
         (not 0 < training.top_entropy_quantile <= 1, "top_entropy_quantile must be above 0 and at most 1."),
+        (
+            saved >= 1 and bool(saved % between),
+            f"save_steps must be a multiple of {between}, not {saved:g}: what was played once is trained on in {between} "
+            "updates, and a training cannot go on from between them.",
+        ),
         (training.num_iterations < 1, f"num_iterations must be at least 1, not {training.num_iterations}."),
         (
             bool(training.use_liger_kernel and fused),

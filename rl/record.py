@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cof_agent.errors import InputError
 from cof_agent.output.files import write_atomic
 from cof_agent.trajectory import JsonlAppender, Trajectory, read_jsonl, to_json
 from rl.generation import Generation
@@ -38,6 +39,17 @@ def append(path: Path, played: Sequence[Trajectory]) -> None:
     with JsonlAppender(path) as file:
         for trajectory in played:
             file.append(trajectory)
+
+
+def check_own(output: Path) -> None:
+    """Whether the record in a folder is one of RL, which then goes on with it.
+
+    Raises:
+        InputError: if another command wrote it.
+    """
+    path = output / NAME
+    if path.exists() and path.stat().st_size and not (output / "run.json").exists():
+        raise InputError(f"{path} was written by another command; name another output_dir.")
 
 
 def forget_after(path: Path, step: int) -> None:

@@ -6,6 +6,7 @@ run's configuration.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,10 +30,27 @@ def scored(score: Callable[[Trajectory], float | None], name: str) -> Reward:
     """The reward function of a score of one trajectory."""
 
     def reward(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
-        return [None if (found := score(one)) is None else float(found) for one in trajectory]
+        return [_number(score(one), name) for one in trajectory]
 
     reward.__name__ = name
     return reward
+
+
+def _number(found: Any, name: str) -> float | None:
+    """What a score returned; NaN is how some say that there is none.
+
+    Raises:
+        InputError: if it is no number.
+    """
+    try:
+        number = math.nan if found is None else float(found)
+    except (TypeError, ValueError):
+        number = math.inf
+    if math.isinf(number):
+        raise InputError(
+            f"the reward {name} returned {found!r}; it takes one trajectory and returns a number, or None."
+        )
+    return None if math.isnan(number) else number
 
 
 def box_iou(trajectory: Trajectory) -> float | None:

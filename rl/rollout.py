@@ -23,9 +23,9 @@ from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
-from cof_agent.policy import Completion, Sampling
+from cof_agent.policy import Completion, NoRoom, Sampling
 from cof_agent.protocol import Message
-from cof_agent.trajectory import Tokens, Trajectory
+from cof_agent.trajectory import Sample, StopReason, Tokens, Trajectory
 
 
 class TokenPolicy(Protocol):
@@ -55,7 +55,7 @@ class Transcript:
     prompt: ids up to the first turn. completion: ids from there on; mask: 1 where the model wrote, 0 where it was shown
     something. logprobs: of `completion`, None where the engine does not tell, 0 where the model was shown something.
     images: the overviews and the crops. budget: most ids of `completion`; a crop for which there is no room ends the
-    conversation, as does a turn that is cut off by it (`exhausted`).
+    conversation, as do a turn that is cut off by it and one for which the model has no room (`exhausted`).
     """
 
     def __init__(self, policy: TokenPolicy, budget: int) -> None:
@@ -83,7 +83,13 @@ class Transcript:
         told = prompt + self.completion + shown
         left = self._budget - len(self.completion) - len(shown)
         allowed = replace(sampling, max_tokens=min(sampling.max_tokens, left))
-        generated = await self._policy.complete(Prompt(told, pictures, allowed))
+        try:
+            generated = await self._policy.complete(Prompt(told, pictures, allowed))
+        except NoRoom:
+            if not self.prompt:
+                raise
+            self.exhausted = True
+            return Completion("", Tokens(len(self.prompt) + len(self.completion), 0), truncated=True)
         # Only now, so that a turn that failed can be asked for again.
         self.prompt, self._pictures, self.images = prompt, pictures, list(images)
         self.completion += shown + generated.ids
@@ -118,6 +124,17 @@ class Rollout:
     images: list[Image]
     exhausted: bool
 
+    @property
+    def failure(self) -> str | None:
+        """Why it says nothing of the model: its image or the model could not be used."""
+        error = self.trajectory.error if self.trajectory.stop is StopReason.ERROR else None
+        return error or (None if self.completion else "nothing was generated.")
+
+
+def cannot_be_played(sample: Sample, why: str) -> str:
+    """A sentence about a rollout's `failure`."""
+    return f"sample {sample.id} cannot be played: {why}"
+
 
 async def roll_out(
     wanted: Sequence[Episode],
@@ -129,13 +146,14 @@ async def roll_out(
     seeds: Sequence[int],
     on_end: Callable[[], None] = lambda: None,
 ) -> list[Rollout]:
-    """One rollout for each of the episodes, all at once; `seeds` are those of their random numbers.
+    """One rollout for each of the episodes, all at once; `seeds` are those of their random numbers. Some may be failures
+    (`Rollout.failure`).
 
     config: how the agent runs; `policy` stands for its model. environment: whose decoded images are shared.
     on_end: called as each conversation ends.
 
     Raises:
-        InputError: if an image cannot be opened, or the strategy writes turns that the model did not write.
+        InputError: if the strategy writes turns that the model did not write.
     """
 
     async def one(episode: Episode, seed: int) -> Rollout:
@@ -151,9 +169,6 @@ async def roll_out(
             trajectory = await agent.play(episode)
         finally:
             on_end()
-        if not transcript.completion:
-            reason = trajectory.error or "nothing was generated"
-            raise InputError(f"sample {episode.sample.id} cannot be played: {reason}")
         found = transcript
         return Rollout(
             trajectory, found.prompt, found.completion, found.mask, found.logprobs, found.images, found.exhausted

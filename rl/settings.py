@@ -142,7 +142,9 @@ def _check_play(run: RunConfig, training: GRPOConfig) -> None:
     weights = training.reward_weights
     if weights is not None and len(weights) != len(run.rewards):
         raise InputError(f"reward_weights must be one for each of {', '.join(run.rewards)}; there are {len(weights)}.")
-    if training.temperature <= 0 or not 0 < training.top_p <= 1:
+    if training.max_completion_length is None or training.max_completion_length < 1:
+        raise InputError(f"max_completion_length must be at least 1, not {training.max_completion_length}.")
+    if training.temperature is None or training.temperature <= 0 or not 0 < training.top_p <= 1:
         raise InputError("rollouts are drawn: temperature must be above 0, and top_p above 0 and at most 1.")
     for option in run.vllm_options:
         name = option.partition("=")[0].replace("_", "-")

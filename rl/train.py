@@ -53,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if says_finished(settings.training):
         return
-    trainer = build_trainer(settings)
     output = Path(settings.training.output_dir)
+    record.check_own(output)
+    trainer = build_trainer(settings)
     checkpoint = last_whole_checkpoint(output)
     if trainer.is_world_process_zero():
         record.forget_after(output / record.NAME, int(checkpoint.rpartition("-")[2]) if checkpoint else 0)

@@ -8,16 +8,19 @@ and images back in the form that its own loop gives them in (a test holds the tw
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
+from transformers import TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 
@@ -41,9 +44,14 @@ from rl.order import EpochSampler
 from rl.padding import Scores, alike_wherever, evened, scored
 from rl.pictures import RolloutPictures
 from rl.rewards import total
-from rl.rollout import Rollout, roll_out
+from rl.rollout import Rollout, cannot_be_played, roll_out
 from rl.settings import NO_FSDP
 from rl.watch import ToolWatch
+
+_log = logging.getLogger(__name__)
+
+REPLAYS = 3
+"""Times that a group of which a rollout failed is played again, with another sample."""
 
 
 class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
@@ -106,6 +114,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._processor = deepcopy(self.processing_class) if ahead else self.processing_class
         self._seconds, self._elsewhere = 0.0, 0.0  # of a step's update, and of what came in between
         self.add_callback(ToolWatch())
+        self.add_callback(_CountsOn(self))
         self._pictures: RolloutPictures | None = None
         if trajectory_steps:
             self._pictures = RolloutPictures(trajectory_steps, self.callback_handler.callbacks)
@@ -199,27 +208,53 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         )
 
     def _played(self) -> list[Rollout]:
-        """A rollout for each of the samples. Groups whose rewards are all equal teach nothing: they are played again with
-        other samples, up to `redraws` times (dynamic sampling, DAPO, arXiv 2503.14476)."""
+        """A rollout for each of the samples, or of others: see `_replayed`."""
         self._generation = self._following(self.state.global_step)
         begun = self._begun.taken()  # before new weights are sent: nothing may be played meanwhile
         with self._player() as play:
             rollouts = play(self._generation.plays(self._episodes), begun and begun[0])
-            for attempt in range(1, self._redraws + 1):
-                again = self._equal_groups(rollouts)
-                if not again:
-                    break
-                places = [place for place in range(len(rollouts)) if self._generation.group(place) in again]
-                for place in places:
-                    self._episodes[place] = self._another(attempt, self._generation.group(place))
-                turn = self._generation.plays(self._episodes, attempt, places)
-                for place, rollout in zip(places, play(turn, None), strict=True):
-                    rollouts[place] = rollout
+            rollouts = self._replayed(rollouts, lambda turn: play(turn, None))
         self._staleness = self._generation.step - begun[1] if begun else 0
         if self._ahead:
             self._metrics["train"]["ahead/staleness"].append(self._staleness)
             self._begin_next()
         return rollouts
+
+    def _replayed(self, rollouts: list[Rollout], play: Callable[[list[Play]], list[Rollout]]) -> list[Rollout]:
+        """The rollouts, with others in place of those that teach nothing, which are played with other samples: groups whose
+        rewards are all equal, up to `redraws` times (dynamic sampling, DAPO, arXiv 2503.14476), and groups of which a rollout
+        failed, which says nothing of the model.
+
+        Raises:
+            InputError: if rollouts still fail after `REPLAYS` times.
+        """
+        failures, replays = 0, 0
+        for attempt in count(1):
+            failed = self._failed_groups(rollouts)
+            again = set(failed) | (self._equal_groups(rollouts) if attempt <= self._redraws else set())
+            if not again:
+                break
+            if failed and replays == REPLAYS:
+                raise InputError(next(iter(failed.values())))
+            failures, replays = failures + len(failed), replays + bool(failed)
+            if self.accelerator.is_main_process:
+                for sentence in dict.fromkeys(failed.values()):
+                    _log.warning("%s Another sample is played in its place.", sentence)
+            places = [place for place in range(len(rollouts)) if self._generation.group(place) in again]
+            for place in places:
+                self._episodes[place] = self._another(attempt, self._generation.group(place))
+            turn = self._generation.plays(self._episodes, attempt, places)
+            for place, rollout in zip(places, play(turn), strict=True):
+                rollouts[place] = rollout
+        self._metrics["train"]["failed"].append(failures)
+        return rollouts
+
+    def _failed_groups(self, rollouts: Sequence[Rollout]) -> dict[int, str]:
+        """The groups of the whole step, over all processes, of which a rollout failed, with a sentence about it; the same on each
+        of them."""
+        mine = [one.failure and cannot_be_played(one.trajectory.sample, one.failure) for one in rollouts]
+        size = self._generation.size
+        return {place // size: sentence for place, sentence in enumerate(gather_object(mine)) if sentence}
 
     def _following(self, step: int) -> Generation:
         """The generation of this step that comes after the present one."""
@@ -318,6 +353,16 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         record.append(Path(self.args.output_dir) / record.NAME, played)
         if self._pictures is not None:
             self._pictures.take(played)
+
+
+class _CountsOn(TrainerCallback):
+    """Sets TRL's count of micro-batches, which begins at 0 in a resumed run, so that generations begin where they would have."""
+
+    def __init__(self, trainer: ZoomGRPOTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trainer._step = state.global_step * args.gradient_accumulation_steps
 
 
 def loss_mask(rollout: Rollout, forgive_cut_off: bool) -> list[int]:

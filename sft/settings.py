@@ -64,6 +64,10 @@ class Settings(settings.Settings):
     training: SFTConfig
     max_length: int | None
 
+    def derived(self) -> dict[str, Any]:
+        """See `cof_agent.training.settings.Settings`."""
+        return super().derived() | {"max_length": self.max_length}
+
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
     """The settings of `--config FILE [--key value ...]`.

@@ -96,6 +96,13 @@ class PolicyError(RuntimeError):
         self.transient, self.outage, self.after = transient or outage, outage, after
 
 
+class NoRoom(PolicyError):
+    """The conversation has grown longer than the model takes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, transient=False)
+
+
 class PolicyRefusal(InputError):
     """The policy refuses how it is used (a bad API key, no such model): most likely it would refuse every sample.
 

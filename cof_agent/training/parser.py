@@ -19,13 +19,19 @@ class KeyParser(TrlParser):
         super().__init__((run, training, ModelConfig), allow_abbrev=False)
         (trackers,) = (action for action in self._actions if action.dest == "report_to")
         trackers.nargs = "+"  # of which transformers' parser takes only one
+        if any(action.dest == "num_generations_eval" for action in self._actions):
+            self.set_defaults(num_generations_eval=1)  # the agent answers once; TRL asks that it divides the batch
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}.")
 
     def set_defaults_with_config(self, **config: Any) -> list[str]:
         """As TRL does it; a configuration may name another one that is shipped, such as DeepSpeed's."""
+        lists = {action.dest for action in self._actions if action.nargs in ("+", "*")}
         named = {keys.key(key): shipped(value) if isinstance(value, str) else value for key, value in config.items()}
+        for key in lists & set(named):
+            if isinstance(named[key], str | int | float):  # one in place of a list of one
+                named[key] = [named[key]]
         unknown: list[str] = super().set_defaults_with_config(**named)
         return unknown
 

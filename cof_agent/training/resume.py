@@ -35,6 +35,7 @@ DECIDES = {
             "zoom_pixels",
         ),
         *("max_zooms", "enlarge", "min_side", "zoom_scale", "resolutions", "distill", "distill_rate"),
+        *("judge", "redraws", "max_tokens", "max_length", "rows_per_update"),
     ),
     "model": (
         *("model_name_or_path", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
@@ -43,6 +44,8 @@ DECIDES = {
     "training": (
         *("learning_rate", "lr_scheduler_type", "weight_decay", "optim", "seed", "reward_weights", "num_generations"),
         *("beta", "loss_type", "epsilon", "epsilon_high", "scale_rewards", "temperature", "top_p", "num_iterations"),
+        *("max_completion_length", "mask_truncated_completions", "multi_objective_aggregation", "delta"),
+        *("importance_sampling_level", "top_entropy_quantile", "generation_batch_size"),
     ),
 }
 """The settings, as `run.json` has them, that a training must keep to go on: what is trained, on what, and how."""
@@ -61,10 +64,10 @@ def check_continues(settings: Settings) -> None:
     """Refuses to go on with a training whose model, data or method were others.
 
     Raises:
-        InputError: which of them differ; or if the newest checkpoint holds no state of the optimizer to go on with.
+        InputError: which of them differ; or if there is no checkpoint with a state of the optimizer to go on with.
     """
     output = Path(str(settings.training.output_dir))
-    checkpoint = last_whole_checkpoint(output)
+    checkpoint, finished = last_whole_checkpoint(output), _read(output / FINISHED)
     if checkpoint is None and not (output / FINISHED).exists():
         return
     try:
@@ -86,10 +89,12 @@ def check_continues(settings: Settings) -> None:
             f"{output} holds a training with other settings: {'; '.join(different)}. Give the same to go on with it, or name "
             f"another output_dir; --model {output} trains its model further there."
         )
-    if checkpoint is not None and not (output / FINISHED).exists() and not _has_optimizer(Path(checkpoint)):
+    if finished is not None and _reached(finished, settings.training):
+        return
+    if checkpoint is None or not _has_optimizer(Path(checkpoint)):
         raise InputError(
-            f"{checkpoint} holds the model alone (save_only_model), so the training cannot go on from it as it was. Name another "
-            f"output_dir; --model {checkpoint} begins anew with its weights."
+            f"{checkpoint or output} holds the model alone (save_only_model, or save_strategy no), so the training cannot go on "
+            f"from it as it was. Name another output_dir; --model {checkpoint or output} begins anew with its weights."
         )
 
 

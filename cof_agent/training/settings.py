@@ -124,6 +124,13 @@ class Settings:
         """Directory or hub id of the checkpoint that training starts from."""
         return self.model.model_name_or_path or ""
 
+    def derived(self) -> dict[str, Any]:
+        """What follows from the settings and belongs to their record."""
+        train = self.training
+        return {
+            "rows_per_update": train.per_device_train_batch_size * train.gradient_accumulation_steps * train.world_size
+        }
+
 
 _LEAST = {
     "per_device_train_batch_size": 1,
@@ -195,6 +202,11 @@ def _check(run: RunConfig, training: TrainingArguments) -> None:
         value = getattr(run if hasattr(run, name) else training, name)
         if value < least:
             raise InputError(f"{name} must be at least {least}, not {value}.")
+    if training.train_sampling_strategy not in ("random", "sequential"):
+        raise InputError(
+            f"train_sampling_strategy must be random or sequential, not {training.train_sampling_strategy}: rows of like length "
+            "are trained on together anyway."
+        )
     _check_trackers(training.report_to)
 
 
@@ -224,7 +236,7 @@ def record(settings: Settings) -> dict[str, Any]:
     """What a run depends on, as JSON values."""
     made = {
         "command": sys.argv,
-        "run": vars(settings.run),
+        "run": vars(settings.run) | settings.derived(),
         "model": {name: value for name, value in vars(settings.model).items() if value is not None},
         "training": settings.training.to_dict(),
         "protocol_version": PROTOCOL_VERSION,

@@ -33,7 +33,7 @@ from cof_agent.config import AgentConfig
 from cof_agent.data.columns import FIELDS
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import CropMode
-from cof_agent.episodes import Episode, drawn
+from cof_agent.episodes import Episode, by_key, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.metrics import figures as figures_of
 from cof_agent.nano import WEIGHTS
@@ -298,4 +298,6 @@ def held_out_of(settings: Settings) -> list[Episode] | None:
         download=run.download,
         limit=run.eval_samples,
     )
-    return drawn(samples, run.resolutions, training.seed)
+    found = drawn(samples, run.resolutions, training.seed)
+    by_key(found)  # refuses two of one id before anything is loaded
+    return found

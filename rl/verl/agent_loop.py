@@ -35,7 +35,7 @@ from cof_agent.errors import InputError, unknown
 from cof_agent.geometry import PixelLimits
 from cof_agent.policy import PolicyError
 from cof_agent.trajectory import from_json, to_json
-from rl.rollout import Rollout, roll_out
+from rl.rollout import Rollout, cannot_be_played, roll_out
 
 OF_VERL = (
     *("model", "base_url", "image_folder", "jpeg", "reasoning", "device", "dtype", "attn", "vllm_options"),
@@ -63,7 +63,7 @@ class ZoomAgentLoop(AgentLoopBase):
         """Plays the episode of one row that `rl.verl.rows` wrote.
 
         Raises:
-            InputError: if its image cannot be opened, or its prompt is longer than `prompt_length`.
+            InputError: if its image or the model cannot be used, or its prompt is longer than `prompt_length`.
         """
         started, rollout = time.perf_counter(), self.rollout_config
         conversation = Conversation(self._reader, self.server_manager, sampling_params)
@@ -76,6 +76,8 @@ class ZoomAgentLoop(AgentLoopBase):
             budget=rollout.response_length,
             seeds=[_seed(rollout.seed, row)],
         )
+        if played.failure is not None:
+            raise InputError(cannot_be_played(episode.sample, played.failure))
         if len(played.prompt) > rollout.prompt_length:
             raise InputError(
                 f"the prompt of sample {episode.sample.id} has {len(played.prompt)} tokens, more than prompt_length "

@@ -226,16 +226,18 @@ def _spot_row(
 ) -> dict[str, Any]:
     """Questions about one scene in the turns of Chain-of-Spot, as many as about `tokens` tokens and the zoom budget hold.
 
-    Each region takes in all that its question needs, half of them not exactly, as nano will name them; the true answer follows as
-    the agent gives it, after a thought. If even the crop does not show it, no answer is asked for: the row would teach to guess.
+    Each region takes in all that its question needs. Half of the crops are cut beside it, as nano will point: else it would learn to
+    read what lies in the middle alone. The true answer follows as the agent gives it, after a thought. If even the crop does not show
+    it, no answer is asked for: the row would teach to guess.
     """
     messages: list[protocol.Message] = []
     views = [overview]
     padded = environment.with_system(spot.SYSTEM)
     for sample in samples[: environment.settings.max_zooms]:
         exact = oracle.pointing_box(overview, oracle.region(sample, overview), spot.SYSTEM)
-        text = spot.write_region(exact if random.random() < 0.5 else _beside(exact, random))
-        (seen,) = padded.step((spot.read_region(text, overview),), [overview])
+        text = spot.write_region(exact)
+        pointed = text if random.random() < 0.5 else spot.write_region(_beside(exact, random))
+        (seen,) = padded.step((spot.read_region(pointed, overview),), [overview])
         assert seen.view is not None
         asked = [spot.ask_region(sample, None if messages else 0), protocol.assistant(text)]
         told = oracle.shown(sample, (overview, seen.view))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
+import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +36,7 @@ from cof_agent.training.trainer import policy_of
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.rollout import Rollout, roll_out
-from rl.trainer import loss_mask
+from rl.trainer import _CountsOn, loss_mask
 from rl.watch import collapse, unused_crops
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
@@ -113,10 +116,71 @@ def test_the_budget_ends_a_conversation_and_is_never_exceeded(
         assert images == cells  # a crop that did not fit is not among the images either
 
 
-def test_a_missing_image_is_one_sentence(policy: LocalPolicy, samples: list[Sample]) -> None:
-    gone = replace(samples[0], image="gone.png")
-    with pytest.raises(InputError, match="cannot be played: cannot open the image gone.png"):
-        played(policy, [gone])
+def test_a_rollout_whose_image_cannot_be_opened_is_a_failure(policy: LocalPolicy, samples: list[Sample]) -> None:
+    gone, whole = played(policy, [replace(samples[0], image="gone.png"), samples[1]])
+    assert gone.failure is not None and gone.failure.startswith("cannot open the image gone.png")
+    assert not gone.completion and whole.failure is None
+
+
+@pytest.mark.slow
+def test_a_damaged_picture_is_played_in_place_of_by_another(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its conversations say nothing of the model."""
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    damaged, *others = read_samples(data)
+    path = Path(damaged.image)
+    path.write_bytes(path.read_bytes()[:400])
+    arguments: dict[str, Any] = {
+        "data": data,
+        "per_device_train_batch_size": 8,
+        "num_generations": 2,
+        "max_completion_length": 100,
+        "logging_steps": 1,
+        "max_steps": 2,
+        "samples": 4,
+    }
+    run(arguments | {"output_dir": tmp_path / "out"})
+    rollouts = list(read_jsonl(tmp_path / "out" / "trajectories.jsonl", Trajectory))
+    assert len(rollouts) == 16 and damaged.id not in {one.sample.id for one in rollouts}
+    assert f"sample {damaged.id} cannot be played: " in caplog.text
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["failed"] for entry in log if "failed" in entry] == [1, 1]
+    for one in others:
+        Path(one.image).write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="cannot be played: cannot"):
+        run(arguments | {"output_dir": tmp_path / "none"})
+
+
+@pytest.mark.parametrize(
+    ("found", "said"), [("good", "returned 'good'"), ([1.0], "returned \\[1.0\\]"), (math.inf, "returned inf")]
+)
+def test_a_reward_of_another_kind_is_named(trajectories: list[Trajectory], found: Any, said: str) -> None:
+    reward = rewards.scored(lambda _: found, "mine")
+    with pytest.raises(InputError, match=f"the reward mine {said}; it takes one trajectory"):
+        reward(trajectory=trajectories[:1])
+
+
+def test_nan_is_no_score(trajectories: list[Trajectory]) -> None:
+    assert rewards.scored(lambda _: math.nan, "mine")(trajectory=trajectories[:1]) == [None]
+
+
+def test_a_resumed_run_begins_generations_where_it_would_have() -> None:
+    """TRL counts micro-batches from 0 in each process; of three steps a third lies within a generation of two."""
+    trainer = SimpleNamespace(_step=0)
+    _CountsOn(trainer).on_train_begin(
+        SimpleNamespace(gradient_accumulation_steps=2), SimpleNamespace(global_step=3), None
+    )  # type: ignore[arg-type]
+    assert trainer._step == 6
+
+
+def test_results_of_another_command_are_not_overwritten(scenes: Path, tmp_path: Path) -> None:
+    results = tmp_path / "trajectories.jsonl"
+    results.write_text("{}\n")
+    with pytest.raises(InputError, match="was written by another command; name another output_dir"):
+        run({"data": scenes, "output_dir": tmp_path})
+    assert results.read_text() == "{}\n"
 
 
 def test_rollouts_of_nano_about_other_pictures_are_marked(
@@ -325,6 +389,10 @@ def run(arguments: dict[str, Any]) -> None:
         ({"ds3_gather_for_generation": "false"}, "ds3_gather_for_generation: the agent always plays"),
         ({"reward_weights": 1.0}, "reward_weights must be one for each of accuracy, format; there are 1"),
         ({"temperature": 0}, "temperature must be above 0"),
+        ({"max_completion_length": "none"}, "max_completion_length must be at least 1, not None"),
+        ({"max_completion_length": 0}, "max_completion_length must be at least 1, not 0"),
+        ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy must be random"),
+        ({"num_iterations": 2, "save_steps": 25}, "save_steps must be a multiple of 2, not 25"),
         ({"top_p": 1.5}, "top_p above 0 and at most 1"),
         ({"report_to": "wandbb"}, "report_to: there is no tracker wandbb; did you mean wandb?"),
         ({"report_to": "clearml"}, "report_to: clearml is not installed here: pip install 'clearml'"),

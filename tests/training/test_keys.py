@@ -30,6 +30,20 @@ def test_the_sources_tell_the_fields_of_a_configuration(kind: type[Any]) -> None
     assert keys.fields_of(kind.__name__) == {one.name for one in fields(kind) if one.init}
 
 
+def test_one_value_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("rewards: accuracy\nreward_weights: 1.0\ntools: tests.tools:turned\neval_strategy: 'no'\n")
+    found = rl.settings.parse(["--config", str(path), *BASE, "--report-to", "none"])
+    assert found.run.rewards == ["accuracy"] and found.training.reward_weights == [1.0]
+    assert list(found.run.tools) == ["tests.tools:turned"]
+
+
+def test_an_evaluation_needs_no_batch_of_whole_groups(tmp_path: Path) -> None:
+    """Its questions are answered once, whatever TRL's own evaluation would generate."""
+    more = ["--eval-data", "tests", "--eval-strategy", "steps", "--eval-steps", "5", "--report-to", "none"]
+    rl.settings.parse([*BASE, *more, "--num-generations", "6", "--per-device-train-batch-size", "6"])
+
+
 @pytest.mark.parametrize("module", [sft.settings, rl.settings, gpt4roi], ids=lambda module: module.__name__)
 def test_our_keys_are_none_of_trls(module: Any) -> None:
     ours = {one.name for one in fields(module.RunConfig)}

@@ -39,6 +39,8 @@ def begun(tmp_path: Path) -> Path:
         ("data", "scripts", 'data was .*tests", and is .*scripts"'),
         ("use_peft", "true", "use_peft was false, and is true"),
         ("max_zooms", "2", "max_zooms was null, and is 2"),
+        ("max_length", "77", "max_length was [0-9]+, and is 77"),
+        ("gradient_accumulation_steps", "3", "rows_per_update was 8, and is 24"),
         ("lora_target_modules", "all-linear", "lora_target_modules was null, and is .*all-linear"),
     ],
 )
@@ -51,6 +53,7 @@ def test_other_settings_are_refused_by_name(begun: Path, key: str, value: str, s
 def test_the_same_goes_on_for_longer_elsewhere_and_with_other_records(begun: Path) -> None:
     check_continues(parse(begun))
     check_continues(parse(begun, max_steps="50", logging_steps="1", threads="2", data=str(Path("tests").resolve())))
+    check_continues(parse(begun, per_device_train_batch_size="2", gradient_accumulation_steps="4"))
 
 
 def test_what_has_no_checkpoint_yet_may_change(tmp_path: Path) -> None:
@@ -63,10 +66,22 @@ def test_what_has_no_checkpoint_yet_may_change(tmp_path: Path) -> None:
 
 def test_a_checkpoint_without_its_optimizer_is_not_gone_on_from(begun: Path) -> None:
     (begun / "checkpoint-5" / "optimizer.pt").unlink()
-    with pytest.raises(InputError, match=r"checkpoint-5 holds the model alone \(save_only_model\)"):
+    with pytest.raises(InputError, match=r"checkpoint-5 holds the model alone \(save_only_model"):
         check_continues(parse(begun))
+    (begun / FINISHED).write_text('{"global_step": 5, "epoch": 1.0}')
+    check_continues(parse(begun, max_steps="5"))
+    with pytest.raises(InputError, match="checkpoint-5 holds the model alone"):
+        check_continues(parse(begun, max_steps="9"))
     (begun / "checkpoint-5" / "global_step5").mkdir()  # DeepSpeed's
     check_continues(parse(begun))
+
+
+def test_a_finished_model_without_a_checkpoint_is_not_begun_anew(tmp_path: Path) -> None:
+    write_record(parse(tmp_path))
+    (tmp_path / FINISHED).write_text('{"global_step": 5, "epoch": 1.0}')
+    check_continues(parse(tmp_path, max_steps="5"))
+    with pytest.raises(InputError, match=f"{tmp_path} holds the model alone .*--model {tmp_path} begins anew"):
+        check_continues(parse(tmp_path, max_steps="9"))
 
 
 def test_rewards_and_sampling_are_part_of_the_method(tmp_path: Path) -> None:

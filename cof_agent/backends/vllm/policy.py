@@ -9,7 +9,7 @@ from typing import Any
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.reader import ReadingPolicy
 from cof_agent.backends.vllm.requests import Reply, Request, generated_of, request_of
-from cof_agent.policy import PolicyError
+from cof_agent.policy import NoRoom, PolicyError
 
 Ask = Callable[[Request], Awaitable[Reply]]
 
@@ -28,14 +28,14 @@ class VLLMPolicy(ReadingPolicy):
         """The model's next turn.
 
         Raises:
-            PolicyError: if vLLM has no room for it.
+            NoRoom: if it is longer than vLLM takes.
+            PolicyError: if vLLM wrote nothing.
         """
         room = self._longest - len(prompt.ids)
         if room < 1:
-            raise PolicyError(
+            raise NoRoom(
                 f"the conversation has {len(prompt.ids)} tokens and vLLM takes {self._longest} with the reply; raise "
-                "its max-model-len (in RL vllm_max_model_length).",
-                transient=False,
+                "its max-model-len (in RL vllm_max_model_length)."
             )
         sampling = replace(prompt.sampling, max_tokens=min(prompt.sampling.max_tokens, room))
         request = request_of(replace(prompt, sampling=sampling), self.stop_ids, self.unspeakable)

@@ -160,11 +160,10 @@ def test_a_conversation_that_outgrows_vllm_is_recorded(policy: LocalPolicy, samp
     zoomed = next(one for one in transformers(policy, samples) if one.trajectory.zooms)
     first = zoomed.mask.index(0)
     found = play(len(zoomed.prompt) + first + 5)
-    assert found.trajectory.stop is StopReason.ERROR
+    assert found.trajectory.stop is StopReason.TRUNCATED and found.exhausted and found.failure is None
     assert found.completion == zoomed.completion[:first]
     assert len(found.images) == 1
-    with pytest.raises(InputError, match=r"cannot be played: .* raise its max-model-len"):
-        play(len(zoomed.prompt))
+    assert "raise its max-model-len" in (play(len(zoomed.prompt)).failure or "")
 
 
 def test_an_engine_of_another_precision_is_refused(llm: NanoLLM, policy: LocalPolicy) -> None:

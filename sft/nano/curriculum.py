@@ -226,9 +226,9 @@ def _spot_row(
 ) -> dict[str, Any]:
     """Questions about one scene in the turns of Chain-of-Spot, as many as about `tokens` tokens and the zoom budget hold.
 
-    Each region takes in all that its question needs. Half of the crops are cut beside it, as nano will point: else it would learn to
-    read what lies in the middle alone. The true answer follows as the agent gives it, after a thought. If even the crop does not show
-    it, no answer is asked for: the row would teach to guess.
+    Each region takes in all that its question needs. Half of the crops are cut beside it, as nano will point: else it would learn
+    to read what lies in the middle alone. The true answer follows as the agent gives it, after a thought. If even the crop does
+    not show it, no answer is asked for: the row would teach to guess.
     """
     messages: list[protocol.Message] = []
     views = [overview]

@@ -168,10 +168,9 @@ def test_nan_is_no_score(trajectories: list[Trajectory]) -> None:
 
 def test_a_resumed_run_begins_generations_where_it_would_have() -> None:
     """TRL counts micro-batches from 0 in each process; of three steps a third lies within a generation of two."""
-    trainer = SimpleNamespace(_step=0)
-    _CountsOn(trainer).on_train_begin(
-        SimpleNamespace(gradient_accumulation_steps=2), SimpleNamespace(global_step=3), None
-    )  # type: ignore[arg-type]
+    trainer: Any = SimpleNamespace(_step=0)
+    args, state = SimpleNamespace(gradient_accumulation_steps=2), SimpleNamespace(global_step=3)
+    _CountsOn(trainer).on_train_begin(args, state, None)
     assert trainer._step == 6
 
 

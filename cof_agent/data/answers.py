@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from string import ascii_uppercase
 from typing import Any, Literal
 
 from cof_agent.data.choices import Choices
@@ -92,8 +93,21 @@ def agreed(truths: Iterable[Truth]) -> tuple[Reading, ...]:
 
 
 def right_keys(truth: Truth, order: Sequence[Reading]) -> tuple[str, ...]:
-    """The keys of the right choices, read as the set does."""
-    return next((truth.picks[reading] for reading in order if reading in truth.picks), ())
+    """The keys of the right choices, read as the set does, which counts from 0 or from 1; none where it reads otherwise."""
+    numbers = [reading for reading in order if reading.startswith("number")]
+    return next((truth.picks[one] for one in order if one in truth.picks and one not in numbers[1:]), ())
+
+
+def without_counting(truth: Truth) -> tuple[str, ...]:
+    """The keys of the right choices, where no other rows can show whether numbers count from 0 or from 1.
+
+    Raises:
+        Unusable: if they are numbers.
+    """
+    found = right_keys(truth, ("text", "letter"))
+    if not found and truth.picks:
+        raise Unusable(NOT_A_CHOICE, f"{', '.join(truth.texts)}; give the letter of the choice, or its text")
+    return found
 
 
 def _forms(raw: Any) -> tuple[list[Forms], bool]:
@@ -198,6 +212,9 @@ def _picked(forms: Sequence[Forms], choices: Choices, reading: Reading) -> tuple
 
 def _named(text: str, choices: Choices, reading: Reading) -> tuple[str, ...]:
     if reading == "text":
+        exact = tuple(key for key, choice in choices.items() if choice.strip() == text.strip())
+        if exact:
+            return exact[:1]
         wanted = plain(text)
         return tuple(key for key, choice in choices.items() if plain(choice) == wanted)[:1]
     if reading == "letter":
@@ -205,8 +222,10 @@ def _named(text: str, choices: Choices, reading: Reading) -> tuple[str, ...]:
     found = _NUMBERED.fullmatch(text)
     if found is None:
         return ()
-    number = int(found[1]) - (reading == "number from 1")
-    return (list(choices)[number],) if 0 <= number < len(choices) else ()
+    number, names = int(found[1]) - (reading == "number from 1"), list(choices)
+    if names == sorted(set(names) & set(ascii_uppercase)):  # of which some may be left out
+        return (ascii_uppercase[number],) if 0 <= number < 26 and ascii_uppercase[number] in choices else ()
+    return (names[number],) if 0 <= number < len(names) else ()
 
 
 _LONGEST = 2000  # characters of an answer that names a choice by its letter
@@ -257,7 +276,7 @@ def _several(text: str, by_key: Mapping[str, str]) -> tuple[str, ...]:
 
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_BOX_NAMES = ("bbox_2d", "bbox", "box_2d", "box", "Position", "position")
+_BOX_NAMES = ("bbox_2d", "bbox", "box", "Position", "position")
 
 
 _LARGEST = 1e9  # pixels
@@ -277,6 +296,8 @@ def box_in(raw: Any, asked: bool) -> tuple[float, ...] | None:
     if isinstance(raw, list | tuple) and len(raw) == 1 and isinstance(raw[0], list | tuple | dict):
         return box_in(raw[0], asked)
     if isinstance(raw, Mapping):
+        if "box_2d" in raw:
+            raise Unusable(BAD_ANSWER, "box_2d, which some write y first; name it bbox_2d where x is first")
         return next((box_in(raw[name], asked) for name in _BOX_NAMES if name in raw), None)
     if isinstance(raw, list | tuple):
         if asked and len(raw) > 1 and all(isinstance(one, list | tuple | dict) and box_in(one, True) for one in raw):
@@ -294,6 +315,8 @@ def box_in(raw: Any, asked: bool) -> tuple[float, ...] | None:
         return box_in(held, asked)
     if "\\" in held:  # TeX, which writes no boxes
         return None
+    if "<loc" in held:
+        raise Unusable(BAD_ANSWER, "tokens of places, which PaliGemma writes y first")
     numbers = _NUMBER.findall(held.replace("bbox_2d", ""))
     if len(numbers) > 4 and len(numbers) % 4 == 0:
         raise Unusable(BAD_ANSWER, "several boxes")

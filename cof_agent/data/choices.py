@@ -58,10 +58,17 @@ def _places(text: str, letters: str) -> list[tuple[int, int]]:
     return places
 
 
+_OWN_MARK = re.compile(r"\(?([A-Z])[.):]\s+(.*)", re.DOTALL)
+
+
 def listed(options: Iterable[Any]) -> Choices:
     """Choices by letter from a list in order, without their own marks ("(A) red") where all have one. Choices that are marked
     with numbers ("1. red") have these for keys."""
     texts = [_text(option) for option in options]
+    own = [_OWN_MARK.fullmatch(text) for text in texts]
+    letters = [found[1] for found in own if found]
+    if len(letters) == len(texts) == len(set(letters)) and letters != keys(len(letters)):
+        return {found[1]: found[2].strip() or found[1] for found in own if found}  # some left out, or in another order
     for marks, behind in ((ascii_uppercase, r"\s*"), (_NUMBERS, r"\s+")):
         bare = [re.sub(rf"^\(?{mark}[.):]{behind}", "", text) for mark, text in zip(marks, texts, strict=False)]
         if len(bare) == len(texts) and all(bare[n] != texts[n] for n in range(len(texts))):
@@ -96,12 +103,19 @@ def choices_of(found: Any) -> Choices:
     elif isinstance(found, list | tuple) and found and all(isinstance(one, dict) for one in found):
         made = _of_objects(found)
     elif isinstance(found, list | tuple) and not any(isinstance(one, dict | list) for one in found):
-        made = listed(one for one in found if not is_missing(one))
+        made = _without_holes(found)
     elif isinstance(found, Mapping):
         made = _of_object(found)
     if len(made) < 2 and not is_missing(found):
         raise Unusable(BAD_CHOICES, found)
     return made
+
+
+def _without_holes(found: Sequence[Any]) -> Choices:
+    """The choices of a list by the letters of their places, of which some may be empty."""
+    if not any(map(is_missing, found)):
+        return listed(found)
+    return {key: _text(one) for key, one in zip(keys(len(found)), found, strict=True) if not is_missing(one)}
 
 
 def flags_of(found: Any) -> list[bool] | None:
@@ -222,14 +236,22 @@ def split_choices(text: str, *, numbered: bool = False) -> Split | None:
 
 def _marks(text: str, style: str, letters: Sequence[str]) -> list[tuple[int, int]]:
     marks: list[tuple[int, int]] = []
+    in_lines = True
     for letter in letters:
         begin = marks[-1][1] if marks else 0
         own_line, inside = _mark(style, letter)
-        found = own_line.search(text, begin) or inside.search(text, begin)
+        found = own_line.search(text, begin)
+        if found is None and not (marks and in_lines and _is_last(text, style, letters[len(marks) :], begin)):
+            found, in_lines = inside.search(text, begin), False
         if found is None:
             break
         marks.append(found.span())
     return marks
+
+
+def _is_last(text: str, style: str, letters: Sequence[str], begin: int) -> bool:
+    """Whether no further choice has a line of its own: what looks like one is an initial then ("D. E. coli")."""
+    return not any(_mark(style, letter)[0].search(text, begin) for letter in letters)
 
 
 def _split(before: str, parts: list[str], numbered: bool) -> Split | None:

@@ -137,6 +137,15 @@ def asks(row: Mapping[str, Any]) -> bool:
     return any(is_named(name, "question") for one in (row, *inside) for name in one)
 
 
+FLAGS = ("label", "kto_tag", "correct")
+"""Columns that say, with a truth value, whether the reply beside them is wanted, as in sets for KTO."""
+
+
+def is_unwanted(row: Mapping[str, Any]) -> bool:
+    """Whether a row says that its reply is not wanted."""
+    return any(row.get(name) is False for name in FLAGS)
+
+
 def is_asked(name: str) -> bool:
     """Whether a column of this name may hold what is asked, and not what a model said or a person rejected."""
     return not _OTHERWISE & set(words(name))

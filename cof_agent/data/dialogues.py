@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cof_agent.data.columns import Columns, words
+from cof_agent.data.columns import Columns, is_unwanted, words
 from cof_agent.data.conversations import (
     ROLES,
     TEXT_KEYS,
@@ -101,7 +101,7 @@ class Dialogues:
             raise Unusable(VIDEO)
         if is_audio(values):
             raise Unusable(AUDIO)
-        if values.get("label") is False and self._conversations(values):  # as in sets for KTO
+        if is_unwanted(values) and (self._conversations(values) or any(words(name) in _REPLIES for name in values)):
             raise Unusable(NOT_WANTED)
         said, rest = self._said(values)
         said = self._with_system(said, rest)

@@ -14,7 +14,7 @@ from typing import Any
 
 from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes
 from cof_agent.data.choices import choice_columns, flags_of
-from cof_agent.data.columns import Columns, is_asked, is_named, words
+from cof_agent.data.columns import FLAGS, Columns, is_asked, is_named, is_unwanted, words
 from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_audio, is_video, references
 from cof_agent.data.nested import is_missing, is_nan, unpacked, with_objects
@@ -167,7 +167,7 @@ class _Row:
         self._found: list[Reference] | None = None
 
     def from_columns(self) -> Draft:
-        question, answer = self._question(), self._answer()
+        question, answer = self._question(), self._answer_or_reply()
         boxes = self._boxes()
         if question is None and boxes and (said := self._text("expression")):
             question, answer = LOCATE + said, boxes[0]
@@ -209,16 +209,17 @@ class _Row:
         return made
 
     def _truth_beside(self, reply: str) -> Any:
-        """What a column says the true answer is, beside a reply. A truth value as `label` says whether the reply is wanted, as in
-        sets for KTO, unless the reply is yes or no itself.
+        """What a column says the true answer is, beside a reply. A truth value under one of `FLAGS` says whether the reply is
+        wanted, unless the reply is yes or no itself.
 
         Raises:
             Unusable: if it is not.
         """
-        label, says_truth = self.values.get("label"), reply.strip(" .").lower() in ("yes", "no", "true", "false")
-        if not isinstance(label, bool) or says_truth or "answer" in self.fields.given:
+        says_truth = reply.strip(" .").lower() in ("yes", "no", "true", "false")
+        flagged = any(isinstance(self.values.get(name), bool) for name in FLAGS)
+        if not flagged or says_truth or "answer" in self.fields.given:
             return self._answer()
-        if not label:
+        if is_unwanted(self.values):
             raise Unusable(NOT_WANTED)
         return None
 
@@ -303,6 +304,19 @@ class _Row:
 
     def _answer(self) -> Any:
         return self._find("answer", _is_no_conversation)
+
+    def _answer_or_reply(self) -> Any:
+        """The answer; a reply that a truth value says is wanted, in its place.
+
+        Raises:
+            Unusable: if it says that it is not.
+        """
+        answer = self._answer()
+        reply = next((self.values[name] for name in ("completion", "response", "output") if name in self.values), None)
+        if not isinstance(reply, str) or not (isinstance(answer, bool) or answer == reply):
+            return answer
+        beside = self._truth_beside(reply)
+        return reply if beside is None else beside
 
     def _boxes(self, marked: bool = False) -> list[Any]:
         """Those of the columns of boxes, and with `marked` those that stand in the paths of images."""

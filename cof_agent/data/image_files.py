@@ -48,16 +48,18 @@ class ImageFiles:
         self.fetcher = fetcher
         self.moved = moved
         self._listed: dict[str, list[Path]] | None = None
+        self._nearest: dict[Path, tuple[Path, ...]] = {}
 
-    def take(self, ref: Reference, *, measure: bool = False, write: bool = True) -> Taken:
+    def take(self, ref: Reference, *, measure: bool = False, write: bool = True, row_in: Path | None = None) -> Taken:
         """The file of an image. measure: also its size. write: whether an image that the row holds is put into `keep`.
+        row_in: the file of its row, beside which it is looked for first.
 
         Raises:
             Unusable: if there is no such file, or it is no image.
             InputError: if there is no folder to write to.
         """
         if ref.kind == "path":
-            return self._measured(self._located(ref.value), measure)
+            return self._measured(self._located(ref.value, row_in), measure)
         if write and self.keep is None and (ref.holds_image or self.fetcher):
             raise InputError("this set holds images itself; say where they may be written (keep_images).")
         if ref.kind == "url":
@@ -77,8 +79,8 @@ class ImageFiles:
         except InputError as error:
             raise Unusable(NOT_AN_IMAGE, error) from None
 
-    def _located(self, name: str) -> str:
-        for folder in self.folders:
+    def _located(self, name: str, row_in: Path | None) -> str:
+        for folder in self._places(row_in):
             path = os.path.join(folder, name)
             if _is_file(path):
                 return os.path.normpath(path)
@@ -86,6 +88,16 @@ class ImageFiles:
         if found is None or not _is_file(found):
             raise Unusable(IMAGE_MISSING, name)
         return str(found)
+
+    def _places(self, row_in: Path | None) -> tuple[Path, ...]:
+        """The folders, those first that are nearest to a file."""
+        if row_in is None:
+            return self.folders
+        folder = row_in.parent
+        if folder not in self._nearest:
+            near = (folder, folder / "images", folder / "imgs", *list(folder.parents)[:2])
+            self._nearest[folder] = tuple(dict.fromkeys([*(one for one in near if one in self.folders), *self.folders]))
+        return self._nearest[folder]
 
     def _by_end(self, name: str) -> Path | None:
         """The one file below the folders whose path ends in `name`, which may lack the suffix."""

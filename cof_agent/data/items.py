@@ -62,7 +62,7 @@ class _Gatherer:
         self.one_image = one_image
         self.found = 0
         self.by_id: dict[str, list[Taken]] = {}
-        """Images of rows before: VLMEvalKit writes a row's index in place of an image that it has already."""
+        """Images that rows before held: VLMEvalKit writes a row's index in place of an image that it has already."""
 
     def items(self, source: Container) -> Iterator[Item]:
         behind, cost, aside = 0, 0, Tally()
@@ -83,7 +83,8 @@ class _Gatherer:
                     yield item
 
     def _item(self, draft: Draft, row: Row, wanted: bool) -> Item:
-        images = self._images(draft, wanted)
+        images = self._images(draft, row, wanted)
+        held = all(ref.holds_image for ref in draft.images)
         if len(images) > 1 and self.one_image:
             raise Unusable(SEVERAL_IMAGES, len(images))
         draft.images = []  # the row's own bytes are not held any longer
@@ -91,19 +92,20 @@ class _Gatherer:
             draft.question, draft.prompt = without_marks(draft.question), without_marks(draft.prompt)
         else:
             _name_pictures(draft, len(images))
-        if draft.id:
+        if draft.id and held:
             self.by_id[draft.id] = images
         boxes = [one for found in draft.boxes for one in written(found, images[0].size)]
         return Item(draft, self.tally.rows, row.number, row.file, images, boxes, wanted)
 
-    def _images(self, draft: Draft, wanted: bool) -> list[Taken]:
+    def _images(self, draft: Draft, row: Row, wanted: bool) -> list[Taken]:
         first, *others = draft.images
         if first.kind == "path" and not others and first.value in self.by_id:
             return self.by_id[first.value]
         if others and self.one_image:
             raise Unusable(SEVERAL_IMAGES, len(draft.images))  # before any is written
         measure = bool(draft.boxes) or _may_be_box(draft.answer)
-        return [self.files.take(ref, measure=measure, write=self.write and wanted) for ref in draft.images]
+        write = self.write and wanted
+        return [self.files.take(ref, measure=measure, write=write, row_in=row.file) for ref in draft.images]
 
 
 def _name_pictures(draft: Draft, images: int) -> None:

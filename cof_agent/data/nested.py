@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 _LARGEST = 10**4000
+_OF_NUMPY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[\w<>]+)?\)", re.DOTALL)
+_QUOTED = re.compile(r"'[^'\\]*'|\"[^\"\\]*\"")
+_ROW_OF_NUMPY = re.compile(rf"\[\s*(?:{_QUOTED.pattern})(?:\s+(?:{_QUOTED.pattern}))+\s*\]")
+"""An array of texts as numpy prints it, without commas: Python would join them."""
 
 
 def is_missing(value: Any) -> bool:
@@ -55,12 +60,16 @@ def unpacked(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip()
+    if found := _OF_NUMPY.fullmatch(text):
+        text = found[1]
     if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}")):
         return value
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
+    if _ROW_OF_NUMPY.fullmatch(text):
+        return [one[1:-1] for one in _QUOTED.findall(text)]
     try:
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -99,7 +99,7 @@ def _answers(found: Any, choices: tuple[str, ...]) -> tuple[str, ...]:
         return texts
     by_key = dict(zip(keys(len(choices)), choices, strict=True))
     truth = truths.understood(list(texts), by_key)
-    return tuple(by_key[key] for key in truths.right_keys(truth, truths.READINGS))
+    return tuple(by_key[key] for key in truths.without_counting(truth))
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +70,9 @@ def json_rows(path: Path) -> Iterator[Any]:
         raise InputError(f"{path} is neither JSON nor JSONL: it is nested too deeply.") from None
 
 
-def csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a table with a header, separated by tabs, commas, semicolons or bars. An empty field is None.
+def csv_rows(path: Path) -> Iterator[Any]:
+    """The rows of a table with a header, separated by tabs, commas, semicolons or bars. An empty field is None. A row with more
+    fields than the header is a list of them, since it cannot be told which belong together.
 
     Raises:
         InputError: if it cannot be read.
@@ -82,12 +83,32 @@ def csv_rows(path: Path) -> Iterator[dict[str, Any]]:
             header = file.readline()
             file.seek(0)
             separator = max(_SEPARATORS, key=header.count)
-            for row in csv.DictReader(file, delimiter=separator):
-                yield {name: value or None for name, value in row.items() if name is not None}
+            lines: list[str] = []
+            for row in csv.DictReader(_noted(file, lines), delimiter=separator):
+                _check_closed(lines, file, path)
+                lines.clear()
+                surplus = row.pop(None, None)  # type: ignore[call-overload]
+                yield [*row.values(), *surplus] if surplus else {name: value or None for name, value in row.items()}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from None
     except (csv.Error, UnicodeDecodeError, EOFError) as error:
         raise InputError(f"{path} is no table of text: {error}.") from None
+
+
+def _noted(file: IO[str], lines: list[str]) -> Iterator[str]:
+    for line in file:
+        lines.append(line)
+        yield line
+
+
+def _check_closed(lines: Sequence[str], file: IO[str], path: Path) -> None:
+    """Whether a row of several lines ends where its quotation marks do, and not where the file does.
+
+    Raises:
+        InputError: if it does not.
+    """
+    if len(lines) > 1 and sum(line.count('"') for line in lines) % 2 and not file.read(1):
+        raise InputError(f"{path}: a quotation mark in the line that begins {lines[0][:60]!r} is never closed.")
 
 
 @contextmanager
@@ -158,6 +179,8 @@ def _elements(file: IO[str]) -> Iterator[Any]:
         while place < len(text) and text[place] in " \t\r\n,":
             place += 1
         if text.startswith("]", place):
+            if (text[place + 1 :] + file.read()).strip():
+                raise ValueError("something follows the list; write one object a line, or one list")
             return
         try:
             value, end = decoder.raw_decode(text, place)

@@ -253,6 +253,8 @@ class _Set:
 
     def _right(self, one: Understood, metadata: dict[str, Any]) -> tuple[str, ...]:
         keys = right_keys(one.truth, self.readings)
+        if not keys:
+            raise Unusable(NOT_A_CHOICE, f"{', '.join(one.truth.texts)}, as the set counts")
         self.counted.update(reading for reading in self.readings if one.truth.picks.get(reading) == keys)
         texts = [one.choices[key] for key in keys]
         if len(texts) > 1:

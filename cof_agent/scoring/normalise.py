@@ -15,12 +15,15 @@ _SIGNS = str.maketrans(
     | dict.fromkeys("\u3011\u3015", "]")
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad")
 )
+_POINT = re.compile(r"(?<![\w.,)])\.(?=\d)")
+"""That of a number without a 0 before it."""
 _AROUND = " .,;:!?\"'`()[]"
 
 
 def folded(text: str) -> str:
-    """`text` in lower case with plain letters, quotes, dashes and full stops; spaces and line breaks stay."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_SIGNS)
+    """`text` in lower case with plain letters, quotes, dashes and full stops, and 0.5 for .5; spaces and line breaks stay."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_SIGNS)
+    return _POINT.sub("0.", plain)
 
 
 def normalise(text: str) -> str:

@@ -109,9 +109,14 @@ def _question(question: str, names: Names) -> Question:
     }
     if known & {"percent", "percentage"}:
         known |= {"percent", "%"}
-    options = {word for text in names.texts for word in text}
+    options = {word for text in names.texts if not _speaks_of_others(text) for word in text}
     ordered = bool((set(words) | options) & RELATIONS)
     return Question(tuple(map(stem, words)), frozenset(known), ordered, _telling(names))
+
+
+def _speaks_of_others(words: Sequence[str]) -> bool:
+    """Whether these are the words of an option such as "none of the above"."""
+    return len(words) > 1 and words[-1] == "above" and words[0] in ("all", "none", "any", "both", "neither")
 
 
 def _telling(names: Names) -> frozenset[str]:
@@ -290,11 +295,14 @@ def _in_order(items: Sequence[Item], names: Names, question: Question) -> bool:
     return any(_is_subsequence(words, order) for order in orders)
 
 
+_RELATIVE = ("who", "which", "that")
+
+
 def _is_inverted(behind: Sequence[Item]) -> bool:
     """Whether a name is followed by a copula and what that speaks of: "On the left is the man", not "the man who is"."""
     clause = list(takewhile(lambda item: not _PAUSES & set(item.before), behind))
     copulas = (at for at, item in enumerate(clause) if item.text in COPULAS)
-    copula = next((at for at in copulas if not at or clause[at - 1].text not in ("who", "which", "that")), len(clause))
+    copula = next((at for at in copulas if not at or clause[at - 1].text not in _RELATIVE), len(clause))
     return any(item.text not in FRAME and item.text not in NEGATIONS for item in clause[copula:])
 
 
@@ -315,8 +323,14 @@ def _is_subject(items: Sequence[Item], left: Sequence[int], found: Reading, ques
     if question.ordered or len(found.named) != 1 or found.denied or found.words & (OPEN | NEGATIONS):
         return False
     copula = max((at for at in range(places[0]) if items[at].text in COPULAS), default=-1)
-    head = next((item for item in items if item.text not in FRAME), None)
-    return left[-1] < copula and head is not None and head.option is None and stem(head.text) in question.known
+    head = next((at for at, item in enumerate(items) if item.text not in FRAME), None)
+    if head is None or items[head].option is not None or stem(items[head].text) not in question.known:
+        return False
+    # What is left over behind a copula is the answer: "The umbrella is blue, the car is red".
+    between = range(head + 1, left[0])
+    if any(items[at].text in COPULAS and items[at - 1].text not in _RELATIVE for at in between):
+        return False
+    return left[-1] < copula
 
 
 def _concludes(reading: Reading) -> bool:

@@ -117,7 +117,7 @@ FRAME = _set(
     reads read reading written writes spells labeled labelled named called shows shown show visible can image picture photo
     photograph scene color colored number text word words value total count side hand which what and both only
     just really indeed made based wait sorry correction rather overall conclusion summary given question following please must has
-    have had located placed looking closely ans =
+    have had located placed positioned situated looking closely ans =
     是 答 案 选 择 项 为 正 确 的 应 该 最 终 我 它 图 中 所 以 因 此
     """
 )

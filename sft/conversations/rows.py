@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil, floor
+from pathlib import Path
 from typing import Any
 
 from rich.progress import track
@@ -203,12 +204,12 @@ class _Gatherer:
     def _attempt(self, row: Row) -> _Found | Unusable:
         try:
             talk = self._reader.of(row.values)
-            return _Found(talk, [self._shot(ref) for ref in talk.images])
+            return _Found(talk, [self._shot(ref, row.file) for ref in talk.images])
         except Unusable as why:
             return why
 
-    def _shot(self, ref: Reference) -> Shot:
-        taken = self._files.take(ref, measure=True, write=self._write)
+    def _shot(self, ref: Reference, row_in: Path) -> Shot:
+        taken = self._files.take(ref, measure=True, write=self._write, row_in=row_in)
         self.wrote |= ref.holds_image and bool(taken.path)
         if taken.size is None:
             raise Unusable(NOT_AN_IMAGE, ref.value)

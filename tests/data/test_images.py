@@ -101,7 +101,7 @@ def test_videos() -> None:
     assert not is_video({"is_video": False, "video": None, "videos": [], "video_id": 3})
 
 
-def taken(value: Any, files: ImageFiles, **how: bool) -> Path:
+def taken(value: Any, files: ImageFiles, **how: Any) -> Path:
     (ref,) = references(value)
     return Path(files.take(ref, **how).path)
 

@@ -286,3 +286,120 @@ class TestBoxes:
             of([row], folder)
         with pytest.raises(Unusable, match="placeholder"):
             Dialogues({}).of(row)
+
+
+def test_an_image_lies_beside_the_file_of_its_row(folder: Path) -> None:
+    """Subsets with folders of their own, in which names repeat."""
+    for name in ("charts", "photos"):
+        (folder / "set" / name / "images").mkdir(parents=True)
+        Image.new("RGB", (64, 64), (name == "photos" and "red") or "blue").save(folder / "set" / name / "images/1.png")
+        row = {"image": "images/1.png", "question": f"{name}?", "answer": "a"}
+        (folder / "set" / name / "train.jsonl").write_text(json.dumps(row) + "\n")
+    Image.new("RGB", (64, 64)).save(folder / "set" / "1.png")
+    found = read(str(folder / "set")).samples
+    assert {Path(one.image).parts[-3] for one in found if one.question == "charts?"} == {"charts"}
+    assert {Path(one.image).parts[-3] for one in found if one.question == "photos?"} == {"photos"}
+
+
+def test_the_number_of_an_image_is_not_that_of_a_row(folder: Path) -> None:
+    """As in VQAv2, whose numbers of questions begin with those of images."""
+    for name in ("1", "2"):
+        Image.new("RGB", (64, 64)).save(folder / f"{name}.jpg")
+    rows = [{"id": n, "image_id": image, "question": f"q{n}?", "answer": "a"} for n, image in ((1, 1), (2, 1), (3, 2))]
+    assert [Path(one.image).name for one in of(rows, folder).samples] == ["1.jpg", "1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("flag", ["label", "kto_tag", "correct"])
+@pytest.mark.parametrize("talk", [True, False])
+def test_a_flag_says_whether_a_reply_is_wanted(flag: str, talk: bool, folder: Path) -> None:
+    said = [{"from": "human", "value": "<image>What is it?"}, {"from": "gpt", "value": "a dog"}]
+    row: dict[str, Any] = {"images": ["a.png"]}
+    row |= {"conversations": said} if talk else {"prompt": "<image>What is it?", "completion": "a dog"}
+    assert read_one(row | {flag: True}, folder)[2] == ("a dog",)
+    with pytest.raises(InputError, match="not wanted"):
+        of([row | {flag: False}], folder)
+    with pytest.raises(Unusable, match="not wanted"):
+        Dialogues({}).of(row | {flag: False})
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "right"),
+    [
+        (["A. cat", "C. dog", "D. cow"], "C", "dog"),
+        (["(B) cat", "(A) dog", "(C) cow"], "A", "dog"),
+        (["red", None, "blue", "green"], "C", "blue"),
+        (["red", "", "blue", "green"], 2, "blue"),
+        (["f", "f'", "g"], "f'", "f'"),
+        (["5", "$5"], "$5", "$5"),
+    ],
+)
+def test_the_letter_of_a_choice_is_its_own(options: list[Any], answer: Any, right: str, folder: Path) -> None:
+    row = {"image": "a.png", "question": "Which?", "options": options, "answer": answer}
+    assert read_one(row, folder)[2] == (right,)
+
+
+def test_an_initial_is_no_choice(folder: Path) -> None:
+    row = {"image": "a.png", "question": "Which is it?\nA. Yeast\nB. Mold\nC. Amoeba\nD. E. coli", "answer": "D"}
+    assert read_one(row, folder) == ("Which is it?", ("Yeast", "Mold", "Amoeba", "E. coli"), ("E. coli",))
+
+
+def test_numbers_of_choices_count_from_0_or_from_1(folder: Path) -> None:
+    rows = [
+        {"image": "a.png", "question": f"Which {n}?", "options": ["red", "blue", "green"], "answer": n % 3}
+        for n in range(6)
+    ]
+    found = of([*rows, rows[0] | {"question": "And this?", "answer": 3}], folder)
+    assert len(found.samples) == 6 and "is none of the choices" in str(found.tally.left_out)
+
+
+def test_numbers_of_choices_are_refused_where_no_other_rows_tell(folder: Path) -> None:
+    row = {"id": "1", "image": "a.png", "question": "Which?", "choices": ["red", "blue"], "answers": [1]}
+    (folder / "samples.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="give the letter of the choice, or its text"):
+        read(str(folder / "samples.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"box_2d": [100, 200, 300, 900]}, "box_2d, which some write y first"),
+        ("<loc0100><loc0200><loc0300><loc0900>", "y first"),
+    ],
+)
+def test_a_box_that_may_be_y_first_is_left_out(answer: Any, said: str, folder: Path) -> None:
+    row = {"image": "a.png", "question": "Give the bounding box of the cat.", "answer": answer}
+    with pytest.raises(InputError, match=said):
+        of([row], folder)
+
+
+def table(folder: Path, text: str) -> Reading:
+    (folder / "rows.csv").write_text(text)
+    return read(str(folder / "rows.csv"))
+
+
+def test_a_row_with_more_fields_than_the_header_is_left_out(folder: Path) -> None:
+    found = table(folder, "image,question,answer\na.png,What is it?,a dog\na.png,what, is it?,yes\n")
+    assert [one.answers for one in found.samples] == [("a dog",)] and found.tally.left_out
+
+
+def test_a_quotation_mark_that_is_never_closed(folder: Path) -> None:
+    with pytest.raises(InputError, match="is never closed"):
+        table(folder, 'image,question,answer\na.png,"Is it,yes\nb.png,What?,no\nc.png,What?,a\n')
+
+
+def test_arrays_as_numpy_prints_them(folder: Path) -> None:
+    head = "image,question,choices,answer\n"
+    found = table(
+        folder, head + "a.png,Which?,\"array(['red', 'blue'], dtype=object)\",B\nb.png,Which?,\"['red' 'blue']\",A\n"
+    )
+    assert [(one.choices, one.answers) for one in found.samples] == [
+        (("red", "blue"), ("blue",)),
+        (("red", "blue"), ("red",)),
+    ]
+
+
+def test_what_follows_a_list_is_not_passed_over(folder: Path) -> None:
+    row = json.dumps([{"image": "a.png", "question": "What?", "answer": "a"}])
+    (folder / "rows.json").write_text(f"{row}\n{row}\n")
+    with pytest.raises(InputError, match="something follows the list"):
+        read(str(folder / "rows.json"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cof_agent.data.answers import READINGS, right_keys, understood
+from cof_agent.data.answers import understood, without_counting
 from cof_agent.data.benchmarks.copy import Copy
 from cof_agent.data.choices import choices_of
 from cof_agent.data.columns import Columns
@@ -39,7 +39,7 @@ def _sample(copy: Copy, row: Row, draft: Draft) -> Sample:
         id=draft.id or str(row.number),
         image=images[0],
         question=question.text if choices and choices == question.choices else question.whole,
-        answers=tuple(choices[key] for key in right_keys(truth, READINGS)) if choices else truth.texts,
+        answers=tuple(choices[key] for key in without_counting(truth)) if choices else truth.texts,
         choices=tuple(choices.values()),
         metadata={name: draft.metadata[name] for name in ("category", "subcategory") if name in draft.metadata},
         more_images=images[1:],

@@ -17,7 +17,7 @@ from dataclasses import replace
 from cof_agent.data.benchmarks.charxiv import places
 from cof_agent.data.benchmarks.copy import Copy, text
 from cof_agent.data.benchmarks.layout import Layout, Table
-from cof_agent.data.nested import at_path
+from cof_agent.data.nested import at_path, is_missing
 from cof_agent.data.rows import Row
 from cof_agent.trajectory import Sample
 
@@ -41,7 +41,9 @@ def _layout(pattern: str, **columns: str | bool) -> Layout:
 def _form(row: Row) -> str:
     """What form an open answer has, in words."""
     kind, unit = text(row, "answer_type"), text(row, "unit")
-    form = {"integer": places(0), "float": places(round(float(text(row, "precision") or 2))), "list": "(Give a list.)"}
+    precision = at_path(row.values, "precision")
+    digits = 2 if is_missing(precision) else round(float(precision))
+    form = {"integer": places(0), "float": places(digits), "list": "(Give a list.)"}
     return " ".join(part for part in (f"(Unit: {unit}.)" if unit else "", form.get(kind, "")) if part)
 
 

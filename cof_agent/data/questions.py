@@ -204,6 +204,16 @@ def _word_for_mark(found: re.Match[str]) -> str:
     return f"{'' if before[-1:].isspace() else ' '}{word}{' ' if behind.isalnum() else ''}"
 
 
+_DECIDES = re.compile(
+    r"\b(?:decimals?|degrees?|radians?|euros?|dollars?|percent(?:ages?)?|currency|fractions?|met(?:er|re)s?|centimet(?:er|re)s?"
+    r"|kilomet(?:er|re)s?|miles|inches|feet|(?:12|24)[- ]hours?|round(?:ed)?|nearest|significant"
+    r"|(?:upper|lower) ?case|capitals?|(?:alphabetical|ascending|descending|reverse|chronological) order"
+    r"|(?:first|second|third|last) (?:words?|letters?|digits?|numbers?|names?|lines?))\b|[€£¥%]",
+    re.IGNORECASE,
+)
+"""What says which answer is right, and not only how it is written down."""
+
+
 def _without_appendix(text: str) -> tuple[str, str]:
     found = _APPENDIX.search(text) if "#" in text else None
     return (text[: found.start()].rstrip(), found[0].strip()) if found else (text, "")
@@ -233,7 +243,9 @@ def cut_instruction(text: str) -> tuple[str, str]:
 
 
 def _is_instruction(sentence: str) -> bool:
-    return len(sentence) <= _LONGEST_SENTENCE and _INSTRUCTION.fullmatch(sentence) is not None
+    if len(sentence) > _LONGEST_SENTENCE or _DECIDES.search(sentence):
+        return False
+    return _INSTRUCTION.fullmatch(sentence) is not None
 
 
 def _boundaries(text: str) -> list[tuple[int, int]]:

@@ -30,7 +30,8 @@ class Evidence:
 
     outside: how many go beyond their images. beyond: how many beyond 1000. unsure: how many lie in images of more than 1000
     pixels a side, so that 0..1000 would not show. moved: how many lie in images that the model is shown otherwise, so that
-    pixels would become other numbers. loose: lists of four numbers that may be anything.
+    pixels would become other numbers. loose: lists of four numbers that may be anything. points: of `point_2d`, which stay as they
+    are.
     """
 
     boxes: int = 0
@@ -39,10 +40,12 @@ class Evidence:
     unsure: int = 0
     moved: int = 0
     loose: int = 0
+    points: int = 0
 
     def add(self, messages: Sequence[Message], sizes: Sequence[Size], frame: Frame) -> None:
         for text in _texts(messages):
             self.loose += loose_lists(text)
+            self.points += text.count('"point_2d"')
             for box in boxes_in(text):
                 if max(map(abs, box.numbers)) > 1 and box.image < len(sizes):
                     self._count(box, sizes[box.image], frame)
@@ -75,10 +78,16 @@ class Evidence:
 
     def note(self, form: Form | None) -> str:
         """What was decided, in a sentence; "" where there is nothing to say."""
-        if form is None:
-            return "the numbers of boxes in the texts are shares of an image and stay as they are" if self.moved else ""
-        rest = f"; {self.loose} other lists of four numbers stay as they are" if self.loose else ""
-        return f"boxes in the texts are pixels of the image files; they become the model's own coordinates{rest}"
+        said = []
+        if form is not None:
+            said.append("boxes in the texts are pixels of the image files; they become the model's own coordinates")
+        elif self.moved:
+            said.append("the numbers of boxes in the texts are shares of an image and stay as they are")
+        if self.loose:
+            said.append(f"{self.loose} {'other ' if said else ''}lists of four numbers stay as they are")
+        if self.points:
+            said.append(f"{self.points} points (point_2d) stay as they are")
+        return "; ".join(said)
 
 
 def _refused(where: str, what: str) -> InputError:

@@ -110,6 +110,20 @@ def test_a_line_behind_the_choices_is_no_part_of_the_last() -> None:
     assert (found.text, found.choices) == ("Which?\nDistances are in metres.", {"A": "red", "B": "blue"})
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Reply only with the last word of the sign.",
+        "Answer in euros.",
+        "Give your answer in degrees, rounded to one decimal place.",
+        "Output the answer in 24-hour format.",
+        "Answer in alphabetical order.",
+    ],
+)
+def test_what_decides_which_answer_is_right_stays(told: str) -> None:
+    assert parse(f"What does the sign say? {told}").text == f"What does the sign say? {told}"
+
+
 def test_what_stands_behind_every_question_is_an_instruction() -> None:
     suffix = "Obey the rules of the format."
     questions = ["How many kites? ", "Which colour?\n", "Who?\n"]

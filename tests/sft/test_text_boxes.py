@@ -64,6 +64,13 @@ def test_relative_numbers_stay_as_they_are() -> None:
     assert moved(messages, [small], QWEN25, None) == messages
 
 
+def test_what_is_not_moved_is_counted() -> None:
+    made = Evidence()
+    text = 'The sign is at [1200, 340, 1500, 620], its middle at {"point_2d": [1350, 480]}.'
+    made.add([{"role": "assistant", "content": [{"type": "text", "text": text}]}], [Size(4000, 3000)], QWEN25)
+    assert made.note(None) == "1 lists of four numbers stay as they are; 1 points (point_2d) stay as they are"
+
+
 def test_numbers_that_may_be_either_are_refused_where_it_matters() -> None:
     large, whole = Size(2000, 1500), Size(280, 280)
     with pytest.raises(

@@ -13,7 +13,7 @@ if [ "${1:-}" = "--test" ]; then split=test number=33; shift; fi
 . scripts/measure.sh
 folder="outputs/hard-$split"
 within=direct_attributes,nested # what it can tell from the true regions; the table has its accuracy with them
-"$cof" scenes -o outputs/hard-train --samples 400 --seed 2 --split hard --categories $within
+"$cof" scenes -o outputs/hard-train --samples 1600 --seed 2 --split hard --categories $within
 "$cof" rollout --data outputs/hard-train -o outputs/hard-kept --model nano --plays 8 --keep 0,1
 "$cof" scenes -o "$folder/scenes" --samples 400 --seed "$number" --split hard --categories $within
 "$cof" regions scenes --data "$folder/scenes" -o "$folder/regions"

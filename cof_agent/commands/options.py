@@ -69,12 +69,17 @@ def share(text: str) -> float:
     return value
 
 
-def resolutions(text: str) -> Resolutions:
-    """A type of options: different long sides in pixels, with commas between."""
+def weighted_resolutions(text: str) -> Resolutions:
+    """A type of options: long sides in pixels, with commas between; one may be named twice."""
     try:
-        found = Resolutions(text)
+        return Resolutions(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def resolutions(text: str) -> Resolutions:
+    """A type of options: different long sides in pixels, with commas between."""
+    found = weighted_resolutions(text)
     if len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"{text!r} names a resolution twice")
     return found

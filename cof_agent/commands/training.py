@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, fields
 from importlib import import_module
 from typing import Any
 
-from cof_agent.commands.options import KINDS, count
+from cof_agent.commands.options import KINDS, count, weighted_resolutions
 from cof_agent.commands.parser import Parser
 from cof_agent.training import keys
 
@@ -80,6 +80,8 @@ def _settings(name: str) -> Any:
 
 def _add(group: argparse._ArgumentGroup, field: Field[Any]) -> None:
     kind = {name: value for name, value in KINDS.get(field.name, {}).items() if name not in ("action", "default")}
+    if field.name == "resolutions":
+        kind["type"] = weighted_resolutions
     annotation, default = str(field.type), field.default if field.default is not MISSING else None
     if annotation == "bool":
         kind |= {"nargs": "?", "choices": ("true", "false")}

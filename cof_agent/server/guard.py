@@ -30,6 +30,7 @@ LOGIN = "/login"
 NEXT = "next"
 """What follows the login, in its address."""
 
+_KEY_BYTES = 4_000
 _MOST_HELD = 16  # times the largest request, of the bodies of all open requests together
 
 # The page's library compiles its templates in the browser, hence 'unsafe-eval'; whatever runs can reach this server only.
@@ -64,7 +65,7 @@ class Guard:
         except Refusal as refusal:
             await self._refuse(refusal, scope, receive, send)
             return
-        body = _Body(self, receive)
+        body = _Body(self, receive, self._most(scope))
         try:
             await self._app(scope, body.receive, _with_headers(send))
         except Exception:
@@ -86,9 +87,13 @@ class Guard:
             if headers.get("authorization"):
                 raise Refusal(401, "this is not the key of this server.", code="invalid_api_key")
             raise Refusal(401, "this server needs a key: send it as the header `Authorization: Bearer KEY`.")
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self.most_bytes:
-            raise _too_large(self.most_bytes)
+        length, most = headers.get("content-length", "0"), self._most(scope)
+        if not length.isdecimal() or int(length) > most:
+            raise _too_large(most)
+
+    def _most(self, scope: Any) -> int:
+        """The largest body: a key alone, where none has been given yet."""
+        return _KEY_BYTES if scope["path"] == LOGIN else self.most_bytes
 
     def _knows_key(self, headers: Headers) -> bool:
         if self._settings.key is None:
@@ -119,8 +124,8 @@ class _Body:
     """The body of one request, counted as it comes: a client need not say how large it is, and many large ones may come at
     once."""
 
-    def __init__(self, guard: Guard, receive: Receive) -> None:
-        self._guard, self._receive = guard, receive
+    def __init__(self, guard: Guard, receive: Receive, most: int) -> None:
+        self._guard, self._receive, self._most = guard, receive, most
         self.seen = 0
         self.is_gone = False  # whether the client has closed the connection
 
@@ -135,8 +140,8 @@ class _Body:
         if message["type"] == "http.request":
             self.seen += (size := len(message.get("body", b"")))
             self._guard.held += size
-            if self.seen > self._guard.most_bytes:
-                raise _too_large(self._guard.most_bytes)
+            if self.seen > self._most:
+                raise _too_large(self._most)
             if self._guard.held > _MOST_HELD * self._guard.most_bytes:
                 raise Refusal(
                     503, "the server is busy: too much is sent at once; try again in a moment.", code="overloaded"

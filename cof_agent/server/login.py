@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from asyncio import timeout
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter
@@ -10,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from cof_agent.server.guard import COOKIE, LOGIN, NEXT, Guard
+from cof_agent.server.refusals import Refusal
 
-_MOST_BYTES = 4_000
+_SECONDS = 10.0  # for a key to arrive
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark"><title>Chain-of-Focus</title>
 <style>body{font:1rem/1.5 system-ui,sans-serif;max-width:24rem;margin:20vh auto;padding:0 1rem}
@@ -31,11 +33,17 @@ def routes(guard: Guard) -> APIRouter:
 
     @router.post(LOGIN)
     async def enter(request: Request) -> Response:
-        given = parse_qs((await request.body())[:_MOST_BYTES].decode("utf-8", "replace")).get("key", [""])[0]
+        try:
+            async with timeout(_SECONDS):
+                body = await request.body()
+        except TimeoutError:
+            raise Refusal(408, f"the key did not arrive within {_SECONDS:g} seconds.") from None
+        given = parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0]
         if not guard.accepts(given):
             return HTMLResponse(_PAGE + "<p role=alert>This is not the key.</p>", 401)
         reply = RedirectResponse(_next(request), 303)
-        reply.set_cookie(COOKIE, guard.session, httponly=True, samesite="strict")
+        # With "strict" a link from a page of `cof view` would ask for the key again.
+        reply.set_cookie(COOKIE, guard.session, httponly=True, samesite="lax")
         return reply
 
     return router

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cof_agent.data.questions import named_marks
 from cof_agent.data.unusable import Unusable, check_characters
 from cof_agent.server.refusals import Refusal
 
@@ -58,7 +58,6 @@ MOST_CHARACTERS, MOST_IMAGES, MOST_CHOICES = 200_000, 16, 200
 
 _BEFORE = ("system", "developer")  # roles whose texts stand before the question
 _ROLES = (*_BEFORE, "user", "assistant", "tool", "function")
-_MARK = "<image>"  # where an image stands between texts
 
 
 _KINDS = ("str", "int", "float", "bool")  # what pydantic puts behind a name where several kinds may stand
@@ -209,8 +208,9 @@ def _asked(messages: list[_Said]) -> tuple[str, list[str], bool]:
     )
     if len(images) == 1 or shown[-1] is not last:
         return "\n".join([*system, *(_text(part) for part in own if part["type"] == "text")]), images, earlier
-    marked = [_text(part) if part["type"] == "text" else _MARK for part in own]
-    return named_marks("\n".join([*system, *marked])), images, earlier
+    numbers = count(1)
+    named = [_text(part) if part["type"] == "text" else f"picture {next(numbers)}" for part in own]
+    return "\n".join([*system, *named]), images, earlier
 
 
 def _joined(messages: list[_Said]) -> list[_Said]:

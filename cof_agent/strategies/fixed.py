@@ -38,8 +38,8 @@ def always_zoom(policy: Policy, settings: ZoomSettings) -> Way:
 
 
 def regions(policy: Policy, settings: ZoomSettings) -> Way:
-    """Crops of the regions that the question names come first."""
-    return Way(Regions(policy), settings)
+    """Crops of the regions that the question names come first, as many as there may be zooms."""
+    return Way(Regions(policy, settings.max_zooms), settings)
 
 
 class AlwaysZoom(Wrapped):
@@ -85,11 +85,15 @@ class Regions(Wrapped):
     """Looks at each region that the question names, once, before it says anything of its own. They count as zooms, and what
     is cut is enlarged as for any of them; crop k is image k of the conversation, so that the model can zoom into it."""
 
+    def __init__(self, policy: Policy, most: int) -> None:
+        super().__init__(policy)
+        self._most = most
+
     async def generate(
         self, messages: Sequence[protocol.Message], images: Sequence[Image], sampling: Sampling
     ) -> Completion:
         named = {one.number: one.box for one in mentions(protocol.asked(messages))} if is_first_turn(messages) else {}
         if not named:
             return await self._policy.generate(messages, images, sampling)
-        boxes = [named[number] for number in sorted(named)]
+        boxes = [named[number] for number in sorted(named)][: self._most]
         return Completion(protocol.write_zooms("I look at each region.", boxes), Tokens(0, 0))

@@ -30,8 +30,8 @@ class Evidence:
 
     outside: how many go beyond their images. beyond: how many beyond 1000. unsure: how many lie in images of more than 1000
     pixels a side, so that 0..1000 would not show. moved: how many lie in images that the model is shown otherwise, so that
-    pixels would become other numbers. loose: lists of four numbers that may be anything. points: of `point_2d`, which stay as they
-    are.
+    pixels would become other numbers. loose: lists of four numbers that may be anything. points: of `point_2d`, which
+    stay as they are.
     """
 
     boxes: int = 0

@@ -32,6 +32,7 @@ from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, Size, View
 from cof_agent.output.terminal import console
+from cof_agent.protocol.messages import plainly
 from cof_agent.region_refs import located, rounds
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
@@ -174,8 +175,9 @@ def row_of(
     head = messages.pop()["content"][0]  # the image, which stands before the first question
     for sample in samples:
         thought = str(sample.metadata.get(drawn.THOUGHT, SEEN))
-        for question, answer in rounds(sample):
-            text = located(question, sample.regions, view, system)
+        (_, first), *further = rounds(sample)
+        for question, answer in [(protocol.question_text(sample), first), *further]:
+            text = plainly(located(question, sample.regions, view, system))
             content = [*([] if len(messages) > 1 else [head]), {"type": "text", "text": text}]
             messages.append({"role": "user", "content": content})
             if sample.metadata.get("category") == drawn.SHOW:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,23 @@ def test_the_maps_of_the_tower_are_those_that_its_blocks_give(loaded: Loaded) ->
     assert divmod(int(change.argmax()), change.shape[1]) == (5, 9)
 
 
+@torch.no_grad()
+def test_another_thread_at_the_tower_leaves_the_levels_alone(loaded: Loaded, two: dict[str, Tensor]) -> None:
+    """A conversation without regions is read meanwhile."""
+    model, processor = loaded
+    other = batch_of(processor, ["What is red?"], [noise((280, 280), 3)])
+
+    def seen_by(inputs: dict[str, Tensor]) -> None:
+        model.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
+
+    with model._levels() as taken:
+        seen_by(two)
+        before = dict(taken)
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(seen_by, other).result()
+        assert taken and all(taken[level] is output for level, output in before.items())
+
+
 def test_the_levels_are_the_papers_where_the_tower_is_deep_enough() -> None:
     deep = RegionConfig.for_tower(32, 1280, 7)
     assert (deep.levels, deep.scales, deep.width, deep.feature, deep.bins, deep.rounds) == (
@@ -209,6 +227,21 @@ def test_saved_and_loaded_it_is_the_same_and_a_policy(
     assert said(here) == said(here) and said(here, 3) == said(here, 3)
     assert len({said(here, seed) for seed in range(3)}) > 1
     assert said(there) and said(None)
+
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "view": 0}, {"type": "text", "text": "Is region 1 at [0, 0, 9, 9] red?"}],
+        }
+    ]
+
+    def drawn(**sampling: Any) -> str:
+        return asyncio.run(policy.generate(messages, [noise((56, 56), 1)], Sampling(max_tokens=6, **sampling))).text
+
+    assert len({drawn(temperature=1.0) for _ in range(4)}) > 1, "without a seed each draw is another"
+    policy._context = 20
+    with pytest.raises(PolicyError, match="context length"):
+        drawn()
 
 
 def test_a_lora_adapter_trains_beside_the_extractor(loaded: Loaded, two: dict[str, Tensor], tmp_path: Path) -> None:

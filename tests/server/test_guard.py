@@ -118,6 +118,13 @@ def test_many_large_bodies_at_once_are_told_to_come_back(locked: str) -> None:
     assert httpx.get(f"{locked}/v1/models", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
 
 
+def test_a_login_holds_a_key_and_no_more(locked: str) -> None:
+    """Whoever has none must not be able to fill the memory for requests."""
+    assert httpx.post(f"{locked}/login", content=b"key=" + b"x" * 5_000).status_code == 413
+    entering = httpx.post(f"{locked}/login", data={"key": KEY})
+    assert "samesite=lax" in entering.headers["set-cookie"].lower()  # so that links from pages of `cof view` lead in
+
+
 def test_every_reply_keeps_the_browser_to_this_server(locked: str) -> None:
     for path in ("/login", "/v1/models"):
         policy = httpx.get(locked + path).headers["content-security-policy"]

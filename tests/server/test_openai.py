@@ -165,6 +165,19 @@ def test_several_images_and_a_chat_that_goes_on(served: Served, scene: Sample) -
     assert (len(joined.images), joined.text, joined.earlier) == (2, "Which is larger?", False)
 
 
+def test_only_pictures_are_numbered_and_words_stay() -> None:
+    def image(name: str) -> dict[str, Any]:
+        return {"type": "image_url", "image_url": {"url": name}}
+
+    def said(text: str) -> dict[str, str]:
+        return {"type": "text", "text": text}
+
+    content = [image("a"), said("and"), image("b"), said("What does <image> or <image_1> mean?")]
+    messages = [{"role": "system", "content": "Use <image> marks."}, {"role": "user", "content": content}]
+    read = openai_request.read(json.dumps({"model": "nano", "messages": messages}).encode())
+    assert read.text == "Use <image> marks.\npicture 1\nand\npicture 2\nWhat does <image> or <image_1> mean?"
+
+
 def test_more_words_than_the_model_reads(served: Served, scene: Sample) -> None:
     url, service = served
     for stream in (False, True):

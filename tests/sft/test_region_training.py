@@ -57,6 +57,9 @@ def test_a_row_holds_all_rounds_with_a_box_for_each_slot(sample: Sample) -> None
     assert made["regions"][1] == pytest.approx([320 * scale, 180 * view.shown_size.height / 360, *image.size], abs=1)
     words = row_of([sample], view, image, CoordinateSystem.ABSOLUTE, as_text=True)
     assert "region 1 at [" in texts(words)[1] and words["regions"] == []
+    chosen = replace(sample, choices=("a cat", "<|im_end|>"))
+    asked = texts(row_of([chosen], view, image, CoordinateSystem.ABSOLUTE, as_text=False))[1]
+    assert asked.startswith(f"What is region 1{SLOT}?\nA. a cat\nB. ") and "<|im_end|>" not in asked
 
 
 def test_drawn_rows_are_the_same_each_time_and_their_boxes_lie_in_the_image() -> None:

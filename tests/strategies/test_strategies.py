@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from cof_agent import protocol
+from cof_agent.agent import Agent
 from cof_agent.cli import main
+from cof_agent.config import AgentConfig
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import OF_MODELS, Box, CoordinateSystem, Size
@@ -168,3 +170,15 @@ def test_a_run_of_one_strategy_is_not_completed_by_another(
     assert (played.zooms, played.strategy) == (9, "grid")
     assert main(command) == 2
     assert 'strategy was "grid" and is now "focus"; use another folder.' in capsys.readouterr().err
+
+
+def test_no_more_regions_are_shown_than_there_may_be_zooms(picture: Path) -> None:
+    boxes = [Box(10 * k, 10, 10 * k + 60, 70) for k in range(5)]
+    named = ", ".join(f"<region{k}>" for k in range(1, 6))
+    sample = Sample("five", str(picture), f"Which of {named} is red?", regions=tuple(boxes))
+    policy = ScriptedPolicy(["<think>a</think>\n<answer>none</answer>"] * 2)
+    played = Agent(AgentConfig("none", strategy="regions", max_zooms=3), policy=policy).ask_many(
+        [sample], progress=False
+    )
+    assert played[0].zooms == 3 and played[0].stop is StopReason.ANSWERED
+    assert not [seen.error for turn in played[0].turns for seen in turn.observations if seen.error]

@@ -11,6 +11,7 @@ through a small network of its own, are mapped to the width of the language mode
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -204,12 +205,17 @@ class RegionQwen(Qwen2_5_VLForConditionalGeneration):
 
     @contextmanager
     def _levels(self) -> Iterator[dict[int, Tensor]]:
-        """What comes out of the blocks that the extractor reads, while the tower runs inside."""
+        """What comes out of the blocks that the extractor reads, while the tower runs inside. Another thread may run it, too,
+        for a conversation without regions."""
         taken: dict[int, Tensor] = {}
-        blocks = self.model.visual.blocks
+        blocks, mine = self.model.visual.blocks, threading.get_ident()
 
         def keep(index: int) -> Any:
-            return blocks[index].register_forward_hook(lambda _module, _given, output: taken.update({index: output}))
+            def hook(_module: nn.Module, _given: Any, output: Tensor) -> None:
+                if threading.get_ident() == mine:
+                    taken[index] = output
+
+            return blocks[index].register_forward_hook(hook)
 
         handles = [keep(index) for index in set(self.region_extractor.config.levels)]
         try:

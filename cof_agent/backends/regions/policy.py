@@ -34,12 +34,14 @@ class RegionPolicy(LocalPolicy):
         """The next assistant message; see `LocalPolicy`. Does not tell probabilities.
 
         Raises:
-            PolicyError: if a message holds the text of the slot.
+            PolicyError: if a message holds the text of the slot, the conversation is longer than the model reads, or memory runs
+                out.
         """
         rewritten, boxes = _with_slots(messages)
         if not boxes:
             return await super().generate(messages, images, sampling)
-        ids, pictures = await asyncio.to_thread(self.read, self.render(rewritten), images)
+        asked = await asyncio.to_thread(self._prompt, rewritten, images, sampling)
+        ids, pictures = asked.ids, asked.pictures
         prompt = torch.tensor([ids], device=self.model.device)
         inputs = {
             "input_ids": prompt,
@@ -49,7 +51,12 @@ class RegionPolicy(LocalPolicy):
             "image_grid_thw": torch.tensor([picture.grid for picture in pictures], device=self.model.device),
             "regions": torch.tensor([[0.0, *box] for box in boxes], device=self.model.device),
         }
-        new = await asyncio.to_thread(self._drawn, inputs, sampling)
+        try:
+            new = await asyncio.to_thread(self._drawn, inputs, asked.sampling)
+        except torch.OutOfMemoryError:
+            raise PolicyError(
+                f"{self.name} ran out of memory at {len(ids)} tokens; lower --overview-pixels or the concurrency."
+            ) from None
         return Completion(self.turn(messages, new), Tokens(len(ids), len(new)), truncated=new[-1] not in self.stop_ids)
 
     @torch.inference_mode()
@@ -67,7 +74,9 @@ class RegionPolicy(LocalPolicy):
             ),
         )
         with self._generating, torch.random.fork_rng():
-            if sampling.seed is not None:
+            if sampling.seed is None:
+                torch.seed()  # else each draw would begin where the fork did
+            else:
                 torch.manual_seed(sampling.seed)
             whole = self.model.generate(**inputs, generation_config=how)
         new: list[int] = whole[0, inputs["input_ids"].shape[1] :].tolist()

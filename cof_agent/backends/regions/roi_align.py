@@ -26,8 +26,9 @@ def roi_align(features: Tensor, boxes: Tensor, *, size: int, scale: float, sampl
         return plain_roi_align(features, boxes, size=size, scale=scale, sampling=sampling)
     from torchvision.ops import roi_align as compiled  # type: ignore[import-not-found,unused-ignore]
 
-    found: Tensor = compiled(features[None], [boxes.to(features.dtype)], size, scale, sampling, aligned=True)
-    return found
+    # On a GPU it knows no bfloat16, whose eight bits would move edges by a pixel anyway.
+    found: Tensor = compiled(features[None].float(), [boxes.float()], size, scale, sampling, aligned=True)
+    return found.to(features.dtype)
 
 
 def plain_roi_align(features: Tensor, boxes: Tensor, *, size: int, scale: float, sampling: int = 2) -> Tensor:

@@ -17,7 +17,7 @@ KEYS = ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_K
 
 _USER = re.compile(r"(?<=://)[^\s/?#]*@")
 _NAMED = re.compile("key|token|secret|sig", re.IGNORECASE)
-_PARAMETER = re.compile(rf"([?&][^\s=&#]*(?:{_NAMED.pattern})[^\s=&#]*=)[^\s&#]+", re.IGNORECASE)
+_PARAMETER = re.compile(rf"([?&][^\s=&#]{{0,40}}(?:{_NAMED.pattern})[^\s=&#]{{0,40}}=)[^\s&#]+", re.IGNORECASE)
 _given: set[str] = set()
 
 

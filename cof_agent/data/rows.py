@@ -84,11 +84,16 @@ def csv_rows(path: Path) -> Iterator[Any]:
             file.seek(0)
             separator = max(_SEPARATORS, key=header.count)
             lines: list[str] = []
-            for row in csv.DictReader(_noted(file, lines), delimiter=separator):
-                _check_closed(lines, file, path)
+            last: list[str] = []
+            reader = csv.DictReader(_noted(file, lines), delimiter=separator)
+            _ = reader.fieldnames  # which reads the header
+            lines.clear()
+            for row in reader:
+                last = lines.copy()
                 lines.clear()
                 surplus = row.pop(None, None)  # type: ignore[call-overload]
                 yield [*row.values(), *surplus] if surplus else {name: value or None for name, value in row.items()}
+            _check_closed(last, path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from None
     except (csv.Error, UnicodeDecodeError, EOFError) as error:
@@ -101,13 +106,13 @@ def _noted(file: IO[str], lines: list[str]) -> Iterator[str]:
         yield line
 
 
-def _check_closed(lines: Sequence[str], file: IO[str], path: Path) -> None:
-    """Whether a row of several lines ends where its quotation marks do, and not where the file does.
+def _check_closed(lines: Sequence[str], path: Path) -> None:
+    """Whether the last row, if it has several lines, ends where its quotation marks do, and not where the file does.
 
     Raises:
         InputError: if it does not.
     """
-    if len(lines) > 1 and sum(line.count('"') for line in lines) % 2 and not file.read(1):
+    if len(lines) > 1 and sum(line.count('"') for line in lines) % 2:
         raise InputError(f"{path}: a quotation mark in the line that begins {lines[0][:60]!r} is never closed.")
 
 

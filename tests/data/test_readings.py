@@ -403,3 +403,8 @@ def test_what_follows_a_list_is_not_passed_over(folder: Path) -> None:
     (folder / "rows.json").write_text(f"{row}\n{row}\n")
     with pytest.raises(InputError, match="something follows the list"):
         read(str(folder / "rows.json"))
+
+
+def test_an_inch_in_the_middle_of_a_table_is_no_open_quotation(folder: Path) -> None:
+    found = table(folder, 'image,question,answer\na.png,"How\nlong, is it?",5" or so\nb.png,What is it?,a dog\n')
+    assert [one.answers for one in found.samples] == [('5" or so',), ("a dog",)]

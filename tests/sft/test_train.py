@@ -474,7 +474,7 @@ def test_a_sharded_model_that_was_killed_before_it_was_saved_trains_no_further(
     assert not (output / "checkpoint-2").exists() and len(losses(output)) == 1
 
 
-@pytest.mark.parametrize("checkpointing", ["false", "true"])
+@pytest.mark.parametrize("checkpointing", [pytest.param("false", marks=pytest.mark.slow), "true"])
 def test_a_frozen_tower_is_not_differentiated_and_what_is_trained_is_float32(
     folder: Path, tmp_path: Path, checkpointing: str
 ) -> None:

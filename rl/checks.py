@@ -87,7 +87,7 @@ def _of_the_rest(training: GRPOConfig) -> list[tuple[bool, str]]:
     played_for, update = training.steps_per_generation * training.num_iterations, training.gradient_accumulation_steps
     between = max(1, played_for) // math.gcd(
         played_for, update
-    )  # updates from one generation to where another one begins with an update
+    )  # updates until a generation and an update begin together
     saved = training.save_steps if training.save_strategy == "steps" else 0
     fused = (training.liger_kernel_config or {}).get("fused_linear_cross_entropy")
     return [

@@ -77,8 +77,7 @@ class Transcript:
         else:
             shown, new = await asyncio.to_thread(self._shown, messages, images[len(self.images) :])
             if len(self.completion) + len(shown) >= self._budget:
-                self.exhausted = True
-                return Completion("", Tokens(len(self.prompt) + len(self.completion), 0), truncated=True)
+                return self._without_room()
             prompt, pictures = self.prompt, self._pictures + new
         told = prompt + self.completion + shown
         left = self._budget - len(self.completion) - len(shown)
@@ -88,8 +87,7 @@ class Transcript:
         except NoRoom:
             if not self.prompt:
                 raise
-            self.exhausted = True
-            return Completion("", Tokens(len(self.prompt) + len(self.completion), 0), truncated=True)
+            return self._without_room()
         # Only now, so that a turn that failed can be asked for again.
         self.prompt, self._pictures, self.images = prompt, pictures, list(images)
         self.completion += shown + generated.ids
@@ -98,6 +96,11 @@ class Transcript:
         self.exhausted = not generated.stopped and len(self.completion) >= self._budget
         spoken = self._policy.turn(messages, generated.ids)
         return Completion(spoken, Tokens(len(told), len(generated.ids)), truncated=not generated.stopped)
+
+    def _without_room(self) -> Completion:
+        """Ends the conversation, for which there is no room."""
+        self.exhausted = True
+        return Completion("", Tokens(len(self.prompt) + len(self.completion), 0), truncated=True)
 
     def _shown(self, messages: Sequence[Message], images: Sequence[Image]) -> tuple[list[int], list[Picture]]:
         """The ids between the model's last token and its next turn: the rest of its own turn, and what it is shown."""

@@ -188,9 +188,8 @@ def says_yes_as_pope(reply: str) -> bool:
 def _restated(answer: str, question: str) -> bool | None:
     """Yes for a reply that repeats the question as a statement, or the end of it: "It is on the left"; no if with "not"."""
     words, asked = ([word.text for word in words_of(text)] for text in (answer, question))
-    words = [
-        word for at, word in enumerate(words) if word != "any" or NEGATIONS.isdisjoint(words[:at])
-    ]  # "not any dog" is no dog
+    # "Not any dog" is no dog.
+    words = [word for at, word in enumerate(words) if word != "any" or NEGATIONS.isdisjoint(words[:at])]
     if not asked or asked[0] not in _AUXILIARIES or set(asked) & (NEGATIONS | OPEN) or not set(words) & _AUXILIARIES:
         return None
     if words[0] in (*_AUXILIARIES, *YES, *NO) or set(words) & (OPEN | {"yes", "true", "false", "wrong"}):

@@ -206,10 +206,9 @@ def _asked(messages: list[_Said]) -> tuple[str, list[str], bool]:
     earlier = any(
         message.role not in _BEFORE and (message is not shown[-1] or _has_text(message)) for message in messages[:-1]
     )
-    kinds = [part["type"] == "text" for part in own]
-    if (
-        len(images) == 1 or shown[-1] is not last or kinds == sorted(kinds)
-    ):  # the pictures stand before all that is said
+    is_text = [part["type"] == "text" for part in own]
+    all_before = is_text == sorted(is_text)  # the pictures before what is said: then they need no names
+    if len(images) == 1 or shown[-1] is not last or all_before:
         return "\n".join([*system, *(_text(part) for part in own if part["type"] == "text")]), images, earlier
     numbers = count(1)
     named = [_text(part) if part["type"] == "text" else f"picture {next(numbers)}" for part in own]

@@ -17,6 +17,7 @@ from cof_agent.data.image_files import LFS
 from cof_agent.data.images import SUFFIXES
 from cof_agent.data.rows import Kind, Row, read_rows
 from cof_agent.data.spec import is_local
+from cof_agent.data.truths import truths_of
 from cof_agent.errors import InputError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?:/[\w.-]+)?")
@@ -84,7 +85,9 @@ def find(spec: str, split: str | None = None) -> Container:
     if path.exists():
         if split is not None and split_of(Path(path.name)) != split_named(split):
             raise InputError(f"--split {split} chooses files of a folder or rows of the hub; {spec} is one file.")
-        return Container(spec, ((path, kind_of(path)),), path.parent, split, ours=path.name == OURS)
+        truths = truths_of(path)
+        notes = (f"answers from {truths}",) if truths is not None else ()
+        return Container(spec, ((path, kind_of(path)),), path.parent, split, ours=path.name == OURS, notes=notes)
     if not _HUB_ID.fullmatch(spec) or is_local(spec):
         raise InputError(f"there is no file or folder {spec}, and a dataset of the hub is named like owner/name.")
     return Container(spec, (), None, split)

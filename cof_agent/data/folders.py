@@ -16,6 +16,7 @@ from typing import Any
 
 from cof_agent.data.hub import chosen_split
 from cof_agent.data.images import SUFFIXES, VIDEO_SUFFIXES
+from cof_agent.data.truths import without_truths
 from cof_agent.errors import InputError
 
 OURS = "samples.jsonl"
@@ -162,11 +163,13 @@ def _by_names(folder: Path, split: str | None) -> Chosen:
         if not files:
             known = ", ".join(sorted({name for one in splits for name in one if name})) or "none"
             raise InputError(f"{folder} has no split {split}; it has {known}.")
+    asked, truths = without_truths(files)
+    answers = [f"answers from {path.relative_to(folder)}" for path in truths]
     other = [str(path.relative_to(folder)) for path in every if path not in files]
     names = f"{', '.join(other[:5])}{f' and {len(other) - 5} more' if len(other) > 5 else ''}"
-    parents = sorted({str(path.parent.relative_to(folder)) for path in files})
+    parents = sorted({str(path.parent.relative_to(folder)) for path in asked})
     together = [f"read together: files of {len(parents)} folders, {', '.join(parents[:5])}"] if len(parents) > 1 else []
-    return Chosen(tuple(files), (*_missing_parts(files), *together, *([f"not read: {names}"] if other else [])))
+    return Chosen(asked, (*_missing_parts(asked), *answers, *together, *([f"not read: {names}"] if other else [])))
 
 
 def archives(folder: Path) -> str:

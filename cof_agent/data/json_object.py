@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from cof_agent.data.columns import asks, is_named
 from cof_agent.data.conversations import is_conversation
 from cof_agent.data.images import holds_image
+from cof_agent.data.truths import QUESTION_ID, joined, truths_of
 from cof_agent.errors import InputError
 
 _TABLES_BESIDE = (
@@ -17,9 +19,6 @@ _TABLES_BESIDE = (
     "licenses",
     "features",
 )  # lists that rows refer to, and no rows, as in COCO's form
-
-
-_QUESTION_ID = "question_id"
 
 
 def rows_in(top: Any, path: Path) -> Iterator[Any]:
@@ -32,7 +31,7 @@ def rows_in(top: Any, path: Path) -> Iterator[Any]:
     if not isinstance(top, dict) or _is_row(top):
         yield top
         return
-    lists = {name: value for name, value in top.items() if _is_list_of_rows(value)}
+    lists = {name: value for name, value in top.items() if _is_list_of_rows(value)} | _truths_beside(path)
     if len(lists) == 1 and holds_image(top) and not any(map(holds_image, next(iter(lists.values())))):
         yield top  # a row with several questions about its image
         return
@@ -55,11 +54,29 @@ def rows_in(top: Any, path: Path) -> Iterator[Any]:
 
 def _with_truths(lists: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """The rows of VQA's form: a list of questions and a list of their answers, each with the same ids; none for another form."""
-    if len(lists) != 2 or not all(_QUESTION_ID in rows[0] for rows in lists.values()):
+    if len(lists) != 2 or not all(QUESTION_ID in rows[0] for rows in lists.values()):
         return {}
     questions, truths = sorted(lists.values(), key=lambda rows: not asks(rows[0]))
-    by_id = {row[_QUESTION_ID]: row for row in truths if isinstance(row, dict) and _QUESTION_ID in row}
-    return {"questions": [by_id.get(row.get(_QUESTION_ID), {}) | row for row in questions if isinstance(row, dict)]}
+    return {"questions": joined(questions, truths)}
+
+
+def _truths_beside(path: Path) -> dict[str, list[Any]]:
+    """The list of answers that lies in a file of its own, under a name of its own; none where there is no such file.
+
+    Raises:
+        InputError: if that file cannot be read.
+    """
+    beside = truths_of(path)
+    if beside is None:
+        return {}
+    try:
+        top = json.loads(beside.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {beside}, the answers to {path}: {error}.") from None
+    lists = [value for value in top.values() if _is_list_of_rows(value)] if isinstance(top, dict) else [top]
+    if len(lists) != 1 or not _is_list_of_rows(lists[0]):
+        raise InputError(f"{beside}, the answers to {path}, does not hold one list of rows.")
+    return {"": lists[0]}
 
 
 def _is_row(top: dict[str, Any]) -> bool:

@@ -186,3 +186,30 @@ def test_our_own_samples_go_first(tmp_path: Path) -> None:
 def test_what_is_nowhere(name: str) -> None:
     with pytest.raises(InputError, match="there is no file or folder"):
         find(name)
+
+
+@pytest.mark.parametrize(
+    ("questions", "answers"),
+    [
+        ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
+        ("Questions/OpenEnded_mscoco_val2014_questions.json", "Annotations/mscoco_val2014_annotations.json"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_answers_from_a_file_of_their_own(questions: str, answers: str, whole: bool, tmp_path: Path) -> None:
+    """As VQA is published: in another order, and told, whether the folder is named or the questions alone."""
+    asked = [{"question_id": id, "question": f"Is it {id}?", "image_id": 9} for id in (1, 2, 3)]
+    known = [{"question_id": id, "multiple_choice_answer": f"no {id}"} for id in (3, 1)]
+    for name, lists in ((questions, {"questions": asked}), (answers, {"annotations": known})):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"info": {"year": 2017}} | lists))
+    found = find(str(tmp_path if whole else tmp_path / questions))
+    assert [row.values.get("multiple_choice_answer") for row in found.rows()] == ["no 1", None, "no 3"]
+    assert found.notes == (f"answers from {answers if whole else tmp_path / answers}",)
+
+
+def test_a_file_of_answers_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "val_questions.json").write_text(json.dumps({"questions": [{"question_id": 1, "question": "Is it?"}]}))
+    (tmp_path / "val_annotations.json").write_text('{"annotations": [')
+    with pytest.raises(InputError, match=r"cannot read .*val_annotations\.json, the answers to .*val_questions\.json"):
+        values(tmp_path / "val_questions.json")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
+from string import ascii_lowercase as LETTERS
 
 from cof_agent.scoring.choice import SEVERAL, all_chosen, chosen_of, right_choices
 from cof_agent.scoring.names import names_of
@@ -10,14 +12,18 @@ from cof_agent.scoring.normalise import normalise
 from cof_agent.scoring.numbers import Quantity, fraction, quantity, same
 from cof_agent.scoring.statement import content_of, named
 from cof_agent.scoring.words import (
+    AUXILIARIES,
     FRAME,
     NEGATIONS,
     NUMBER_WORDS,
     OPEN,
     ORDERED,
+    PERSONS,
     QUANTIFIERS,
+    REFUSING,
     RELATIONS,
     REVISIONS,
+    sought,
     stem,
     words_of,
 )
@@ -25,28 +31,10 @@ from cof_agent.trajectory import Sample
 
 YES = ("yes", "true", "yeah", "yep", "y", "correct")
 NO = ("no", "false", "nope", "n", "incorrect")
-_AUXILIARIES = frozenset(
-    (
-        "is",
-        "are",
-        "was",
-        "were",
-        "do",
-        "does",
-        "did",
-        "has",
-        "have",
-        "had",
-        "can",
-        "could",
-        "will",
-        "would",
-        "should",
-        "am",
-    )
-)
 _STATED = re.compile(r"^[a-z]=(?=.)")
+_COUNTS = re.compile(r"\bhow (?:many|much)\b|\bnumber of\b|\bcount\b", re.IGNORECASE)
 _SENTENCE = 4  # words; a truth of fewer is no sentence
+_PRONOUNS = ("it", "they", "he", "she", "there", "this", "that", "these", "those")
 _TELLING = RELATIONS | set(NUMBER_WORDS) | {"both", "only"}
 
 
@@ -61,23 +49,28 @@ def matches(answer: str, sample: Sample) -> bool:
         return bool(right) and all_chosen(answer, sample.choices, sample.question) == right
     if right:
         chosen = chosen_of(answer, sample.choices, sample.question)
-        return chosen <= right if chosen else _has_no_letter(answer) and _yes_or_no(answer, sample) is True
+        return (
+            chosen <= right
+            if chosen
+            else _has_no_letter(answer, len(sample.choices)) and _yes_or_no(answer, sample) is True
+        )
     return _matches_text(answer, sample)
 
 
-def _has_no_letter(answer: str) -> bool:
-    """Whether a reply does not begin with what may be the letter of an option."""
-    return all(len(word.text) > 1 for word in words_of(answer)[:1])
+def _has_no_letter(answer: str, options: int) -> bool:
+    """Whether a reply does not begin with what may be the letter of one of so many options."""
+    return all(word.text not in LETTERS[:options] for word in words_of(answer)[:1])
 
 
 def _matches_text(answer: str, sample: Sample) -> bool:
-    said, accepted = _value(answer), [_value(text) for text in sample.answers]
+    answers = _with_bare_counts(sample)
+    said, accepted = _value(answer), [_value(text) for text in answers]
     if said in accepted:
         return True
     said = _STATED.sub("", said)
     if said in accepted:
         return True
-    if not said or not sample.answers:
+    if not said or not answers:
         return False
     agrees = _yes_or_no(answer, sample)
     if agrees is not None:
@@ -94,9 +87,17 @@ def _matches_text(answer: str, sample: Sample) -> bool:
         return True
     if "0" in accepted and _says_none(answer, sample.question):
         return True
-    if named(answer, names_of((tuple(sample.answers),), lettered=False), sample.question):
+    if named(answer, names_of((answers,), lettered=False), sample.question):
         return True
     return any(_is_told(answer, truth, sample.question) for truth in sample.answers)
+
+
+def _with_bare_counts(sample: Sample) -> tuple[str, ...]:
+    """The accepted answers, and 3 for "3 cats" where the question asks how many there are."""
+    if not _COUNTS.search(sample.question):
+        return tuple(sample.answers)
+    counts = (found for text in sample.answers if (found := quantity(text)) is not None and found.unit)
+    return (*sample.answers, *(f"{found.value}" for found in counts if found.exact and found.unit.isalpha()))
 
 
 def _value(text: str) -> str:
@@ -120,6 +121,14 @@ def _says_none(answer: str, question: str) -> bool:
     """Whether a reply to "How many?" says "There are no people"."""
     words = [word.text for word in words_of(answer)]
     known = {stem(word.text) for word in words_of(question)}
+    pairs = list(pairwise(words))
+    if "nobody" in words or ("no", "one") in pairs:
+        rest = {stem(word) for word in words if word not in FRAME | {"no", "nobody"}}
+        return bool(known & PERSONS) and rest <= known
+    for at, pair in enumerate(pairs):
+        if pair == ("not", "any"):
+            words[at : at + 2] = ["no"]
+            break
     told = [word for word in words if word not in FRAME and word != "no"]
     return words.count("no") == 1 and bool(told) and all(stem(word) in known and word not in OPEN for word in told)
 
@@ -153,7 +162,7 @@ def _sense(text: str) -> bool | None:
 def _truth(text: str, question: str) -> bool | None:
     """The sense of a truth, also of "No, the spots are on a banana" where the question is one of yes or no."""
     sense, words = _sense(text), words_of(question)
-    return _begins(text) if sense is None and words and words[0].text in _AUXILIARIES else sense
+    return _begins(text) if sense is None and words and words[0].text in AUXILIARIES else sense
 
 
 def says_yes(answer: str, question: str = "") -> bool | None:
@@ -168,13 +177,15 @@ def says_yes(answer: str, question: str = "") -> bool | None:
 
 
 def _begins(text: str) -> bool | None:
-    """The sense of "Yes, ..." and "No. ..."; None if what follows takes it back, or if it begins otherwise."""
+    """The sense of "Yes, ...", "No. ..." and "no it is not"; None if what follows takes it back, or if it begins otherwise."""
     words = words_of(text)
-    if len(words) < 2 or words[0].text not in ("yes", "no") or not words[0].after.startswith((",", ".", "!", ";", ":")):
+    if len(words) < 2 or words[0].text not in ("yes", "no"):
         return None
-    yes = words[0].text == "yes"
+    yes, rest = words[0].text == "yes", {word.text for word in words[1:]}
+    restated = words[1].text in _PRONOUNS and (yes or not rest.isdisjoint(NEGATIONS))
+    if not words[0].after.startswith((",", ".", "!", ";", ":")) and not restated:
+        return None
     against = NEGATIONS | set(NO) if yes else set(YES)
-    rest = {word.text for word in words[1:]}
     return None if rest & (against | (REVISIONS - {"instead"}) | (OPEN - QUANTIFIERS)) else yes
 
 
@@ -190,11 +201,13 @@ def _restated(answer: str, question: str) -> bool | None:
     words, asked = ([word.text for word in words_of(text)] for text in (answer, question))
     # "Not any dog" is no dog.
     words = [word for at, word in enumerate(words) if word != "any" or NEGATIONS.isdisjoint(words[:at])]
-    if not asked or asked[0] not in _AUXILIARIES or set(asked) & (NEGATIONS | OPEN) or not set(words) & _AUXILIARIES:
+    if not asked or asked[0] not in AUXILIARIES or set(asked) & (NEGATIONS | OPEN) or not set(words) & AUXILIARIES:
         return None
-    if words[0] in (*_AUXILIARIES, *YES, *NO) or set(words) & (OPEN | {"yes", "true", "false", "wrong"}):
+    if words[0] in (*AUXILIARIES, *YES, *NO) or set(words) & (OPEN | {"yes", "true", "false", "wrong"}):
         return None
     said, whole = _content(words), _content(asked)
+    if not said and not REFUSING.isdisjoint(set(words) - sought(asked)):
+        return None
     if said and (whole[-len(said) :] != said or _TELLING & set(said) != _TELLING & set(whole)):
         return None
     denials = sum(word in NEGATIONS for word in words)
@@ -203,5 +216,5 @@ def _restated(answer: str, question: str) -> bool | None:
 
 def _content(words: list[str]) -> list[str]:
     """The words that say something, in order: in a question of left and right, or of how many, these are among them."""
-    dropped = (FRAME | _AUXILIARIES | NEGATIONS) - _TELLING
+    dropped = (FRAME | AUXILIARIES | NEGATIONS) - _TELLING
     return [stem(word) for word in words if word not in dropped]

@@ -11,30 +11,12 @@ from functools import lru_cache
 from cof_agent import protocol
 from cof_agent.scoring.normalise import folded
 from cof_agent.scoring.numbers import Quantity, quantity
-from cof_agent.scoring.words import CURRENCIES, FRAME, NUMBER_WORDS, RELATIONS, UNITS, split, words_of
+from cof_agent.scoring.words import CURRENCIES, FRAME, NUMBER_WORDS, RELATIONS, UNIT_NAMES, UNITS, split, words_of
 
 Words = tuple[str, ...]
 
 _CHINESE = "零一二三四五六七八九十"
 _ARTICLES = ("a", "an", "the")
-_UNIT_NAMES: tuple[tuple[str, ...], ...] = (
-    ("%", "percent", "per cent"),
-    ("$", "dollar", "dollars", "usd"),
-    ("€", "euro", "euros", "eur"),
-    ("km/h", "kmh", "kph", "km per hour"),
-    ("m", "meter", "meters", "metre", "metres"),
-    ("km", "kilometer", "kilometers", "kilometre", "kilometres"),
-    ("cm", "centimeter", "centimeters", "centimetre", "centimetres"),
-    ("mm", "millimeter", "millimeters", "millimetre", "millimetres"),
-    ("kg", "kilogram", "kilograms"),
-    ("g", "gram", "grams"),
-    ("ft", "foot", "feet"),
-    ("lb", "lbs", "pound", "pounds"),
-    ("h", "hr", "hour", "hours"),
-    ("min", "minute", "minutes"),
-    ("s", "sec", "second", "seconds"),
-    ("°", "degree", "degrees"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +48,7 @@ def names_of(options: tuple[tuple[str, ...], ...], lettered: bool) -> Names:
     shorter: dict[Words, set[int]] = defaultdict(set)
     cores, known = _cores(texts)
     for number, option in enumerate(options):
-        forms = (form for text in option for form in _forms(text))
+        forms = (form for text in option for form in _forms(text, lettered))
         for name in (*forms, *(cores[number : number + 1] if cores else ())):
             shorter[name].add(number)
     by_words = {name: next(iter(owners)) for name, owners in shorter.items() if len(owners) == 1} | full
@@ -85,16 +67,17 @@ def _name(text: str) -> Words:
     return () if "'" in folded(text) and all(word in FRAME for word in words) else words
 
 
-def _forms(text: str) -> Iterator[Words]:
-    """Further ways to say one text."""
+def _forms(text: str, lettered: bool) -> Iterator[Words]:
+    """Further ways to say one text. lettered: whether it is an option, whose number may name it whatever its unit is."""
     words = tuple(word.text for word in words_of(text))
     if len(words) > 1 and words[0] in _ARTICLES:
         yield words[1:]
-    if len(words) == 1:
-        yield from _number_forms(words[0])
+    for form in _number_forms(words[0]) if words else ():
+        if len(words) == 1 or form != ("none",):
+            yield (*form, *words[1:])
     found = quantity(text)
     if found is not None:
-        yield from _quantity_forms(found)
+        yield from _quantity_forms(found, lettered)
 
 
 def _number_forms(word: str) -> Iterator[Words]:
@@ -112,19 +95,22 @@ def _number_forms(word: str) -> Iterator[Words]:
         yield ("none",)
 
 
-def _quantity_forms(found: Quantity) -> Iterator[Words]:
+def _quantity_forms(found: Quantity, lettered: bool) -> Iterator[Words]:
     number = _plain(found.value)
-    same = next((names for names in _UNIT_NAMES if found.unit in names), (found.unit,))
+    same = next((names for names in UNIT_NAMES if found.unit in names), (found.unit,))
     for unit in same:
         yield tuple(word.text for word in split(f"{number} {unit}"))
         yield tuple(word.text for word in split(f"{number}{unit}"))
-    if found.unit in CURRENCIES:
-        yield (found.unit, number)
+        if found.unit:
+            yield from ((*form, *(word.text for word in split(unit))) for form in _number_forms(number))
+        if found.unit in CURRENCIES:
+            yield tuple(word.text for word in split(f"{unit} {number}"))
+            yield tuple(word.text for word in split(f"{found.unit}{number} {unit}"))
     if found.unit == "%":
         yield (_plain(found.value.scaleb(-2)),)
     elif not found.exact and not found.unit:
         yield (_plain(found.value.scaleb(2)), "%")
-    if found.unit:
+    if found.unit and (lettered or found.is_measure):
         yield (number,)
 
 

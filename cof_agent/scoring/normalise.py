@@ -17,13 +17,35 @@ _SIGNS = str.maketrans(
 )
 _POINT = re.compile(r"(?<![\w.,)])\.(?=\d)")
 """That of a number without a 0 before it."""
+_POWER = re.compile("(?<=\\d)[\u207b\u207a]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
+_MONTH = (
+    "(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    "|nov(?:ember)?|dec(?:ember)?)"
+)
+_NOTATIONS = (
+    (re.compile(rf"\b({_MONTH}\.? \d{{1,2}})(?:st|nd|rd|th)\b"), r"\1"),
+    (re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th) (?:of )?({_MONTH})\b"), r"\2 \1"),
+    (re.compile(rf"\b(\d{{1,2}}) ({_MONTH})\b(?=,? \d{{4}}\b|\.?\Z)"), r"\2 \1"),
+    (re.compile(r"(?<=\d)\s?([ap])(?:m\b|\. ?m\b(?:\.(?=\W|\Z))?)"), r" \1m"),
+    (re.compile(r"(?<!\d )(?<!\w)(?:minus|negative) (?=\d)"), "-"),
+)
+"""Ways to write the day of a date, the time of a clock and a negative number, and the one form of each."""
 _AROUND = " .,;:!?\"'`()[]"
 
 
 def folded(text: str) -> str:
-    """`text` in lower case with plain letters, quotes, dashes and full stops, and 0.5 for .5; spaces and line breaks stay."""
+    """`text` in lower case with plain letters, quotes, dashes and full stops, 0.5 for .5 and 10^2 for 10²; spaces and line
+    breaks stay."""
+    text = _POWER.sub(lambda found: "^" + found[0], text)
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_SIGNS)
     return _POINT.sub("0.", plain)
+
+
+def one_notation(text: str) -> str:
+    """A text that was `folded`, with dates, times and negative numbers in one form: "july 4", "9 am", "-5"."""
+    for pattern, form in _NOTATIONS:
+        text = pattern.sub(form, text)
+    return text
 
 
 def normalise(text: str) -> str:
@@ -31,7 +53,7 @@ def normalise(text: str) -> str:
 
     A text of nothing but marks stays, so that "!" is not "?".
     """
-    text = " ".join(unwrapped(folded(text)).split())
+    text = one_notation(" ".join(unwrapped(folded(text)).split()))
     for _ in range(4):  # quotes within Markdown within quotes
         inner = _inner(text)
         if inner == text:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal, InvalidOperation
+
+from cof_agent.scoring.normalise import folded, one_notation
+from cof_agent.scoring.words import CURRENCIES, MEASURES, UNIT_NAMES
 
 TOLERANCE = Decimal("0.05")  # of the true value: the relaxed accuracy of ChartQA (Masry et al., arXiv 2203.10244)
 
 _LONGEST = 60  # characters of a text that is still taken for a number with its unit
 _DIGITS = 28  # that `Decimal` computes with
 _QUANTITY = re.compile(
-    r"(?P<sign>[+-]?)\s*(?P<currency>[$€£¥]?)\s*"
+    r"(?P<sign>[+-]?)\s*(?P<currency>us ?\$|[$€£¥]|(?:usd|eur|gbp) ?|)\s*"
     r"(?P<number>(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|0|[1-9]\d*)(?:\.\d+)?|\.\d+)"
     r"\s*(?P<scale>(?:thousand|million|billion|trillion)\b)?(?![\d.,])\s*(?P<unit>\D*)",
     re.ASCII,
 )
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_SIGNS = {"percent": "%", "per cent": "%", "dollar": "$", "euro": "€", "degree": "°"}
+_UNITS = {name: names[0] for names in UNIT_NAMES for name in names}
 _FRACTION = re.compile(r"([+-]?[1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 
 
@@ -30,6 +32,11 @@ class Quantity:
     value: Decimal
     unit: str
     exact: bool
+
+    @property
+    def is_measure(self) -> bool:
+        """Whether the unit is one of measures, which may be left out: 5 of "5 km", and not of "5 Main Street"."""
+        return bool(self.unit) and all(word in MEASURES or word in _UNITS for word in re.split(r"[\s/]+", self.unit))
 
     def rounds_to(self, true: Quantity) -> bool:
         """Whether the number is `true` once it is rounded to as many decimal places, or cut where that is a whole number."""
@@ -43,11 +50,11 @@ class Quantity:
 
 
 def quantity(text: str) -> Quantity | None:
-    """The one number that `text` is, with its unit; None if it is anything else, as a date, a range or a label ("07") is.
+    """The one number that `text` is, with its unit; None if it is anything else, as a date, a range or a label ("07", "12A") is.
 
     A comma or a space is a separator of thousands and nothing else; "1.5 million" is written out.
     """
-    text = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").casefold().strip().rstrip(".")
+    text = one_notation(folded(text)).strip().rstrip(".")
     found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
         return None
@@ -55,8 +62,11 @@ def quantity(text: str) -> Quantity | None:
     if len(plain) > _DIGITS:
         return None
     value = Decimal(found["sign"] + plain).scaleb(_SCALES.get(found["scale"], 0))
-    unit = found["currency"] + _unit(found["unit"])
-    return Quantity(value, unit, exact=unit != "%" and not found["scale"] and "." not in plain)
+    currency, unit = _unit(found["currency"].replace(" ", "")), _unit(found["unit"])
+    whole = unit if currency in ("", unit) else currency + unit
+    made = Quantity(value, whole, exact=whole != "%" and not found["scale"] and "." not in plain)
+    attached = found["unit"] and not text[: found.start("unit")].endswith(" ")
+    return None if attached and not made.is_measure and whole not in CURRENCIES else made
 
 
 def fraction(text: str) -> Quantity | None:
@@ -68,14 +78,18 @@ def fraction(text: str) -> Quantity | None:
 
 
 def _unit(text: str) -> str:
-    text = text.strip(" .")
+    text = " ".join(text.strip(" .").split())
     singular = text[:-1] if len(text) > 2 and text.endswith("s") else text
-    return _SIGNS.get(singular, singular)
+    return _UNITS.get(text) or _UNITS.get(singular, singular)
 
 
 def same(said: Quantity, true: Quantity) -> bool:
-    """Whether both are equal. Only the truth may have a unit that the other lacks; 57 % and 0.57 are equal."""
-    if said.unit == true.unit or not said.unit:
+    """Whether both are equal. Only the truth may have a unit of measure that the other lacks; 57 % and 0.57 are equal."""
+    if (
+        said.unit == true.unit
+        or (true.unit.startswith("°") and said.unit == "°")
+        or (not said.unit and true.is_measure)
+    ):
         return said.value == true.value or (true.unit == "%" and not said.unit and said.value == true.value.scaleb(-2))
     return said.unit == "%" and not true.unit and not true.exact and said.value.scaleb(-2) == true.value
 

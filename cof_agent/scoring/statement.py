@@ -7,8 +7,8 @@ gives a reason behind "because". So a reply is not credited for a word that happ
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, takewhile
 
 from cof_agent.scoring.names import Names, names_of
 from cof_agent.scoring.words import (
@@ -16,15 +16,21 @@ from cof_agent.scoring.words import (
     COPULAS,
     CURRENCIES,
     FRAME,
+    LIKELY,
     LOOKING,
     NEGATIONS,
+    NOT_GIVEN,
+    NUMBER_SIGNS,
     OPEN,
     QUANTIFIERS,
     REASONS,
     RELATIONS,
     REVISIONS,
+    SPEECH,
     UNITS,
+    WRITTEN,
     Word,
+    sought,
     stem,
     words_of,
 )
@@ -32,6 +38,7 @@ from cof_agent.scoring.words import (
 _LONGEST = 4000  # characters of a reply that are read; of a longer one, the last
 _SHORT = 4  # words; what has fewer and is not understood is no explanation
 _SCALES = frozenset(("%", "percent", "thousand", "million", "billion", "trillion"))
+_ARTICLES = frozenset(("a", "an", "the"))
 _ENDS, _PAUSES = frozenset(".!?;\n"), frozenset(",:-(")
 
 
@@ -51,13 +58,14 @@ class Question:
     """The words of a question, in order, of which a reply may restate some.
 
     known: those that a reply may hold whatever it answers; ordered: whether their order matters; telling: words of any sentence
-    that say something beside these names, as "right" does beside "left".
+    that say something beside these names, as "right" does beside "left"; written: whether it asks for what is written.
     """
 
     words: tuple[str, ...] = ()
     known: frozenset[str] = frozenset()
     ordered: bool = False
     telling: frozenset[str] = frozenset()
+    written: bool = False
 
 
 @dataclass(slots=True)
@@ -87,7 +95,8 @@ def named(reply: str, names: Names, question: str = "") -> set[int]:
     if len(reply) > _LONGEST:
         reply = reply[-_LONGEST:].partition("\n")[2] or ""
     asked = _question(question, names)
-    readings = [_read(items, asks, names, asked) for items, asks in _sentences(_items(words_of(reply), names))]
+    items = _without_void(_items(words_of(reply), names), asked)
+    readings = [_read(sentence, asks, names, asked) for sentence, asks in _sentences(items)]
     statements = [one for one in readings if not one.asks]
     if not any(one.named for one in statements):
         statements = readings if len(readings) == 1 and not _asks_back(readings[0]) else []
@@ -111,7 +120,8 @@ def _question(question: str, names: Names) -> Question:
         known |= {"percent", "%"}
     options = {word for text in names.texts if not _speaks_of_others(text) for word in text}
     ordered = bool((set(words) | options) & RELATIONS)
-    return Question(tuple(map(stem, words)), frozenset(known), ordered, _telling(names))
+    written = not names.letters and bool(known & WRITTEN)
+    return Question(tuple(map(stem, words)), frozenset(known), ordered, _telling(names, words), written)
 
 
 def _speaks_of_others(words: Sequence[str]) -> bool:
@@ -119,10 +129,11 @@ def _speaks_of_others(words: Sequence[str]) -> bool:
     return len(words) > 1 and words[-1] == "above" and words[0] in ("all", "none", "any", "both", "neither")
 
 
-def _telling(names: Names) -> frozenset[str]:
+def _telling(names: Names, asked: Sequence[str]) -> frozenset[str]:
     said = {word for name in names.by_words for word in name}
     counts = said & QUANTIFIERS or any(word[-1:].isdigit() for word in said)
-    return frozenset(({"right"} if "left" in said else set()) | ({"one", "more"} if counts else set())) - said
+    sides = {"right"} if "left" in said or "left" in asked else set()
+    return frozenset(sides | ({"one", "more", "most"} if counts else set())) - said
 
 
 def _items(words: Sequence[Word], names: Names) -> list[Item]:
@@ -134,6 +145,17 @@ def _items(words: Sequence[Word], names: Names) -> list[Item]:
         found.append(Item(text, words[at].before, option, by_letter, words[at + length - 1].after))
         at += length
     return found
+
+
+def _without_void(items: Sequence[Item], question: Question) -> list[Item]:
+    """With the "no" of "no answer" and "There is no image" as a word: nobody asked for these, and it names no option."""
+    made = list(items)
+    asked = sought(question.words)
+    for at, (item, behind) in enumerate(pairwise(items)):
+        void = behind.text in NOT_GIVEN and stem(behind.text) not in asked
+        if item.text == "no" and item.option is not None and not behind.before and void:
+            made[at] = replace(item, option=None)
+    return made
 
 
 def _name_at(words: Sequence[Word], at: int, names: Names) -> tuple[int | None, int, bool]:
@@ -201,11 +223,19 @@ def _read(items: Sequence[Item], asks: bool, names: Names, question: Question) -
     if len(said) < len(items):  # a reason may speak of other options
         found.named = {item.option for item in said if item.option is not None} - found.denied
         found.denied &= {item.option for item in said if item.option is not None}
+    if question.written and not _speaks(said):
+        question = replace(question, telling=FRAME - _ARTICLES)
     left = [at for at, item in enumerate(said) if not _accounted(said, at, names, question)]
     unclear = any(map(_is_unclear, _clauses(said)))
     in_order = not question.ordered or _in_order(said, names, question)
     found.clear = not unclear and in_order and (not left or _is_subject(said, left, found, question))
     return found
+
+
+def _speaks(items: Sequence[Item]) -> bool:
+    """Whether a reply speaks of what is written, and does not only give it: by a word such as "says", by a colon or in quotes."""
+    marked = any({":", '"'} & set(item.before) for item in items)
+    return marked or any(item.option is None and item.text in SPEECH for item in items)
 
 
 def _without_looking(items: Sequence[Item]) -> Sequence[Item]:
@@ -273,13 +303,17 @@ def _accounted(items: Sequence[Item], at: int, names: Names, question: Question)
         return True
     if item.text in OPEN:
         return False
+    behind = items[at + 1].text if at + 1 < len(items) else ""
+    if (item.text, behind) in _HARMLESS or (item.text == "most" and behind in LIKELY):
+        return True
     if item.text in FRAME - question.telling or item.text in NEGATIONS or stem(item.text) in question.known:
         return True
     if at > 1 and items[at - 1].text == "not" and stem(item.text) in question.words:
         return True  # "red, not green", of a question whether it is red or green
     unit = not names.units and item.text in UNITS
-    beside = items[at + 1 : at + 2] if item.text in CURRENCIES else items[max(0, at - 1) : at]
-    return unit and any(one.option is not None and one.text[-1:].isdigit() for one in beside)
+    signed = item.text in NUMBER_SIGNS
+    beside = items[at + 1 : at + 2] if signed else items[max(0, at - 1) : at]
+    return (unit or item.text == "#") and any(one.option is not None and one.text[-1:].isdigit() for one in beside)
 
 
 def _in_order(items: Sequence[Item], names: Names, question: Question) -> bool:
@@ -295,6 +329,7 @@ def _in_order(items: Sequence[Item], names: Names, question: Question) -> bool:
     return any(_is_subsequence(words, order) for order in orders)
 
 
+_HARMLESS = {("right", word) for word in ("answer", "option", "choice")}
 _RELATIVE = ("who", "which", "that")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from cof_agent.scoring.normalise import folded, number_form, unmarked, unwrapped
+from cof_agent.scoring.normalise import folded, number_form, one_notation, unmarked, unwrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,10 @@ class Word:
     after: str = ""
 
 
-_WORD = re.compile(r"(?:(?<![^\W_])[+-](?=\d))?[^\W_]+(?:(?<=\d)[.,:/-](?=\d)[^\W_]+)*|[%$€£¥°+#=<>&√]")
+_WORD = re.compile(
+    r"(?:(?<![^\W_])[+-](?=\d))?[^\W_]+(?:(?<=\d)[.,:/-](?=\d)[^\W_]+)*|[%$€£¥°+#=<>&√≥≤≠≈]"
+    r"|(?:(?<=\b[a-z])|(?<=\bab))-(?=[.,;!?)\"']|\s*\Z)"  # a grade, or a group of blood
+)
 _ONE_SIGN = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])")  # scripts that put no spaces between words
 _SHORTENED = (("won't", "will not"), ("can't", "can not"), ("cannot", "can not"), ("n't", " not"), ("no doubt", ""))
 _SPELLINGS = {
@@ -35,18 +40,25 @@ _SPELLINGS = {
     "pyjamas": "pajamas",
     "aluminium": "aluminum",
 }
+_COPULA = (
+    (re.compile(r"\b(it|that|this|there|here|he|she|what|who|where)'s\b"), r"\1 is"),
+    (re.compile(r"\b(they|we|you)'re\b"), r"\1 are"),
+    (re.compile(r"\bi'm\b"), "i am"),
+)
 _CLITIC = re.compile(r"(?<=\w)'(?:s|m|d|ll|re|ve)\b")
 
 
 def words_of(text: str) -> list[Word]:
     """The words of a reply, out of whatever wraps it."""
-    return split(unmarked(unwrapped(folded(text))))
+    return split(one_notation(unmarked(unwrapped(folded(text)))))
 
 
 def split(text: str) -> list[Word]:
     """The words of a text that was folded."""
     for short, full in _SHORTENED:
         text = text.replace(short, full)
+    for short_form, full in _COPULA:
+        text = short_form.sub(full, text)
     text = _ONE_SIGN.sub(r" \1 ", _CLITIC.sub(" ", text))
     found = list(_WORD.finditer(text))
     edges = [0, *(one.end() for one in found)]
@@ -64,9 +76,40 @@ def _marks(gap: str) -> str:
     return "".join(sign for sign in gap if sign == "\n" or not sign.isspace())
 
 
+_IRREGULAR = {
+    "people": "person",
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "policemen": "policeman",
+    "firemen": "fireman",
+    "feet": "foot",
+    "teeth": "tooth",
+    "mice": "mouse",
+    "geese": "goose",
+    "knives": "knife",
+    "leaves": "leaf",
+    "shelves": "shelf",
+    "loaves": "loaf",
+    "wolves": "wolf",
+    "scarves": "scarf",
+}
+_SIBILANTS = ("se", "xe", "ze", "che", "she")
+
+
 def stem(word: str) -> str:
-    """A word without its plural ending."""
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+    """A word without its plural ending: one form of "bus" and "buses", "house" and "houses", "city" and "cities"."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    singular = word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+    if len(singular) > 4 and singular.endswith("ie"):
+        return singular[:-2] + "y"
+    return singular[:-1] if len(singular) > 3 and singular.endswith(_SIBILANTS) else singular
+
+
+def sought(words: Sequence[str]) -> set[str]:
+    """The words of a question without those behind "the", which are where it looks and not what for: "in the image"."""
+    return {word for before, word in pairwise(("", *words)) if before not in ("the", "this")}
 
 
 def _set(text: str) -> frozenset[str]:
@@ -87,6 +130,20 @@ QUANTIFIERS = _set("any anything every everything all none nothing")
 REVISIONS = _set("no wait actually sorry correction rather instead")
 """Words that take back what was said before."""
 
+AUXILIARIES = _set("is are was were do does did has have had can could will would should am")
+PERSONS = _set("person man woman child")
+
+REFUSING = _set(
+    """can could answer say see let choose pick select sorry please sure image picture photo photograph text visible option
+    choice question scene word words value number"""
+)
+"""Words that make a statement without content a refusal, "I cannot answer this question", and no denial as "It does not"."""
+
+NOT_GIVEN = _set("answer option choice image picture photo photograph text visible question scene information idea way")
+"""What a reply says it has none of, which is no answer of no: "no answer", "There is no image"."""
+
+LIKELY = _set("likely probably certainly definitely obviously clearly evidently apparently")
+
 LOOKING = _set(
     "zooming zoomed looking look inspecting inspection examining examination observing observation analyzing analysis view crop"
 )
@@ -106,6 +163,16 @@ ORDERED = _set(
     letter"""
 )
 """Words of questions that the same things in another order do not answer: what is written has its order."""
+
+WRITTEN = _set("written write say read text title name named called word sign label letter spell print caption")
+"""Words of questions that ask for what is written, of which every word counts."""
+
+SPEECH = _set(
+    """is are was were be says say said reads read reading written writes spells shows shown show labeled labelled named called
+    think thinks believe guess see seems appears appear probably likely maybe perhaps possibly text word words letters answer
+    answers ans = 是 答"""
+)
+"""Words of a sentence about what is written, which is no part of it: "I think it is", "The sign says"."""
 
 FRAME = _set(
     """
@@ -134,7 +201,38 @@ UNITS = _set(
 )
 """Units that a bare number may be said with."""
 
+MEASURES = UNITS | _set(
+    """mg nm sq square cubic per fl hp w kw kwh v mah mb gb tb px dpi hz khz mhz ghz cal kcal psi rpm mins hrs secs kilo kilos
+    knots knot carat carats cent cents c f ° %"""
+)
+"""Words of a unit that may be left out of a number."""
+
+UNIT_NAMES: tuple[tuple[str, ...], ...] = (
+    ("%", "percent", "per cent"),
+    ("$", "dollar", "dollars", "usd", "us$", "us dollar", "us dollars"),
+    ("€", "euro", "euros", "eur"),
+    ("£", "gbp"),
+    ("km/h", "kmh", "kph", "km per hour", "kilometers per hour"),
+    ("mph", "miles per hour"),
+    ("m", "meter", "meters", "metre", "metres"),
+    ("km", "kilometer", "kilometers", "kilometre", "kilometres"),
+    ("cm", "centimeter", "centimeters", "centimetre", "centimetres"),
+    ("mm", "millimeter", "millimeters", "millimetre", "millimetres"),
+    ("kg", "kilogram", "kilograms"),
+    ("g", "gram", "grams"),
+    ("ft", "foot", "feet"),
+    ("lb", "lbs", "pound", "pounds"),
+    ("h", "hr", "hrs", "hour", "hours"),
+    ("min", "mins", "minute", "minutes"),
+    ("s", "sec", "secs", "second", "seconds"),
+    ("°c", "° c", "degrees celsius", "degree celsius", "celsius", "degrees c", "c"),
+    ("°f", "° f", "degrees fahrenheit", "degree fahrenheit", "fahrenheit", "degrees f", "f"),
+    ("°", "degree", "degrees"),
+)
+"""Names of the same unit, the one that stands for all of them first."""
+
 CURRENCIES = ("$", "€", "£", "¥")
+NUMBER_SIGNS = (*CURRENCIES, "#")
 """Signs that may stand before a number."""
 
 NUMBER_WORDS = (

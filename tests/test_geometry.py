@@ -176,6 +176,13 @@ class TestClip:
         # A box that touches 1.0 is no box in pixels.
         assert clip_to_view(Box(0.5, 0.5, 1.0, 1.0), self.view, CoordinateSystem.UNIT) == Box(0.5, 0.5, 1, 1)
 
+    @pytest.mark.parametrize("system", [CoordinateSystem.THOUSAND, CoordinateSystem.THOUSAND_YX])
+    def test_numbers_of_0_to_1_are_none_of_1000(self, system: CoordinateSystem) -> None:
+        for box in (Box(0.4, 0.5, 0.6, 0.7), Box(0, 0, 1, 1)):
+            with pytest.raises(BoxError, match="^The box is a point at the corner of the image, which is 0 to 1000"):
+                clip_to_view(box, self.view, system)
+        assert clip_to_view(Box(0, 0, 2, 2), self.view, system) == Box(0, 0, 2, 2)
+
 
 class TestCropRegion:
     @given(sizes, st.tuples(fractions, fractions, fractions, fractions), st.floats(1, 5), st.integers(1, 100))

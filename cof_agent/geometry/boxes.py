@@ -8,6 +8,8 @@ from typing import Any
 
 from cof_agent.geometry.frames import Box, CoordinateSystem, Size, View
 
+_THOUSANDS = (CoordinateSystem.THOUSAND, CoordinateSystem.THOUSAND_YX)
+
 
 class BoxError(ValueError):
     """A box that cannot be used; the message is the sentence the model reads."""
@@ -56,7 +58,7 @@ def clip_to_view(box: Box, view: View, system: CoordinateSystem) -> Box:
     """The part of a model's box inside the view it names, in the model's coordinates.
 
     Raises:
-        BoxError: if nothing of it lies inside, or it is given in pixels and holds none.
+        BoxError: if nothing of it lies inside, it holds no whole pixel, or its numbers go to 1 where they should go to 1000.
     """
     frame = view.frame(system, box)
     inside = Box(max(box.x0, frame.x0), max(box.y0, frame.y0), min(box.x1, frame.x1), min(box.y1, frame.y1))
@@ -66,6 +68,8 @@ def clip_to_view(box: Box, view: View, system: CoordinateSystem) -> Box:
         raise BoxError(
             f"The box holds no whole pixel: boxes are in pixels of the image, which is {view.shown_size} pixels."
         )
+    if system in _THOUSANDS and inside.x1 <= 1 and inside.y1 <= 1:
+        raise BoxError(f"The box is a point at the corner of the image, which is {system.describe(view.shown_size)}.")
     return inside
 
 

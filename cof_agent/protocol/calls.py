@@ -67,25 +67,51 @@ def untagged_calls(text: str, syntax: Syntax) -> list[Call | Malformed]:
     """The calls in a text that has no tags of a call: the JSON of each, alone or between words. The mark of another model's call
     is one that cannot be read."""
     values = (value_at(text, at.start()) for at in islice(_OBJECT.finditer(text), _MOST_OBJECTS))
-    found = [_call(value, syntax) for value in values if _is_call(value, syntax)]
+    found = [_call(value, syntax) for value in values if _is_call(value, syntax)] or [*_spoken(text, syntax)]
     foreign = _FOREIGN.search(text)
     if foreign and not found:
         return [Malformed(f"A call is not marked by {foreign[0]} here. {_form(syntax)}")]
     return found
 
 
+def _spoken(text: str, syntax: Syntax) -> Iterator[Call]:
+    """The calls that are a tool's name with its arguments in brackets, as Gemma writes them: `name(bbox_2d=[...])` in Python's
+    words, or `name{bbox_2d:[...]}`."""
+    if not any(name in text for name in syntax.names):
+        return
+    for match in islice(_named(syntax.names).finditer(text), _MOST_OBJECTS):
+        opened = match.end() - 1
+        if text[opened] == "{":
+            arguments = value_at(text, opened)
+        else:
+            inside = _KEYWORD.sub(r'"\1": ', text[match.end() : match.end() + LONGEST].partition(")")[0])
+            arguments = value_in("{" + inside + "}")
+        if isinstance(arguments, dict):
+            yield Call(match[1], arguments)
+
+
+@lru_cache(maxsize=32)
+def _named(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w.])({'|'.join(re.escape(name) for name in names)})\s*[({{]")
+
+
+_KEYWORD = re.compile(r"\b([A-Za-z_]\w*)\s*=(?!=)")
+
+
 def _is_call(value: Any, syntax: Syntax) -> bool:
     """Whether a JSON value is a call, rather than an answer that is JSON."""
     inner = value.get("function", value) if isinstance(value, dict) else None
-    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+    name = _name(inner) if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or not isinstance(name, str):
         return False
-    return inner["name"] in syntax.names or "arguments" in inner or "parameters" in inner
+    return name in syntax.names or "arguments" in inner or "parameters" in inner
 
 
-_OBJECT = re.compile(r"""\{(?=\s*["']?(?:name|type|function)["']?\s*:)""")
+_OBJECT = re.compile(r"""\{(?=\s*["']?(?:name|type|function|tool|tool_name|arguments|parameters)["']?\s*:)""")
 _MOST_OBJECTS = 64  # of one text that are looked at
 _FOREIGN = re.compile(
     r"<\|tool_calls?(?:_section)?_begin\|>|<｜tool▁calls?▁begin｜>|\[TOOL_CALLS\]|<\|python_tag\|>|<function_call>|<tool_code>"
+    r"|```tool_code|<\|tool_call>"
 )
 
 
@@ -109,8 +135,28 @@ def _call(value: dict[str, Any], syntax: Syntax) -> Call | Malformed:
         arguments = value_in(arguments)
     if not isinstance(arguments, dict):
         return Malformed("The tool call has no arguments.")
-    name = value.get("name", value.get("function"))
+    name = _name(value)
+    if arguments is not value:  # what stands beside the arguments, such as the number of the image, is one of them
+        arguments = {key: one for key, one in value.items() if key not in _BESIDE_ARGUMENTS} | arguments
     return Call(name if not syntax.bare or isinstance(name, str) else None, arguments)
+
+
+_BESIDE_ARGUMENTS = (
+    "name",
+    "function",
+    "tool",
+    "tool_name",
+    "arguments",
+    "parameters",
+    "type",
+    "id",
+    "index",
+    "call_id",
+)
+
+
+def _name(value: dict[str, Any]) -> Any:
+    return next((value[key] for key in ("name", "function", "tool", "tool_name") if key in value), None)
 
 
 _FUNCTION = re.compile(r"<function=([^>\n]{1,200})>(.*?)(?:</function>|(?=<function=)|\Z)", re.DOTALL)

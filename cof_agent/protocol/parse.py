@@ -34,18 +34,35 @@ def bounded(text: str) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters left out ...]\n{text[-half:]}"
 
 
+_THOUGHT_MARKS = (
+    ("◁think▷", "<think>"),
+    ("◁/think▷", "</think>"),
+    ("<|channel>thought", "<think>"),
+    ("<channel|>", "</think>"),
+)
+"""Of Kimi-VL and of Gemma 4, where the server leaves them in the text, and what stands for them here."""
+
+
+def _with_our_marks(text: str) -> str:
+    for theirs, mark in _THOUGHT_MARKS:
+        text = text.replace(theirs, mark)
+    return text
+
+
 _THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 _TAGS = re.compile(r"</?(?:think|tool_call|grounding|answer)>")
 
 
 def thought(text: str) -> str:
     """What the model wrote as its thought; without think tags, the words before its first tag."""
+    text = _with_our_marks(text)
     found = _THINK.search(text)
     return (found[1] if found else _TAGS.split(text, maxsplit=1)[0]).strip()
 
 
 def after_thought(text: str) -> str:
     """What follows the thought; empty where that does not end."""
+    text = _with_our_marks(text)
     _, closing, rest = text.rpartition("</think>")
     return rest if closing else "" if begins_anew(text) else text
 
@@ -126,9 +143,22 @@ def parse_cut(
     """As `parse`, of a turn that was cut off: a call that more words would change is `Malformed`, since what there is of it may
     read as another one (a box without the last digit of a number)."""
     actions = parse(text, tools, system, dialect)
-    longer = parse(f"{text} more", tools, system, dialect)
-    kept = zip_longest(actions, longer[: len(actions)])
-    return tuple(one if one == same or not is_look(one) else Malformed("This call was cut off.") for one, same in kept)
+    for longer in _continued(text, dialect or ours()):
+        kept = zip_longest(actions, parse(longer, tools, system, dialect)[: len(actions)])
+        actions = tuple(
+            one if one == same or not is_look(one) else Malformed("This call was cut off.") for one, same in kept
+        )
+    return actions
+
+
+def _continued(text: str, dialect: Dialect) -> list[str]:
+    """Ways in which a turn that was cut off may have gone on: in the word it ends with, and by the number of the image."""
+    key = dialect.call.image or "image"
+    arguments = {
+        "<function=": f"\n<parameter={key}>\n999\n</parameter>",
+        "<arg_key>": f"\n<arg_key>{key}</arg_key>\n<arg_value>999</arg_value>",
+    }
+    return [f"{text} more", *(text + more for mark, more in arguments.items() if mark in text)]
 
 
 def read(text: str, dialect: Dialect | None = None) -> tuple[Call | Answer | Malformed, ...]:
@@ -160,7 +190,7 @@ def says_nothing(text: str, dialect: Dialect) -> bool:
 
 def is_whole(text: str, dialect: Dialect | None = None) -> bool:
     """Whether a turn that was cut off says all that it has to: more words would not change what it does."""
-    return read(text, dialect) == read(f"{text} more", dialect)
+    return all(read(text, dialect) == read(longer, dialect) for longer in _continued(text, dialect or ours()))
 
 
 def _calls(text: str, dialect: Dialect) -> tuple[Call | Malformed, ...]:
@@ -212,6 +242,7 @@ _ANSWERS = {"tag": _tagged, "boxed": _boxed, "plain": _plain}
 
 def _outside_thought(text: str, dialect: Dialect) -> str:
     """`text` without its closed thoughts and without the tags of thinking that are left over."""
+    text = _with_our_marks(text)
     # Not by regular expression: `<think>.*?</think>` takes quadratic time on many opening tags.
     head, closing, tail = text.partition("</think>")
     acts = has_call(tail, dialect.call) or "<answer>" in tail or dialect.end.answer != ("tag",)
@@ -288,17 +319,30 @@ def _use(name: str, arguments: dict[str, Any], image: int, dialect: Dialect) -> 
 
 _IMAGE_KEYS = {"image": 0, "img_idx": 0, "image_idx": 0, "image_index": 0, "target_image": 1}
 """What the number of an image is called in the calls of known checkpoints, each with the number of the first one."""
-_OTHER_IMAGE_KEYS = ("image_id", "img_id", "image_number", "image_no", "img_index", "index", "source")
-"""What may name an image, too, but counting from which number is not known."""
+_OTHER_IMAGE_KEYS = ("index", "source")
+"""What may name an image, too, as every key with "image" or "img" in it, but counting from which number is not known."""
+
+
+def _spelt(key: object) -> str:
+    """A key in one spelling: that of `imageIndex` is that of `image_index`."""
+    return re.sub(r"[^a-z0-9]", "", str(key).lower())
 
 
 def _other_image(arguments: dict[str, Any], dialect: Dialect) -> str | None:
     """Why an argument that seems to name another image than the first is not read; None where there is none."""
     if dialect.call.always_first:
         return None
-    unknown = next((key for key in _OTHER_IMAGE_KEYS if key != dialect.call.image and arguments.get(key)), None)
+    known = {_spelt(key) for key in (dialect.call.image, dialect.call.box, *_IMAGE_KEYS, *_BOX_KEYS)}
+    unknown = next(
+        (key for key, value in arguments.items() if value and _spelt(key) not in known and _names_image(key)), None
+    )
     wanted = f': name the image as "{dialect.call.image}"' if dialect.call.image else ""
     return unknown and f'"{unknown}" is no argument of the tool{wanted}.'
+
+
+def _names_image(key: object) -> bool:
+    spelt = _spelt(key)
+    return spelt in _OTHER_IMAGE_KEYS or "image" in spelt or "img" in spelt
 
 
 def image_named(arguments: dict[str, Any], dialect: Dialect) -> int | Malformed:
@@ -306,11 +350,12 @@ def image_named(arguments: dict[str, Any], dialect: Dialect) -> int | Malformed:
     if dialect.call.always_first:
         return 0
     keys = {**_IMAGE_KEYS, **({dialect.call.image: dialect.call.counts_from} if dialect.call.image else {})}
-    named = {key: arguments[key] for key in keys if arguments.get(key) is not None}
-    numbers = {key: _image_number(value, keys[key], dialect) for key, value in named.items()}
+    first = {_spelt(key): number for key, number in keys.items()}
+    named = {key: value for key, value in arguments.items() if _spelt(key) in first and value is not None}
+    numbers = {key: _image_number(value, first[_spelt(key)], dialect) for key, value in named.items()}
     for key, number in numbers.items():
         if number is None:
-            return Malformed(_no_such_image(key, keys[key], dialect))
+            return Malformed(_no_such_image(key, first[_spelt(key)], dialect))
     if len(set(numbers.values())) > 1:
         both = " and ".join(f'"{key}"' for key in numbers)
         return Malformed(f"{both} name different images: write one of them.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from cof_agent import protocol
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
+from cof_agent.protocol.dialects import Dialect, dialect_of, ours
 from cof_agent.scoring.normalise import folded, unwrapped
 from cof_agent.trajectory import Trajectory
 
@@ -38,7 +39,7 @@ def box_overlap(trajectory: Trajectory) -> float | None:
 
 def answered_box(trajectory: Trajectory, system: CoordinateSystem) -> Box | None:
     """The one box that the answer gives, in source pixels; None if there is none, or several."""
-    written = written_boxes(trajectory.answer or "")
+    written = written_boxes(trajectory.answer or "", dialect_of(trajectory))
     if len(set(written)) != 1:
         return None
     *numbers, image = written[0]
@@ -52,13 +53,15 @@ def answered_box(trajectory: Trajectory, system: CoordinateSystem) -> Box | None
         return None
 
 
-def written_boxes(reply: str) -> list[tuple[float, float, float, float, int]]:
-    """Each box in a reply as its four numbers as written, and the number of the image they belong to."""
+def written_boxes(reply: str, dialect: Dialect | None = None) -> list[tuple[float, float, float, float, int]]:
+    """Each box in a reply as its four numbers as written, and the number of the image they belong to, which is named as in the
+    calls of the dialect, by default ours."""
+    spoken = dialect or ours()
     text = unwrapped(folded(reply))
     if len(text) > _LONGEST:
         return []
     held = protocol.json_in(text)
-    found = list(_in_json(held))
+    found = list(_in_json(held, spoken))
     if found:
         return found
     plain = re.sub(r"\b(?:bbox|box)_2d\b|[xy][0-9]\s?=", " ", text)
@@ -67,16 +70,16 @@ def written_boxes(reply: str) -> list[tuple[float, float, float, float, int]]:
     return [(run[0], run[1], run[2], run[3], 0) for run in runs if len(run) == 4]
 
 
-def _in_json(held: Any, depth: int = 0) -> list[tuple[float, float, float, float, int]]:
+def _in_json(held: Any, spoken: Dialect, depth: int = 0) -> list[tuple[float, float, float, float, int]]:
     if isinstance(held, dict):
-        image = held.get("image", 0)
+        image = protocol.image_named(held, spoken)
         box = next((held[key] for key in _KEYS if key in held), None)
-        return [(*one[:4], image) for one in _in_json(box, depth + 1)] if isinstance(image, int) else []
+        return [(*one[:4], image) for one in _in_json(box, spoken, depth + 1)] if isinstance(image, int) else []
     if not isinstance(held, list) or depth > 3:
         return []
     if len(held) == 4 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in held):
         return [(float(held[0]), float(held[1]), float(held[2]), float(held[3]), 0)]
     corners = protocol.box_of(held)
     if len(held) == 2 and corners is not None and len(corners) == 4:
-        return _in_json(corners, depth + 1)
-    return [box for one in held[:50] for box in _in_json(one, depth + 1)]
+        return _in_json(corners, spoken, depth + 1)
+    return [box for one in held[:50] for box in _in_json(one, spoken, depth + 1)]

@@ -165,6 +165,53 @@ def test_calls_without_tags() -> None:
     assert protocol.parse(answer, dialect=native) == (Answer(answer),)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        '{"arguments": {"bbox_2d": [1, 2, 3, 4]}, "name": "image_zoom_in_tool"}',
+        '{"tool": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 2, 3, 4]}}',
+        "<|tool_call>call:image_zoom_in_tool{bbox_2d:[1,2,3,4]}<tool_call|>",
+        "call:image_zoom_in_tool{bbox_2d:[1,2,3,4]}",
+        "```tool_code\nimage_zoom_in_tool(bbox_2d=[1, 2, 3, 4])\n```",
+        "[image_zoom_in_tool(bbox_2d=[1, 2, 3, 4], image=0)]",
+        "<|channel>thought\nimage_zoom_in_tool(bbox_2d=[5, 6, 7, 8])<channel|>call:image_zoom_in_tool{bbox_2d:[1,2,3,4]}",
+    ],
+)
+def test_calls_as_other_families_write_them(call: str) -> None:
+    """Gemma 4's on the wire and Gemma 3's in Python's words, and JSON with its keys in another order."""
+    assert protocol.parse(call, dialect=dialects.spoken("native")) == (Zoom((1, 2, 3, 4)),)
+
+
+def test_marks_of_other_families_around_a_thought() -> None:
+    native = dialects.spoken("native")
+    for text in ("◁think▷hm, 4?◁/think▷It is 5.", "<|channel>thought\nhm, 4?<channel|>It is 5."):
+        assert protocol.parse(text, dialect=native) == (Answer("It is 5."),)
+        assert protocol.thought(text) == "hm, 4?"
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "rest"),
+    [
+        (
+            "qwen3.5",
+            "<tool_call>\n<function=image_zoom_in_tool>\n<parameter=bbox_2d>\n[1, 2, 3, 4]\n</parameter>\n<parameter=im",
+            "age>\n1\n</parameter>\n</function>",
+        ),
+        (
+            "native",
+            "<tool_call>image_zoom_in_tool\n<arg_key>bbox_2d</arg_key>\n<arg_value>[1, 2, 3, 4]</arg_value>\n<arg_key>im",
+            "age</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+        ),
+    ],
+)
+def test_a_call_that_is_cut_off_between_its_arguments(name: str, cut: str, rest: str) -> None:
+    """Its box is whole, but the image that it belongs to is not said yet."""
+    spoken = dialects.spoken(name)
+    assert protocol.parse_cut(cut, dialect=spoken) == (Malformed("This call was cut off."),)
+    assert not protocol.is_whole(cut, spoken)
+    assert protocol.parse_cut(cut + rest, dialect=spoken) == (Zoom((1, 2, 3, 4), 1),)
+
+
 def test_a_box_alone_in_its_tag(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("name: own\ncall: {open: <box>, close: </box>, bare: true}\n")
@@ -209,13 +256,19 @@ def test_images_are_named_in_the_words_of_the_dialect() -> None:
 
 
 def test_an_image_under_another_name_is_refused() -> None:
-    for key in ("image_id", "img_id", "index", "source"):
+    for key in ("image_id", "img_id", "index", "source", "image_num", "imageNumber"):
         (found,) = protocol.parse(CALL.replace('"bbox_2d"', f'"{key}": 1, "bbox_2d"'))
         assert (
             isinstance(found, Malformed)
             and found.reason == f'"{key}" is no argument of the tool: name the image as "image".'
         )
     assert protocol.parse(CALL.replace('"bbox_2d"', '"image_id": 0, "bbox_2d"')) == (Zoom((1, 2, 3, 4)),)
+
+
+def test_an_image_in_another_spelling_or_beside_the_arguments() -> None:
+    for key in ("Image", "imageIndex", "img_idx"):
+        assert protocol.parse(CALL.replace('"bbox_2d"', f'"{key}": 1, "bbox_2d"')) == (Zoom((1, 2, 3, 4), 1),)
+    assert protocol.parse(CALL.replace('"arguments"', '"image": 1, "arguments"')) == (Zoom((1, 2, 3, 4), 1),)
 
 
 class TestFiles:

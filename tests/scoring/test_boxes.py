@@ -71,6 +71,14 @@ def test_what_cannot_be_scored_is_none() -> None:
     assert (scoring.score(played(None, "iou")), scoring.accuracy(played(None, "iou"))) == (0.0, False)
 
 
+@pytest.mark.parametrize(
+    "image", ['"image": 1', '"image": "1"', '"img_idx": 1', '"target_image": 2', '"imageIndex": 1']
+)
+def test_the_image_of_a_box_is_named_as_in_calls(image: str) -> None:
+    assert written_boxes(f'{{"bbox_2d": [1, 2, 3, 4], {image}}}') == [(1, 2, 3, 4, 1)]
+    assert written_boxes('{"bbox_2d": [1, 2, 3, 4], "image": "the sign"}') == []
+
+
 def test_overlap() -> None:
     assert iou(TARGET, TARGET) == 1 and iou(TARGET, Box(0, 0, 50, 50)) == 0
     assert iou(Box(0, 0, 2, 2), Box(1, 0, 3, 2)) == pytest.approx(1 / 3)

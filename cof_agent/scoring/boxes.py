@@ -11,6 +11,7 @@ from cof_agent.protocol.dialects import Dialect, dialect_of, ours
 from cof_agent.scoring.normalise import folded, unwrapped
 from cof_agent.trajectory import Trajectory
 
+NO_IMAGE = -1
 _LONGEST = 4000  # characters of a reply that can give a box
 _NUMBER = r"[+-]?\d{1,7}(?:\.\d{1,9})?"
 _RUN = re.compile(rf"(?<![\d.]){_NUMBER}(?:[\s,;()]{{1,6}}{_NUMBER})*")  # numbers with nothing else between them
@@ -55,7 +56,7 @@ def answered_box(trajectory: Trajectory, system: CoordinateSystem) -> Box | None
 
 def written_boxes(reply: str, dialect: Dialect | None = None) -> list[tuple[float, float, float, float, int]]:
     """Each box in a reply as its four numbers as written, and the number of the image they belong to, which is named as in the
-    calls of the dialect, by default ours."""
+    calls of the dialect, by default ours; `NO_IMAGE` where that is no image's name."""
     spoken = dialect or ours()
     text = unwrapped(folded(reply))
     if len(text) > _LONGEST:
@@ -74,7 +75,8 @@ def _in_json(held: Any, spoken: Dialect, depth: int = 0) -> list[tuple[float, fl
     if isinstance(held, dict):
         image = protocol.image_named(held, spoken)
         box = next((held[key] for key in _KEYS if key in held), None)
-        return [(*one[:4], image) for one in _in_json(box, spoken, depth + 1)] if isinstance(image, int) else []
+        number = image if isinstance(image, int) else NO_IMAGE
+        return [(*one[:4], number) for one in _in_json(box, spoken, depth + 1)]
     if not isinstance(held, list) or depth > 3:
         return []
     if len(held) == 4 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in held):

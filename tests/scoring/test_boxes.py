@@ -8,7 +8,7 @@ import pytest
 
 from cof_agent import scoring
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
-from cof_agent.scoring.boxes import iou, written_boxes
+from cof_agent.scoring.boxes import NO_IMAGE, iou, written_boxes
 from cof_agent.scoring.rules import RULES
 from cof_agent.trajectory import Observation, Sample, StopReason, Trajectory, Turn, Zoom
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_scored_is_none() -> None:
 )
 def test_the_image_of_a_box_is_named_as_in_calls(image: str) -> None:
     assert written_boxes(f'{{"bbox_2d": [1, 2, 3, 4], {image}}}') == [(1, 2, 3, 4, 1)]
-    assert written_boxes('{"bbox_2d": [1, 2, 3, 4], "image": "the sign"}') == []
+    assert written_boxes('{"bbox_2d": [1, 2, 3, 4], "image": "the sign"}') == [(1, 2, 3, 4, NO_IMAGE)]
 
 
 def test_overlap() -> None:

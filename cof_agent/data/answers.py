@@ -46,8 +46,11 @@ class Truth:
         return tuple(texts if self.people else dict.fromkeys(texts))
 
 
-def understood(raw: Any, choices: Choices, *, asks_for_box: bool = False, by_number: bool = False) -> Truth:
-    """The truth that a column holds. asks_for_box: whether the question does, so that four numbers in a text are one. by_number:
+def understood(
+    raw: Any, choices: Choices, *, asks_for_box: bool = False, may_be_box: bool = True, by_number: bool = False
+) -> Truth:
+    """The truth that a column holds. asks_for_box: whether the question does, so that four numbers in a text are one. may_be_box:
+    whether four numbers in a list are one at least. by_number:
     whether its name says that it holds the number of a choice.
 
     Raises:
@@ -57,7 +60,11 @@ def understood(raw: Any, choices: Choices, *, asks_for_box: bool = False, by_num
         return Truth()
     if choices and (flagged := _flagged(raw, choices)):
         return Truth([[choices[key]] for key in flagged], {"text": flagged})
-    if not choices and (box := box_in(raw, asks_for_box)) is not None:
+    if (
+        not choices
+        and (asks_for_box or may_be_box or not _lists_numbers(raw))
+        and (box := box_in(raw, asks_for_box)) is not None
+    ):
         return Truth(forms=[[str(list(box))]], box=box)
     forms, people = _forms(raw)
     if not choices or not forms:
@@ -70,6 +77,12 @@ def understood(raw: Any, choices: Choices, *, asks_for_box: bool = False, by_num
     if not picks:
         raise Unusable(NOT_A_CHOICE, " | ".join(text for ways in forms for text in ways))
     return Truth(forms, picks)
+
+
+def _lists_numbers(raw: Any) -> bool:
+    """Whether an answer is several numbers in a list, of which no two are the same, as those of several people may be."""
+    numbers = isinstance(raw, list | tuple) and all(isinstance(one, int | float) for one in raw)
+    return numbers and len(raw) > 1 and len(set(raw)) == len(raw)
 
 
 def _flagged(raw: Any, choices: Choices) -> tuple[str, ...]:
@@ -116,6 +129,8 @@ def _forms(raw: Any) -> tuple[list[Forms], bool]:
         held = unpacked(unwrapped(raw))
         is_list = isinstance(held, list) and held and all(isinstance(one, str | dict) for one in held)
         raw = held if is_list or (isinstance(held, dict) and _inside(held) is not None) else raw
+    if _lists_numbers(raw):
+        return [[", ".join(_ways(one)[0] for one in raw)]], False
     if isinstance(raw, list | tuple):
         forms = [ways for one in raw if not is_missing(one) for ways in _forms(one)[0]]
         of_people = all(isinstance(one, dict) and "answer" in one for one in raw) and len(raw) > 1
@@ -126,7 +141,8 @@ def _forms(raw: Any) -> tuple[list[Forms], bool]:
         if inside is None:
             raise Unusable(BAD_ANSWER, raw)
         return _forms(inside)
-    return ([] if is_missing(raw) else [_ways(raw)]), False
+    ways = [] if is_missing(raw) else _ways(raw)
+    return ([ways] if any(ways) else []), False
 
 
 def _inside(held: Mapping[str, Any]) -> Any:

@@ -24,7 +24,8 @@ Order = Literal["xyxy", "xywh", "cxcywh"]
 
 FEW = 0.02  # of a set's boxes that may contradict what the others say
 ENOUGH = 4  # different boxes that two readings are told apart by
-MANY = 30  # different boxes that would fill images of this size if they were in pixels
+MANY = 15  # different boxes that would fill their images if they were in pixels
+CHANCE = 1e-6  # of which boxes in pixels would all lie within 1000 of larger images
 
 FORMS = tuple(f"{unit}-{order}" for unit in get_args(Unit) for order in get_args(Order))
 """What `--boxes` can say."""
@@ -186,6 +187,7 @@ def recognised(boxes: Sequence[Written], where: str, *, coco: bool = False) -> F
     Raises:
         InputError: if they fit no form, or two equally well, naming `where` and the option that says it.
     """
+    boxes = [one for one in boxes if len(set(one.numbers)) > 1] or boxes  # [0, 0, 0, 0] stands for none
     unit = _unit(boxes, where)
     free = [one for one in boxes if one.order is None]
     return Form(unit, _order(free, unit, where, coco) if free else "xyxy")
@@ -216,13 +218,17 @@ def _unit(boxes: Sequence[Written], where: str) -> Unit:
         if max(highest) <= 1000:
             return "thousand"
         raise _refused(where, f"lie outside their images in {outside} of {len(boxes)} cases, and go beyond 1000")
-    if (
-        900 <= max(highest) <= 1000
-        and len(set(boxes)) >= MANY
-        and all(one.size and min(_sides(one.size)) > 1500 for one in boxes)
-    ):
+    if 900 <= max(highest) <= 1000 and len(set(boxes)) >= MANY and _hardly_pixels(boxes):
         raise _refused(where, "all lie within 1000 of images that are larger: they may be in pixels or in 0..1000")
     return "pixels"
+
+
+def _hardly_pixels(boxes: Sequence[Written]) -> bool:
+    """Whether boxes that lie within 1000 would hardly do so if they were anywhere in their images, in pixels."""
+    if not all(one.size for one in boxes):
+        return False
+    shares = (min(1, 1000 / side) for one in boxes if one.size for side in _sides(one.size))
+    return math.prod(shares) < CHANCE
 
 
 def _is_outside(one: Written) -> bool:

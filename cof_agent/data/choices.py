@@ -14,7 +14,7 @@ from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from cof_agent.data.columns import words
-from cof_agent.data.nested import is_missing, unpacked
+from cof_agent.data.nested import is_missing, is_nan, unpacked
 from cof_agent.data.unusable import BAD_CHOICES, Unusable
 from cof_agent.trajectory import Sample
 
@@ -98,17 +98,37 @@ def choices_of(found: Any) -> Choices:
     """
     found = unpacked(found)
     made: Choices = {}
+    if is_missing(found) or _is_empty(found):
+        return made
     if isinstance(found, str):
-        made = _clean(options_in(found)[1]) or listed(_pieces(found))
+        made = _clean(options_in(found)[1]) or _without_holes(_bracketed(found) or _pieces(found))
     elif isinstance(found, list | tuple) and found and all(isinstance(one, dict) for one in found):
         made = _of_objects(found)
     elif isinstance(found, list | tuple) and not any(isinstance(one, dict | list) for one in found):
         made = _without_holes(found)
     elif isinstance(found, Mapping):
         made = _of_object(found)
-    if len(made) < 2 and not is_missing(found):
+    if len(made) < 2:
         raise Unusable(BAD_CHOICES, found)
     return made
+
+
+def _is_empty(found: Any) -> bool:
+    """Whether a column of choices holds no text, as tables have it in rows without choices."""
+    inside = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else [found]
+    return all(is_missing(one) or is_nan(one) for one in inside)
+
+
+def _bracketed(text: str) -> list[str | None]:
+    """The parts of a list that is neither JSON nor Python: `['don't', 'do']`, `['a', nan]`, `[cat, dog]`; else none."""
+    text = text.strip()
+    if len(text) < 3 or (text[0], text[-1]) not in (("[", "]"), ("(", ")")):
+        return []
+    inner = text[1:-1].strip()
+    quoted = inner[:1] in ("'", '"')
+    parts = re.split(r"(?<=['\"]),\s*|,\s*(?=['\"])" if quoted else r",", inner)
+    bare = [part.strip()[1:-1] if part.strip()[:1] in ("'", '"') else part.strip() for part in parts]
+    return [None if is_nan(one) or one == "None" else one for one in bare]
 
 
 def _without_holes(found: Sequence[Any]) -> Choices:
@@ -151,7 +171,9 @@ def _of_object(found: Mapping[str, Any]) -> Choices:
         if labels is None or len(labels) != len(texts):
             return listed(texts)
         return {str(label).strip(): _text(text) for label, text in zip(labels, texts, strict=True)}
-    return {str(key).strip(): _text(text) for key, text in found.items() if not is_missing(text)}
+    made = {str(key).strip(): _text(text) for key, text in found.items() if not is_missing(text)}
+    bare = {key: re.sub(rf"^\(?{re.escape(key)}[.):]\s*", "", text) for key, text in made.items()}
+    return bare if all(bare[key] != made[key] and bare[key] for key in made) else made
 
 
 @cache

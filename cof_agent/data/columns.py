@@ -108,6 +108,7 @@ _OTHERWISE = {
     "rejected",
     "original",
     "raw",
+    "ocr",
 }
 """Words of columns that hold something else than the question that is asked and its truth."""
 
@@ -136,6 +137,11 @@ def asks(row: Mapping[str, Any]) -> bool:
     inside = (value[0] for value in row.values() if isinstance(value, list) and value and isinstance(value[0], dict))
     return any(is_named(name, "question") for one in (row, *inside) for name in one)
 
+
+WEAK_ANSWERS = _words(
+    "label", "target", "correct", "a", "output", "response", "completion", "chosen", "assistant", "answer text"
+)
+"""Columns that are no truth where a reply stands beside them: a class, the name of a split, the reply itself."""
 
 FLAGS = ("label", "kto_tag", "correct")
 """Columns that say, with a truth value, whether the reply beside them is wanted, as in sets for KTO."""
@@ -225,5 +231,13 @@ def _places(shape: Shape, field: str) -> Iterator[Place]:
             (outer, "ground_truth") for outer, *inner in objects if outer == "reward_model" and "ground_truth" in inner
         )
     yield from ((None, name) for name in ranked(top, field))
+    if field == "question":  # the text of an answer is none
+        objects = tuple(sorted((one for one in objects if not is_named(one[0], "answer")), key=_is_no_question))
     for outer, *inner in objects:
-        yield from ((outer, name) for name in ranked(tuple(inner), field))
+        names = ranked(tuple(inner), field)
+        english = ["en"] if field == "question" and is_named(outer, "question") and "en" in inner else []
+        yield from ((outer, name) for name in (*names, *english))
+
+
+def _is_no_question(inside: tuple[str, ...]) -> bool:
+    return not is_named(inside[0], "question")

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import permutations
 from typing import Any
 
 from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes
 from cof_agent.data.choices import choice_columns, flags_of
-from cof_agent.data.columns import FLAGS, Columns, is_asked, is_named, is_unwanted, words
+from cof_agent.data.columns import FLAGS, WEAK_ANSWERS, Columns, is_asked, is_named, is_unwanted, words
 from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_audio, is_video, references
 from cof_agent.data.nested import is_missing, is_nan, unpacked, with_objects
@@ -29,6 +30,7 @@ from cof_agent.data.unusable import (
     NOT_WANTED,
     OTHER_MARKS,
     PLACEHOLDER,
+    UNCLEAR_TRUTH,
     VIDEO,
     Unusable,
     check_characters,
@@ -106,7 +108,7 @@ def _holds_question(inside: Values) -> bool:
 
 def _single(values: Values) -> Iterator[Values]:
     """The row for each of its questions, where one column lists several with their answers, or two columns do so in parallel."""
-    lists = {name: value for name, value in values.items() if isinstance(value, list) and value}
+    lists = {name: found for name, value in values.items() if (found := _as_list(value))}
     for name, value in lists.items():
         if _is_list_of_questions(value):
             rest = {key: other for key, other in values.items() if key != name}
@@ -121,6 +123,18 @@ def _single(values: Values) -> Iterator[Values]:
         yield from (values | {question: None, answer: None, "question": q, "answer": a} for q, a in pairs)
         return
     yield values
+
+
+def _as_list(value: Any) -> list[Any]:
+    """A list, also one of questions whose columns are lists in an object; empty for any other value."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, dict) or not value or not _has_question(tuple(value)):
+        return []
+    columns = list(value.values())
+    if not all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns):
+        return []
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _is_list_of_questions(value: list[Any]) -> bool:
@@ -209,16 +223,20 @@ class _Row:
         return made
 
     def _truth_beside(self, reply: str) -> Any:
-        """What a column says the true answer is, beside a reply. A truth value under one of `FLAGS` says whether the reply is
-        wanted, unless the reply is yes or no itself.
+        """What a column says the true answer is, beside a reply; None where none is certain to. A truth value under one of
+        `FLAGS` says whether the reply is wanted, unless the reply is yes or no itself.
 
         Raises:
-            Unusable: if it is not.
+            Unusable: if it is not, or if that may be what a 0 or a 1 says.
         """
         says_truth = reply.strip(" .").lower() in ("yes", "no", "true", "false")
         flagged = any(isinstance(self.values.get(name), bool) for name in FLAGS)
-        if not flagged or says_truth or "answer" in self.fields.given:
+        if "answer" in self.fields.given or (says_truth and flagged):
             return self._answer()
+        if not flagged:
+            if any(isinstance(self.values.get(name), int) for name in FLAGS) and not reply.strip(" .").isdigit():
+                raise Unusable(UNCLEAR_TRUTH, ", ".join(name for name in FLAGS if name in self.values))
+            return self._certain_answer()
         if is_unwanted(self.values):
             raise Unusable(NOT_WANTED)
         return None
@@ -283,7 +301,11 @@ class _Row:
     def _answers_to_choose_from(self, answer: Any) -> list[Any] | None:
         """A column of answers that another column chooses the right one from."""
         found = self.values.get("answers")
-        return found if isinstance(found, list) and len(found) > 1 and found is not answer and answer in found else None
+        if not isinstance(found, list) or len(found) < 2 or found is answer or answer not in found:
+            return None
+        texts = [str(one).casefold() for one in found]
+        apart = len(set(texts)) == len(texts) and not any(one in other for one, other in permutations(texts, 2))
+        return found if apart else None  # else they are ways to say the same
 
     def _find(self, field: str, accept: Any = None) -> Any:
         return self.fields.find(field, accept)
@@ -305,6 +327,11 @@ class _Row:
     def _answer(self) -> Any:
         return self._find("answer", _is_no_conversation)
 
+    def _certain_answer(self) -> Any:
+        """The answer, of a column whose name says that it is the truth."""
+        found = self.fields.candidates("answer", _is_no_conversation)
+        return next((value for path, value in found if words(path.rpartition(".")[2]) not in WEAK_ANSWERS), None)
+
     def _answer_or_reply(self) -> Any:
         """The answer; a reply that a truth value says is wanted, in its place.
 
@@ -313,17 +340,28 @@ class _Row:
         """
         answer = self._answer()
         reply = next((self.values[name] for name in ("completion", "response", "output") if name in self.values), None)
-        if not isinstance(reply, str) or not (isinstance(answer, bool) or answer == reply):
+        if not isinstance(reply, str) or is_missing(reply) or "answer" in self.fields.given:
             return answer
+        if not (isinstance(answer, bool) or answer == reply):
+            certain = self._certain_answer()
+            if certain is None:
+                raise Unusable(UNCLEAR_TRUTH, f"{answer} or {reply}")
+            return certain
         beside = self._truth_beside(reply)
         return reply if beside is None else beside
 
     def _boxes(self, marked: bool = False) -> list[Any]:
         """Those of the columns of boxes, and with `marked` those that stand in the paths of images."""
-        found = self._find("boxes", holds_boxes) or edges_of(self.values)
+        found = self._find("boxes", self._are_boxes_of_things) or edges_of(self.values)
         found = found or around_outlines(self._find("outline", lambda value: isinstance(unpacked(value), list))) or None
         in_paths = [ref.box for ref in self._references() if ref.box] if marked else []
         return [*([found] if found is not None else []), *in_paths]
+
+    def _are_boxes_of_things(self, value: Any) -> bool:
+        """Whether a column holds boxes, and not those of all words that can be read, which stand in a list beside it."""
+        read = (self.values.get(name) for name in ("words", "tokens", "ocr_tokens", "texts"))
+        of_words = isinstance(value, list) and any(isinstance(one, list) and len(one) == len(value) for one in read)
+        return holds_boxes(value) and not of_words
 
     def _references(self) -> list[Reference]:
         if self._found is None:

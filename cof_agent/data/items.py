@@ -92,8 +92,9 @@ class _Gatherer:
             draft.question, draft.prompt = without_marks(draft.question), without_marks(draft.prompt)
         else:
             _name_pictures(draft, len(images))
-        if draft.id and held:
-            self.by_id[draft.id] = images
+        if held:
+            own = str(row.values["index"]) if isinstance(row.values, dict) and "index" in row.values else ""
+            self.by_id |= {name: images for name in (draft.id, own) if name}
         boxes = [one for found in draft.boxes for one in written(found, images[0].size)]
         return Item(draft, self.tally.rows, row.number, row.file, images, boxes, wanted)
 

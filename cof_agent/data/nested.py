@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _LARGEST = 10**4000
-_OF_NUMPY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[\w<>]+)?\)", re.DOTALL)
+_OF_NUMPY = re.compile(r"array\((\[.*\])(?:,\s*dtype=['\"]?[\w<>=|]+['\"]?)?\)", re.DOTALL)
 _QUOTED = re.compile(r"'[^'\\]*'|\"[^\"\\]*\"")
 _ROW_OF_NUMPY = re.compile(rf"\[\s*(?:{_QUOTED.pattern})(?:\s+(?:{_QUOTED.pattern}))+\s*\]")
 """An array of texts as numpy prints it, without commas: Python would join them."""

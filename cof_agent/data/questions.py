@@ -23,13 +23,29 @@ _OPENING = "([{\"'“‘«"
 _PICTURE = re.compile(r"Picture \d+: *(?=<img>)")
 _NAMED_IMAGE = re.compile(r"<img>([^<]*)</img>")
 _LEADS_TO_IMAGE = re.compile(
-    r"\b(?:in|of|at|from|on|to|and|with|by|for|about|using|see|than|the|this)\s*\Z", re.IGNORECASE
+    r"\b(?:in|of|at|from|on|to|and|with|by|for|about|using|see|than|the|this|is|are|was|does|do|did|has|have|given|like|as"
+    r"|into|within|between|if|that|describe|consider|compute|examine|observe|explain|analy[sz]e|solve|evaluate|compare)\s*\Z",
+    re.IGNORECASE,
 )
+_SAYS_OF_IMAGE = re.compile(
+    r" ?(?:shows|depicts|illustrates|displays|represents|presents|contains|describes|gives|has|is)\b[^.?!\n]*\.",
+    re.IGNORECASE,
+)
+"""What stands behind a mark that is the subject of a sentence, and of no question."""
 
 _LABEL = re.compile(r"(?:(Hint:[^\n]*)\n++)?\s*+(?:Question|问题|Q) *[:：]\s*", re.IGNORECASE)
 _APPENDIX = re.compile(r"(?<!\n)\n++#++ *+User Image (?:Path|Size)\b.*\Z", re.DOTALL)  # Thyme's, for its sandbox
 _SPACES = re.compile(r"[^\S\n]+")
 _UNEVEN = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f")
+_LETTERS_ALONE = r"(?!(?:[A-H]\b[\s,)/.;|]*(?:or |and )?)+\W*\Z)"
+_LISTS_ANSWERS = re.compile(
+    r"\b(?:from|options?|choices?|among|between|one of|following|are)\b[^.:?!\n\[(<]{0,40}[:\[(]\s*"
+    rf"{_LETTERS_ALONE}(?!yes\W+(?:or\W+)?no\W*\Z)\w"
+    rf"|\bone of (?!(?:the|these|those|them|following|given|options|choices|your|all)\b){_LETTERS_ALONE}\w"
+    r"|\bT or F\b",
+    re.IGNORECASE,
+)
+"""What may be answered: "from the following options: red, blue". Letters alone stand for choices, which are listed elsewhere."""
 _BOUNDARY = re.compile(r"\n\s*|(?<=[.!?。？！])\s+")
 _BEGINS_ANEW = re.compile(r"(?:\n|[.!?。？！]\s)\s*\Z")
 _LOOK_BESIDE = 80  # characters before a mark that may lead to it
@@ -197,15 +213,21 @@ def images_named_in(text: str) -> list[str]:
 def _word_for_mark(found: re.Match[str]) -> str:
     before = found.string[max(0, found.start() - _LOOK_BESIDE) : found.start()].rpartition("\n")[2]
     leads = _LEADS_TO_IMAGE.search(before)
+    if leads is None and not before.strip() and _SAYS_OF_IMAGE.match(found.string, found.end()):
+        return "The image" if found.string[found.end() :][:1].isspace() else "The image "
     if leads is None:
         return " "
-    word = "image" if leads[0].strip().lower() in ("the", "this") else "the image"
+    word = "image" if leads[0].strip().lower() in ("the", "this") and leads[0].strip() else "the image"
     behind = found.string[found.end() : found.end() + 1]
     return f"{'' if before[-1:].isspace() else ' '}{word}{' ' if behind.isalnum() else ''}"
 
 
 _DECIDES = re.compile(
     r"\b(?:decimals?|degrees?|radians?|euros?|dollars?|percent(?:ages?)?|currency|fractions?|met(?:er|re)s?|centimet(?:er|re)s?"
+    r"|[km]g|kilograms?|grams?|tons?|[cmk]m|lit(?:er|re)s?|ml|seconds?|minutes?|hours?|days?|weeks?|months?|years?"
+    r"|thousands?|millions?|billions?|trillions?|numerals?|binary|hexadecimal|digits?|only (?:adults|children|\w+s) before"
+    r"|(?:in|into|to) (?:English|Chinese|French|German|Spanish|Italian|Japanese|Korean|Russian|Arabic|Hindi|Portuguese)"
+    r"|(?:DD|MM|YYYY|YY|HH|SS)(?=[-/:. ]|\b)|[AaPp]\.?[Mm]\.?(?= or )"
     r"|kilomet(?:er|re)s?|miles|inches|feet|(?:12|24)[- ]hours?|round(?:ed)?|nearest|significant"
     r"|(?:upper|lower) ?case|capitals?|(?:alphabetical|ascending|descending|reverse|chronological) order"
     r"|(?:first|second|third|last) (?:words?|letters?|digits?|numbers?|names?|lines?))\b|[€£¥%]",
@@ -243,7 +265,7 @@ def cut_instruction(text: str) -> tuple[str, str]:
 
 
 def _is_instruction(sentence: str) -> bool:
-    if len(sentence) > _LONGEST_SENTENCE or _DECIDES.search(sentence):
+    if len(sentence) > _LONGEST_SENTENCE or _DECIDES.search(sentence) or _LISTS_ANSWERS.search(sentence):
         return False
     return _INSTRUCTION.fullmatch(sentence) is not None
 
@@ -270,7 +292,9 @@ def _tells_how(text: str) -> bool:
     """Whether sentences say how to answer, from the first on, and neither what may be answered nor what is right when."""
     if "?" in text or not _speaks_of_answering(_BOUNDARY.split(text, maxsplit=1)[0]):
         return False
-    return split_choices(f"?\n{text}") is None and not _SAYS_WHAT_IS_RIGHT.search(text)
+    if split_choices(f"?\n{text}") is not None or _SAYS_WHAT_IS_RIGHT.search(text):
+        return False
+    return not any(_DECIDES.search(one) or _LISTS_ANSWERS.search(one) for one in _BOUNDARY.split(text))
 
 
 def _speaks_of_answering(text: str) -> bool:

@@ -52,6 +52,8 @@ _ASKS_FOR_BOX = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """The coordinates of a point, as in mathematics, are none of a box."""
+_ASKS_FOR_OTHERS = re.compile(r"\b(?:what|which|how|who|when|why|list|count|read|compute|calculate)\b", re.IGNORECASE)
+"""Words of questions that four numbers in a list answer as numbers, and not as the place of a thing."""
 _BOX_WORDS = ("box", "coordinate", "locate", "region this", "<ref>")
 _MARK = r"(?:marked|circled|highlighted|outlined|boxed|indicated|enclosed|specified|given)"
 _PLACE = r"(?:area|region|box|object|part)"
@@ -138,11 +140,14 @@ def _understood(item: Item, *, instruction: str, numbered: bool, boxes: bool, wi
         raise Unusable(NO_QUESTION, "nothing but marks of images")
     choices, question = _choices(item, question)
     asks_for_box = with_boxes and (boxes or _asks_for_box(question.text))
+    may_be_box = not _ASKS_FOR_OTHERS.search(question.text)
     answer = item.draft.answer
     if is_missing(answer) and asks_for_box and len(item.boxes) == len(item.images) == 1:
         return Understood(item, question, {}, Truth(), item.boxes[0])
     try:
-        truth = understood(answer, choices, asks_for_box=asks_for_box, by_number=item.draft.by_number)
+        truth = understood(
+            answer, choices, asks_for_box=asks_for_box, may_be_box=may_be_box, by_number=item.draft.by_number
+        )
     except Unusable as why:
         if item.draft.choices is not None or (why.reason == NOT_A_CHOICE and re.fullmatch(r"\W*[A-Z]\W*", why.detail)):
             raise
@@ -150,7 +155,7 @@ def _understood(item: Item, *, instruction: str, numbered: bool, boxes: bool, wi
             replace(question, text=question.whole),
             {},
         )  # what looked like choices is part of the question
-        truth = understood(answer, choices, asks_for_box=asks_for_box)
+        truth = understood(answer, choices, asks_for_box=asks_for_box, may_be_box=may_be_box)
     if truth.box is not None and not with_boxes:
         truth = replace(truth, box=None)
     if truth.box is not None and len(item.images) > 1:

@@ -37,6 +37,7 @@ PLACEHOLDER = "placeholder of a box or an object in the text"
 NO_CONVERSATION = "no conversation"
 NO_REPLY = "no turn of an assistant"
 MASKED_REPLY = "reply that is not to be trained on"
+UNCLEAR_TRUTH = "two columns that may be the answer"
 NOT_WANTED = "reply that is marked as not wanted"
 IMAGES_AND_MARKS = "images and their places do not match"
 IMAGE_IN_REPLY = "image inside a turn of an assistant"
@@ -55,6 +56,7 @@ HINTS = {
     IMAGE_MISSING: "say with --images DIR what image paths are relative to, and unpack archives",
     IMAGE_BY_URL: "nothing is downloaded unless you add --download",
     TWO_IMAGES: "name the one that is asked about, as in --column image=NAME",
+    UNCLEAR_TRUTH: "name the one that is the truth, as in --column answer=NAME",
     NO_ANSWER: "name its column, as in --column answer=NAME, if there is one",
     SEVERAL_IMAGES: "only the strategies focus and direct, and training, take samples of several images, and mini-o3 does not",
     NO_CONVERSATION: "name its column, as in --column messages=NAME; `cof collect` makes conversations of questions",

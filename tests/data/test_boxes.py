@@ -79,6 +79,10 @@ def test_many_boxes_in_one_corner_of_large_images_may_be_in_thousandths() -> Non
     found = [(x, y, x + 40.0, y + 40.0) for x in range(0, 960, 160) for y in range(0, 960, 160)]
     with pytest.raises(InputError, match="they may be in pixels or in 0..1000"):
         recognised(boxes([(*box[:3], 950.0) for box in found], Size(4000, 3000)), "rows.json")
+    few = boxes([(x, 20.0, x + 40.0, 950.0) for x in range(0, 960, 40)], Size(1920, 1080))
+    with pytest.raises(InputError, match="they may be in pixels or in 0..1000"):
+        recognised(few, "rows.json")
+    assert str(recognised(few[:14], "rows.json")) == "pixels-xyxy"
 
 
 def test_keys_say_what_a_box_is() -> None:

@@ -55,6 +55,12 @@ def test_what_is_asked_stays(text: str) -> None:
         ("<|vision_start|><|image_pad|><|vision_end|>How many?", "How many?"),
         ("Picture 1: <img>a/b.png</img>\nHow many?", "How many?"),
         ("[IMG] How  many?", "How many?"),
+        ("Is <image> a cat?", "Is the image a cat?"),
+        ("Which one is like <image 1>?", "Which one is like the image?"),
+        ("Given <image>, what is x?", "Given the image, what is x?"),
+        ("<image 1> shows a chart. What is the mean?", "The image shows a chart. What is the mean?"),
+        ("<image> is this a cat?", "is this a cat?"),
+        ("What is it?<image>", "What is it?"),
         ("Is a < b and c > d?", "Is a < b and c > d?"),
     ],
 )
@@ -118,10 +124,40 @@ def test_a_line_behind_the_choices_is_no_part_of_the_last() -> None:
         "Give your answer in degrees, rounded to one decimal place.",
         "Output the answer in 24-hour format.",
         "Answer in alphabetical order.",
+        "Choose from the following options: red, blue, green.",
+        "Answer with one word from: left, right, above, below.",
+        "Pick the correct answer from [left, right].",
+        "Your answer should be one of left, right, above or below.",
+        "Give the answer in millions.",
+        "Answer in the format DD/MM/YYYY.",
+        "Answer in kg.",
+        "Answer in Chinese.",
+        "Answer in Roman numerals.",
+        "Answer with T or F.",
+        "Answer with AM or PM.",
     ],
 )
 def test_what_decides_which_answer_is_right_stays(told: str) -> None:
     assert parse(f"What does the sign say? {told}").text == f"What does the sign say? {told}"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Answer with one of A, B, C, D.",
+        "Choose the correct option: (A), (B), (C) or (D).",
+        "Choose one of the following options.",
+        "Answer in the following format: <think>...</think><answer>...</answer>",
+        "Please answer yes or no.",
+    ],
+)
+def test_letters_alone_are_no_answers_that_a_question_lists(told: str) -> None:
+    assert parse(f"What does the sign say? {told}").text == "What does the sign say?"
+
+
+def test_what_decides_stays_where_every_question_has_it() -> None:
+    behind = " Answer in kg."
+    assert common_instruction([f"How heavy is {one}?{behind}" for one in ("he", "she", "the dog")]) == ""
 
 
 def test_what_stands_behind_every_question_is_an_instruction() -> None:

@@ -5,6 +5,7 @@ The shapes are those of public files (named behind each); the texts are ours.
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -374,7 +375,7 @@ def test_a_box_that_may_be_y_first_is_left_out(answer: Any, said: str, folder: P
 
 def table(folder: Path, text: str) -> Reading:
     (folder / "rows.csv").write_text(text)
-    return read(str(folder / "rows.csv"))
+    return read(str(folder / "rows.csv"), keep_images=folder / "kept")
 
 
 def test_a_row_with_more_fields_than_the_header_is_left_out(folder: Path) -> None:
@@ -408,3 +409,118 @@ def test_what_follows_a_list_is_not_passed_over(folder: Path) -> None:
 def test_an_inch_in_the_middle_of_a_table_is_no_open_quotation(folder: Path) -> None:
     found = table(folder, 'image,question,answer\na.png,"How\nlong, is it?",5" or so\nb.png,What is it?,a dog\n')
     assert [one.answers for one in found.samples] == [('5" or so',), ("a dog",)]
+
+
+def talk(question: str, reply: str) -> list[dict[str, str]]:
+    return [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": reply}]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"label": "animal"}, {"objects": {"label": ["dog"], "bbox": [[1, 2, 30, 40]]}}, {"meta": {"target": "train"}}],
+)
+def test_a_class_or_the_name_of_a_split_is_no_truth_beside_a_reply(beside: dict[str, Any], folder: Path) -> None:
+    row = {"image": "a.png", "conversations": talk("Which animal?", "A dog.")} | beside
+    assert read_one(row, folder)[2] == ("A dog.",)
+    truth = row | {"ground_truth": "a poodle"}
+    assert read_one(truth, folder)[2] == ("a poodle",)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Who?", "response": "A man.", "label": "good"},
+        {"question": "Who?", "completion": "A man.", "label": 1},
+        {"conversations": talk("Who?", "A man."), "label": 1},
+    ],
+)
+def test_two_columns_that_may_be_the_answer(row: dict[str, Any], folder: Path) -> None:
+    row = {"image": "a.png"} | row
+    with pytest.raises(InputError, match=r"two columns that may be the answer .*--column answer=NAME"):
+        of([row], folder)
+    if "question" in row:
+        assert of([row], folder, columns={"answer": "label"}).samples[0].answers == (str(row["label"]),)
+
+
+@pytest.mark.parametrize(
+    ("row", "question"),
+    [
+        (
+            {"query": {"de": "Wer?", "en": "Who?"}, "answer": {"match_score": 1.0, "text": "Bo"}},
+            "Who?",
+        ),  # DocVQA's copies
+        ({"answer": {"text": "Bo"}, "question": {"text": "Who?"}}, "Who?"),
+    ],
+)
+def test_the_text_of_an_answer_is_no_question(row: dict[str, Any], question: str, folder: Path) -> None:
+    assert read_one({"image": "a.png"} | row, folder) == (question, (), ("Bo",))
+
+
+def test_boxes_of_all_words_are_no_evidence(folder: Path) -> None:
+    row = {"image": "a.png", "question": "Who?", "answer": "Bo", "words": ["a", "b"]}
+    boxes = {"bounding_boxes": [[1, 2, 30, 40], [5, 6, 70, 80]]}
+    assert of([row | boxes], folder).samples[0].boxes == ()
+    assert len(of([{**row, **boxes, "words": None}], folder).samples[0].boxes) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted"),
+    [([5, 6, 7, 8], ("5, 6, 7, 8",)), ([120, 130], ("120, 130",)), ([2, 2, 3], ("2", "3")), ([7], ("7",))],
+)
+def test_several_numbers(answer: list[int], accepted: tuple[str, ...], folder: Path) -> None:
+    """Neither a box, where the question asks for numbers, nor alternatives."""
+    rows = [{"image": "a.png", "question": "Which scores are listed?", "answer": answer}]
+    rows += [{"image": "b.png", "question": "Which one?", "answer": "x"}]
+    assert of(rows, folder).samples[0].answers == accepted
+
+
+@pytest.mark.parametrize("answers", [["JULY", "July", "7"], ["nokia", "Nokia phone", "nokia"]])
+def test_ways_to_say_the_answer_are_no_choices(answers: list[str], folder: Path) -> None:
+    row = {"image": "a.png", "question": "Which?", "answers": answers, "gt_answer": answers[0]}
+    assert read_one(row, folder) == ("Which?", (), (answers[0],))
+
+
+@pytest.mark.parametrize(
+    ("options", "choices"),
+    [
+        ("['a', nan, 'c']", ("a", "c")),
+        ("['don't', 'do']", ("don't", "do")),
+        ("array(['a', 'b'], dtype='<U1')", ("a", "b")),
+        ("[cat, dog]", ("cat", "dog")),
+        ({"A": " A:Left", "B": " B:Right"}, ("Left", "Right")),  # PMC-VQA
+        ({"A": None, "B": None}, ()),
+        (["", ""], ()),
+        ("nan", ()),
+    ],
+)
+def test_choices_as_tables_have_them(options: Any, choices: tuple[str, ...], folder: Path) -> None:
+    row = {"image": "a.png", "question": "Which?", "options": options, "answer": choices[-1] if choices else "dog"}
+    assert read_one(row, folder) == ("Which?", choices, (row["answer"],))
+
+
+@pytest.mark.parametrize("empty", ["<answer></answer>", "\\boxed{}"])
+def test_an_empty_wrapping_is_no_answer(empty: str, folder: Path) -> None:
+    rows = [{"image": "a.png", "problem": "Which?", "solution": one} for one in ("<answer>red</answer>", empty)]
+    found = of(rows, folder)
+    assert [one.answers for one in found.samples] == [("red",)] and found.tally.reasons == {"no answer": 1}
+
+
+def test_questions_of_a_picture_as_columns_in_an_object(folder: Path) -> None:
+    """As `datasets` gives a sequence of objects back (PixMo-Docs, CoSyn-400K)."""
+    rows = [{"image": "a.png", "questions": {"question": ["What?", "Who?"], "answer": ["1", "Bo"]}}]
+    assert [(one.question, one.answers) for one in of(rows, folder).samples] == [("What?", ("1",)), ("Who?", ("Bo",))]
+
+
+def test_the_index_of_an_earlier_row_beside_an_id(folder: Path) -> None:
+    """VLMEvalKit's reference to an image is to `index`, whatever the row's id is."""
+    held = base64.b64encode((folder / "a.png").read_bytes()).decode()
+    lines = ["index\tid\timage\tquestion\tanswer", f"0\tval_1\t{held}\tWhat?\tx", "1\tval_2\t0\tWho?\ty"]
+    first, second = table(folder, "\n".join(lines) + "\n").samples
+    assert first.image == second.image and (first.id, second.id) == ("val_1", "val_2")
+
+
+def test_an_empty_box_does_not_decide_the_unit(folder: Path) -> None:
+    boxes = [[10 + n, 20, 110, 120] if n % 10 else [0, 0, 0, 0] for n in range(30)]
+    rows = [{"image": "a.png", "question": f"Which {n}?", "answer": "x", "bbox": box} for n, box in enumerate(boxes)]
+    found = of(rows, folder).samples
+    assert len(found) == 30 and sum(len(one.boxes) for one in found) == 27

@@ -27,6 +27,22 @@ Done = Callable[[Trajectory], None]
 Item = TypeVar("Item")
 
 
+def check_same_questions(wanted: Sequence[Episode], path: Path) -> None:
+    """Whether a file holds trajectories of these questions alone, or of all of them.
+
+    Raises:
+        InputError: if it holds others and lacks some of these, which a run of its own would mix with them.
+    """
+    if not path.exists():
+        return
+    keys, held = {episode.key for episode in wanted}, {one.key for one in read_jsonl(path, Trajectory)}
+    if held - keys and keys - held:
+        raise InputError(
+            f"{path} holds {len(held - keys):,} trajectories of other questions, and lacks {len(keys - held):,} of these: "
+            "use another folder."
+        )
+
+
 async def rollout(
     wanted: Sequence[Episode],
     graph: Graph,

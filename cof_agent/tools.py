@@ -75,7 +75,10 @@ def load_tool(spec: str) -> Tool:
     function = load_function(spec, "tool")
     name = function.__name__
     try:
-        _, *others = inspect.signature(function, eval_str=True).parameters.values()
+        parameters_of = [*inspect.signature(function, eval_str=True).parameters.values()]
+        if not parameters_of:
+            raise ValueError("its first parameter must take the image, a Pillow picture")
+        others = parameters_of[1:]
         fields: dict[str, Any] = {one.name: (one.annotation, _default(one)) for one in others}
         model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
         parameters = model.model_json_schema()

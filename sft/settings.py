@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from cof_agent.data.boxes import form_named
 from cof_agent.data.samples import NO_BOXES
 from cof_agent.data.spec import is_local
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, unknown
 from cof_agent.scenes.imperfect import Faults
 from cof_agent.training import settings
 from cof_agent.training.distill import Distillation
+from cof_agent.training.values import JsonMapping
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 TRAINER = "SFTConfig"
 """TRL's part of the configuration, by name: importing TRL takes seconds."""
 CURRICULUM = "curriculum"
-
-
-class JsonMapping(dict[str, Any]):
-    """A mapping, in the configuration as YAML's, on the command line as JSON."""
-
-    def __init__(self, given: Any = ()) -> None:
-        super().__init__(json.loads(given) if isinstance(given, str) else given)
 
 
 @dataclass
@@ -103,6 +96,8 @@ def _check_data(run: RunConfig) -> None:
 def _check_plan(plan: dict[str, Any]) -> None:
     from sft.nano.curriculum import Plan
 
+    if wrong := [name for name in plan if name not in Plan.__dataclass_fields__]:
+        raise InputError(unknown("field of the curriculum's plan", wrong[0], list(Plan.__dataclass_fields__)))
     try:
         made = Plan(**plan)
         Faults(**made.faults)

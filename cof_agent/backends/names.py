@@ -22,11 +22,20 @@ def check_name(checkpoint: str) -> None:
     """Looks whether this can be a checkpoint, before a loader asks the hub for it again and again.
 
     Raises:
-        InputError: if it is neither a directory nor named like a model of the hub.
+        InputError: if it is neither a directory with a checkpoint nor named like a model of the hub.
     """
     if checkpoint and Path(checkpoint).is_dir():
+        _check_folder(Path(checkpoint))
         return
     if is_local(checkpoint) or not _HUB_ID.fullmatch(checkpoint):
         raise InputError(
             f"there is no model directory {checkpoint}, and a model of the hub is named like {families.EXAMPLE}."
         )
+
+
+def _check_folder(folder: Path) -> None:
+    if any((folder / name).is_file() for name in ("config.json", "adapter_config.json", "params.json")):
+        return
+    inside = sorted(folder.glob("checkpoint-*"), key=lambda one: (len(one.name), one.name))
+    hint = f"; the newest inside is {inside[-1]}" if inside else ""
+    raise InputError(f"the folder {folder} holds no checkpoint: it has no config.json{hint}.")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from cof_agent import scoring
-from cof_agent.backends.load import check, in_vllm, load
+from cof_agent.backends.load import check, in_vllm, is_served, load
 from cof_agent.backends.scenes_only import KNOWS
 from cof_agent.commands import common, detected
 from cof_agent.commands.options import add_agent, add_samples, option
@@ -95,6 +95,10 @@ def run(options: argparse.Namespace) -> int:
     if not taken:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
     common.warn_if_unknown_to_nano(config.model, samples)
+    if shard.count == 1:
+        from cof_agent.rollout import check_same_questions  # which imports LangGraph
+
+        check_same_questions(taken, output / WHOLE)
     resumed = common.check_settings(config, output)
     if options.detector is not None:
         taken = _asked(detected.filled(options, share), options)
@@ -133,6 +137,8 @@ def _checked(options: argparse.Namespace) -> AgentConfig:
         _check_judge(options)
     if options.judge is not None:
         check(options.judge, base_url=options.judge_base_url)
+        if is_served(options.judge, options.judge_base_url):  # a missing key or package shows now
+            load(options.judge, base_url=options.judge_base_url, boxes=False)
     return config
 
 

@@ -60,6 +60,7 @@ class Read:
 
 def run(options: argparse.Namespace) -> int:
     images = folder_of(options)
+    _check_output(Path(options.output))
     server = server_of(options.server) if options.server else ""
     given = [Path(path) for path in options.trajectories]
     files = _files(given)
@@ -72,6 +73,18 @@ def run(options: argparse.Namespace) -> int:
         say("cof view", (*_file_notes(files, read), *moved, *missing_notes(missing)))
     print(for_terminal(options.output))
     return 0
+
+
+def _check_output(page: Path) -> None:
+    """Whether a page may be written there: at a new place, or over a page.
+
+    Raises:
+        InputError: if another file would be lost.
+    """
+    if page.is_file() and page.stat().st_size:
+        with page.open("rb") as file:
+            if not file.read(64).lstrip().lower().startswith(b"<!doctype html"):
+                raise InputError(f"{page} is no page, and would be overwritten; name the page to write: -o PAGE.html.")
 
 
 def _files(given: Sequence[Path]) -> list[Path]:

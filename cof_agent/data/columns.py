@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,7 @@ Shape = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
 Place = tuple[str | None, str]
 """The object that a field stands in, None for the row itself, and its name there."""
 
+_NEARLY = 0.8  # of a name's letters, from which another one is taken for a slip
 FIELDS = ("id", "image", "question", "answer", "choices", "boxes", "category")
 """What `--column NAME=COLUMN` can name."""
 
@@ -175,6 +177,19 @@ class Columns:
         check_columns(given)
         self.given = dict(given)
         self._places: dict[Shape, dict[str, list[Place]]] = {}
+
+    def misspelt(self) -> list[tuple[str, str]]:
+        """Columns that nothing is read from, of all rows so far, each with the name that it nearly has and no column of its rows
+        has; but for names that other sets use for something else."""
+        found: dict[str, str] = {}
+        for (top, _), places in self._places.items():
+            for field in ("question", "answer", "choices", "boxes"):
+                if field not in self.given and not places.get(field):
+                    known = [" ".join(name) for name in NAMES[field] if len(name[0]) > 4]
+                    for name in top:
+                        near = get_close_matches(" ".join(words(name)), known, 1, _NEARLY)
+                        found |= {name: near[0]} if near else {}
+        return list(found.items())
 
     def of(self, row: Mapping[str, Any]) -> Fields:
         """The fields of a row."""

@@ -19,15 +19,17 @@ from cof_agent.data.unusable import (
     BAD_IMAGES,
     BAD_METADATA,
     BAD_REGIONS,
+    BAD_RULE,
     NO_IMAGE,
     NO_OBJECT,
     NO_QUESTION,
     Unusable,
     check_characters,
 )
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, unknown
 from cof_agent.geometry import Box
 from cof_agent.region_refs import check_regions
+from cof_agent.scoring.rules import RULES
 from cof_agent.trajectory import Sample
 
 KEYS = {"id", "image", "images", "question", "answer", "answers", "choices", "boxes", "regions", "metadata"}
@@ -49,6 +51,9 @@ def sample_of(values: Any) -> Sample:
     metadata = values.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise Unusable(BAD_METADATA, metadata)
+    rule = metadata.get("scoring")
+    if rule is not None and rule not in RULES:
+        raise Unusable(BAD_RULE, unknown("scoring rule", str(rule), sorted(RULES)))
     answer = values.get("answers") if not is_missing(values.get("answers")) else values.get("answer")
     sample = Sample(
         id=str(values.get("id") if values.get("id") is not None else ""),

@@ -135,6 +135,9 @@ def read(
         else:
             items = gathered(source, files, mapped, limit, write, tally, one_image=one_image)
             samples = understand(items, source.name, form, boxes != NO_BOXES, tally)
+            tally.notes.extend(
+                f"nothing is read from the column {name}; did you mean {meant}?" for name, meant in mapped.misspelt()
+            )
     if IMAGE_MISSING in tally.reasons and source.root is not None and (packed := archives(source.root)):
         tally.notes.append(f"images may be in {packed}: unpack what is packed")
     samples = samples[:limit] if source.ours else _with_ids(samples[:limit])

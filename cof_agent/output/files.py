@@ -28,13 +28,13 @@ _BLOCK = 1 << 16  # bytes that are read at a time in search of the last line
 def unwritable(path: str | Path, error: OSError) -> InputError:
     """The sentence for an output that cannot be written, with what helps."""
     if error.errno in _FULL:
-        hint = "make room there, and the same command goes on from what is kept"
+        hint = "make room there, and give the same command again"
     elif error.errno in _CLOSED:
         hint = "name a folder that you may write to"
     elif error.errno in _NO_FOLDER:
         hint = "a file stands where a folder is needed; name another folder"
     elif error.errno in _NO_HANDLES:
-        hint = "raise the limit of open files (ulimit -n), and the same command goes on from what is kept"
+        hint = "raise the limit of open files (ulimit -n), and give the same command again"
     elif error.errno == errno.EISDIR:
         hint = "that is a folder; name a file"
     elif error.errno == errno.ENAMETOOLONG:

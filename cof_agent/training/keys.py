@@ -18,6 +18,7 @@ from cof_agent.data.spec import is_local
 from cof_agent.errors import InputError, unknown
 from cof_agent.nano import NANO
 from cof_agent.training.shipped import shipped
+from cof_agent.training.values import check_values
 
 ALIASES = {
     "model": "model_name_or_path",
@@ -108,7 +109,8 @@ def read_config(path: str) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        config = yaml.safe_load(Path(shipped(path)).read_text("utf-8"))
+        text = Path(shipped(path)).read_text("utf-8")
+        config, twice = yaml.safe_load(text), _twice(yaml.compose(text))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"cannot read the config {path}: {reason}.") from None
@@ -116,7 +118,18 @@ def read_config(path: str) -> dict[str, Any]:
         raise InputError(f"the config {path} is no YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(config, dict):
         raise InputError(f"the config {path} must be keys with values, such as `max_zooms: 6`.")
-    return {key(str(name)): value for name, value in config.items()}
+    named = [key(str(name)) for name in config]
+    if twice or len(set(named)) < len(named):
+        name = twice or next(name for name in named if named.count(name) > 1)
+        raise InputError(f"the config {path} has {name} twice; keep one of them.")
+    return dict(zip(named, config.values(), strict=True))
+
+
+def _twice(node: Any) -> str:
+    """A key that stands twice at the top of a YAML document, which its reader does not tell; "" for none."""
+    pairs = node.value if getattr(node, "id", "") == "mapping" else []
+    names = [str(name.value) for name, _ in pairs]
+    return next((name for name in names if names.count(name) > 1), "")
 
 
 def check(found: Mapping[str, Sequence[str]], run: type[Any], trainer: str) -> dict[str, Any]:
@@ -138,6 +151,9 @@ def check(found: Mapping[str, Sequence[str]], run: type[Any], trainer: str) -> d
             if name in FOREIGN:
                 raise InputError(f"there is no setting {name}; did you mean {FOREIGN[name]}?")
             raise InputError(unknown("setting", name, sorted(known)))
+    types = types_of(run, trainer)
+    check_values(config, types, f"the config {found['config'][-1]}: " if config else "")
+    check_values({name: values[0] for name, values in found.items() if len(values) == 1}, types, "--")
     whole = {**config, **{name: values[-1] if values else "" for name, values in found.items()}}
     for name, instead in INSTEAD.items():
         if whole.get(name) not in (None, ""):
@@ -165,21 +181,37 @@ def check_places(whole: Mapping[str, Any]) -> None:
 
 def known_keys(run: type[Any], trainer: str) -> frozenset[str]:
     """The keys of a training."""
-    return frozenset(one.name for one in fields(run)) | fields_of(trainer) | fields_of("ModelConfig")
+    return frozenset(types_of(run, trainer))
+
+
+def types_of(run: type[Any], trainer: str) -> dict[str, str]:
+    """The keys of a training with their types, as they are annotated."""
+    written = {
+        name: str(kind)
+        for base in reversed(run.__mro__)
+        for name, kind in vars(base).get("__annotations__", {}).items()
+    }
+    ours = {one.name: written[one.name] for one in fields(run)}  # whose `type` transformers' parser replaces
+    return {**fields_of("ModelConfig"), **fields_of(trainer), **ours}
 
 
 @cache
-def fields_of(name: str) -> frozenset[str]:
-    """The fields of a configuration of `HOMES`, inherited ones among them; none where its package is missing."""
+def fields_of(name: str) -> Mapping[str, str]:
+    """The fields of a configuration of `HOMES` with their annotations, inherited ones among them; none where its package is
+    missing."""
     package, file = HOMES[name]
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        return frozenset()
+        return {}
     text = (Path(spec.submodule_search_locations[0]) / file).read_text("utf-8")
     found = next(node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == name)
-    own = {node.target.id for node in found.body if isinstance(node, ast.AnnAssign) and _is_field(node)}  # type: ignore[union-attr]
+    own = {
+        node.target.id: ast.unparse(node.annotation)
+        for node in found.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and _is_field(node)
+    }
     bases = [base.id for base in found.bases if isinstance(base, ast.Name) and base.id in HOMES]
-    return frozenset(own).union(*map(fields_of, bases))
+    return {**{one: kind for base in bases for one, kind in fields_of(base).items()}, **own}
 
 
 def _is_field(node: ast.AnnAssign) -> bool:

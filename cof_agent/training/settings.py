@@ -135,6 +135,7 @@ class Settings:
 _LEAST = {
     "per_device_train_batch_size": 1,
     "learning_rate": 0,
+    "samples": 1,
     "eval_samples": 1,
     "threads": 0,
 }
@@ -197,10 +198,14 @@ def _check(run: RunConfig, training: TrainingArguments) -> None:
         raise InputError(
             "eval_strategy needs samples for the agent to answer: --eval-data DIR of `cof scenes`, or a set."
         )
+    if run.eval_data is not None and training.eval_strategy == "no":
+        raise InputError(
+            "eval_data does nothing without eval_strategy: say when the agent answers them, steps or epoch."
+        )
     check_agent(run.agent_config())
     for name, least in _LEAST.items():
         value = getattr(run if hasattr(run, name) else training, name)
-        if value < least:
+        if value is not None and value < least:
             raise InputError(f"{name} must be at least {least}, not {value}.")
     if training.train_sampling_strategy not in ("random", "sequential"):
         raise InputError(

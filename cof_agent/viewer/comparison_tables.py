@@ -130,9 +130,9 @@ def published(runs: Sequence[Run], figures: Sequence[others.Figure]) -> Table:
 
 
 def letters(run: Run, number: int, links: Links) -> Table | None:
-    """How often each letter is right and chosen; None without questions with options."""
+    """How often each letter is right and chosen; None without questions with options, or answers that name one."""
     found = controls.letters(run.trajectories)
-    if found is None:
+    if found is None or not found.n:
         return None
     rows = [
         Row(

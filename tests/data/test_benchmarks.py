@@ -118,7 +118,7 @@ def test_every_benchmark_is_read_from_its_layout(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_that_is_not_complete_is_named(tmp_path: Path, name: str) -> None:
     copy = copy_of(COPIES[name], tmp_path / "copy")
-    with pytest.raises(InputError, match=rf"holds \d questions, .* has {BENCHMARKS[name].size}.*set a limit"):
+    with pytest.raises(InputError, match=rf"holds \d questions, .* has {BENCHMARKS[name].size}.*--samples"):
         load(name, copy, keep_images=tmp_path / "kept")
 
 

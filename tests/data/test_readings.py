@@ -411,6 +411,13 @@ def test_an_inch_in_the_middle_of_a_table_is_no_open_quotation(folder: Path) -> 
     assert [one.answers for one in found.samples] == [('5" or so',), ("a dog",)]
 
 
+def test_a_column_that_is_nearly_named_is_told(folder: Path) -> None:
+    row = {"image": "a.png", "question": "Which?", "answer": "red", "choises": ["red", "blue"], "clothes": "x"}
+    note = "nothing is read from the column choises; did you mean choices?"
+    assert of([row], folder).tally.notes == [note]
+    assert of([{"image": "a.png", "qestion": "Which?", "question": "Who?", "answer": "x"}], folder).tally.notes == []
+
+
 def talk(question: str, reply: str) -> list[dict[str, str]]:
     return [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": reply}]
 

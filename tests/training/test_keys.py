@@ -27,7 +27,7 @@ BASE = ["--use-cpu", "true", "--model", "nano", "--data", "none"]
     "kind", [SFTConfig, GRPOConfig, ModelConfig, TrainingArguments], ids=lambda kind: kind.__name__
 )
 def test_the_sources_tell_the_fields_of_a_configuration(kind: type[Any]) -> None:
-    assert keys.fields_of(kind.__name__) == {one.name for one in fields(kind) if one.init}
+    assert set(keys.fields_of(kind.__name__)) == {one.name for one in fields(kind) if one.init}
 
 
 def test_one_value_stands_for_a_list_of_one(tmp_path: Path) -> None:
@@ -143,3 +143,43 @@ def test_local_places_are_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch:
         with pytest.raises(InputError, match="there is no"):
             keys.check_places({"model_name_or_path": model, "data": data})
     keys.check_places({"model_name_or_path": "owner/model", "data": "owner/set"})
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("max_tokens: [512]", "max_tokens must be a whole number, not [512]."),
+        ("max_zooms: six", "max_zooms must be a whole number, not 'six'."),
+        ("max_steps: 1.5", "max_steps must be a whole number, not 1.5."),
+        ("learning_rate: [1]", "learning_rate must be a number, not [1]."),
+        ("freeze_vision: 3", "freeze_vision must be true or false, not 3."),
+        ("freeze_vision: maybe", "freeze_vision must be true or false, not 'maybe'."),
+        ("timeout: []", "timeout must be a number, not []."),
+        ("overview_pixels: {a: 1}", "overview_pixels must be a whole number, not {'a': 1}."),
+        ("dialect: 5", "dialect must be a text, not 5."),
+        ("tools: 5", "tools must be a text or a list, not 5."),
+        ("seed: 1\nseed: 2", "seed twice; keep one of them."),
+        ("model: nano\nmodel_name_or_path: nano", "model_name_or_path twice; keep one of them."),
+    ],
+)
+def test_a_value_of_another_type_is_told_with_its_file(line: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{line}\n")
+    with pytest.raises(InputError) as error:
+        keys.check(keys.given(["--config", str(path), *BASE]), rl.settings.RunConfig, "GRPOConfig")
+    assert str(error.value).startswith(f"the config {path}") and str(error.value).endswith(sentence)
+
+
+@pytest.mark.parametrize("value", ["1e-4", "0.5", "3"])
+def test_a_number_may_be_a_text(value: str, tmp_path: Path) -> None:
+    """YAML takes 1e-4 for one."""
+    path = tmp_path / "a.yaml"
+    path.write_text(f"learning_rate: {value}\neval_strategy: no\nuse_cpu: 'true'\n")
+    keys.check(keys.given(["--config", str(path), *BASE]), rl.settings.RunConfig, "GRPOConfig")
+
+
+def test_held_out_samples_that_are_never_asked_about_are_refused() -> None:
+    with pytest.raises(InputError, match="eval_data does nothing without eval_strategy"):
+        rl.settings.parse([*BASE, "--eval-data", "tests", "--report-to", "none"])
+    with pytest.raises(InputError, match="samples must be at least 1, not -5"):
+        rl.settings.parse([*BASE, "--samples", "-5", "--report-to", "none"])

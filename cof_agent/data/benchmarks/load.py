@@ -160,7 +160,7 @@ def _check_complete(samples: Sequence[Sample], copy: Copy, benchmark: Benchmark)
     details = f" ({'; '.join(of_each)})" if of_each else ""
     raise InputError(
         f"{copy} holds {len(samples)} questions, {benchmark.title} has {benchmark.size}{details}: download it again, or "
-        "set a limit to take a part of it."
+        f"take a part of it with --samples {max(1, len(samples))}."
     )
 
 
@@ -169,7 +169,7 @@ def _check_images(samples: Sequence[Sample], copy: Copy) -> None:
     if missing:
         raise InputError(
             f"{len(missing)} of the images of {len(samples)} questions are missing in {copy}, the first is {missing[0]}: "
-            "download or unpack them, or set a limit to take the questions before."
+            "download or unpack them, or take the questions before with --samples."
         )
 
 

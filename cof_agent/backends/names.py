@@ -34,7 +34,7 @@ def check_name(checkpoint: str) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    if any((folder / name).is_file() for name in ("config.json", "adapter_config.json", "params.json")):
+    if any(next(folder.glob(name), None) for name in ("*config.json", "*.safetensors", "*.bin", "params.json")):
         return
     inside = sorted(folder.glob("checkpoint-*"), key=lambda one: (len(one.name), one.name))
     hint = f"; the newest inside is {inside[-1]}" if inside else ""

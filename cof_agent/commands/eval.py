@@ -95,11 +95,11 @@ def run(options: argparse.Namespace) -> int:
     if not taken:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
     common.warn_if_unknown_to_nano(config.model, samples)
+    resumed = common.check_settings(config, output)
     if shard.count == 1:
         from cof_agent.rollout import check_same_questions  # which imports LangGraph
 
         check_same_questions(taken, output / WHOLE)
-    resumed = common.check_settings(config, output)
     if options.detector is not None:
         taken = _asked(detected.filled(options, share), options)
     with shards.part(output, shard) if shard.count > 1 else nullcontext(output / WHOLE) as part:

@@ -35,6 +35,15 @@ def test_a_checkpoint_in_vllm_is_a_local_one(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_without_a_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no checkpoint: it has no config.json\.$"):
+        check(str(tmp_path))
+    for step in (50, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    with pytest.raises(InputError, match="the newest inside is .*checkpoint-100"):
+        check(f"{tmp_path}")
+
+
 def test_runs_that_were_made_before_vllm_had_options_go_on() -> None:
     assert differences({"model": "nano"}, {"model": "nano", "vllm_options": AgentConfig().vllm_options}) == ""
     assert "vllm_options" in differences({"model": "x"}, {"model": "x", "vllm_options": ("dtype=float32",)})

@@ -222,6 +222,23 @@ def test_questions_of_an_earlier_run_are_mentioned(run: Run, data: Path, capsys:
     assert "also holds 3 trajectories of other questions" in capsys.readouterr().err
 
 
+def test_other_questions_are_not_mixed_into_a_run(
+    run: Run, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("eval") == 0
+    before = (data / "out" / "trajectories.jsonl").read_bytes()
+    lines = (data / "samples.jsonl").read_text().splitlines()
+    others = [json.loads(line) | {"id": f"other-{number}"} for number, line in enumerate(lines)]
+    (data / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in others))
+    capsys.readouterr()
+    assert run("eval") == 2
+    assert (
+        f"holds {len(lines)} trajectories of other questions, and lacks {len(lines)} of these"
+        in capsys.readouterr().err
+    )
+    assert (data / "out" / "trajectories.jsonl").read_bytes() == before
+
+
 RULES = """
 from cof_agent import scoring
 

@@ -171,3 +171,14 @@ def test_a_relative_path_is_found_under_the_folder_of_images(played: Trajectory,
     relative = replace(played, sample=replace(played.sample, image="deep/field.png"))
     path = written(tmp_path / "trajectories.jsonl", relative)
     assert "i0" in viewed(path, "--images", tmp_path / "a").blocks
+
+
+def test_what_is_no_page_is_not_written_over(
+    played: Trajectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path / "trajectories.jsonl", played)
+    before = file.read_bytes()
+    assert main(["view", str(file), "-o", str(file)]) == 2
+    assert file.read_bytes() == before and "is no page, and would be overwritten" in capsys.readouterr().err
+    for _ in range(2):  # a page may be
+        viewed(file)

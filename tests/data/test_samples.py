@@ -362,7 +362,11 @@ def test_ids_are_those_of_the_set_and_different(here: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
-    [({"choices": "red"}, "choices cannot be read"), ({"metadata": [1]}, "metadata is no object")],
+    [
+        ({"choices": "red"}, "choices cannot be read"),
+        ({"metadata": [1]}, "metadata is no object"),
+        ({"metadata": {"scoring": "anlss"}}, "scoring rule is not known"),
+    ],
 )
 def test_our_own_with_a_field_of_another_kind(here: Path, changed: dict[str, Any], reason: str) -> None:
     layouts.as_lines(here / "samples.jsonl", [row(), row(**changed)])

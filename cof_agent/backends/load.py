@@ -15,6 +15,7 @@ from cof_agent.nano import NANO
 from cof_agent.output.install import how_to_install
 from cof_agent.policy import Policy
 
+_DEVICE = re.compile(r"(?:cpu|cuda|mps|xpu|npu|hpu|mlu|musa|xla|meta)(?::\d{1,3})?")
 REQUEST_TIMEOUT = 120.0  # seconds for one request to a server
 
 
@@ -65,6 +66,8 @@ def check(
             f"--device names one device, by default the best there is; a model that one GPU cannot hold runs on several in vLLM: "
             f"--model {IN_VLLM}{checkpoint_of(model)} --vllm-options tensor-parallel-size=N."
         )
+    if device is not None and not _DEVICE.fullmatch(device):
+        raise InputError(f"--device is named as torch does, cpu, cuda, cuda:1, mps or xpu, not {device!r}.")
     check_name(folder_of(model))
 
 

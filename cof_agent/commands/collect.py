@@ -78,7 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     roles.add_argument("--teacher", metavar="MODEL", help="plays every role that is not given")
     for role, default in ROLES.items():
         others = OTHERS.get(role, RULES)
-        help = f"who is the {role}: a model, or {others} (default: {default})"
+        help = f"who plays the {role}: a model, or {others} (default: {default})"
         roles.add_argument(f"--{role}", metavar="MODEL", help=help)
     search = parser.add_argument_group("search")
     option(
@@ -90,12 +90,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--glances", type=count, default=3, metavar="K", help="times that the overview must suffice")
     search.add_argument("--attempts", type=count, default=4, metavar="N", help="number of answers that may be proposed")
     option(search, "concurrency", default=8)
-    search.add_argument("--ray", type=count, metavar="WORKERS", help="search on so many workers of a Ray cluster")
-    search.add_argument("--gpus", type=at_least(0, float), default=0.0, metavar="N", help="GPUs of each Ray worker")
+    search.add_argument(
+        "--ray", type=count, metavar="WORKERS", help="search on so many workers of a Ray cluster (default: here)"
+    )
+    search.add_argument(
+        "--gpus", type=at_least(0, float), default=0.0, metavar="N", help="GPUs of each Ray worker (default: 0)"
+    )
     add_agent(
         parser,
         without=("model", "jpeg", "strategy", "system_prompt", "max_tokens", "temperature", "top_p"),
-        seed={"default": 0, "help": "seed of the resolutions and of the sampled glances"},
+        seed={"default": 0, "help": "seed of the resolutions and of the sampled glances (default: 0)"},
     )
 
 
@@ -306,6 +310,9 @@ def _check_reached(options: argparse.Namespace) -> None:
     Raises:
         InputError: if one has none.
     """
+    for role in ROLES:
+        if _player(options, role) == DETECTOR:
+            raise InputError(f"--{role} {DETECTOR} names no detector: {DETECTOR}HUB_ID, or a folder.")
     reached = {name for role in ROLES for name in _options_of(_player(options, role))}
     for example, names in {"openai:NAME": OF_SERVED, "FOLDER": OF_LOCAL, "vllm:FOLDER": OF_VLLM}.items():
         if lost := [name for name in names if getattr(options, name) is not None and name not in reached]:

@@ -113,7 +113,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "max_tokens": {"type": count, "metavar": "N"},
     "temperature": {"type": at_least(0, float), "metavar": "T"},
     "top_p": {"type": share, "metavar": "P"},
-    "seed": {"type": int, "metavar": "N"},
+    "seed": {"type": at_least(-1e12), "metavar": "N"},
     "timeout": {"type": above_0, "metavar": "SECONDS"},
     "retry_seconds": {"type": at_least(0, float), "metavar": "SECONDS"},
     "column": {"action": "append", "default": []},

@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  cof scenes -o outputs/test --samples 500 --seed 1 --split test"
     option(parser, "output", required=True, help="folder for samples.jsonl and images/")
     option(parser, "samples", default=10, help="number of scenes, each with a question")
-    option(parser, "seed", default=0, help="seed by which scenes are drawn")
+    option(parser, "seed", default=0, help="seed by which scenes are drawn (default: 0)")
     option(parser, "split", choices=SPLITS, default="test", help="part of all scenes; parts share no scene")
     parser.add_argument(
         "--size", default="3840x2160", metavar="WxH", help="size in pixels; scenes are drawn 3840 wide and resized"

@@ -279,8 +279,8 @@ def test_a_missing_key_and_unknown_providers_are_bad_input(monkeypatch: pytest.M
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match="credentials"):
         connect("gpt-5")
-    with pytest.raises(InputError, match="Unsupported provider"):
-        connect("m", provider="nobody")
+    with pytest.raises(InputError, match="there is no provider openia; did you mean openai?"):
+        connect("m", provider="openia")
     with pytest.raises(InputError, match="Unable to infer"):
         connect("m")
 

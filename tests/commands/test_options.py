@@ -165,5 +165,6 @@ def test_quiet_and_verbose(picture: Path, tmp_path: Path, capsys: pytest.Capture
     assert main([*shown, "--quiet"]) == 0
     quiet = capsys.readouterr()
     assert "all" in quiet.out and "category" not in quiet.out and quiet.err == ""
+    (tmp_path / "config.json").write_text("{}")
     assert main(["ask", str(picture), "What?", "--model", str(tmp_path), "--verbose"]) == 2
     assert "told in a sentence" in capsys.readouterr().err

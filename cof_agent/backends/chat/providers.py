@@ -17,7 +17,7 @@ from cof_agent.backends.chat.failures import of_error
 from cof_agent.backends.chat.native import Rendered, strict
 from cof_agent.backends.chat.reading import CUT, count, logprob_of, message_text
 from cof_agent.backends.chat.reasoning import Reasoning, of_provider
-from cof_agent.errors import InputError, said
+from cof_agent.errors import InputError, said, unknown
 from cof_agent.output.install import how_to_install
 from cof_agent.policy import GREEDY, REASONING, Completion, Sampling
 from cof_agent.trajectory import Tokens
@@ -146,6 +146,9 @@ def _init(model: str, provider: str | None, options: dict[str, Any]) -> BaseChat
         hint = how_to_install(*PACKAGES) if provider == "openai" else said(error)
         raise InputError(f"the provider {provider or model} needs another package: {hint}") from None
     except Exception as error:  # what clients make of a missing key or a bad URL is not limited
+        _, listed, names = str(error).partition("Supported model providers are:")
+        if listed:
+            raise InputError(unknown("provider", str(provider), [one.strip() for one in names.split(",")])) from None
         words = secrets.hidden_addresses(said(error)).rstrip(".")
         raise InputError(f"cannot use {model} of {provider or 'an unnamed provider'}: {words}.") from None
     return client

@@ -140,6 +140,8 @@ def _spoken(verbose: bool) -> Iterator[None]:
     logging.getLogger("pyvips").setLevel(
         logging.NOTSET if verbose else logging.ERROR
     )  # our sentence says what was wrong
+    if not verbose:  # nor does the hub tell of each attempt, by a handler of its own
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         yield
     finally:

@@ -108,7 +108,7 @@ def _one(options: argparse.Namespace, images: Sequence[str]) -> int:
     config = common.config_of(options, **({"strategy": REGIONS_FIRST} if options.region_crops else {}))
     sources = _check(sample, options, config)
     (sample,) = detected.filled(options, [sample])
-    common.warn_if_unknown_to_nano(config.model, [sample])
+    common.warn_if_unknown_to_nano(config.model, [sample], config.base_url)
     agent = common.agent_of(config)
     steps = common.console(quiet=options.json or options.quiet)
     _show_regions(steps, sample)

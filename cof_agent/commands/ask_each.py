@@ -26,7 +26,7 @@ def each(options: argparse.Namespace, pictures: Pictures) -> int:
     config = common.config_of(options)
     asked = [Sample(path, path, options.question, choices=tuple(options.choice)) for path in pictures.paths]
     samples = detected.filled(options, asked)
-    common.warn_if_unknown_to_nano(config.model, samples)
+    common.warn_if_unknown_to_nano(config.model, samples, config.base_url)
     trajectories = _played(options, config, episodes(samples))
     lines = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in trajectories)
     if options.output:

@@ -163,7 +163,7 @@ def _check_roles(options: argparse.Namespace, samples: Sequence[Sample]) -> None
             print(f"cof collect: {sentence}", file=sys.stderr)
     if _player(options, "describer") == OCR:
         _check_text(samples)
-    common.warn_if_unknown_to_nano(_player(options, "describer"), samples)
+    common.warn_if_unknown_to_nano(_player(options, "describer"), samples, options.base_url)
 
 
 def _check_text(samples: Sequence[Sample]) -> None:

@@ -223,8 +223,9 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     return terminal.console(stderr=stderr, quiet=quiet)
 
 
-def warn_if_unknown_to_nano(model: str, samples: Sequence[Sample]) -> None:
-    """One line on stderr where nano is asked about pictures that are no scenes of ours; `Agent` need not say it again."""
-    if (sentence := warning_for(model, samples)) is not None:
+def warn_if_unknown_to_nano(model: str, samples: Sequence[Sample], base_url: str | None = None) -> None:
+    """One line on stderr where nano, and no server, is asked about pictures that are no scenes of ours; `Agent` need not say it
+    again."""
+    if base_url is None and (sentence := warning_for(model, samples)) is not None:
         print(f"cof: {sentence}", file=sys.stderr)
         warnings.simplefilter("ignore", UnknownPicture)

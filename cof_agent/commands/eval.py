@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     taken = _asked(share, options)
     if not taken:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
-    common.warn_if_unknown_to_nano(config.model, samples)
+    common.warn_if_unknown_to_nano(config.model, samples, config.base_url)
     resumed = common.check_settings(config, output)
     if shard.count == 1:
         from cof_agent.rollout import check_same_questions  # which imports LangGraph

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"no sample of {options.data} has a known answer, so that no play can be right.")
     wanted = episodes(samples, plays=options.plays)
     by_key(wanted)
-    common.warn_if_unknown_to_nano(config.model, samples)
+    common.warn_if_unknown_to_nano(config.model, samples, config.base_url)
     resumed = common.check_settings(config, output)
     trajectories = common.played(config, wanted, output / "trajectories.jsonl", options, resumed=resumed)
     ratings = rated(samples, trajectories, options.plays)

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     samples = common.samples(options, output, one_image=True)
     if unknown := [sample.id for sample in samples if not sample.answers]:
         raise InputError(f"sample {unknown[0]} has no known answer, so there is nothing to find the region of.")
-    common.warn_if_unknown_to_nano(config.model, samples)
+    common.warn_if_unknown_to_nano(config.model, samples, config.base_url)
     from cof_agent.strategies.spot.annotate import Annotator, boxed
 
     policy = _local(config)

@@ -255,7 +255,7 @@ class Requests:
                     except InputError as error:
                         refused.append(str(error))
                 if samples and not trajectories:
-                    common.warn_if_unknown_to_nano(self.options.agent.model, samples)
+                    common.warn_if_unknown_to_nano(self.options.agent.model, samples, self.options.agent.base_url)
                 trajectories += self._played(samples, how, file, progress)
         return trajectories, refused
 

@@ -1,7 +1,7 @@
 """A teacher with stated faults, as real ones have: what it shows is where RL starts, so that what RL mends is known.
 
 Its answers are right all the same, as those of verified trajectories are; what the model learns from it is to point beside
-things, to answer before it has looked, and to look where it need not.
+things, to answer before it has looked, to look where it need not, or to look again where it was wrong.
 """
 
 from __future__ import annotations
@@ -17,27 +17,33 @@ from cof_agent.geometry import Box, View
 from cof_agent.scenes import oracle
 from cof_agent.trajectory import Sample, Turn
 
+MOST_MISSES = 2  # of one sample
+
 
 @dataclass(frozen=True, slots=True)
 class Faults:
     """Chances of each fault. hasty: it answers without a zoom that is needed, at each of them. needless: it zooms where
     the overview suffices. misplaced: a box lies `shift` of its side too far to the right and to the bottom, and has `tight`
-    of its side; having seen that, it answers."""
+    of its side; having seen that, it answers. missed: it looks at one of the other things first, says so, and looks again."""
 
     hasty: float = 0.0
     needless: float = 0.0
     misplaced: float = 0.0
     shift: float = 0.5
     tight: float = 0.5
+    missed: float = 0.0
 
 
 class Teacher:
-    """Zooms for one sample; every decision is drawn from the sample's id."""
+    """Zooms for one sample; every decision is drawn from the sample's id. others: things of the scene that it may look at by
+    mistake, in source pixels."""
 
-    def __init__(self, sample: Sample, environment: ZoomEnvironment, faults: Faults) -> None:
-        self._sample, self._environment, self._faults = sample, environment, faults
+    def __init__(
+        self, sample: Sample, environment: ZoomEnvironment, faults: Faults, others: Sequence[Box] = ()
+    ) -> None:
+        self._sample, self._environment, self._faults, self._others = sample, environment, faults, others
         self._random = Random(f"faults:{sample.id}")
-        self._satisfied, self._began = False, False
+        self._satisfied, self._began, self._misses = False, False, 0
 
     def next_zoom(self, views: Sequence[View]) -> str | None:
         """The next zooming turn in the wire format; None when it answers. Called once a turn."""
@@ -54,7 +60,21 @@ class Teacher:
         if self._random.random() < self._faults.misplaced:
             self._satisfied = True
             return self._misplaced(text, views)
-        return text
+        return self._missed(text, views) if self._faults.missed else text
+
+    def _missed(self, text: str, views: Sequence[View]) -> str:
+        """The zoom at another thing in its place; or the zoom itself, which says after a miss that it was one."""
+        found = oracle.next_target(self._sample, views, self._environment)
+        if found is None or found[1] != 0:  # in a crop there is little else
+            return text
+        look, _, box = found
+        elsewhere = [other for other in self._others if not other.intersection(box)]
+        missed_before, system = self._misses > 0, self._environment.settings.system
+        thought = f"{oracle.sentence(look.name)} is not there." if missed_before else protocol.thought(text)
+        if elsewhere and self._misses < MOST_MISSES and self._random.random() < self._faults.missed:
+            self._misses += 1
+            box = self._random.choice(elsewhere)
+        return protocol.write_zoom(thought, oracle.pointing_box(views[0], box, system))
 
     def _needless(self, overview: View) -> str | None:
         looks = oracle.looks(self._sample)

@@ -125,7 +125,7 @@ def next_target(sample: Sample, views: Sequence[View], environment: ZoomEnvironm
 
 def too_small(look: Look) -> str:
     """The thought before a zoom."""
-    return f"{_sentence(look.name)} is too small to see."
+    return f"{sentence(look.name)} is too small to see."
 
 
 def _target(look: Look, views: Sequence[View]) -> tuple[int, Box]:
@@ -170,9 +170,9 @@ def _last_thought(sample: Sample, overview: View, system: CoordinateSystem) -> s
     found = looks(sample)
     if sample.metadata["category"] != "relative_position":
         name = found[0].name if found else "it"
-        return f"{_sentence(name)} can be seen well."
+        return f"{sentence(name)} can be seen well."
     points = [_point(overview, look.boxes[0], system) for look in found]
-    return f"{_sentence(found[0].name)} is at {points[0]}, {found[1].name} at {points[1]}."
+    return f"{sentence(found[0].name)} is at {points[0]}, {found[1].name} at {points[1]}."
 
 
 def _point(view: View, box: Box, system: CoordinateSystem) -> str:
@@ -182,5 +182,6 @@ def _point(view: View, box: Box, system: CoordinateSystem) -> str:
     return f"[{round(x, system.digits):g}, {round(y, system.digits):g}]"
 
 
-def _sentence(words: str) -> str:
+def sentence(words: str) -> str:
+    """Words as the beginning of a sentence."""
     return words[0].upper() + words[1:]

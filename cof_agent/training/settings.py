@@ -135,7 +135,7 @@ class Settings:
 _LEAST = {
     "per_device_train_batch_size": 1,
     "learning_rate": 0,
-    "samples": 1,
+    "samples": 0,
     "eval_samples": 1,
     "threads": 0,
 }

@@ -160,7 +160,8 @@ class _Conversation:
     def ask(self, samples: list[Sample], *, whole: bool = False) -> bool:
         """Answer `samples` in order: the whole way with its crops, or the first action only. False: no room is left."""
         for sample in samples:
-            views, teacher = list(self.views), imperfect.Teacher(sample, self.environment, self.faults)
+            others = [item.box for item in self.scene.items]
+            views, teacher = list(self.views), imperfect.Teacher(sample, self.environment, self.faults, others)
             asked = located(protocol.question_text(sample), sample.regions, views[0], self.environment.settings.system)
             messages = [_message("user", asked, *self._new)]
             while text := self._next_zoom(sample, views, teacher):

@@ -33,6 +33,10 @@ def ideal(sample: Sample, environment: ZoomEnvironment) -> list[str]:
     return [turn.text for turn in oracle.play(sample, overview(), environment).turns[:-1]]
 
 
+def boxes(turns: list[str]) -> list[tuple[object, ...]]:
+    return [action.box for text in turns for action in protocol.parse(text) if isinstance(action, Zoom)]
+
+
 def test_without_faults_it_is_the_oracle() -> None:
     environment = settings(CoordinateSystem.ABSOLUTE)
     for sample in samples("train", 30):
@@ -88,3 +92,27 @@ def test_the_plan_can_be_given_on_the_command_line() -> None:
     assert parse([*given, "--plan", '{"whole": 1.0}']).run.plan == {"whole": 1.0}
     with pytest.raises(InputError, match="argument --plan"):
         parse([*given, "--plan", "whole"])
+
+
+def test_it_looks_at_other_things_first_says_so_and_looks_again() -> None:
+    environment, others = settings(CoordinateSystem.ABSOLUTE), [Box(0, 0, 40, 40), Box(3700, 2000, 3800, 2100)]
+    misses = []
+    for sample in samples("train", 120):
+        right = ideal(sample, environment)
+        views, teacher, turns = [overview()], Teacher(sample, environment, Faults(missed=0.5), others), []
+        while text := teacher.next_zoom(views):
+            turns.append(text)
+            views += [one.view for one in environment.step(protocol.parse(text), views) if one.view]
+        again = [protocol.thought(text).endswith("is not there.") for text in turns]
+        missed = len(turns) - len(right)
+        misses.append(missed)
+        assert 0 <= missed <= 2 and bool(missed) == any(again)
+        if right:  # in the end it has looked where the oracle does
+            assert boxes(turns[missed:]) == boxes(right)
+    assert {0, 1, 2} == set(misses)
+
+
+def test_without_other_things_it_misses_none() -> None:
+    environment = settings(CoordinateSystem.ABSOLUTE)
+    for sample in samples("train", 30):
+        assert taught(sample, environment, Faults(missed=1.0))[0] == ideal(sample, environment)

@@ -225,7 +225,7 @@ def run(arguments: dict[str, Any]) -> None:
     [
         ({"learning_rat": 1}, "no setting learning_rat; did you mean learning_rate"),
         ({"config": "nowhere.yaml"}, "cannot read the config nowhere.yaml"),
-        ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, not 'fast'"),
         ({"data": "nowhere.jsonl"}, "there is no file or folder nowhere.jsonl"),
         ({"data": ""}, "say what to train on"),
         ({"model_name_or_path": "nowhere"}, "there is no model directory nowhere"),

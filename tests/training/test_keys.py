@@ -181,5 +181,5 @@ def test_a_number_may_be_a_text(value: str, tmp_path: Path) -> None:
 def test_held_out_samples_that_are_never_asked_about_are_refused() -> None:
     with pytest.raises(InputError, match="eval_data does nothing without eval_strategy"):
         rl.settings.parse([*BASE, "--eval-data", "tests", "--report-to", "none"])
-    with pytest.raises(InputError, match="samples must be at least 1, not -5"):
+    with pytest.raises(InputError, match="samples must be at least 0, not -5"):
         rl.settings.parse([*BASE, "--samples", "-5", "--report-to", "none"])

@@ -144,6 +144,8 @@ def _claim(output: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
     samples, path = output / "samples.jsonl", output / SETTINGS
     earlier = read_origin(path)
     hint = "use another folder, or --overwrite"
+    if earlier is None and (output / "trajectories.jsonl").exists():
+        raise InputError(f"{output} holds the results of another command; use another folder.")
     if samples.exists() and not overwrite:
         if earlier is None:
             raise InputError(f"{samples} holds samples, and nothing says that `cof scenes` drew them; {hint}.")

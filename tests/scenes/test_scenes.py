@@ -231,3 +231,10 @@ def test_a_resolution_beyond_what_is_drawn_is_refused(tmp_path: Path, capsys: py
     assert main(["scenes", "-o", str(tmp_path / "out"), "--resolutions", "448,15361"]) == 2
     assert "at most 15360 pixels on the long side" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_no_scenes_are_put_into_the_folder_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "trajectories.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match="holds the results of another command"):
+        write_scenes(tmp_path, count=1, seed=1, size=Size(224, 126), split="test")
+    assert [one.name for one in tmp_path.iterdir()] == ["trajectories.jsonl"]

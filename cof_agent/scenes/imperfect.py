@@ -18,6 +18,7 @@ from cof_agent.scenes import oracle
 from cof_agent.trajectory import Sample, Turn
 
 MOST_MISSES = 2  # of one sample
+MOST_ZOOMS = 2  # that it needs after a miss
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,13 @@ class Teacher:
         elsewhere = [other for other in self._others if not other.intersection(box)]
         missed_before, system = self._misses > 0, self._environment.settings.system
         thought = f"{oracle.sentence(look.name)} is not there." if missed_before else protocol.thought(text)
-        if elsewhere and self._misses < MOST_MISSES and self._random.random() < self._faults.missed:
+        left = self._environment.settings.max_zooms - len(views) + 1
+        if (
+            elsewhere
+            and left > MOST_ZOOMS
+            and self._misses < MOST_MISSES
+            and self._random.random() < self._faults.missed
+        ):
             self._misses += 1
             box = self._random.choice(elsewhere)
         return protocol.write_zoom(thought, oracle.pointing_box(views[0], box, system))

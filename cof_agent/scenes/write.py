@@ -126,10 +126,11 @@ def write_scenes(
         InputError: if there are samples already that this command did not write, or more than it would write; or if the
             folder cannot be written to.
     """
-    make_folder(output / "images")
+    make_folder(output)
     settings = {"seed": seed, "split": split, "size": str(size), "resolutions": [*resolutions], "parts": [*parts]}
     settings |= {"categories": sorted(categories)}
     _claim(output, settings | {"samples": count}, overwrite=overwrite)
+    make_folder(output / "images")
     draw = _Drawing(output, seed, split, style_of(split, size), size, tuple(resolutions), tuple(parts))
     indices = list(islice((index for index in counting() if category_of(index) in categories), count))
     with _mapped(draw, indices, min(processes, count // FEWEST)) as drawn:

@@ -168,6 +168,8 @@ class _Conversation:
                 messages.append(_message("assistant", text))
                 if not whole:
                     break
+                if len(views) > self.environment.settings.max_zooms:  # it would be refused
+                    return False
                 seen = self.environment.step(protocol.parse(text), views)
                 system = self.environment.settings.system
                 messages += protocol.observation_messages(seen, len(views), system=system)

@@ -12,6 +12,7 @@ from cof_agent.scoring.normalise import normalise
 from cof_agent.scoring.numbers import Quantity, fraction, quantity, same
 from cof_agent.scoring.statement import content_of, named
 from cof_agent.scoring.words import (
+    ASKS_FOR_LABEL,
     AUXILIARIES,
     FRAME,
     NEGATIONS,
@@ -20,10 +21,9 @@ from cof_agent.scoring.words import (
     ORDERED,
     PERSONS,
     QUANTIFIERS,
-    REFUSING,
     RELATIONS,
     REVISIONS,
-    sought,
+    refuses,
     stem,
     words_of,
 )
@@ -32,7 +32,6 @@ from cof_agent.trajectory import Sample
 YES = ("yes", "true", "yeah", "yep", "y", "correct")
 NO = ("no", "false", "nope", "n", "incorrect")
 _STATED = re.compile(r"^[a-z]=(?=.)")
-_COUNTS = re.compile(r"\bhow (?:many|much)\b|\bnumber of\b|\bcount\b", re.IGNORECASE)
 _SENTENCE = 4  # words; a truth of fewer is no sentence
 _PRONOUNS = ("it", "they", "he", "she", "there", "this", "that", "these", "those")
 _TELLING = RELATIONS | set(NUMBER_WORDS) | {"both", "only"}
@@ -63,7 +62,8 @@ def _has_no_letter(answer: str, options: int) -> bool:
 
 
 def _matches_text(answer: str, sample: Sample) -> bool:
-    answers = _with_bare_counts(sample)
+    answers = tuple(sample.answers)
+    bare = not ASKS_FOR_LABEL.search(sample.question)
     said, accepted = _value(answer), [_value(text) for text in answers]
     if said in accepted:
         return True
@@ -76,7 +76,9 @@ def _matches_text(answer: str, sample: Sample) -> bool:
     if agrees is not None:
         return agrees
     number = _number(said)
-    if number is not None and any((true := _number(text)) and same(number, true) for text in accepted):
+    if number is not None and any((true := _number(text)) and same(number, true, bare=bare) for text in accepted):
+        return True
+    if (numbers := _numbers(said)) and numbers in map(_numbers, accepted):
         return True
     parts = _parts(said)
     if (
@@ -87,17 +89,9 @@ def _matches_text(answer: str, sample: Sample) -> bool:
         return True
     if "0" in accepted and _says_none(answer, sample.question):
         return True
-    if named(answer, names_of((answers,), lettered=False), sample.question):
+    if named(answer, names_of((answers,), lettered=False, bare=bare), sample.question):
         return True
     return any(_is_told(answer, truth, sample.question) for truth in sample.answers)
-
-
-def _with_bare_counts(sample: Sample) -> tuple[str, ...]:
-    """The accepted answers, and 3 for "3 cats" where the question asks how many there are."""
-    if not _COUNTS.search(sample.question):
-        return tuple(sample.answers)
-    counts = (found for text in sample.answers if (found := quantity(text)) is not None and found.unit)
-    return (*sample.answers, *(f"{found.value}" for found in counts if found.exact and found.unit.isalpha()))
 
 
 def _value(text: str) -> str:
@@ -107,6 +101,12 @@ def _value(text: str) -> str:
 
 def _number(text: str) -> Quantity | None:
     return quantity(text) or fraction(text)
+
+
+def _numbers(text: str) -> list[str]:
+    """The numbers of an enumeration in their order, "7, 10" or "7 and 10"; none of another text."""
+    found = re.split(r", | and |, and | & ", text)
+    return found if len(found) > 1 and all(re.fullmatch(r"-?\d{1,9}(?:\.\d+)?", one) for one in found) else []
 
 
 def _parts(text: str) -> frozenset[str]:
@@ -199,6 +199,7 @@ def says_yes_as_pope(reply: str) -> bool:
 def _restated(answer: str, question: str) -> bool | None:
     """Yes for a reply that repeats the question as a statement, or the end of it: "It is on the left"; no if with "not"."""
     words, asked = ([word.text for word in words_of(text)] for text in (answer, question))
+    refused = refuses(words, asked)
     # "Not any dog" is no dog.
     words = [word for at, word in enumerate(words) if word != "any" or NEGATIONS.isdisjoint(words[:at])]
     if not asked or asked[0] not in AUXILIARIES or set(asked) & (NEGATIONS | OPEN) or not set(words) & AUXILIARIES:
@@ -206,7 +207,7 @@ def _restated(answer: str, question: str) -> bool | None:
     if words[0] in (*AUXILIARIES, *YES, *NO) or set(words) & (OPEN | {"yes", "true", "false", "wrong"}):
         return None
     said, whole = _content(words), _content(asked)
-    if not said and not REFUSING.isdisjoint(set(words) - sought(asked)):
+    if not said and refused:
         return None
     if said and (whole[-len(said) :] != said or _TELLING & set(said) != _TELLING & set(whole)):
         return None

@@ -38,8 +38,9 @@ class Names:
 
 
 @lru_cache(4096)
-def names_of(options: tuple[tuple[str, ...], ...], lettered: bool) -> Names:
-    """The names of options, each given as its accepted texts. lettered: whether the options are shown with letters."""
+def names_of(options: tuple[tuple[str, ...], ...], lettered: bool, bare: bool = False) -> Names:
+    """The names of options, each given as its accepted texts. lettered: whether the options are shown with letters. bare: whether
+    a number names an option whatever stands behind it there, as it does among lettered options."""
     texts = tuple(tuple(word.text for word in words_of(option[0])) if option else () for option in options)
     full: dict[Words, int] = {}
     for number, option in enumerate(options):
@@ -48,7 +49,7 @@ def names_of(options: tuple[tuple[str, ...], ...], lettered: bool) -> Names:
     shorter: dict[Words, set[int]] = defaultdict(set)
     cores, known = _cores(texts)
     for number, option in enumerate(options):
-        forms = (form for text in option for form in _forms(text, lettered))
+        forms = (form for text in option for form in _forms(text, lettered or bare))
         for name in (*forms, *(cores[number : number + 1] if cores else ())):
             shorter[name].add(number)
     by_words = {name: next(iter(owners)) for name, owners in shorter.items() if len(owners) == 1} | full
@@ -67,8 +68,8 @@ def _name(text: str) -> Words:
     return () if "'" in folded(text) and all(word in FRAME for word in words) else words
 
 
-def _forms(text: str, lettered: bool) -> Iterator[Words]:
-    """Further ways to say one text. lettered: whether it is an option, whose number may name it whatever its unit is."""
+def _forms(text: str, bare: bool) -> Iterator[Words]:
+    """Further ways to say one text. bare: whether its number may name it, whatever its unit is."""
     words = tuple(word.text for word in words_of(text))
     if len(words) > 1 and words[0] in _ARTICLES:
         yield words[1:]
@@ -77,7 +78,7 @@ def _forms(text: str, lettered: bool) -> Iterator[Words]:
             yield (*form, *words[1:])
     found = quantity(text)
     if found is not None:
-        yield from _quantity_forms(found, lettered)
+        yield from _quantity_forms(found, bare)
 
 
 def _number_forms(word: str) -> Iterator[Words]:
@@ -95,7 +96,7 @@ def _number_forms(word: str) -> Iterator[Words]:
         yield ("none",)
 
 
-def _quantity_forms(found: Quantity, lettered: bool) -> Iterator[Words]:
+def _quantity_forms(found: Quantity, bare: bool) -> Iterator[Words]:
     number = _plain(found.value)
     same = next((names for names in UNIT_NAMES if found.unit in names), (found.unit,))
     for unit in same:
@@ -110,8 +111,9 @@ def _quantity_forms(found: Quantity, lettered: bool) -> Iterator[Words]:
         yield (_plain(found.value.scaleb(-2)),)
     elif not found.exact and not found.unit:
         yield (_plain(found.value.scaleb(2)), "%")
-    if found.unit and (lettered or found.is_measure):
+    if found.unit and (bare or found.is_measure):
         yield (number,)
+        yield from (_number_forms(number) if bare else ())
 
 
 def _plain(value: Decimal) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 from cof_agent.scoring.normalise import folded, one_notation
-from cof_agent.scoring.words import CURRENCIES, MEASURES, UNIT_NAMES
+from cof_agent.scoring.words import CURRENCIES, MEASURES, UNIT_NAMES, stem
 
 TOLERANCE = Decimal("0.05")  # of the true value: the relaxed accuracy of ChartQA (Masry et al., arXiv 2203.10244)
 
@@ -36,7 +36,8 @@ class Quantity:
     @property
     def is_measure(self) -> bool:
         """Whether the unit is one of measures, which may be left out: 5 of "5 km", and not of "5 Main Street"."""
-        return bool(self.unit) and all(word in MEASURES or word in _UNITS for word in re.split(r"[\s/]+", self.unit))
+        parts = [part for part in re.split(r"[\s/]+", self.unit) if part]
+        return bool(parts) and all(part in MEASURES or part in _UNITS for part in parts)
 
     def rounds_to(self, true: Quantity) -> bool:
         """Whether the number is `true` once it is rounded to as many decimal places, or cut where that is a whole number."""
@@ -65,7 +66,7 @@ def quantity(text: str) -> Quantity | None:
     currency, unit = _unit(found["currency"].replace(" ", "")), _unit(found["unit"])
     whole = unit if currency in ("", unit) else currency + unit
     made = Quantity(value, whole, exact=whole != "%" and not found["scale"] and "." not in plain)
-    attached = found["unit"] and not text[: found.start("unit")].endswith(" ")
+    attached = found["unit"].strip("\"'") and not text[: found.start("unit")].endswith(" ")
     return None if attached and not made.is_measure and whole not in CURRENCIES else made
 
 
@@ -79,16 +80,19 @@ def fraction(text: str) -> Quantity | None:
 
 def _unit(text: str) -> str:
     text = " ".join(text.strip(" .").split())
-    singular = text[:-1] if len(text) > 2 and text.endswith("s") else text
-    return _UNITS.get(text) or _UNITS.get(singular, singular)
+    if text in _UNITS or text in MEASURES or "/" in text:
+        return _UNITS.get(text, text)
+    singular = stem(text)
+    return _UNITS.get(singular, singular)
 
 
-def same(said: Quantity, true: Quantity) -> bool:
-    """Whether both are equal. Only the truth may have a unit of measure that the other lacks; 57 % and 0.57 are equal."""
+def same(said: Quantity, true: Quantity, *, bare: bool = True) -> bool:
+    """Whether both are equal. Only the truth may have a unit that the other lacks, and without `bare` one of measure; 57 % and
+    0.57 are equal."""
     if (
         said.unit == true.unit
         or (true.unit.startswith("°") and said.unit == "°")
-        or (not said.unit and true.is_measure)
+        or (not said.unit and (bare or true.is_measure))
     ):
         return said.value == true.value or (true.unit == "%" and not said.unit and said.value == true.value.scaleb(-2))
     return said.unit == "%" and not true.unit and not true.exact and said.value.scaleb(-2) == true.value

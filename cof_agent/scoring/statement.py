@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise, takewhile
+from itertools import takewhile
 
 from cof_agent.scoring.names import Names, names_of
 from cof_agent.scoring.words import (
+    ASKS_FOR_TEXT,
     CONCLUSIONS,
     COPULAS,
     CURRENCIES,
@@ -28,7 +29,6 @@ from cof_agent.scoring.words import (
     REVISIONS,
     SPEECH,
     UNITS,
-    WRITTEN,
     Word,
     sought,
     stem,
@@ -120,7 +120,7 @@ def _question(question: str, names: Names) -> Question:
         known |= {"percent", "%"}
     options = {word for text in names.texts if not _speaks_of_others(text) for word in text}
     ordered = bool((set(words) | options) & RELATIONS)
-    written = not names.letters and bool(known & WRITTEN)
+    written = not names.letters and ASKS_FOR_TEXT.search(question) is not None
     return Question(tuple(map(stem, words)), frozenset(known), ordered, _telling(names, words), written)
 
 
@@ -151,7 +151,8 @@ def _without_void(items: Sequence[Item], question: Question) -> list[Item]:
     """With the "no" of "no answer" and "There is no image" as a word: nobody asked for these, and it names no option."""
     made = list(items)
     asked = sought(question.words)
-    for at, (item, behind) in enumerate(pairwise(items)):
+    for at, item in enumerate(items[:-1]):
+        behind = next((one for one in items[at + 1 : at + 3] if one.text != "visible"), items[at + 1])
         void = behind.text in NOT_GIVEN and stem(behind.text) not in asked
         if item.text == "no" and item.option is not None and not behind.before and void:
             made[at] = replace(item, option=None)
@@ -223,13 +224,19 @@ def _read(items: Sequence[Item], asks: bool, names: Names, question: Question) -
     if len(said) < len(items):  # a reason may speak of other options
         found.named = {item.option for item in said if item.option is not None} - found.denied
         found.denied &= {item.option for item in said if item.option is not None}
-    if question.written and not _speaks(said):
-        question = replace(question, telling=FRAME - _ARTICLES)
-    left = [at for at, item in enumerate(said) if not _accounted(said, at, names, question)]
+    strict = replace(question, telling=FRAME - _ARTICLES) if question.written and not _speaks(said) else question
+    given = _begin_of_name(said)  # what stands before it, up to a pause, is no part of what is written
+    left = [at for at in range(len(said)) if not _accounted(said, at, names, question if at < given else strict)]
     unclear = any(map(_is_unclear, _clauses(said)))
     in_order = not question.ordered or _in_order(said, names, question)
     found.clear = not unclear and in_order and (not left or _is_subject(said, left, found, question))
     return found
+
+
+def _begin_of_name(items: Sequence[Item]) -> int:
+    """Where the clause begins that names the first option."""
+    first = next((at for at, item in enumerate(items) if item.option is not None), 0)
+    return next((at for at in range(first, 0, -1) if _PAUSES & set(items[at].before)), 0)
 
 
 def _speaks(items: Sequence[Item]) -> bool:

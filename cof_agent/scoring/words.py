@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from cof_agent.scoring.normalise import folded, number_form, one_notation, unmarked, unwrapped
@@ -50,6 +51,11 @@ _CLITIC = re.compile(r"(?<=\w)'(?:s|m|d|ll|re|ve)\b")
 
 def words_of(text: str) -> list[Word]:
     """The words of a reply, out of whatever wraps it."""
+    return list(_words_of(text))
+
+
+@lru_cache(1024)
+def _words_of(text: str) -> list[Word]:
     return split(one_notation(unmarked(unwrapped(folded(text)))))
 
 
@@ -99,8 +105,7 @@ _SIBILANTS = ("se", "xe", "ze", "che", "she")
 
 def stem(word: str) -> str:
     """A word without its plural ending: one form of "bus" and "buses", "house" and "houses", "city" and "cities"."""
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
+    word = _IRREGULAR.get(word, word)
     singular = word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
     if len(singular) > 4 and singular.endswith("ie"):
         return singular[:-2] + "y"
@@ -108,8 +113,24 @@ def stem(word: str) -> str:
 
 
 def sought(words: Sequence[str]) -> set[str]:
-    """The words of a question without those behind "the", which are where it looks and not what for: "in the image"."""
-    return {word for before, word in pairwise(("", *words)) if before not in ("the", "this")}
+    """The words of a question without those behind "the", which are where it looks and not what for: "in the image". Who asks for
+    writing asks for text."""
+    found = {word for before, word in pairwise(("", *words)) if before not in ("the", "this")}
+    return (
+        found | {"text"} if {"writing", "written", "read", "letters", "letter", "word", "words"} & set(words) else found
+    )
+
+
+def refuses(words: Sequence[str], asked: Sequence[str]) -> bool:
+    """Whether a statement without content is a refusal, and no denial: "I cannot answer this", "I see no image"."""
+    known = sought(asked)
+    if not REFUSING.isdisjoint(set(words) - known):
+        return True
+    bare = [word for word in words if word not in ("a", "an", "the", "this", "any", "no")]
+    places = ("in", "of", "on", "at", "from", "by", "throughout", "across")
+    if any(word in (PICTURES | {"text"}) - known and before not in places for before, word in pairwise(("", *bare))):
+        return True
+    return "can" in words and "can" not in asked and not {"any", "it", "one", "them", "that"} & set(words)
 
 
 def _set(text: str) -> frozenset[str]:
@@ -133,13 +154,11 @@ REVISIONS = _set("no wait actually sorry correction rather instead")
 AUXILIARIES = _set("is are was were do does did has have had can could will would should am")
 PERSONS = _set("person man woman child")
 
-REFUSING = _set(
-    """can could answer say see let choose pick select sorry please sure image picture photo photograph text visible option
-    choice question scene word words value number"""
-)
+REFUSING = _set("answer say let choose pick select sorry option choice question")
 """Words that make a statement without content a refusal, "I cannot answer this question", and no denial as "It does not"."""
 
-NOT_GIVEN = _set("answer option choice image picture photo photograph text visible question scene information idea way")
+PICTURES = _set("image picture photo photograph")
+NOT_GIVEN = PICTURES | _set("answer option choice text question information idea way")
 """What a reply says it has none of, which is no answer of no: "no answer", "There is no image"."""
 
 LIKELY = _set("likely probably certainly definitely obviously clearly evidently apparently")
@@ -164,13 +183,25 @@ ORDERED = _set(
 )
 """Words of questions that the same things in another order do not answer: what is written has its order."""
 
-WRITTEN = _set("written write say read text title name named called word sign label letter spell print caption")
-"""Words of questions that ask for what is written, of which every word counts."""
+ASKS_FOR_TEXT = re.compile(
+    r"\bwhat (?:does|do|did) [^?]*\b(?:say|read)\b(?! the)|\bwhat (?:is|are|was|were) (?:[^?]* )?(?:written|printed)\b"
+    r"|\bwhat (?:is|are|was|were) the (?:text|words?|title|name|caption|letters?)\b"
+    r"|\b(?:what|which) (?:text|words?|letters?|title|name)\b|\bread the\b|\btranscribe\b",
+    re.IGNORECASE,
+)
+"""A question for what is written, of which every word counts."""
+
+ASKS_FOR_LABEL = re.compile(
+    r"\b(?:names?|named|called|says?|reads?|written|plate|address|street|dates?|titles?|text|labels?|words?|signs?|films?|movies?"
+    r"|month|day)\b",
+    re.IGNORECASE,
+)
+"""A question whose answer may begin with a number that is nothing without the rest: "12 Main Street", "4 July"."""
 
 SPEECH = _set(
-    """is are was were be says say said reads read reading written writes spells shows shown show labeled labelled named called
-    think thinks believe guess see seems appears appear probably likely maybe perhaps possibly text word words letters answer
-    answers ans = 是 答"""
+    """is are was were be has have had contains says say said reads read reading written writes spells shows shown show labeled
+    labelled named called think thinks believe guess see seems appears appear probably likely maybe perhaps possibly text
+    word words letters answer answers ans = 是 答"""
 )
 """Words of a sentence about what is written, which is no part of it: "I think it is", "The sign says"."""
 
@@ -202,8 +233,9 @@ UNITS = _set(
 """Units that a bare number may be said with."""
 
 MEASURES = UNITS | _set(
-    """mg nm sq square cubic per fl hp w kw kwh v mah mb gb tb px dpi hz khz mhz ghz cal kcal psi rpm mins hrs secs kilo kilos
-    knots knot carat carats cent cents c f ° %"""
+    """inches watts watt amps amp ohms ohm volts volt decibels decibel db joules joule kj calories calorie bpm iu rupees rupee
+    yuan rmb won nights night points point stars star pm am mg nm sq square cubic per fl hp w kw kwh v mah mb gb tb px dpi
+    hz khz mhz ghz cal kcal psi rpm mins hrs secs kilo kilos knots knot carat carats cent cents c f ° %"""
 )
 """Words of a unit that may be left out of a number."""
 

@@ -50,7 +50,7 @@ def understood(
     raw: Any, choices: Choices, *, asks_for_box: bool = False, may_be_box: bool = True, by_number: bool = False
 ) -> Truth:
     """The truth that a column holds. asks_for_box: whether the question does, so that four numbers in a text are one. may_be_box:
-    whether four numbers in a list are one at least. by_number:
+    whether four numbers in a list are one, without being asked for. by_number:
     whether its name says that it holds the number of a choice.
 
     Raises:
@@ -66,6 +66,8 @@ def understood(
         and (box := box_in(raw, asks_for_box)) is not None
     ):
         return Truth(forms=[[str(list(box))]], box=box)
+    if not choices and isinstance(raw, list | tuple) and len(raw) == 4 and _lists_numbers(raw):
+        return Truth([[", ".join(f"{one:g}" for one in raw)]])  # no box, as was just seen
     forms, people = _forms(raw)
     if not choices or not forms:
         return Truth(forms, people=people)
@@ -80,9 +82,8 @@ def understood(
 
 
 def _lists_numbers(raw: Any) -> bool:
-    """Whether an answer is several numbers in a list, of which no two are the same, as those of several people may be."""
-    numbers = isinstance(raw, list | tuple) and all(isinstance(one, int | float) for one in raw)
-    return numbers and len(raw) > 1 and len(set(raw)) == len(raw)
+    """Whether an answer is several numbers in a list."""
+    return isinstance(raw, list | tuple) and len(raw) > 1 and all(type(one) in (int, float) for one in raw)
 
 
 def _flagged(raw: Any, choices: Choices) -> tuple[str, ...]:
@@ -129,8 +130,6 @@ def _forms(raw: Any) -> tuple[list[Forms], bool]:
         held = unpacked(unwrapped(raw))
         is_list = isinstance(held, list) and held and all(isinstance(one, str | dict) for one in held)
         raw = held if is_list or (isinstance(held, dict) and _inside(held) is not None) else raw
-    if _lists_numbers(raw):
-        return [[", ".join(_ways(one)[0] for one in raw)]], False
     if isinstance(raw, list | tuple):
         forms = [ways for one in raw if not is_missing(one) for ways in _forms(one)[0]]
         of_people = all(isinstance(one, dict) and "answer" in one for one in raw) and len(raw) > 1

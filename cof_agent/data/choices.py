@@ -122,9 +122,11 @@ def _is_empty(found: Any) -> bool:
 def _bracketed(text: str) -> list[str | None]:
     """The parts of a list that is neither JSON nor Python: `['don't', 'do']`, `['a', nan]`, `[cat, dog]`; else none."""
     text = text.strip()
-    if len(text) < 3 or (text[0], text[-1]) not in (("[", "]"), ("(", ")")):
+    if len(text) < 3 or text[0] != "[" or text.find("]") != len(text) - 1 or text.rfind("[") > 0:
         return []
     inner = text[1:-1].strip()
+    if ";" in inner and "," not in inner:
+        return [*_pieces(inner)]
     quoted = inner[:1] in ("'", '"')
     parts = re.split(r"(?<=['\"]),\s*|,\s*(?=['\"])" if quoted else r",", inner)
     bare = [part.strip()[1:-1] if part.strip()[:1] in ("'", '"') else part.strip() for part in parts]
@@ -172,8 +174,10 @@ def _of_object(found: Mapping[str, Any]) -> Choices:
             return listed(texts)
         return {str(label).strip(): _text(text) for label, text in zip(labels, texts, strict=True)}
     made = {str(key).strip(): _text(text) for key, text in found.items() if not is_missing(text)}
-    bare = {key: re.sub(rf"^\(?{re.escape(key)}[.):]\s*", "", text) for key, text in made.items()}
-    return bare if all(bare[key] != made[key] and bare[key] for key in made) else made
+    if not all(key in ascii_uppercase for key in made):
+        return made
+    bare = {key: re.sub(rf"^\(?{key}[.):]\s*", "", text) for key, text in made.items()}
+    return bare if all(bare[key] != made[key] and bare[key] for key in made) and len({*bare.values()}) > 1 else made
 
 
 @cache

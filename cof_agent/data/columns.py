@@ -185,9 +185,10 @@ class Columns:
         for (top, _), places in self._places.items():
             for field in ("question", "answer", "choices", "boxes"):
                 if field not in self.given and not places.get(field):
-                    known = [" ".join(name) for name in NAMES[field] if len(name[0]) > 4]
+                    known = [name[0] for name in NAMES[field] if len(name) == 1 and len(name[0]) > 4]
                     for name in top:
-                        near = get_close_matches(" ".join(words(name)), known, 1, _NEARLY)
+                        alone = len(words(name)) == 1 and not any(is_named(name, one) for one in NAMES)
+                        near = get_close_matches(name.lower(), known, 1, _NEARLY) if alone else []
                         found |= {name: near[0]} if near else {}
         return list(found.items())
 

@@ -233,10 +233,12 @@ class _Row:
         flagged = any(isinstance(self.values.get(name), bool) for name in FLAGS)
         if "answer" in self.fields.given or (says_truth and flagged):
             return self._answer()
+        certain = self._certain_answer()
         if not flagged:
-            if any(isinstance(self.values.get(name), int) for name in FLAGS) and not reply.strip(" .").isdigit():
-                raise Unusable(UNCLEAR_TRUTH, ", ".join(name for name in FLAGS if name in self.values))
-            return self._certain_answer()
+            unclear = [name for name in FLAGS if type(value := self.values.get(name)) is int and value in (0, 1)]
+            if certain is None and unclear and not reply.strip(" .").isdigit():
+                raise Unusable(UNCLEAR_TRUTH, ", ".join(unclear))
+            return certain
         if is_unwanted(self.values):
             raise Unusable(NOT_WANTED)
         return None
@@ -245,6 +247,14 @@ class _Row:
         """Whether each of the row's several images has its mark in one of the turns of the user."""
         count = sum(marks(turn.text) for turn in turns if turn.role == "user")
         return count == len(self._references()) > 1 and not any(has_numbered_marks(turn.text) for turn in turns)
+
+    def _joined(self, answer: Any) -> Any:
+        """An answer that is several numbers in a list as one text; those of a column of answers are ways to answer."""
+        numbers = isinstance(answer, list) and len(answer) > 1 and all(type(one) in (int, float) for one in answer)
+        of_several = self.values.get("answers") is answer or len(set(answer)) < len(answer) if numbers else False
+        if not numbers or of_several or len(answer) == 4:  # four may be a box
+            return answer
+        return ", ".join(f"{one:g}" for one in answer)
 
     def _draft(self, question: str, answer: Any, images: list[Reference], prompt: str = "") -> Draft:
         if any(has_placeholder(text) for text in (question, answer) if isinstance(text, str)):
@@ -262,7 +272,7 @@ class _Row:
         return Draft(
             id="" if id is None else str(id),
             question=question if hint is None or hint in question else f"{hint}\n{question}",
-            answer=answer,
+            answer=answer if choices is not None else self._joined(answer),
             images=images,
             prompt=prompt,
             choices=choices,

@@ -23,13 +23,15 @@ _OPENING = "([{\"'“‘«"
 _PICTURE = re.compile(r"Picture \d+: *(?=<img>)")
 _NAMED_IMAGE = re.compile(r"<img>([^<]*)</img>")
 _LEADS_TO_IMAGE = re.compile(
-    r"\b(?:in|of|at|from|on|to|and|with|by|for|about|using|see|than|the|this|is|are|was|does|do|did|has|have|given|like|as"
-    r"|into|within|between|if|that|describe|consider|compute|examine|observe|explain|analy[sz]e|solve|evaluate|compare)\s*\Z",
+    r"\b(?:in|of|at|from|on|to|and|with|by|for|about|using|see|than|the|this|given|into|within|between"
+    r"|describe|consider|compute|examine|observe|explain|analy[sz]e|solve|evaluate|compare)\s*\Z",
     re.IGNORECASE,
 )
+_LEADS_ON = re.compile(r"\b(?:is|are|was|does|do|did|has|have|like|as|if|that)\s*\Z", re.IGNORECASE)
+"""What leads to an image where the sentence goes on behind it."""
 _SAYS_OF_IMAGE = re.compile(
-    r" ?(?:shows|depicts|illustrates|displays|represents|presents|contains|describes|gives|has|is)\b[^.?!\n]*\.",
-    re.IGNORECASE,
+    r" ?(?:shows|depicts|illustrates|displays|represents|presents|contains|describes|gives|has"
+    r"|is(?! (?:it|this|that|there|the)\b))\b[^.?!\n]*\."
 )
 """What stands behind a mark that is the subject of a sentence, and of no question."""
 
@@ -37,10 +39,10 @@ _LABEL = re.compile(r"(?:(Hint:[^\n]*)\n++)?\s*+(?:Question|问题|Q) *[:：]\s*
 _APPENDIX = re.compile(r"(?<!\n)\n++#++ *+User Image (?:Path|Size)\b.*\Z", re.DOTALL)  # Thyme's, for its sandbox
 _SPACES = re.compile(r"[^\S\n]+")
 _UNEVEN = ("  ", " \n", "\n ", "\t", "\r", "\v", "\f")
-_LETTERS_ALONE = r"(?!(?:[A-H]\b[\s,)/.;|]*(?:or |and )?)+\W*\Z)"
+_LETTERS_ALONE = r"(?!(?:[A-H]\b[\s,/.;|]*(?:or |and )?)+(?:[)\]]|\W*\Z))"
 _LISTS_ANSWERS = re.compile(
-    r"\b(?:from|options?|choices?|among|between|one of|following|are)\b[^.:?!\n\[(<]{0,40}[:\[(]\s*"
-    rf"{_LETTERS_ALONE}(?!yes\W+(?:or\W+)?no\W*\Z)\w"
+    r"\b(?:from|options?|choices?|among|between|one of|following|are)\b[^.:?!\n\[(<]{0,40}[:\[(]\s*(?:(?:i\.e\.|e\.g\.),?\s*)?"
+    rf"{_LETTERS_ALONE}(?!yes\W+(?:or\W+)?no\W*\Z)(?=[^.!?\n]*(?:[,/|;]| or | and ))\w"
     rf"|\bone of (?!(?:the|these|those|them|following|given|options|choices|your|all)\b){_LETTERS_ALONE}\w"
     r"|\bT or F\b",
     re.IGNORECASE,
@@ -212,7 +214,8 @@ def images_named_in(text: str) -> list[str]:
 
 def _word_for_mark(found: re.Match[str]) -> str:
     before = found.string[max(0, found.start() - _LOOK_BESIDE) : found.start()].rpartition("\n")[2]
-    leads = _LEADS_TO_IMAGE.search(before)
+    goes_on = re.match(r" ?[\w?]", found.string[found.end() : found.end() + 2])
+    leads = _LEADS_TO_IMAGE.search(before) or (_LEADS_ON.search(before) if goes_on else None)
     if leads is None and not before.strip() and _SAYS_OF_IMAGE.match(found.string, found.end()):
         return "The image" if found.string[found.end() :][:1].isspace() else "The image "
     if leads is None:
@@ -224,8 +227,8 @@ def _word_for_mark(found: re.Match[str]) -> str:
 
 _DECIDES = re.compile(
     r"\b(?:decimals?|degrees?|radians?|euros?|dollars?|percent(?:ages?)?|currency|fractions?|met(?:er|re)s?|centimet(?:er|re)s?"
-    r"|[km]g|kilograms?|grams?|tons?|[cmk]m|lit(?:er|re)s?|ml|seconds?|minutes?|hours?|days?|weeks?|months?|years?"
-    r"|thousands?|millions?|billions?|trillions?|numerals?|binary|hexadecimal|digits?|only (?:adults|children|\w+s) before"
+    r"|in (?:[a-z]+ ){0,2}(?:[km]g|kilograms?|grams?|tons?|[cmk]m|lit(?:er|re)s?|ml|seconds?|minutes?|hours?|days?|weeks?|months?"
+    r"|years?|thousands?|millions?|billions?|trillions?|numerals|binary|hexadecimal)|(?:not|as|in) (?:words|digits)"
     r"|(?:in|into|to) (?:English|Chinese|French|German|Spanish|Italian|Japanese|Korean|Russian|Arabic|Hindi|Portuguese)"
     r"|(?:DD|MM|YYYY|YY|HH|SS)(?=[-/:. ]|\b)|[AaPp]\.?[Mm]\.?(?= or )"
     r"|kilomet(?:er|re)s?|miles|inches|feet|(?:12|24)[- ]hours?|round(?:ed)?|nearest|significant"

@@ -10,10 +10,13 @@ from langgraph.runtime import Runtime
 
 from cof_agent.agent import Agent
 from cof_agent.config import AgentConfig
-from cof_agent.environment import ZoomSettings
 from cof_agent.episodes import Episode
+from cof_agent.errors import InputError
 from cof_agent.graphs import focus
 from cof_agent.graphs.state import progress
+
+MOST_ZOOMS = 1000
+"""LangGraph is told how many steps a run may have before it is known how many zooms the configuration allows."""
 
 loaded = lru_cache(maxsize=1)(Agent)
 """The agent of a configuration; one model is kept in memory."""
@@ -24,7 +27,12 @@ def _configured(node: focus.Node) -> focus.Node:
 
     @wraps(node)
     async def run(state: Any, runtime: Runtime[AgentConfig]) -> dict[str, Any]:
-        agent = await asyncio.to_thread(loaded, runtime.context or AgentConfig())
+        config = runtime.context or AgentConfig()
+        if config.strategy != AgentConfig.strategy:
+            raise InputError(
+                f"this graph is the strategy {AgentConfig.strategy}, not {config.strategy}; see `cof ask --strategy`."
+            )
+        agent = await asyncio.to_thread(loaded, config)
         context = agent.context(Episode(progress(dict(state)).sample))
         given: Any = runtime  # its context becomes another type
         return await node(state, given.override(context=context))
@@ -37,8 +45,4 @@ def _configured(node: focus.Node) -> focus.Node:
     return run
 
 
-graph = (
-    focus.build(AgentConfig, _configured)
-    .compile()
-    .with_config(recursion_limit=focus.recursion_limit(ZoomSettings.max_zooms))
-)
+graph = focus.build(AgentConfig, _configured).compile().with_config(recursion_limit=focus.recursion_limit(MOST_ZOOMS))

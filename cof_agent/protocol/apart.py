@@ -29,15 +29,25 @@ class Parts:
     calls: tuple[tuple[str, str] | None, ...]
 
 
-def put_together(thought: str, text: str, calls: Sequence[tuple[str, str]]) -> str:
+def put_together(thought: str, text: str, calls: Sequence[tuple[str, str]], *, cut: bool = False) -> str:
     """The turn that a server has taken apart into its thought (empty without one), the rest, and its calls, each the name of
-    a tool and the JSON of its arguments, which may be broken."""
-    written = (
-        f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {given}}}\n</tool_call>' for name, given in calls
-    )
+    a tool and the JSON of its arguments, which may be broken. cut: whether the turn was cut off, so that the last call is not
+    closed unless it is whole."""
+    written = [f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {given}' for name, given in calls]
+    closed = [not cut or number < len(calls) or is_whole_json(given) for number, (_, given) in enumerate(calls, 1)]
+    written = [call + "}\n</tool_call>" if whole else call for call, whole in zip(written, closed, strict=True)]
     thought = thought.replace("</think>", "").strip()  # else the rest of it would be read as what the turn does
     head = [f"<think>{thought}</think>"] if thought else []
     return "\n".join([*head, *([text.strip()] if text.strip() else []), *written])
+
+
+def is_whole_json(text: str) -> bool:
+    """Whether a text is JSON to its end."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def in_parts(turn: str, *, thought: bool) -> Parts:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from cof_agent.protocol.dialects import Call as Syntax
-from cof_agent.protocol.values import LONGEST, box_of, objects_in, value_at, value_in
+from cof_agent.protocol.values import LONGEST, arguments_at, box_of, names_image, objects_in, value_at, value_in
 from cof_agent.trajectory import Malformed
 
 
@@ -76,26 +76,23 @@ def untagged_calls(text: str, syntax: Syntax) -> list[Call | Malformed]:
 
 def _spoken(text: str, syntax: Syntax) -> Iterator[Call]:
     """The calls that are a tool's name with its arguments in brackets, as Gemma writes them: `name(bbox_2d=[...])` in Python's
-    words, or `name{bbox_2d:[...]}`."""
+    words, or `name{bbox_2d:[...]}`; each alone on its lines, since a sentence may speak of the tool."""
     if not any(name in text for name in syntax.names):
         return
     for match in islice(_named(syntax.names).finditer(text), _MOST_OBJECTS):
-        opened = match.end() - 1
-        if text[opened] == "{":
-            arguments = value_at(text, opened)
-        else:
-            inside = _KEYWORD.sub(r'"\1": ', text[match.end() : match.end() + LONGEST].partition(")")[0])
-            arguments = value_in("{" + inside + "}")
-        if isinstance(arguments, dict):
+        arguments, end = arguments_at(text, match.end() - 1)
+        if arguments is not None and _NOTHING_MORE.match(text, end):
             yield Call(match[1], arguments)
 
 
 @lru_cache(maxsize=32)
 def _named(names: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"(?<![\w.])({'|'.join(re.escape(name) for name in names)})\s*[({{]")
+    """A tool's name at the start of a line, behind the marks that some models put before it."""
+    known = "|".join(re.escape(name) for name in names)
+    return re.compile(rf"^[^\S\n]*(?:<\|tool_call>)?(?:call:|\[|print\()?({known})\s*[({{]", re.MULTILINE)
 
 
-_KEYWORD = re.compile(r"\b([A-Za-z_]\w*)\s*=(?!=)")
+_NOTHING_MORE = re.compile(r"[\])]?(?:<tool_call\|>|```|[;\s])*(?:$|\Z)", re.MULTILINE)
 
 
 def _is_call(value: Any, syntax: Syntax) -> bool:
@@ -136,23 +133,9 @@ def _call(value: dict[str, Any], syntax: Syntax) -> Call | Malformed:
     if not isinstance(arguments, dict):
         return Malformed("The tool call has no arguments.")
     name = _name(value)
-    if arguments is not value:  # what stands beside the arguments, such as the number of the image, is one of them
-        arguments = {key: one for key, one in value.items() if key not in _BESIDE_ARGUMENTS} | arguments
+    if arguments is not value:  # the number of the image may stand beside the arguments
+        arguments = {key: one for key, one in value.items() if names_image(key)} | arguments
     return Call(name if not syntax.bare or isinstance(name, str) else None, arguments)
-
-
-_BESIDE_ARGUMENTS = (
-    "name",
-    "function",
-    "tool",
-    "tool_name",
-    "arguments",
-    "parameters",
-    "type",
-    "id",
-    "index",
-    "call_id",
-)
 
 
 def _name(value: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from cof_agent.geometry import Box, CoordinateSystem
 from cof_agent.protocol.calls import Call, calls_in, has_call, untagged_calls
 from cof_agent.protocol.dialects import Dialect, ours
-from cof_agent.protocol.values import LONGEST, box_of, value_in, whole_number
+from cof_agent.protocol.values import LONGEST, box_of, names_image, spelt, value_in, whole_number
 from cof_agent.trajectory import Action, Answer, Malformed, Use, Zoom, is_look
 
 
@@ -154,11 +154,19 @@ def parse_cut(
 def _continued(text: str, dialect: Dialect) -> list[str]:
     """Ways in which a turn that was cut off may have gone on: in the word it ends with, and by the number of the image."""
     key = dialect.call.image or "image"
+    last = text[max(text.rfind("<function="), text.rfind(dialect.call.open), 0) :]
+    if f"<parameter={key}>" in last or f"<arg_key>{key}</arg_key>" in last:
+        return [f"{text} more"]
     arguments = {
         "<function=": f"\n<parameter={key}>\n999\n</parameter>",
         "<arg_key>": f"\n<arg_key>{key}</arg_key>\n<arg_value>999</arg_value>",
     }
-    return [f"{text} more", *(text + more for mark, more in arguments.items() if mark in text)]
+    whole = _BEGUN.sub("", text)
+    return [f"{text} more", *(whole + more for mark, more in arguments.items() if mark in text)]
+
+
+_BEGUN = re.compile(r"<(?:arg_key>[^<]{0,80}|parameter=[^>]{0,80}|parameter)?\Z")
+"""The name of an argument that is not whole."""
 
 
 def read(text: str, dialect: Dialect | None = None) -> tuple[Call | Answer | Malformed, ...]:
@@ -320,29 +328,23 @@ def _use(name: str, arguments: dict[str, Any], image: int, dialect: Dialect) -> 
 _IMAGE_KEYS = {"image": 0, "img_idx": 0, "image_idx": 0, "image_index": 0, "target_image": 1}
 """What the number of an image is called in the calls of known checkpoints, each with the number of the first one."""
 _OTHER_IMAGE_KEYS = ("index", "source")
-"""What may name an image, too, as every key with "image" or "img" in it, but counting from which number is not known."""
-
-
-def _spelt(key: object) -> str:
-    """A key in one spelling: that of `imageIndex` is that of `image_index`."""
-    return re.sub(r"[^a-z0-9]", "", str(key).lower())
+"""What may name an image, too, as `image_id` and its like do, but counting from which number is not known."""
 
 
 def _other_image(arguments: dict[str, Any], dialect: Dialect) -> str | None:
     """Why an argument that seems to name another image than the first is not read; None where there is none."""
     if dialect.call.always_first:
         return None
-    known = {_spelt(key) for key in (dialect.call.image, dialect.call.box, *_IMAGE_KEYS, *_BOX_KEYS)}
+    known = {spelt(key) for key in (dialect.call.image, dialect.call.box, *_IMAGE_KEYS, *_BOX_KEYS)}
     unknown = next(
-        (key for key, value in arguments.items() if value and _spelt(key) not in known and _names_image(key)), None
+        (key for key, value in arguments.items() if value and spelt(key) not in known and _names_image(key)), None
     )
     wanted = f': name the image as "{dialect.call.image}"' if dialect.call.image else ""
     return unknown and f'"{unknown}" is no argument of the tool{wanted}.'
 
 
 def _names_image(key: object) -> bool:
-    spelt = _spelt(key)
-    return spelt in _OTHER_IMAGE_KEYS or "image" in spelt or "img" in spelt
+    return spelt(key) in _OTHER_IMAGE_KEYS or names_image(key)
 
 
 def image_named(arguments: dict[str, Any], dialect: Dialect) -> int | Malformed:
@@ -350,12 +352,12 @@ def image_named(arguments: dict[str, Any], dialect: Dialect) -> int | Malformed:
     if dialect.call.always_first:
         return 0
     keys = {**_IMAGE_KEYS, **({dialect.call.image: dialect.call.counts_from} if dialect.call.image else {})}
-    first = {_spelt(key): number for key, number in keys.items()}
-    named = {key: value for key, value in arguments.items() if _spelt(key) in first and value is not None}
-    numbers = {key: _image_number(value, first[_spelt(key)], dialect) for key, value in named.items()}
+    first = {spelt(key): number for key, number in keys.items()}
+    named = {key: value for key, value in arguments.items() if spelt(key) in first and value is not None}
+    numbers = {key: _image_number(value, first[spelt(key)], dialect) for key, value in named.items()}
     for key, number in numbers.items():
         if number is None:
-            return Malformed(_no_such_image(key, first[_spelt(key)], dialect))
+            return Malformed(_no_such_image(key, first[spelt(key)], dialect))
     if len(set(numbers.values())) > 1:
         both = " and ".join(f'"{key}"' for key in numbers)
         return Malformed(f"{both} name different images: write one of them.")

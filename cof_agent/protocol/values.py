@@ -179,6 +179,34 @@ def box_of(value: Any) -> list[Any] | None:
     return value
 
 
+_IMAGE_NAMED = re.compile(r"(?:target|source)?(?:image|img)(?:id|idx|index|no|num|number|nr)?")
+
+
+def spelt(key: object) -> str:
+    """A key in one spelling: that of `imageIndex` is that of `image_index`."""
+    return re.sub(r"[^a-z0-9]", "", str(key).lower())
+
+
+def names_image(key: object) -> bool:
+    """Whether a key says by its name that its value is the number of an image."""
+    return _IMAGE_NAMED.fullmatch(spelt(key)) is not None
+
+
+def arguments_at(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
+    """The arguments in the brackets that begin at `start`, as an object or in Python's words, `(a=1)`, and where these end; None
+    if they cannot be read. Nothing is executed."""
+    inside, length = _closed(text[start : start + LONGEST])
+    if text[start] == "{":
+        value = _loaded(inside) if length else None
+        return (value if isinstance(value, dict) else None), start + length
+    try:
+        call = ast.parse(f"f{inside}", mode="eval").body
+        assert isinstance(call, ast.Call)
+        return {str(one.arg): _as_json(ast.literal_eval(one.value)) for one in call.keywords}, start + length
+    except (ValueError, TypeError, SyntaxError, AssertionError, MemoryError, RecursionError):
+        return None, start
+
+
 def whole_number(value: Any) -> int | None:
     """A number without a fraction, also as a string or a float; None for anything else."""
     if isinstance(value, str) and re.fullmatch(r"\s*\d{1,5}\s*", value):

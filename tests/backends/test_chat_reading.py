@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from cof_agent import protocol
 from cof_agent.backends.chat.failures import of_status
 from cof_agent.backends.chat.own_server import _refused
 from cof_agent.backends.chat.reading import completion
 from cof_agent.errors import InputError
-from cof_agent.policy import GREEDY, PolicyError
+from cof_agent.policy import CONTEXT, GREEDY, PolicyError
+from cof_agent.trajectory import Malformed, Zoom
 
 
 def replied(reason: str = "stop", **choice: Any) -> dict[str, Any]:
@@ -46,10 +48,56 @@ def test_arguments_that_are_no_text() -> None:
 
 
 def test_an_address_without_v1() -> None:
-    for body in ("<!doctype html><html>", {"detail": "Not Found"}):
-        error = of_status(404, body, {}, "m", "http://x")
+    pages = (
+        "<!doctype html><html>",
+        {"detail": "Not Found"},
+        "404 page not found",
+        "",
+        {"error": {"message": "File Not Found"}},
+    )
+    for body in pages:  # of servers for browsers, FastAPI, Ollama, TGI and llama.cpp
+        error = of_status(404, body, {}, "model-of-mine", "http://x")
         assert isinstance(error, InputError) and "mostly ends in /v1" in str(error)
     assert "knows no model m" in str(of_status(404, {"error": {"message": "no such model"}}, {}, "m", "http://x"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "cut"),
+    [
+        *((reason, False) for reason in ("stop", "STOP", "tool_calls", "eos_token", "end_turn", None)),
+        *(
+            (reason, True)
+            for reason in ("length", "LENGTH", "max_output_tokens", "model_context_window_exceeded", "repetition")
+        ),
+    ],
+)
+def test_a_reason_that_is_no_end_has_cut_the_message_off(reason: Any, cut: bool) -> None:
+    assert completion(replied(reason), "m", "http://x").truncated is cut
+
+
+@pytest.mark.parametrize("reason", ["length", "tool_calls"])
+def test_a_call_that_ends_within_its_box_is_not_carried_out(reason: str) -> None:
+    """The server has taken it out of the text, and vLLM calls it whole."""
+    call = {"function": {"name": "image_zoom_in_tool", "arguments": '{"bbox_2d": [100, 100, 400, 30'}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    found = completion({"choices": [{"message": message, "finish_reason": reason}]}, "m", "http://x")
+    assert found.truncated and protocol.parse_cut(found.text) == (Malformed("This call was cut off."),)
+    call["function"]["arguments"] += "0]}"
+    found = completion({"choices": [{"message": message, "finish_reason": reason}]}, "m", "http://x")
+    assert protocol.parse_cut(found.text) == (Zoom((100, 100, 400, 300)),)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"error": {"message": "too long", "code": "context_length_exceeded"}}),
+        (400, {"message": "This model's maximum context length is 4096 tokens."}),
+        (500, {"error": "prompt too long; exceeded max context length"}),
+    ],
+)
+def test_a_conversation_without_room_is_not_tried_again(status: int, body: Any) -> None:
+    error = of_status(status, body, {}, "m", "http://x")
+    assert isinstance(error, PolicyError) and str(error).startswith(CONTEXT) and not error.transient
 
 
 def test_one_name_of_the_limit_is_given_up() -> None:

@@ -353,7 +353,7 @@ def test_what_looks_like_a_name_of_the_hub_is_said_to_be_no_directory_either(mon
 
 
 def test_directories_that_hold_no_model_of_ours(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot load the model"):
+    with pytest.raises(InputError, match="holds no checkpoint"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(InputError, match="is a gpt2 model"):

@@ -61,6 +61,8 @@ def test_what_is_asked_stays(text: str) -> None:
         ("<image 1> shows a chart. What is the mean?", "The image shows a chart. What is the mean?"),
         ("<image> is this a cat?", "is this a cat?"),
         ("What is it?<image>", "What is it?"),
+        ("What is it like <image>", "What is it like"),
+        ("<image> Is the man tall. Say yes or no.", "Is the man tall. Say yes or no."),
         ("Is a < b and c > d?", "Is a < b and c > d?"),
     ],
 )
@@ -145,6 +147,9 @@ def test_what_decides_which_answer_is_right_stays(told: str) -> None:
     "told",
     [
         "Answer with one of A, B, C, D.",
+        "Answer with the option letter (i.e., A, B, C, or D) directly.",
+        "Answer with the letter from the given choices (no explanation).",
+        "Please think and answer within 3 seconds.",
         "Choose the correct option: (A), (B), (C) or (D).",
         "Choose one of the following options.",
         "Answer in the following format: <think>...</think><answer>...</answer>",

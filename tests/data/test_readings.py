@@ -445,6 +445,7 @@ def test_two_columns_that_may_be_the_answer(row: dict[str, Any], folder: Path) -
     row = {"image": "a.png"} | row
     with pytest.raises(InputError, match=r"two columns that may be the answer .*--column answer=NAME"):
         of([row], folder)
+    assert of([row | {"ground_truth": "Bo"}], folder).samples[0].answers == ("Bo",)
     if "question" in row:
         assert of([row], folder, columns={"answer": "label"}).samples[0].answers == (str(row["label"]),)
 
@@ -498,6 +499,8 @@ def test_ways_to_say_the_answer_are_no_choices(answers: list[str], folder: Path)
         ({"A": None, "B": None}, ()),
         (["", ""], ()),
         ("nan", ()),
+        ("(3, 4); (4, 3)", ("(3, 4)", "(4, 3)")),
+        ({"A": "1.5", "B": "2.5"}, ("1.5", "2.5")),
     ],
 )
 def test_choices_as_tables_have_them(options: Any, choices: tuple[str, ...], folder: Path) -> None:

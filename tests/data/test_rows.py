@@ -210,6 +210,18 @@ def test_answers_from_a_file_of_their_own(questions: str, answers: str, whole: b
 
 def test_a_file_of_answers_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "val_questions.json").write_text(json.dumps({"questions": [{"question_id": 1, "question": "Is it?"}]}))
-    (tmp_path / "val_annotations.json").write_text('{"annotations": [')
+    (tmp_path / "val_annotations.json").write_text('{"annotations": [{"question_id": 1, "answer": "a')
     with pytest.raises(InputError, match=r"cannot read .*val_annotations\.json, the answers to .*val_questions\.json"):
         values(tmp_path / "val_questions.json")
+
+
+def test_files_that_only_look_like_questions_and_answers_stay_apart(tmp_path: Path) -> None:
+    """Questions with their own answers, lists and lines of JSON are read as they stand."""
+    own = [{"question_id": 1, "question": "Is it?", "answer": "yes"}]
+    coco = {"images": [], "annotations": [{"id": 1, "bbox": [1, 2, 3, 4]}]}
+    known = {"annotations": [{"question_id": 1, "answer": "no"}]}
+    for questions, beside in (({"questions": own}, coco), ({"questions": own}, known), (own, known)):
+        (tmp_path / "questions.json").write_text(json.dumps(questions))
+        (tmp_path / "annotations.json").write_text(json.dumps(beside))
+        found = find(str(tmp_path / "questions.json"))
+        assert [row.values["answer"] for row in found.rows()] == ["yes"] and found.notes == ()

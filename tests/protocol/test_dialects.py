@@ -182,6 +182,15 @@ def test_calls_as_other_families_write_them(call: str) -> None:
     assert protocol.parse(call, dialect=dialects.spoken("native")) == (Zoom((1, 2, 3, 4)),)
 
 
+def test_a_sentence_about_the_tool_is_no_call() -> None:
+    native, call = dialects.spoken("native"), "image_zoom_in_tool(bbox_2d=[1, 2, 3, 4])"
+    for text in (f"Using {call} I saw red.", "I did not need image_zoom_in_tool().", f"<think>I could use {call}"):
+        assert isinstance(protocol.parse(text, dialect=native)[0], Answer), text
+    labelled = call.replace("])", '], label="the man (left)")')
+    for text in (f"I look closer.\n{call}", labelled):
+        assert protocol.parse(text, dialect=native) == (Zoom((1, 2, 3, 4)),)
+
+
 def test_marks_of_other_families_around_a_thought() -> None:
     native = dialects.spoken("native")
     for text in ("◁think▷hm, 4?◁/think▷It is 5.", "<|channel>thought\nhm, 4?<channel|>It is 5."):
@@ -210,6 +219,7 @@ def test_a_call_that_is_cut_off_between_its_arguments(name: str, cut: str, rest:
     assert protocol.parse_cut(cut, dialect=spoken) == (Malformed("This call was cut off."),)
     assert not protocol.is_whole(cut, spoken)
     assert protocol.parse_cut(cut + rest, dialect=spoken) == (Zoom((1, 2, 3, 4), 1),)
+    assert protocol.is_whole(cut + rest.partition("</tool_call>")[0], spoken)
 
 
 def test_a_box_alone_in_its_tag(tmp_path: Path) -> None:
@@ -269,6 +279,8 @@ def test_an_image_in_another_spelling_or_beside_the_arguments() -> None:
     for key in ("Image", "imageIndex", "img_idx"):
         assert protocol.parse(CALL.replace('"bbox_2d"', f'"{key}": 1, "bbox_2d"')) == (Zoom((1, 2, 3, 4), 1),)
     assert protocol.parse(CALL.replace('"arguments"', '"image": 1, "arguments"')) == (Zoom((1, 2, 3, 4), 1),)
+    for more in ('"image_resolution": "high", "bbox_2d"', '"image_description": "a cat", "bbox_2d"'):
+        assert protocol.parse(CALL.replace('"bbox_2d"', more)) == (Zoom((1, 2, 3, 4)),)
 
 
 class TestFiles:

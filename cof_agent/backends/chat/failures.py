@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import socket
 import ssl
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from cof_agent.backends.chat.connections import Unreadable
 from cof_agent.backends.secrets import hidden_addresses
 from cof_agent.errors import InputError, said
-from cof_agent.policy import PolicyError
+from cof_agent.policy import CONTEXT, PolicyError
 
 SOON = (408, 409, 425)  # worth another try, beside what is wrong with the server itself
 OUTAGE = (429, 502, 503, 504, 520, 521, 522, 523, 524, 529)  # overloaded, or not there for now
@@ -39,7 +40,9 @@ def of_status(status: int, body: Any, headers: Mapping[str, str], model: str, wh
         return InputError(f"{where} refuses the API key for {model}: {words}")
     if status == 402 or code == "insufficient_quota":
         return InputError(f"{where} asks for a payment: {words}")
-    if status == 404 and _is_page(body):
+    if (
+        status == 404 and (_is_page(body) or not _is_about_model(words, model))
+    ) or "unexpected endpoint" in words.lower():
         return InputError(f"there is no interface of OpenAI's at {where}; its address mostly ends in /v1.")
     if status == 404:
         return InputError(f"{where} knows no model {model}: {words}")
@@ -49,6 +52,8 @@ def of_status(status: int, body: Any, headers: Mapping[str, str], model: str, wh
             f"{where} redirects to {there}, but no question is sent there; if that is your server, name it with --base-url.",
             transient=False,
         )
+    if code == "context_length_exceeded" or (status in (400, 413, 422, 500) and _OVERLONG.search(words)):
+        return PolicyError(f"{CONTEXT} {where} answered with status {status}: {words}", transient=False)
     after = retry_after(headers)
     asks = f" It asks to wait {after:g} seconds." if after else ""
     return PolicyError(
@@ -57,6 +62,18 @@ def of_status(status: int, body: Any, headers: Mapping[str, str], model: str, wh
         outage=status in OUTAGE or (after is not None and status >= 500),
         after=after,
     )
+
+
+def _is_about_model(words: str, model: str) -> bool:
+    """Whether a refusal speaks of the model, as of one that is not there; else it is the address that is not there."""
+    said = words.lower()
+    return "model" in said or model.lower() in said
+
+
+_OVERLONG = re.compile(
+    r"context[ _](?:length|window|size)|maximum context|prompt (?:is )?too long|input is too long", re.IGNORECASE
+)
+"""How servers say that a conversation has no room: vLLM, SGLang, LMDeploy, llama.cpp, Ollama, TGI, OpenAI."""
 
 
 def _is_page(body: Any) -> bool:

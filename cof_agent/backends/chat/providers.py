@@ -15,7 +15,7 @@ from cof_agent import protocol
 from cof_agent.backends import secrets
 from cof_agent.backends.chat.failures import of_error
 from cof_agent.backends.chat.native import Rendered, strict
-from cof_agent.backends.chat.reading import CUT, count, logprob_of, message_text
+from cof_agent.backends.chat.reading import count, is_cut, logprob_of, message_text
 from cof_agent.backends.chat.reasoning import Reasoning, of_provider
 from cof_agent.errors import InputError, said, unknown
 from cof_agent.output.install import how_to_install
@@ -180,9 +180,9 @@ def _completion(reply: AIMessage, where: str, stop: str) -> Completion:
     usage: Any = reply.usage_metadata or {}
     text = message_text(message, reason, where)
     return Completion(
-        protocol.stopped(text, stop, told.get("stop_sequence")) if stop and reason not in CUT else text,
+        protocol.stopped(text, stop, told.get("stop_sequence")) if stop and not is_cut(reason) else text,
         Tokens(count(usage.get("input_tokens")), count(usage.get("output_tokens"))),
-        reason in CUT,
+        is_cut(reason),
         logprob_of(told.get("logprobs")),
     )
 

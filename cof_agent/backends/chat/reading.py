@@ -11,14 +11,26 @@ from cof_agent.backends.chat.failures import of_status, unreadable
 from cof_agent.policy import Completion, PolicyError
 from cof_agent.trajectory import Tokens
 
-CUT = ("length", "max_tokens", "MAX_TOKENS")
-FILTERED = ("content_filter", "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY")
-BROKEN_OFF = ("error", "abort")
-"""Of OpenRouter, SGLang and vLLM: no message has an end then."""
+WHOLE = (
+    *("stop", "tool_calls", "tool_call", "function_call", "tool_use", "end_turn", "stop_sequence", "eos", "eos_token"),
+    *("complete", "completed", "finished", "done", "unload", "normal"),
+)
+"""Why a message ends that is whole, in lower case; it may also not be said. Any other reason has cut it off, as `length` has."""
+FILTERED = (
+    *("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "image_safety"),
+    *("sensitive", "guardrail_intervened"),
+)
+BROKEN_OFF = ("error", "abort", "cancelled", "network_error", "insufficient_system_resource")
+"""Of OpenRouter, SGLang, vLLM, Zhipu and DeepSeek: no message has an end then."""
 REFUSED = "refusal"
 TEXT = 2**20  # characters of a message that are still taken for one
 MOST_TOKENS = 2**53
 LEAST_LOGPROB = 1e9  # below zero; servers write -9999 for minus infinity
+
+
+def is_cut(reason: Any) -> bool:
+    """Whether a message that ended for this reason, as the server or provider names it, lacks its end."""
+    return reason is not None and str(reason).lower() not in WHOLE
 
 
 def completion(reply: Any, model: str, where: str, stop: str = "") -> Completion:
@@ -36,15 +48,16 @@ def completion(reply: Any, model: str, where: str, stop: str = "") -> Completion
     message, reason = choice.get("message"), choice.get("finish_reason")
     if choice.get("error"):
         raise _of_error_inside(choice, model, where)
-    if reason in BROKEN_OFF:
+    if str(reason).lower() in BROKEN_OFF:
         raise unreadable(f"it ended with {reason!r}", where)
     if not isinstance(message, dict):
         raise unreadable("its first choice holds no message", where)
     text = message_text(message, reason, where)
+    cut = is_cut(reason) or (reason is not None and _ends_within(message))
     return Completion(
-        protocol.stopped(text, stop, choice.get("stop_reason")) if stop and reason not in CUT else text,
+        protocol.stopped(text, stop, choice.get("stop_reason")) if stop and not cut else text,
         tokens_of(reply.get("usage")),
-        reason in CUT,
+        cut,
         logprob_of(choice.get("logprobs")),
     )
 
@@ -60,22 +73,29 @@ def message_text(message: dict[str, Any], reason: Any, where: str) -> str:
     refusal = message.get("refusal")
     if reason == REFUSED or (isinstance(refusal, str) and refusal):
         raise PolicyError(f"refused: {str(refusal or 'the model declines to answer')[:300]}", transient=False)
-    if reason in FILTERED:
+    if str(reason).lower() in FILTERED:
         raise PolicyError(f"content filter: {where} held the answer back.", transient=False)
     text, calls = text_of(message.get("content")), _calls(message.get("tool_calls"))
     thought = "" if protocol.begins_anew(text or "") else _thought(message)
     if text is None and not thought and not calls:
         raise unreadable("its message holds no text", where)
-    if thought and not (text or "").strip() and not calls and reason not in CUT:
+    if thought and not (text or "").strip() and not calls and not is_cut(reason):
         raise PolicyError(
             f"{where} put everything into reasoning_content and nothing into content; "
             "start the server without --reasoning-parser.",
             transient=False,
         )
-    whole = protocol.put_together(thought, text or "", calls) if thought or calls else text or ""
+    cut = is_cut(reason) or _ends_within(message)
+    whole = protocol.put_together(thought, text or "", calls, cut=cut) if thought or calls else text or ""
     if len(whole) > TEXT:
         raise PolicyError(f"{where} wrote {len(whole):,} characters, more than any turn has.", transient=False)
     return whole.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+
+
+def _ends_within(message: dict[str, Any]) -> bool:
+    """Whether the last call that a server has taken out of a message ends within its arguments: vLLM says `tool_calls` then."""
+    calls = _calls(message.get("tool_calls"))
+    return bool(calls) and calls[-1][1].count("[") > calls[-1][1].count("]")
 
 
 def text_of(content: Any) -> str | None:

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 class SizeCheck:
     """Compares the first count that a server tells. where: the server, for sentences. grid: side of an image token in shown
     pixels. system: of the boxes; those in pixels are misread if the sizes differ. phrases: whether a token may span words.
-    wrong: the sentence, once the sizes differ."""
+    wrong: the sentence, once the sizes differ. dropped: whether it was said that a later prompt lacks images."""
 
     where: str
     grid: int
@@ -38,6 +38,7 @@ class SizeCheck:
     phrases: bool = False
     wrong: str = ""
     done: bool = False
+    dropped: bool = False
 
     def ask(self) -> None:
         """Before each question.
@@ -54,6 +55,8 @@ class SizeCheck:
         Raises:
             InputError: as `ask`.
         """
+        if self.done:
+            self._told_again(images, tokens)
         if self.done or not images or tokens is None:
             return
         least, most = _text_tokens(messages)
@@ -67,6 +70,16 @@ class SizeCheck:
         self.wrong = self._sentence(cells, tokens, smaller=tokens < cells + least)
         self.ask()
         _log.warning("%s", self.wrong)
+
+    def _told_again(self, images: Sequence[Image], tokens: int | None) -> None:
+        """Warns once where a later prompt cannot hold its images any more."""
+        if not self.dropped and self.lacks_images(images, tokens):
+            self.dropped = True
+            _log.warning(
+                "%s counts %s tokens for a conversation whose images alone have %s: it drops earlier turns, which the model no "
+                "longer sees. Give it a longer context.",
+                *(self.where, f"{tokens:,}", f"{self._cells(images):,}"),
+            )
 
     def lacks_images(self, images: Sequence[Image], tokens: int | None) -> bool:
         """Whether a prompt that was counted like this cannot hold all of these images, where the server keeps their sizes."""

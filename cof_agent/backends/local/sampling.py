@@ -10,6 +10,9 @@ from torch import Tensor
 
 from cof_agent.policy import Sampling
 
+COLDEST = 1e-5
+"""Temperature below which the likeliest token is taken, as vLLM does: logits divided by less are too large for float32."""
+
 
 class Drawing(NamedTuple):
     """How the tokens of one conversation are chosen; `numbers` are its random ones, None for greedy."""
@@ -20,7 +23,7 @@ class Drawing(NamedTuple):
 
 def drawing(sampling: Sampling) -> Drawing:
     """For one request, whose random numbers are its own, whatever else is in the batch."""
-    if sampling.temperature <= 0:
+    if sampling.temperature <= COLDEST:
         return Drawing(sampling, None)
     generator = torch.Generator()
     if sampling.seed is None:

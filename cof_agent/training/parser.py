@@ -29,6 +29,13 @@ class KeyParser(TrlParser):
         """As TRL does it; a configuration may name another one that is shipped, such as DeepSpeed's."""
         lists = {action.dest for action in self._actions if action.nargs in ("+", "*")}
         named = {keys.key(key): shipped(value) if isinstance(value, str) else value for key, value in config.items()}
+        numbers = {action.dest for action in self._actions if action.type is int}
+        for key in numbers & set(named):
+            if isinstance(named[key], float):  # a whole number, as `keys.check` has seen
+                named[key] = int(named[key])
+        for key in ("run_name", "split"):
+            if isinstance(named.get(key), int):
+                named[key] = str(named[key])
         for key in lists & set(named):
             if isinstance(named[key], str | int | float):  # one in place of a list of one
                 named[key] = [named[key]]

@@ -16,6 +16,8 @@ from cof_agent.errors import InputError
 _NAMES = re.compile(r"[A-Za-z_]\w*")
 _BASIC = {"int", "float", "bool", "str", "list", "dict", "tuple", "Sequence"}
 _TRUE_OR_FALSE = ("true", "false", "yes", "no", "y", "n", "t", "f", "1", "0")
+_AS_TEXTS = ("run_name", "split", "fsdp", "report_to", "debug")
+"""Keys of texts that a number, or a list, may stand for."""
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -50,6 +52,8 @@ def check_values(values: Mapping[str, Any], types: Mapping[str, str], where: str
     """
     for name, value in values.items():
         kinds = {found.lower() if found in ("List", "Dict") else found for found in _NAMES.findall(types.get(name, ""))}
+        if name in _AS_TEXTS and isinstance(value, int | float | list):
+            continue
         if kinds <= _BASIC | {"None", "Optional", "Union"} and kinds & _BASIC and not _fits(value, kinds):
             wanted = " or ".join(words for kind, words in _WORDS.items() if kind in kinds)
             raise InputError(f"{where}{name} must be {wanted}, not {value!r}.")
@@ -64,12 +68,13 @@ def _fits(value: Any, kinds: set[str]) -> bool:
         case int():
             return bool(kinds & {"int", "float"}) or ("bool" in kinds and value in (0, 1))
         case float():
-            return "float" in kinds
+            return "float" in kinds or ("int" in kinds and value.is_integer())
         case str():
-            return bool(kinds & {"str", "list", "dict", "tuple", "Sequence"}) or _is_written(value, kinds)
+            return bool(kinds & {"str", "dict"}) or _is_written(value, kinds)
         case dict():
             return "dict" in kinds
-    return bool(kinds & {"list", "tuple", "Sequence"})
+    inner = kinds - {"list", "tuple", "Sequence"}
+    return inner != kinds and all(_fits(one, inner) for one in value)
 
 
 def _is_written(text: str, kinds: set[str]) -> bool:

@@ -74,3 +74,12 @@ def test_where_the_grid_is_not_known_nothing_is_compared(image: Path, caplog: py
     with counting(lambda n: 300) as url:
         assert Agent("mystery", base_url=url, coordinates="absolute").ask(image, "?").answer == "grey"
     assert not caplog.records
+
+
+def test_a_server_that_drops_earlier_turns_is_told_once(image: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with counting(lambda n: CELLS + TEXT if n == 1 else CELLS // 2) as url, caplog.at_level(logging.WARNING):
+        agent = Agent("qwen2.5-vl", base_url=url)
+        for _ in range(3):
+            assert agent.ask(image, "Which colour?").answer == "grey"
+    (told,) = [one.getMessage() for one in caplog.records if one.name.startswith("cof_agent")]
+    assert "it drops earlier turns, which the model no longer sees" in told

@@ -158,6 +158,8 @@ def test_local_places_are_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch:
         ("overview_pixels: {a: 1}", "overview_pixels must be a whole number, not {'a': 1}."),
         ("dialect: 5", "dialect must be a text, not 5."),
         ("tools: 5", "tools must be a text or a list, not 5."),
+        ("reward_weights: [a, b]", "reward_weights must be a number or a list, not ['a', 'b']."),
+        ("reward_weights: heavy", "reward_weights must be a number or a list, not 'heavy'."),
         ("seed: 1\nseed: 2", "seed twice; keep one of them."),
         ("model: nano\nmodel_name_or_path: nano", "model_name_or_path twice; keep one of them."),
     ],
@@ -174,7 +176,10 @@ def test_a_value_of_another_type_is_told_with_its_file(line: str, sentence: str,
 def test_a_number_may_be_a_text(value: str, tmp_path: Path) -> None:
     """YAML takes 1e-4 for one."""
     path = tmp_path / "a.yaml"
-    path.write_text(f"learning_rate: {value}\neval_strategy: no\nuse_cpu: 'true'\n")
+    path.write_text(
+        f"learning_rate: {value}\neval_strategy: no\nuse_cpu: 'true'\nmax_steps: 100.0\nlora_alpha: 16.0\nsplit: 2014\n"
+        "reward_weights: [1, 0.5]\n"
+    )
     keys.check(keys.given(["--config", str(path), *BASE]), rl.settings.RunConfig, "GRPOConfig")
 
 

@@ -6,6 +6,7 @@ times or at several resolutions is drawn, or changes sides, as one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,14 +65,23 @@ def pairs_of(first: Sequence[Trajectory], second: Sequence[Trajectory]) -> list[
     Raises:
         InputError: as `compare`.
     """
+    for run in (first, second):
+        if len({one.key for one in run}) < len(run):
+            twice, _ = Counter(one.key for one in run).most_common(1)[0]
+            raise InputError(
+                f"a run has {twice[0]!r} twice, so it cannot be compared; were two runs put into one file?"
+            )
     others = {one.key: one for one in second}
-    pairs = [Pair(one, others[one.key]) for one in first if one.key in others and one.sample.answers]
+    found = [Pair(one, others[one.key]) for one in first if one.key in others and one.sample.answers]
+    pairs = [pair for pair in found if None not in (scoring.score(pair.first), scoring.score(pair.second))]
     for pair in pairs:
         asked, other = pair.first.sample, pair.second.sample
         if _asked(asked) != _asked(other):
             raise InputError(f"the runs ask different things under the id {asked.id!r}, so they cannot be compared.")
     if not pairs:
-        raise InputError("the runs share no question with a known answer, so there is nothing to compare.")
+        plays = {one.play for one in first}.isdisjoint(one.play for one in second)
+        hint = ": one was asked once, the other several times (--plays)" if plays and first and second else ""
+        raise InputError(f"the runs share no question with a known answer{hint}, so there is nothing to compare.")
     return pairs
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cof_agent import scoring
-from cof_agent.episodes import PART_OF, resolution_of
+from cof_agent.episodes import PART_OF, question_of, resolution_of
 from cof_agent.geometry import Size, smart_resize
 from cof_agent.scoring.answer_match import says_yes, says_yes_as_pope
 from cof_agent.trajectory import StopReason, Trajectory, failures
@@ -100,14 +100,15 @@ def figures(trajectories: Sequence[Trajectory], score: Score = scoring.score) ->
     A question that cannot be scored, for want of a known answer or of a judge's verdict, is left out of the accuracy and
     counted in `unscored`; one that was not answered counts as wrong.
     """
-    scores = [found for t in trajectories if (found := score(t)) is not None]
+    scored = [(found, question_of(t.sample)) for t in trajectories if (found := score(t)) is not None]
+    scores = [found for found, _ in scored]
     hits = [hit for t in trajectories if (hit := scoring.target_hits(t)) is not None]
     stops = Counter(t.stop.value for t in trajectories)
     return {
         "n": len(trajectories),
         "unscored": len(trajectories) - len(scores),
         "accuracy": _mean(scores),
-        "accuracy_ci95": interval(scores),
+        "accuracy_ci95": interval(scores, [question for _, question in scored]),
         "target_hit_rate": _mean(hits),
         "mean_zooms": _mean([t.zooms for t in trajectories]),
         "image_tokens": _mean(_known(image_tokens(t) for t in trajectories)),
@@ -148,13 +149,19 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def interval(scores: Sequence[float]) -> list[float] | None:
-    """The 95 % interval of a mean of scores: Wilson's where each is right or wrong, else by bootstrap; None for none."""
-    if all(score in (0, 1) for score in scores):
-        return wilson(round(sum(scores)), len(scores))
+def interval(scores: Sequence[float], questions: Sequence[str] | None = None) -> list[float] | None:
+    """The 95 % interval of a mean of scores: Wilson's where each is right or wrong, of a question of its own, else by bootstrap
+    over questions; None for none. questions: which one each score belongs to, where they are not all different."""
+    order: dict[str, int] = {}
+    names = questions if questions is not None else [str(number) for number in range(len(scores))]
+    place = [order.setdefault(name, len(order)) for name in names]
+    same = len(set(scores)) == 1  # of which a bootstrap knows no spread
+    if all(score in (0, 1) for score in scores) and (same or len(order) == len(scores)):
+        return wilson(round(sum(scores) / max(1, len(scores)) * len(order)), len(order))
     random = np.random.default_rng(0)
-    values = np.asarray(scores)
-    means = [values[random.integers(len(values), size=len(values))].mean() for _ in range(2_000)]
+    sums, counts = np.bincount(place, weights=scores), np.bincount(place)
+    drawn = (random.integers(len(order), size=len(order)) for _ in range(2_000))
+    means = [sums[taken].sum() / counts[taken].sum() for taken in drawn]
     return [round(float(end), 4) for end in np.percentile(means, (2.5, 97.5))]
 
 

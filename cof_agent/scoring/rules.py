@@ -5,6 +5,7 @@ Evaluation and rewards use the same functions. Each gives None where nothing can
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -165,6 +166,19 @@ def choice(trajectory: Trajectory) -> bool | None:
     return bool(chosen) and chosen <= right
 
 
+def lettered(trajectory: Trajectory) -> bool | None:
+    """As `exact`, but a letter alone is that of an option, also where it is the text of another one: how benchmarks with options
+    are scored by their authors."""
+    right, said = right_choices(trajectory.sample), _ALONE.fullmatch(unwrapped(folded(trajectory.answer or "")))
+    place = ord(said[1]) - ord("a") if said and right else len(trajectory.sample.choices)
+    return place in right if place < len(trajectory.sample.choices) else exact(trajectory)
+
+
+_ALONE = re.compile(
+    r"(?:(?:the )?(?:correct |final )?(?:answer|option|choice)(?: is|:)*:?)?[\s(\[*]*([a-z])[\s)\].:*]*"
+)
+
+
 def _said(trajectory: Trajectory) -> str | None:
     """The answer without what wraps it, a letter replaced by the text of its choice."""
     if trajectory.answer is None:
@@ -191,7 +205,7 @@ class Rule:
 EXACT = Rule(exact)
 RULES: Mapping[str, Rule] = {
     "exact": EXACT,
-    "choice": EXACT,
+    "choice": Rule(lettered, 1.0),
     "yes_no": Rule(yes_no, 1.0),
     SEVERAL: EXACT,
     "anls": Rule(anls),

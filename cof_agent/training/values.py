@@ -81,6 +81,8 @@ def _is_written(text: str, kinds: set[str]) -> bool:
     """Whether a text is a number, or a truth value, as it may be written on a command line."""
     if "bool" in kinds and text.lower() in _TRUE_OR_FALSE:
         return True
+    if kinds & {"None", "Optional"} and text.lower() in ("none", "null"):
+        return True
     if not kinds & {"int", "float"}:
         return False
     try:

@@ -15,7 +15,8 @@ from tests.pairs import pair
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """A folder with samples.jsonl: one sample of two images."""
+    """A folder with samples.jsonl, one sample of two images, and what looks like a checkpoint."""
+    (tmp_path / "config.json").write_text("{}")
     (tmp_path / "samples.jsonl").write_text(to_json(pair(tmp_path)) + "\n")
     return tmp_path
 

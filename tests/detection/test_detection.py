@@ -173,7 +173,7 @@ def test_bad_input_is_one_sentence(
     for options, sentence in (
         (["--detector", str(tmp_path / "nowhere")], "there is no model directory"),
         (["--detector", other], f"{other} is no checkpoint for object detection."),
-        (["--detector", str(tmp_path)], f"cannot load the detector {tmp_path}"),
+        (["--detector", str(tmp_path)], f"the folder {tmp_path} holds no checkpoint"),
         (["--detector-regions", "3"], "--detector-regions needs a detector: --detector MODEL, or --detector ocr."),
         (["--detector", "ocr", "--detector-threshold", "0.4"], "lines of text have no score"),
         (["--detector", "ocr", "--region-crops", "--detector-regions", "7"], "a zoom for each of the 7 regions"),

@@ -56,6 +56,26 @@ def written(folder: Path, trajectories: Sequence[Trajectory]) -> Path:
     return folder
 
 
+def test_a_run_with_a_question_twice_is_refused() -> None:
+    run = answered(questions(10), [True] * 10)
+    with pytest.raises(
+        InputError, match="a run has 'q0' twice, so it cannot be compared; were two runs put into one file"
+    ):
+        compare(run, [*run, *answered(questions(10), [False] * 10)])
+
+
+def test_a_pair_that_cannot_be_scored_is_left_out() -> None:
+    run = answered(questions(10), [True] * 10)
+    without = replace(run[0], sample=replace(run[0].sample, metadata={"scoring": "iou"}))  # and no box
+    assert compare([without, *run[1:]], run)["n"] == 9
+
+
+def test_one_play_against_several_says_so() -> None:
+    run = answered(questions(10), [True] * 10)
+    with pytest.raises(InputError, match="one was asked once, the other several times"):
+        compare(run, [replace(one, play=play) for one in run for play in (1, 2)])
+
+
 def test_the_same_run_twice_differs_by_nothing() -> None:
     run = answered(questions(30), [k % 3 > 0 for k in range(30)])
     found = compare(run, run)

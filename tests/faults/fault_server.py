@@ -182,7 +182,7 @@ def _statuses() -> None:
     for status in (401, 403):
         add(f"s{status}", failing(status), "refuses the API key")
         add(f"html{status}", response(b"<html>" + b"x" * 5000, status, "text/html"), "refuses the API key")
-    add("s404", failing(404), "knows no model")
+    add("s404", failing(404), "there is no interface of OpenAI")
     for status in (400, 500, 502):
         add(f"html{status}", response(b"<html>nginx" + b"x" * 5000, status, "text/html"), f"status {status}: <html>")
     add("s101", response(b"", 101), "status 101|gave no answer")

@@ -133,7 +133,7 @@ def test_refusals_in_a_row_end_the_run_and_the_same_command_goes_on(
 
 
 def test_a_run_of_refusals_only_ends_in_a_sentence(image: str, server: FaultServer) -> None:
-    with pytest.raises(InputError, match="knows no model"):
+    with pytest.raises(InputError, match="there is no interface of OpenAI"):
         agent(server).ask_many(asking(image, "s404", "s404"), progress=False)
     with pytest.raises(InputError, match="refuses the API key"):
         agent(server).ask(image, "MODE=s403")

@@ -380,7 +380,7 @@ def run(arguments: dict[str, Any]) -> None:
         ({"judge": "openai:some-model"}, "openai:some-model has nothing to judge"),
         ({"rewards": "judge", "judge": "nano", "judge_timeout": 0}, "judge_timeout must be above 0"),
         ({"rewards": "judge", "judge": "nano", "judge_concurrency": 0}, "judge_concurrency at least 1"),
-        ({"rewards": "judge", "judge": "nobody:model"}, "Unsupported provider"),
+        ({"rewards": "judge", "judge": "nobody:model"}, "there is no provider nobody"),
         ({"rewards": "judge", "judge": "nowhere"}, "there is no model directory nowhere"),
         ({"use_vllm": "true"}, "use_vllm needs vLLM, which is not installed"),
         ({"top_k": 5}, "leave top_k"),

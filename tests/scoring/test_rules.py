@@ -272,9 +272,29 @@ def test_a_benchmark_is_scored_by_its_own_rule() -> None:
 
 
 def test_scores_between_right_and_wrong_have_an_interval_of_their_own() -> None:
-    row = figures([run("red", people(*["red"] * k, *["blue"] * (10 - k))) for k in (1, 2, 3, 5)] * 10)
+    found = [run("red", people(*["red"] * k, *["blue"] * (10 - k))) for k in (1, 2, 3, 5)] * 10
+    row = figures([replace(one, sample=replace(one.sample, id=str(n))) for n, one in enumerate(found)])
     low, high = row["accuracy_ci95"]
     assert row["accuracy"] == pytest.approx((0.3 + 0.6 + 0.9 + 1.0) / 4)
     assert 0.55 < low < 0.66 < 0.74 < high < 0.85
     assert interval([1, 0, 1, 1]) == wilson(3, 4)
     assert interval([]) is None
+
+
+def test_plays_of_a_question_are_no_questions_of_their_own() -> None:
+    """240 scores of 30 questions say as much as 30 do."""
+    questions = [str(n) for n in range(30)] * 8
+    low, high = interval([float(n % 2) for n in range(30)] * 8, questions) or (0, 0)
+    assert 0.30 < low < 0.36 and 0.64 < high < 0.70
+    assert interval([1.0] * 240, questions) == wilson(30, 30)
+
+
+@pytest.mark.parametrize("reply", ["A", "A.", "(A)", "The answer is A.", "**A**", "\\boxed{A}"])
+def test_a_letter_alone_is_that_of_an_option_in_benchmarks(reply: str) -> None:
+    """Also where another option's text is that letter."""
+    sample = Sample(
+        "1", "a.png", "Which figure comes next?", ("C",), ("C", "B", "A", "none"), metadata={"scoring": "choice"}
+    )
+    assert scoring.score(run(reply, sample)) == 1.0
+    assert scoring.score(run("C", sample)) == 0.0 and scoring.score(run("none", sample)) == 0.0
+    assert scoring.score(run("It is none.", replace(sample, answers=("none",)))) == 1.0

@@ -14,7 +14,7 @@ from cof_agent.data.benchmarks.copy import Copy, text
 from cof_agent.data.boxes import boxes_of
 from cof_agent.data.choices import Choices, choice_columns, choices_of, split_choices
 from cof_agent.data.nested import is_missing, unpacked
-from cof_agent.data.questions import named_marks, parse, without_marks
+from cof_agent.data.questions import MARK, named_marks, parse, without_marks
 from cof_agent.data.rows import Row
 from cof_agent.data.understanding import RIGHT, SEVERAL
 from cof_agent.data.unusable import Unusable
@@ -114,7 +114,9 @@ class Table:
         """The question and its choices by key; with `hint`, where VLMEvalKit has one."""
         asked = (named_marks if several else without_marks)(text(row, self.question))
         if self.choices == INSIDE:
-            found = parse(asked)
+            found = parse(
+                text(row, self.question) if MARK.search(text(row, self.question).partition("Options:")[2]) else asked
+            )
             return (found.text, found.choices) if found.choices else (asked, {})
         if self.lists_choices:
             return parse(asked).text, self._choices(row)

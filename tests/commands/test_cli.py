@@ -269,6 +269,7 @@ sys.exit(cli.main(["scenes", "-o", "out"]))
     assert (done.returncode, done.stderr.count("\n")) == (130, 2), done
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -176,6 +176,7 @@ def test_a_full_disk_in_the_middle_of_a_run(data: Path, model: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.slow
 def test_stdout_on_a_full_disk(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cof_agent.cli", "scenes", "-o", str(tmp_path), "--samples", "1"]
     with open("/dev/full", "w") as full:

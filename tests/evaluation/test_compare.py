@@ -182,6 +182,7 @@ def test_a_resolution_that_is_no_number_is_not_one() -> None:
     assert set(compare(run, run)["by_resolution"]) == {"1000"}
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples = drawn(questions(20), (224, 448))
     samples = [replace(one, metadata=one.metadata | {"category": "[/b]"[: 4 - k % 2]}) for k, one in enumerate(samples)]
@@ -213,6 +214,7 @@ def test_a_run_is_named_by_its_folder_wherever_it_is_compared_from(
     assert [run.name for run in read_runs([Path("."), Path("../direct")])] == ["zooms", "direct"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_leaves_all_files(tmp_path: Path) -> None:
     samples = questions(4)
     runs = [str(written(tmp_path / name, answered(samples, [True] * 4))) for name in ("zooms", "direct")]

@@ -44,6 +44,7 @@ def written(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_what_is_kept_has_the_pass_rate_of_its_plays(scenes: Path, played: Path) -> None:
     right: dict[str, list[bool]] = defaultdict(list)
     texts: dict[str, set[str]] = defaultdict(set)

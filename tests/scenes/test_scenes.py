@@ -134,6 +134,7 @@ def test_a_large_overview_needs_no_zoom() -> None:
         assert oracle.play(sample, full, environment).zooms == 0
 
 
+@pytest.mark.slow
 def test_written_scenes_are_complete_and_the_same_command_keeps_them(tmp_path: Path) -> None:
     path = write_scenes(tmp_path, count=3, seed=1, size=Size(448, 252), split="test")
     first = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "images").iterdir()}

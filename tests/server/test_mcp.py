@@ -99,6 +99,7 @@ async def refusals(client: Client, scene: Sample) -> None:
         await client.read_resource("crop://0123")
 
 
+@pytest.mark.slow
 def test_the_client_over_http(served: Served, scene: Sample) -> None:
     async def run() -> None:
         async with Client(f"{served[0]}/mcp") as client:

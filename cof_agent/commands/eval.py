@@ -311,6 +311,8 @@ def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
         common.console().print(f"accuracy over parts, as the authors average it: {summary['accuracy_over_parts']:.3f}")
     if told := summary.get("yes_and_no"):
         common.console().print(f"F1 of yes: {number(told['f1'], 3)}; answers that say yes: {number(told['yes'], 3)}")
+        for row, one in summary.get("yes_and_no_by_category", {}).items():
+            common.console().print(f"F1 of yes, {row}: {number(one['f1'], 3)}", markup=False)
     if summary["unreliable"]:
         common.console().print(f"unreliable: {summary['unreliable']} answers; {KNOWS}.")
     details = common.console(quiet=quiet)

@@ -41,6 +41,9 @@ def summarise(
         summary["accuracy_over_parts"] = averaged
     if (told := yes_and_no(trajectories)) is not None:
         summary["yes_and_no"] = told
+        parts = grouped(trajectories, category)
+        if len(parts) > 1:  # POPE is three sets, which its authors report one by one
+            summary["yes_and_no_by_category"] = {row: yes_and_no(group) for row, group in parts}
     if all(t.play is not None for t in trajectories):
         summary["by_play"] = {row: figures(group, score) for row, group in grouped(trajectories, lambda t: str(t.play))}
         scores = [row["accuracy"] for row in summary["by_play"].values()]

@@ -130,6 +130,12 @@ def test_what_pope_reports_beside_accuracy() -> None:
     assert told["yes_and_no"] == {"precision": 0.6667, "recall": 0.6667, "f1": 0.6667, "yes": 0.6}
     assert told["accuracy"] == 0.6
     assert "yes_and_no" not in summarise(answered(questions(4), [True] * 4))
+    parts = [
+        replace(one, sample=replace(one.sample, metadata=one.sample.metadata | {"category": "ab"[n % 2]}))
+        for n, one in enumerate(made)
+    ]
+    each = summarise(parts)["yes_and_no_by_category"]
+    assert set(each) == {"a", "b"} and "yes_and_no_by_category" not in told
 
 
 def test_parts_are_averaged_as_the_authors_do() -> None:

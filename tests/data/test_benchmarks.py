@@ -459,3 +459,43 @@ def test_texts_are_scored_by_their_own_rule(tmp_path: Path, name: str) -> None:
     assert cof([*given, "--samples", "1", "--max-zooms", "0", "--max-tokens", "8"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n"], summary["unscored"], summary["accuracy"]) == (1, 0, 0.0)
+
+
+def test_the_authors_own_files(tmp_path: Path) -> None:
+    """MathVista's, OCRBench's and POPE's as their repositories have them: the rule of each, and its categories."""
+    maths = {
+        "pid": "1",
+        "question": "What is x?",
+        "image": "images/1.jpg",
+        "choices": None,
+        "unit": None,
+        "precision": 1.0,
+    }
+    maths |= {"answer": "1.2", "answer_type": "float", "metadata": {"task": "geometry", "category": "other"}}
+    texts = {
+        "id": 0,
+        "dataset_name": "HME100k",
+        "question": "What is written?",
+        "answers": ["x ^ 2"],
+        "image_path": "a/1.jpg",
+    }
+    texts |= {"type": "Handwritten Mathematical Expression Recognition"}
+    asked = [{"question_id": n, "image": f"{n}.jpg", "text": "Is it?", "label": "yes"} for n in (1, 2)]
+    for folder in ("images", "OCRBench_Images/a", "val2014"):
+        (tmp_path / folder).mkdir(parents=True)
+        for n in (1, 2):
+            (tmp_path / folder / f"{n}.jpg").write_bytes(picture(n))
+    (tmp_path / "testmini.json").write_text(json.dumps({"1": maths, "2": maths | {"pid": "2"}}))
+    (tmp_path / "OCRBench.json").write_text(json.dumps([texts]))
+    for category in ("adversarial", "popular", "random"):
+        write_lines(tmp_path / f"coco_pope_{category}.json", asked)
+    (found,) = load("mathvista", tmp_path, limit=1)
+    assert (found.metadata["scoring"], found.metadata["category"]) == ("rounded", "geometry")
+    assert found.question == "What is x? (Give 1 decimal place.)"
+    (found,) = load("ocrbench", tmp_path, limit=1)
+    assert (found.metadata["scoring"], found.metadata["category"]) == ("contains", texts["type"])
+    found_of_pope = load("pope", tmp_path, limit=6)
+    assert [one.metadata["category"] for one in found_of_pope] == ["adversarial"] * 2 + ["popular"] * 2 + ["random"] * 2
+    assert {one.metadata["scoring"] for one in found_of_pope} == {"yes_no"} and len(
+        {one.id for one in found_of_pope}
+    ) == 6

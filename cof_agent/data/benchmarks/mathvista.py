@@ -1,9 +1,10 @@
 """MathVista, testmini: 1,000 questions about figures, charts and photographs that take arithmetic (arXiv 2310.02255).
 
 Layout, as lmms-eval (`tasks/mathvista`) reads https://huggingface.co/datasets/AI4Math/MathVista: `data/testmini-*.parquet` with
-pid, question, decoded_image, image (a path that is not there), choices (a list or null), unit, precision (decimal places), answer
-(a text, of choices the right one's), question_type, answer_type, metadata with the task. VLMEvalKit's TSV has the columns index,
-image, question (behind a hint, and with its choices), choices, answer, and task.
+pid, question, decoded_image, image (a path that is not there), choices (a list or null), unit, precision (decimal places),
+answer (a text, of choices the right one's), question_type, answer_type, metadata with the task. VLMEvalKit's TSV has the columns
+index, image, question (behind a hint, and with its choices), choices, answer, and task. The authors' `data/testmini.json` has an
+object for each pid, with the path of its image.
 
 The paper has a language model extract the answer, and compares it exactly, numbers at the question's precision. So the question
 tells the unit and the decimal places here, in our words.
@@ -50,4 +51,5 @@ def _form(row: Row) -> str:
 LAYOUTS = (
     _layout("testmini-*.parquet", id="pid", image="decoded_image"),
     _layout("MathVista_MINI.tsv", lists_choices=True),
+    _layout("testmini.json", id="pid", image="image"),
 )

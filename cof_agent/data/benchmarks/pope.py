@@ -2,7 +2,9 @@
 
 Layouts: `test-*.parquet` of https://huggingface.co/datasets/lmms-lab/POPE, or a file for each category, with question_id,
 question, answer, image and category; and VLMEvalKit's TSV, in which a question that belongs to several categories stands once,
-with all their names in one text (`vlmeval/dataset/utils/yorn.py` counts it in each).
+with all their names in one text (`vlmeval/dataset/utils/yorn.py` counts it in each). The authors' three files, such as
+`coco_pope_random.json`, have question_id, image (the file's name), text and label, a question a line; the name of the file is the
+category.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from cof_agent.trajectory import Sample
 
 HUB = {"lmms-lab/POPE": ("data/test-*.parquet",)}
 PARTS = dict.fromkeys(("adversarial", "popular", "random"), 3_000)
+_LINES = Table(id="question_id", question="text", answer="label")
 _TSV = Table(category=("category",))
 
 
@@ -26,7 +29,14 @@ def _samples(copy: Copy, row: Row) -> Iterable[Sample]:
             yield replace(sample, metadata=sample.metadata | {"category": category.strip()})
 
 
+def _of_authors(copy: Copy, row: Row) -> Iterable[Sample]:
+    category = row.file.stem.rpartition("_")[2]
+    for sample in _LINES(copy, row):
+        yield replace(sample, id=f"{sample.id}-{category}", metadata=sample.metadata | {"category": category})
+
+
 LAYOUTS = (
     table("test-*.parquet", "{adversarial,popular,random}-*.parquet", id="question_id", category=("category",)),
     Layout(("POPE.tsv",), _TSV.columns, _samples),
+    Layout(("coco_pope_{adversarial,popular,random}.json",), _LINES.columns, _of_authors),
 )

@@ -272,6 +272,14 @@ BENCHMARKS: dict[str, Benchmark] = {
         (
             table("test-*.parquet", id="", category=("question_type",), subcategory="dataset"),
             vlmevalkit("OCRBench.tsv", category=("category",)),
+            table(  # of its authors, with OCRBench_Images beside it
+                "OCRBench.json",
+                id="id",
+                image="image_path",
+                answer="answers",
+                category=("type",),
+                subcategory="dataset_name",
+            ),
         ),
         {"echo840/OCRBench": ("data/test-*.parquet",)},
         1_000,

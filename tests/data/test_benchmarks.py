@@ -463,7 +463,7 @@ def test_texts_are_scored_by_their_own_rule(tmp_path: Path, name: str) -> None:
 
 def test_the_authors_own_files(tmp_path: Path) -> None:
     """MathVista's, OCRBench's and POPE's as their repositories have them: the rule of each, and its categories."""
-    maths = {
+    maths: dict[str, Any] = {
         "pid": "1",
         "question": "What is x?",
         "image": "images/1.jpg",
@@ -471,8 +471,8 @@ def test_the_authors_own_files(tmp_path: Path) -> None:
         "unit": None,
         "precision": 1.0,
     }
-    maths |= {"answer": "1.2", "answer_type": "float", "metadata": {"task": "geometry", "category": "other"}}
-    texts = {
+    maths |= {"answer": "1.2", "answer_type": "float", "metadata": {"task": "geometry"}}
+    texts: dict[str, Any] = {
         "id": 0,
         "dataset_name": "HME100k",
         "question": "What is written?",

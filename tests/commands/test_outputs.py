@@ -164,7 +164,7 @@ def test_a_full_disk_in_the_middle_of_a_run(data: Path, model: Path) -> None:
     out, calm = data / "full" / "trajectories.jsonl", data / "calm" / "trajectories.jsonl"
     full = subprocess.run([*limited, "-o", str(out.parent)], capture_output=True, text=True)
     assert full.returncode == 2, full.stderr
-    assert "make room there, and the same command goes on" in full.stderr and "Traceback" not in full.stderr
+    assert "make room there, and give the same command again" in full.stderr and "Traceback" not in full.stderr
     assert 0 < len(list(read_jsonl(out, Trajectory))) < 4 and out.read_bytes().endswith(b"\n")
     for path in (out, calm):
         assert main([*command, "-o", str(path.parent)]) == 0

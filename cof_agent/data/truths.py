@@ -13,7 +13,7 @@ _QUESTIONS = re.compile(r"questions(?=[._-]|\Z)", re.IGNORECASE)
 _ONLY_QUESTIONS = re.compile(r"(?:OpenEnded|MultipleChoice)_")
 _FOLDERS = ("Annotations", "annotations")
 _HEAD = 1 << 14  # bytes of a file that show its form
-_HAS_IDS = re.compile(r"\A\s*\{.*\[\s*\{[^\[\]]*\"question_id\"|\A\s*\{.*\"question_id\"", re.DOTALL)
+_HAS_IDS = re.compile(r"\A\s*\{.*\"question_id\"", re.DOTALL)
 _HAS_ANSWER, _HAS_QUESTION = re.compile(r"\"(?:answers?|multiple_choice_answer)\"\s*:"), re.compile(r"\"question\"\s*:")
 
 

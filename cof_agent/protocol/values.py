@@ -201,9 +201,9 @@ def arguments_at(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
         return (value if isinstance(value, dict) else None), start + length
     try:
         call = ast.parse(f"f{inside}", mode="eval").body
-        assert isinstance(call, ast.Call)
-        return {str(one.arg): _as_json(ast.literal_eval(one.value)) for one in call.keywords}, start + length
-    except (ValueError, TypeError, SyntaxError, AssertionError, MemoryError, RecursionError):
+        given = call.keywords if isinstance(call, ast.Call) else []
+        return {str(one.arg): _as_json(ast.literal_eval(one.value)) for one in given}, start + length
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None, start
 
 

@@ -220,7 +220,7 @@ def _word_for_mark(found: re.Match[str]) -> str:
         return "The image" if found.string[found.end() :][:1].isspace() else "The image "
     if leads is None:
         return " "
-    word = "image" if leads[0].strip().lower() in ("the", "this") and leads[0].strip() else "the image"
+    word = "image" if leads[0].strip().lower() in ("the", "this") else "the image"
     behind = found.string[found.end() : found.end() + 1]
     return f"{'' if before[-1:].isspace() else ' '}{word}{' ' if behind.isalnum() else ''}"
 

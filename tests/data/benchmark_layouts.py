@@ -285,6 +285,57 @@ def ocrbench_row(n: int) -> Row:
     return {"dataset": "x", "question": QUESTIONS[n], "question_type": kind, "answer": [ANSWERS[n]], "image": held(n)}
 
 
+def chartqa_files(folder: Path) -> None:
+    """Of the authors: a file for what people asked, and one for what was made of captions."""
+    names = pictures(folder, "ChartQA Dataset/test/png/{}.png")
+    made = [{"imgname": Path(names[n]).name, "query": QUESTIONS[n], "label": ANSWERS[n]} for n in range(3)]
+    as_json(folder / "ChartQA Dataset/test/test_augmented.json", made[:1])
+    as_json(folder / "ChartQA Dataset/test/test_human.json", made[1:])
+    as_json(folder / "ChartQA Dataset/train/train_human.json", made)
+
+
+def authors(
+    file: str,
+    images: str,
+    row: Callable[[int, str], Row],
+    wrap: Callable[[list[Row]], Any] = lambda rows: {"data": rows},
+) -> Callable[[Path], None]:
+    """A JSON of the authors with a folder of images. row: of a number and its image's path below the folder."""
+
+    def write(folder: Path) -> None:
+        names = pictures(folder, images)
+        as_json(folder / file, wrap([row(n, names[n]) for n in range(3)]))
+
+    return write
+
+
+def _said(n: int, **more: Any) -> Row:
+    return {"question": QUESTIONS[n], "answers": [ANSWERS[n]], "data_split": "val"} | more
+
+
+docvqa_files = authors(
+    "spdocvqa_qas/val_v1.0_withQT.json",
+    "spdocvqa_images/{}.png",
+    lambda n, name: _said(n, questionId=n, image=f"documents/{Path(name).name}", docId=n, question_types=["form"]),
+)
+infographic_files = authors(
+    "infographicsVQA_val_v1.0_withQT.json",
+    "infographicsvqa_images/{}.jpeg",
+    lambda n, name: _said(n, questionId=n, image_local_name=Path(name).name, ocr_output_file="x.json"),
+)
+textvqa_files = authors(
+    "TextVQA_0.5.1_val.json",
+    "train_images/{}.jpg",
+    lambda n, name: _said(n, question_id=n, image_id=Path(name).stem, answers=[ANSWERS[n]] * 10, set_name="val"),
+)
+charxiv_files = authors(
+    "data/reasoning_val.json",
+    "images/{}.jpg",
+    lambda n, _: {"figure_id": n, "query": QUESTIONS[n], "answer": ANSWERS[n], "inst_category": (1, 4, 2)[n]},
+    lambda rows: {str(row["figure_id"]): row for row in rows},
+)
+
+
 def mathvista_row(n: int) -> Row:
     """The last two are open."""
     kind = ("text", "integer", "text")[n]
@@ -412,6 +463,7 @@ CASES: dict[str, Case] = {
         "cv-bench", tsv("CV-Bench-2D.tsv", split=lambda n: "2D", source=lambda n: "COCO"), same_image=True
     ),
     "charxiv": every("charxiv", parquet("val.parquet", charxiv_row), asked=WHOLE, **SAID),
+    "charxiv: its authors": every("charxiv", charxiv_files, asked=WHOLE, **SAID),
     "finers-4k": Case("finers-4k", finers, open=(2,), boxes=True),
     "xlrs-bench-lite": Case(
         "xlrs-bench-lite",
@@ -430,14 +482,17 @@ CASES: dict[str, Case] = {
     "chartqa: TSV": every(
         "chartqa", open_tsv("ChartQA_TEST.tsv", lambda n: str([ANSWERS[n]]), split=lambda n: "x"), **NEAR
     ),
+    "chartqa: its authors": every("chartqa", chartqa_files, **NEAR),
     "docvqa": every("docvqa", parquet("DocVQA/validation-00000-of-00006.parquet", docvqa_row), answers=TWICE, **TYPED),
     "docvqa: TSV": every(
         "docvqa", open_tsv("DocVQA_VAL.tsv", lambda n: str([ANSWERS[n], ANSWERS[n].upper()])), answers=TWICE, **TYPED
     ),
+    "docvqa: its authors": every("docvqa", docvqa_files, **TYPED),
     "infographicvqa": every(
         "infographicvqa", parquet("InfographicVQA/validation-00000-of-00001.parquet", infographic_row), **TYPED
     ),
     "infographicvqa: TSV": every("infographicvqa", open_tsv("InfoVQA_VAL.tsv"), **TYPED),
+    "infographicvqa: its authors": every("infographicvqa", infographic_files, **TYPED),
     "textvqa": every(
         "textvqa",
         parquet(DATA.format("validation"), textvqa_row),
@@ -448,6 +503,13 @@ CASES: dict[str, Case] = {
     "textvqa: TSV": every(
         "textvqa",
         open_tsv("TextVQA_VAL.tsv", lambda n: str([ANSWERS[n]] * 10)),
+        answers=tuple((answer,) * 10 for answer in ANSWERS),
+        right=ANSWERS,
+        wrong=("blue", "5", "K 71"),
+    ),
+    "textvqa: its authors": every(
+        "textvqa",
+        textvqa_files,
         answers=tuple((answer,) * 10 for answer in ANSWERS),
         right=ANSWERS,
         wrong=("blue", "5", "K 71"),

@@ -3,7 +3,7 @@
 `registry` says what each is; `load` reads one from a local copy or from the hub; `layout` knows how a row becomes a sample;
 `copy` knows what a copy holds; each other file knows the layout of one benchmark that is no plain table.
 
-No published file was opened while these readers were written. So `load` checks columns, numbers of questions, and images.
+Few published files were opened while these readers were written. So `load` checks columns, numbers of questions, and images.
 """
 
 from cof_agent.data.benchmarks.benchmark import RULES, Benchmark

@@ -18,8 +18,11 @@ from cof_agent.data.rows import Row, read_rows
 from cof_agent.errors import InputError
 
 _SPLITS = re.compile(rb'\s*\{\s*"(?:train|test|val|validation|dev)"\s*:\s*\[')
-_BESIDE = ("", "imgs", "images", "all_images", "OCRBench_Images", "val2014")
-_FOLDERS = (*_BESIDE, *(f"../{folder}" for folder in (*_BESIDE, "all_images/all_images")))
+_BESIDE = (
+    *("", "imgs", "images", "all_images", "all_images/all_images", "png", "train_images", "val2014"),
+    *("OCRBench_Images", "infographicsvqa_images", "spdocvqa_images"),
+)
+_FOLDERS = (*_BESIDE, *(f"../{folder}" for folder in _BESIDE))
 """Where images lie, seen from the folder of the file that names them."""
 
 

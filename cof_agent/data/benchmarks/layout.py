@@ -51,7 +51,8 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Which column holds what. more_images: what the columns of further images begin with. choices: a column, `LETTERS`,
+    """Which column holds what. more_images: what the columns of further images begin with. suffix: of the image's file, where its
+    column has the name without one. choices: a column, `LETTERS`,
     `INSIDE`, or none; a row without choices is open. by_text: whether an answer is the text of a choice rather than its letter.
     lists_choices: whether the question's text lists the choices of the column, too, or has a hint and a label before it.
     category, part_of: columns whose texts make it up. kinds: a column with a list of categories. boxes: corners in source
@@ -60,6 +61,7 @@ class Table:
     id: str = "index"
     image: str = "image"
     more_images: str = ""
+    suffix: str = ""
     question: str = "question"
     answer: str = "answer"
     choices: str = ""
@@ -106,6 +108,8 @@ class Table:
 
     def _images(self, row: Row) -> Any:
         first = row.values[self.image]
+        if self.suffix:
+            return f"{first}{self.suffix}"
         further = sorted(name for name in row.values if self.more_images and name.startswith(self.more_images))
         others = [row.values[name] for name in further if name != self.image and not is_missing(row.values[name])]
         return [first, *others] if others else first

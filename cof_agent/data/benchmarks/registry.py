@@ -6,10 +6,16 @@ paper. Where only lmms-eval or VLMEvalKit says how answers are scored, `source` 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from cof_agent.data.benchmarks import charxiv, finers, mathvista, pope, refcoco, treebench, visualprobe, vstar, xlrs
 from cof_agent.data.benchmarks.benchmark import Benchmark
-from cof_agent.data.benchmarks.layout import INSIDE, LETTERS, Layout, table, vlmevalkit
+from cof_agent.data.benchmarks.copy import Copy
+from cof_agent.data.benchmarks.layout import INSIDE, LETTERS, Layout, Table, table, vlmevalkit
+from cof_agent.data.rows import Row
 from cof_agent.data.samples import read_samples
+from cof_agent.trajectory import Sample
 
 _HRBENCH_PARTS = {"single": 400, "cross": 400}  # 100 questions of each in the README of DreamMr/HR-Bench, four cycles
 _MMSTAR_PARTS = dict.fromkeys(
@@ -74,15 +80,17 @@ def _mme_realworld(title: str, names: tuple[str, ...], tsv: tuple[str, ...], rep
     )
 
 
-def _documents(title: str, what: str, source: str, folder: str, tsv: str, size: int, **columns: object) -> Benchmark:
-    """One of the sets of lmms-lab/DocVQA, whose test answers are not public."""
+def _documents(
+    title: str, what: str, source: str, folder: str, tsv: str, size: int, own: Layout, **columns: object
+) -> Benchmark:
+    """One of the sets of lmms-lab/DocVQA, whose test answers are not public. own: the layout of the authors' file."""
     names = (f"{folder}/validation-*.parquet", "validation-*.parquet")
     return Benchmark(
         title,
         what,
         "anls",
         source,
-        (table(*names, id="questionId", answer="answers", **columns), vlmevalkit(tsv)),
+        (table(*names, id="questionId", answer="answers", **columns), vlmevalkit(tsv), own),
         {"lmms-lab/DocVQA": (f"{folder}/validation-*.parquet",)},
         size,
     )
@@ -94,6 +102,17 @@ def _blink(**columns: object) -> Layout:
     return table(
         "val-*.parquet", id="idx", image="image_1", choices="choices", more_images="image_", **parts, **columns
     )
+
+
+def _chartqa() -> Layout:
+    """That of its authors (https://github.com/vis-nlp/ChartQA), with `png` beside it: the file says who asked."""
+    read = Table(id="", image="imgname", question="query", answer="label")
+
+    def samples(copy: Copy, row: Row) -> Iterable[Sample]:
+        for sample in read(copy, row):
+            yield replace(sample, metadata={"category": row.file.stem.partition("_")[2]})
+
+    return Layout(("test_{human,augmented}.json",), read.columns, samples)
 
 
 def _refcoco(title: str, name: str, repository: str, splits: tuple[str, ...], source: str) -> Benchmark:
@@ -238,12 +257,23 @@ BENCHMARKS: dict[str, Benchmark] = {
         "charts",
         "relaxed",
         "arXiv 2203.10244, section 5.1",
-        (table("test-*.parquet", id="", category=("type",)), vlmevalkit("ChartQA_TEST.tsv", category=("split",))),
+        (
+            table("test-*.parquet", id="", category=("type",)),
+            vlmevalkit("ChartQA_TEST.tsv", category=("split",)),
+            _chartqa(),
+        ),
         {"lmms-lab/ChartQA": ("data/test-*.parquet",)},
         2_500,
     ),
     "docvqa": _documents(
-        "DocVQA", "scanned documents", "arXiv 2007.00398", "DocVQA", "DocVQA_VAL.tsv", 5_349, kinds="question_types"
+        "DocVQA",
+        "scanned documents",
+        "arXiv 2007.00398",
+        "DocVQA",
+        "DocVQA_VAL.tsv",
+        5_349,
+        table("val_v1.0_withQT.json", "val_v1.0.json", id="questionId", answer="answers", kinds="question_types"),
+        kinds="question_types",
     ),
     "infographicvqa": _documents(
         "InfographicVQA",
@@ -252,6 +282,13 @@ BENCHMARKS: dict[str, Benchmark] = {
         "InfographicVQA",
         "InfoVQA_VAL.tsv",
         2_801,
+        table(
+            "infographicsVQA_val_v1.0_withQT.json",
+            "infographicsVQA_val_v1.0.json",
+            id="questionId",
+            image="image_local_name",
+            answer="answers",
+        ),
         kinds="answer_type",
         subcategory="operation/reasoning",
     ),
@@ -260,7 +297,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         "text in photographs",
         "vqa",
         "arXiv 1904.08920; without its list of contractions",
-        (table("validation-*.parquet", id="question_id", answer="answers"), vlmevalkit("TextVQA_VAL.tsv")),
+        (
+            table("validation-*.parquet", id="question_id", answer="answers"),
+            vlmevalkit("TextVQA_VAL.tsv"),
+            table("TextVQA_0.5.1_val.json", id="question_id", image="image_id", suffix=".jpg", answer="answers"),
+        ),
         {"lmms-lab/textvqa": ("data/validation-*.parquet",)},
         5_000,
     ),

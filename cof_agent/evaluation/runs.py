@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent.errors import InputError
-from cof_agent.evaluation.metrics import UNKNOWN, category, figures, grouped, number, resolution
+from cof_agent.evaluation.metrics import UNKNOWN, category, figures, grouped, number, over_parts, resolution
 from cof_agent.trajectory import Trajectory, read_jsonl
 
 Figures = Callable[[Sequence[Trajectory]], dict[str, Any]]
@@ -65,13 +65,16 @@ SIDE_BY_SIDE = "Accuracy, in brackets image tokens a question"
 
 
 def side_by_side(runs: Sequence[Run]) -> list[list[str]]:
-    """All runs, each on all its own questions, at each resolution and together, as `SIDE_BY_SIDE` says; then zooms and
-    seconds of generation a question. The first row has the headings."""
+    """All runs, each on all its own questions, at each resolution and together, as `SIDE_BY_SIDE` says; the accuracy over parts
+    where a benchmark's authors average so; then zooms and seconds of generation a question. The first row has the headings."""
     sides = sorted({side for run in runs for side in run.tables["by_resolution"]}, key=int)
-    rows = [["", "n", *sides, "all", "zooms", "seconds"]]
-    for run in runs:
+    averaged = [over_parts(run.trajectories) for run in runs]
+    in_parts = any(one is not None for one in averaged)
+    rows = [["", "n", *sides, "all", *(["over parts"] if in_parts else []), "zooms", "seconds"]]
+    for run, over in zip(runs, averaged, strict=True):
         found = [run.tables["by_resolution"].get(side) for side in sides]
         cells = [_accuracy_and_cost(part) if part else "-" for part in [*found, run.figures]]
+        cells += [number(over, 3)] if in_parts else []
         costs = [number(run.figures[name], 2) for name in ("mean_zooms", "seconds")]
         rows.append([run.name, f"{run.figures['n']:,}", *cells, *costs])
     return rows

@@ -15,7 +15,7 @@ from cof_agent.episodes import PART_OF
 from cof_agent.evaluation import gain, published
 from cof_agent.evaluation.compare import Pair
 from cof_agent.evaluation.metrics import summarise, wilson
-from cof_agent.evaluation.runs import Run
+from cof_agent.evaluation.runs import Run, side_by_side
 from cof_agent.trajectory import Sample, StopReason, Trajectory
 from tests.evaluation.test_compare import answered, questions, written
 
@@ -149,4 +149,7 @@ def test_parts_are_averaged_as_the_authors_do() -> None:
     ]
     assert summarise(made)["accuracy_over_parts"] == pytest.approx(((3 / 4 + 1 / 2) / 2 + 1) / 2, abs=1e-4)
     assert summarise(made)["accuracy"] == 0.75
+    headings, row = side_by_side([Run("a run", made)])
+    assert dict(zip(headings, row, strict=True))["over parts"] == "0.812"
+    assert "over parts" not in side_by_side([Run("a run", answered(questions(4), [True] * 4))])[0]
     assert "accuracy_over_parts" not in summarise(answered(questions(4), [True] * 4))

@@ -92,6 +92,7 @@ _TEX_MATHS = re.compile(r"(?<![\\$\w])\$(?=[^\s$])([^$\n]{0,199}[^\s$])\$(?![\d$
 _HEADING = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]+|[-*\u2022][ \t]+)", re.MULTILINE)
 
 _TAG = re.compile(r"</?[a-z|][^<>]{0,40}>")
+_EMPHASIS = re.compile(r"__|`|(?<![\d*])\*{1,9}|\*{1,9}(?![\d*])")  # a star between numbers is a sign
 
 
 def unwrapped(text: str) -> str:
@@ -124,7 +125,7 @@ def _in_brackets(term: str) -> str:
 def unmarked(text: str) -> str:
     """A text that was `folded`, without the signs of Markdown and HTML."""
     text = _TAG.sub(" ", _HEADING.sub("", text))
-    return text.replace("**", "").replace("__", "").replace("`", "").replace("*", "")
+    return _EMPHASIS.sub("", text)
 
 
 def _last_between(text: str, opening: str, closing: str) -> str:

@@ -47,6 +47,14 @@ def test_arguments_that_are_no_text() -> None:
     assert json.dumps({"bbox_2d": [1, 2, 3, 4]}) in text
 
 
+def test_calls_that_the_text_still_has_are_made_once() -> None:
+    text = '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [1, 2, 3, 4]}}\n</tool_call>'
+    for box, made in (([1, 2, 3, 4], 1), ([5, 6, 7, 8], 2)):
+        call = {"function": {"name": "image_zoom_in_tool", "arguments": json.dumps({"bbox_2d": box})}}
+        message = {"role": "assistant", "content": text, "tool_calls": [call]}
+        assert completion({"choices": [{"message": message}]}, "m", "http://x").text.count("<tool_call>") == made
+
+
 def test_an_address_without_v1() -> None:
     pages = (
         "<!doctype html><html>",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -76,6 +77,8 @@ def message_text(message: dict[str, Any], reason: Any, where: str) -> str:
     if str(reason).lower() in FILTERED:
         raise PolicyError(f"content filter: {where} held the answer back.", transient=False)
     text, calls = text_of(message.get("content")), _calls(message.get("tool_calls"))
+    if text is not None and _repeats(text, calls):
+        calls = []
     thought = "" if protocol.begins_anew(text or "") else _thought(message)
     if text is None and not thought and not calls:
         raise unreadable("its message holds no text", where)
@@ -90,6 +93,12 @@ def message_text(message: dict[str, Any], reason: Any, where: str) -> str:
     if len(whole) > TEXT:
         raise PolicyError(f"{where} wrote {len(whole):,} characters, more than any turn has.", transient=False)
     return whole.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+
+
+def _repeats(text: str, calls: Sequence[tuple[str, str]]) -> bool:
+    """Whether a text still has all calls that a server has read in it, so that they would be made twice."""
+    written = "".join(text.split())
+    return "<tool_call>" in written and all("".join(given.split()) in written for _, given in calls)
 
 
 def _ends_within(message: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ MOST_ZOOMS = 2  # that it needs after a miss
 class Faults:
     """Chances of each fault. hasty: it answers without a zoom that is needed, at each of them. needless: it zooms where
     the overview suffices. misplaced: a box lies `shift` of its side too far to the right and to the bottom, and has `tight`
-    of its side; having seen that, it answers. missed: it looks at a thing of the same colour first, says so, and looks again."""
+    of its side; having seen that, it answers. missed: it looks at one of the other things first, says so, and looks again."""
 
     hasty: float = 0.0
     needless: float = 0.0
@@ -36,11 +36,13 @@ class Faults:
 
 
 class Teacher:
-    """Zooms for one sample; every decision is drawn from the sample's id. alike: things of the scene that it may take for
-    those asked for, in source pixels."""
+    """Zooms for one sample; every decision is drawn from the sample's id. others: things of the scene that it may look at by
+    mistake, in source pixels."""
 
-    def __init__(self, sample: Sample, environment: ZoomEnvironment, faults: Faults, alike: Sequence[Box] = ()) -> None:
-        self._sample, self._environment, self._faults, self._alike = sample, environment, faults, alike
+    def __init__(
+        self, sample: Sample, environment: ZoomEnvironment, faults: Faults, others: Sequence[Box] = ()
+    ) -> None:
+        self._sample, self._environment, self._faults, self._others = sample, environment, faults, others
         self._random = Random(f"faults:{sample.id}")
         self._satisfied, self._began, self._misses = False, False, 0
 
@@ -67,7 +69,7 @@ class Teacher:
         if found is None or found[1] != 0:  # in a crop there is little else
             return text
         look, _, box = found
-        elsewhere = [other for other in self._alike if not other.intersection(box)]
+        elsewhere = [other for other in self._others if not other.intersection(box)]
         missed_before, system = self._misses > 0, self._environment.settings.system
         thought = f"{oracle.sentence(look.name)} is not there." if missed_before else protocol.thought(text)
         left = self._environment.settings.max_zooms - len(views) + 1

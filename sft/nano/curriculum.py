@@ -160,8 +160,8 @@ class _Conversation:
     def ask(self, samples: list[Sample], *, whole: bool = False) -> bool:
         """Answer `samples` in order: the whole way with its crops, or the first action only. False: no room is left."""
         for sample in samples:
-            views = list(self.views)
-            teacher = imperfect.Teacher(sample, self.environment, self.faults, _alike(sample, self.scene))
+            others = [item.box for item in self.scene.items]
+            views, teacher = list(self.views), imperfect.Teacher(sample, self.environment, self.faults, others)
             asked = located(protocol.question_text(sample), sample.regions, views[0], self.environment.settings.system)
             messages = [_message("user", asked, *self._new)]
             while text := self._next_zoom(sample, views, teacher):
@@ -188,14 +188,6 @@ class _Conversation:
             box = oracle.pointing_box(views[0], sample.boxes[0], CoordinateSystem.ABSOLUTE)
             return protocol.write_zoom("It can be seen well.", box)
         return teacher.next_zoom(views)
-
-
-def _alike(sample: Sample, scene: Scene) -> list[Box]:
-    """The things of the scene that have the colour of one that the sample asks for: in an overview where it is small they look
-    like it."""
-    asked = {look.boxes[0] for look in oracle.looks(sample)}
-    colours = {item.colour for item in scene.items if item.box in asked}
-    return [item.box for item in scene.items if item.colour in colours]
 
 
 def _message(role: str, text: str, *images: dict[str, Any]) -> protocol.Message:

@@ -94,7 +94,7 @@ def _check_data(run: RunConfig) -> None:
 
 
 def _check_plan(plan: dict[str, Any]) -> None:
-    from sft.nano.curriculum import Plan
+    from sft.nano.curriculum import CATEGORIES, Plan
 
     if wrong := [name for name in plan if name not in Plan.__dataclass_fields__]:
         raise InputError(unknown("field of the curriculum's plan", wrong[0], list(Plan.__dataclass_fields__)))
@@ -105,5 +105,7 @@ def _check_plan(plan: dict[str, Any]) -> None:
             raise ValueError("long_sides must be at least 112")
         if not all(0.1 <= part <= 1 for part in made.parts):
             raise ValueError("parts must lie between 0.1 and 1")
+        if len(made.weights) != len(CATEGORIES) or min(made.weights) < 0 or not any(made.weights):
+            raise ValueError(f"weights must be {len(CATEGORIES)} numbers from 0 on, for {', '.join(CATEGORIES)}")
     except (TypeError, ValueError) as error:
         raise InputError(f"the plan of the curriculum is not right: {error}; see `sft.nano.curriculum.Plan`.") from None

@@ -30,6 +30,7 @@ from sft.frame import Outline
 
 FULL = 3840  # source pixels of the long side of a full scene
 SHOWN = 448  # shown pixels of its overview
+WEIGHTS = (3, 2, 4)  # of CATEGORIES in whole trajectories: those that take two zooms teach most
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Plan:
         default_factory=dict
     )  # of the teacher (`scenes.imperfect.Faults`); none by default
     spot: float = 0.0  # share of rows in Chain-of-Spot's two turns in their place; the others stay as they are
+    weights: Sequence[float] = WEIGHTS  # of CATEGORIES, in rows that are not for the first action only
     regions: float = 0.0  # and of whole trajectories whose questions name regions, with their boxes in words
 
 
@@ -64,12 +66,12 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
     part *= source  # for what follows a scene of fewer pixels is a smaller one
     if Random(f"spot:{key}").random() < plan.spot:
         overview = overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part)
-        samples = samples_about(scene, overview, random, drill=False)
+        samples = samples_about(scene, overview, random, weights=plan.weights)
         return _spot_row(samples, scene, overview, environment, plan.tokens, random)
     talk = _Conversation(scene, environment, plan.tokens, imperfect.Faults(**plan.faults))
     if Random(f"regions:{key}").random() < plan.regions:
         talk.show(overview_of(scene, Random(f"shown:{key}").choice(plan.long_sides), part))
-        named = samples_about(scene, talk.views[0], random, drill=False)
+        named = samples_about(scene, talk.views[0], random, weights=plan.weights)
         talk.ask([by_region(sample) for sample in named], whole=True)
         return talk.row()
     kind = random.random()
@@ -81,7 +83,8 @@ def row(plan: Plan, environment: ZoomEnvironment, key: str) -> dict[str, Any]:
         talk.say(LIST, listing(random.sample(scene.items, len(scene.items)), talk.views[0]))
     else:
         whole = kind < plan.reading + plan.listing + plan.whole
-        talk.ask(samples_about(scene, talk.views[0], random, drill=not whole, written=plan.written), whole=whole)
+        weights = plan.weights if whole else ()
+        talk.ask(samples_about(scene, talk.views[0], random, weights=weights, written=plan.written), whole=whole)
     return talk.row()
 
 
@@ -132,7 +135,6 @@ def overview_of(scene: Scene, long_side: int = SHOWN, part: float = 1.0) -> View
 
 
 LIST = "List the objects."
-WEIGHTS = (3, 2, 4)  # of CATEGORIES in whole trajectories: those that take two zooms teach most
 
 
 class _Conversation:
@@ -287,9 +289,10 @@ def _off_centre(target: Box, seen: View, environment: ZoomEnvironment, random: R
 
 
 def samples_about(
-    scene: Scene, overview: View, random: Random, *, drill: bool, written: float = 0.0, most: int = 14
+    scene: Scene, overview: View, random: Random, *, weights: Sequence[float], written: float = 0.0, most: int = 14
 ) -> list[Sample]:
-    """Up to `most` questions of the benchmark, or such as drill what is learned slowest.
+    """Up to `most` questions of the benchmark, each of CATEGORIES as often as its weight says; without weights such as drill what is
+    learned slowest.
 
     No object is asked about twice: the first question would give away what the second should make the model look for.
     """
@@ -297,9 +300,9 @@ def samples_about(
     samples: list[Sample] = []
     for _ in range(3 * most):
         question = (
-            _drilled(scene, overview, random, written)
-            if drill
-            else ask(scene, random.choices(CATEGORIES, WEIGHTS)[0], random)
+            ask(scene, random.choices(CATEGORIES, weights)[0], random)
+            if weights
+            else _drilled(scene, overview, random, written)
         )
         if question and len(samples) < most and used.isdisjoint(item.name for item in question.about):
             used |= {item.name for item in question.about}

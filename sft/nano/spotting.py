@@ -27,7 +27,7 @@ from cof_agent.strategies.spot import protocol as spot
 from cof_agent.trajectory import Sample
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import to_row
-from sft.nano.curriculum import overview_of, samples_about
+from sft.nano.curriculum import WEIGHTS, overview_of, samples_about
 from sft.nano.reading import HEADS, LAYERS, tokens_in
 
 CONVERSATIONS = 8  # a step
@@ -56,7 +56,7 @@ def lesson(processor: Any, key: str, _environment: ZoomEnvironment, part: float 
     for number in range(CONVERSATIONS):
         scene = generate(f"spotting:{key}:{number}", part_of(Style(), part))
         overview = overview_of(scene, part=part)
-        made = samples_about(scene, overview, Random(f"asked:{key}:{number}"), drill=False, most=QUESTIONS)
+        made = samples_about(scene, overview, Random(f"asked:{key}:{number}"), weights=WEIGHTS, most=QUESTIONS)
         samples = [replace(sample, choices=()) for sample in made]
         rows.append(to_row(_messages(samples, overview), [sketch(scene, overview.region, overview.shown_size)]))
         places.append([_places(sample, overview) for sample in samples])

@@ -78,9 +78,15 @@ def test_a_fault_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     from sft.settings import parse
 
     config, text = tmp_path / "wrong.yaml", Path("sft/configs/nano-imperfect.yaml").read_text()
-    for right, wrong in (("hasty", "lazy"), ("simple: 0.0", "long_sides: [448, 20]")):
+    for right, wrong in (
+        ("hasty", "lazy"),
+        ("simple: 0.0", "long_sides: [448, 20]"),
+        ("simple: 0.0", "weights: [1, 2]"),
+    ):
         config.write_text(text.replace(right, wrong))
-        with pytest.raises(InputError, match="the plan of the curriculum is not right: .*(lazy|at least 112)"):
+        with pytest.raises(
+            InputError, match="the plan of the curriculum is not right: .*(lazy|at least 112|3 numbers)"
+        ):
             parse(["--config", str(config)])
 
 

@@ -291,8 +291,8 @@ def _off_centre(target: Box, seen: View, environment: ZoomEnvironment, random: R
 def samples_about(
     scene: Scene, overview: View, random: Random, *, weights: Sequence[float], written: float = 0.0, most: int = 14
 ) -> list[Sample]:
-    """Up to `most` questions of the benchmark, each of CATEGORIES as often as its weight says; without weights such as drill what is
-    learned slowest.
+    """Up to `most` questions of the benchmark, each of CATEGORIES as often as its weight says; without weights such as drill what
+    is learned slowest.
 
     No object is asked about twice: the first question would give away what the second should make the model look for.
     """

@@ -94,7 +94,8 @@ def _check_data(run: RunConfig) -> None:
 
 
 def _check_plan(plan: dict[str, Any]) -> None:
-    from sft.nano.curriculum import CATEGORIES, Plan
+    from cof_agent.scenes.questions import CATEGORIES
+    from sft.nano.curriculum import Plan
 
     if wrong := [name for name in plan if name not in Plan.__dataclass_fields__]:
         raise InputError(unknown("field of the curriculum's plan", wrong[0], list(Plan.__dataclass_fields__)))

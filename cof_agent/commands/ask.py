@@ -74,6 +74,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder for trajectory.jsonl, trajectory.png and report.html; of many images for answers.jsonl and "
         "trajectories.jsonl, with which the same command goes on after an interruption (default: none)",
     )
+    parser.add_argument(
+        "--font",
+        metavar="FILE",
+        help="TrueType or OpenType font for the words of trajectory.png, which other than Latin letters need",
+    )
     option(parser, "concurrency", default=32)
     parser.add_argument(
         "--json",
@@ -121,8 +126,10 @@ def _one(options: argparse.Namespace, images: Sequence[str]) -> int:
         print(for_terminal(to_json(trajectory)))
     elif options.quiet and trajectory.answer is not None:
         print(for_terminal(trajectory.answer, lines=True))
+    if trajectory.overview is None:  # the header could be read, the pixels not
+        raise InputError(trajectory.error or "the image cannot be opened.")
     if options.output:
-        _save(trajectory, Path(options.output), steps)
+        _save(trajectory, Path(options.output), options, steps)
     return _close(trajectory, steps)
 
 
@@ -151,9 +158,20 @@ def _check(sample: Sample, options: argparse.Namespace, config: AgentConfig) -> 
         check_images(options.strategy, config.spoken, [sample])
     if options.output and Path(options.output).exists() and not Path(options.output).is_dir():
         raise InputError(f"--output {options.output} is a file; name a folder.")
+    _check_font(options.font)
     if options.output:
         make_folder(Path(options.output))
     return sources
+
+
+def _check_font(file: str | None) -> None:
+    from PIL import ImageFont
+
+    if file is not None:
+        try:
+            ImageFont.truetype(file, 10)
+        except OSError:
+            raise InputError(f"--font {file} is no font that can be read; name a .ttf or .otf file.") from None
 
 
 def _show_regions(console: Console, sample: Sample) -> None:
@@ -208,28 +226,28 @@ def _line(console: Console, label: str, text: str, style: str, text_style: str =
     console.print(styled((label, style), " " * (11 - len(label)), (text, text_style)), soft_wrap=True)
 
 
-def _save(trajectory: Trajectory, folder: Path, console: Console) -> None:
-    """trajectory.jsonl, trajectory.png (where the image could be opened) and report.html."""
+def _save(trajectory: Trajectory, folder: Path, options: argparse.Namespace, console: Console) -> None:
+    """trajectory.jsonl, trajectory.png and report.html."""
     import io
 
-    from cof_agent.viewer.images import limit_of
-    from cof_agent.viewer.picture import annotate
+    from cof_agent.viewer.picture import annotate, undrawn
     from cof_agent.viewer.report import write_page
 
+    names = ("trajectory.jsonl", "trajectory.png", "report.html")
     try:
         write_atomic(folder / "trajectory.jsonl", to_json(trajectory) + "\n")
-        names = ["trajectory.jsonl", "report.html"]
-        if trajectory.overview is not None:
-            buffer, most = io.BytesIO(), limit_of([trajectory])
-            sources = [open_source(path, max_source_pixels=most) for path in trajectory.sample.images]
-            annotate(trajectory, *sources).save(buffer, "PNG")
-            write_atomic(folder / "trajectory.png", buffer.getvalue())
-            names.insert(1, "trajectory.png")
+        buffer, most = io.BytesIO(), options.max_source_pixels
+        sources = [open_source(path, max_source_pixels=most) for path in trajectory.sample.images]
+        annotate(trajectory, *sources, font=options.font).save(buffer, "PNG")
+        write_atomic(folder / "trajectory.png", buffer.getvalue())
         write_page([trajectory], folder / "report.html", title=trajectory.sample.question, score=scoring.accuracy)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}.") from None
     for name in names:
         _line(console, "saved", str(folder / name), "dim")
+    if lacking := undrawn(trajectory, options.font):
+        words = f"trajectory.png has no letters for {lacking[:12]!r}; --font FILE names a font that has them"
+        _line(console, "note", words, "yellow")
 
 
 def _close(trajectory: Trajectory, console: Console) -> int:
@@ -238,8 +256,6 @@ def _close(trajectory: Trajectory, console: Console) -> int:
         if trajectory.warning is not None:
             _line(console, "unreliable", trajectory.warning, "bold yellow")
         return 0
-    if trajectory.overview is None:  # the header could be read, the pixels not
-        raise InputError(trajectory.error or "the image cannot be opened.")
     reason = trajectory.error if trajectory.stop is StopReason.ERROR else ENDED[trajectory.stop]
     print(f"cof ask: no answer: {for_terminal(reason)}", file=sys.stderr)
     return UNANSWERED

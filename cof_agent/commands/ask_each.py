@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from cof_agent.commands.pictures import Pictures
 from cof_agent.config import AgentConfig
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
+from cof_agent.image import file_of, open_source
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
-from cof_agent.trajectory import Sample, StopReason, Trajectory, to_json
+from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 
 UNANSWERED = 3
 
@@ -51,8 +54,37 @@ def _played(options: argparse.Namespace, config: AgentConfig, wanted: Sequence[E
     if options.output:
         output = Path(options.output)
         resumed = common.check_settings(config, output)
+        _check_images(wanted, output / "trajectories.jsonl")
         return common.played(config, wanted, output / "trajectories.jsonl", options, resumed=resumed)
     return common.agent_of(config).ask_many(wanted, concurrency=options.concurrency, progress=not options.quiet)
+
+
+def _check_images(wanted: Sequence[Episode], file: Path) -> None:
+    """Whether the images are still those that the answers in `file` are about, as far as sizes and times tell.
+
+    Raises:
+        InputError: if the size of one differs.
+    """
+    if not file.exists():
+        return
+    when, newer = file.stat().st_mtime, 0
+    earlier = {one.sample.image: one.overview for one in read_jsonl(file, Trajectory) if one.overview is not None}
+    for image in (episode.sample.image for episode in wanted if episode.sample.image in earlier):
+        try:
+            size, newer = open_source(image).size, newer + (os.stat(file_of(image)).st_mtime > when)
+        except (InputError, OSError):
+            continue  # playing it says what is wrong
+        if size != earlier[image].source_size:
+            raise InputError(
+                f"{image} has {size} pixels, and had {earlier[image].source_size} when its answer was written to {file}: "
+                "use another folder."
+            )
+    if newer:
+        print(
+            f"cof ask: {newer} of the images are newer than the answers in {file}, which are kept; "
+            "use another folder to ask about them again.",
+            file=sys.stderr,
+        )
 
 
 def _line(trajectory: Trajectory) -> dict[str, Any]:
@@ -61,6 +93,6 @@ def _line(trajectory: Trajectory) -> dict[str, Any]:
         "answer": trajectory.answer,
         "stop": trajectory.stop.value,
     }
-    if trajectory.warning is not None:  # which stderr says in full, once
+    if trajectory.warning is not None and trajectory.answer is not None:  # which stderr says in full, once
         line["unreliable"] = True
     return line if trajectory.error is None else line | {"error": trajectory.error}

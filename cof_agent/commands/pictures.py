@@ -18,6 +18,7 @@ from cof_agent.image import SLIDES, file_of, is_pdf, pages_of
 STDIN = "-"
 
 _SUFFIXES = SUFFIXES | SLIDES | {".pdf"}
+TRAJECTORIES = ("trajectory.jsonl", "trajectories.jsonl")
 _PAGE, _EVERY = "#page=", "#page=*"
 
 
@@ -39,9 +40,7 @@ def find(name: str) -> Pictures | None:
     if name.lower().endswith(f".pdf{_EVERY}"):
         return Pictures(tuple(pages_of(name.removesuffix(_EVERY))), each=True)
     if os.path.isdir(name):
-        found = sorted(
-            str(path) for path in Path(name).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
-        )
+        found = sorted(map(str, _images_in(Path(name))))
         if not found:
             raise InputError(f"the folder {name} has no images.")
         return _each(found)
@@ -51,6 +50,18 @@ def find(name: str) -> Pictures | None:
             raise InputError(f"no file matches {name}.")
         return _each(found)
     return None
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images of a folder at any depth, but for those that a command of ours has written beside its trajectories."""
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    ours = {file.parent for name in TRAJECTORIES for file in folder.rglob(name)}
+    written = ours - {folder}
+    return [
+        path
+        for path in found
+        if written.isdisjoint(path.parents) and not (path.parent in ours and path.name == "trajectory.png")
+    ]
 
 
 def _each(files: Sequence[str]) -> Pictures:

@@ -129,6 +129,8 @@ def head_of(path: Path, file: IO[bytes]) -> bytes:
 def open_image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
     """As `Image.open`, without its check of the size, whose limit is one global of the whole process."""
     prefix = head_of(path, file)
+    if not prefix:
+        raise InputError(f"cannot open the image {path}: the file is empty; get a whole copy of it.")
     if _is_heif(file, prefix):
         return _open_heif(path, file)
     tried: set[str] = set()

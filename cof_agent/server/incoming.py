@@ -44,8 +44,8 @@ class Incoming:
         return self.folders.file(path_of(reference))
 
     def without_folders(self, sentence: str) -> str:
-        """The sentence without where sent images lie on this machine."""
-        return sentence.replace(f"{self.pictures.folder}/", "")
+        """The sentence without where sent images lie on this machine, under names that no client has given them."""
+        return re.sub(rf"{re.escape(str(self.pictures.folder))}/[0-9a-f]+\.\w+", "that was sent", sentence)
 
 
 def _content(url: str) -> bytes:

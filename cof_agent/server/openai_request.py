@@ -180,6 +180,8 @@ def _check_size(text: str, images: list[str], choices: list[str]) -> None:
     ):
         if found > most:
             raise Refusal(400, f"the question has {found:,} {what}; at most {most:,} are read.", param="messages")
+    if not all(choice.strip() for choice in choices):
+        raise Refusal(400, "one of the choices is empty; leave it out.", param="choices")
 
 
 def _asked(messages: list[_Said]) -> tuple[str, list[str], bool]:

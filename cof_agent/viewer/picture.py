@@ -22,7 +22,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Edges = tuple[int, int, int, int]
 
 _PAPER, _INK, _QUIET, _LINE = "#ffffff", "#17181a", "#6b6f76", "#d9dbdf"
-_MIN_COLUMN, _MAX_COLUMN = 0.17, 0.42  # of the overview's long side
+_MIN_COLUMN, _MAX_COLUMN, _MOST_COLUMNS = 0.17, 0.42, 4  # widths as shares of the overview's long side
 _MAX_ASPECT = 3.0  # a crop longer than this is letterboxed in its cell
 
 
@@ -144,18 +144,19 @@ def spelled(answer: str, choices: Sequence[str]) -> str:
 
 
 def _strip(regions: Sequence[Box], height: int, *, long: int, gap: int) -> list[Edges]:
-    """Where each crop goes, relative to the strip's corner: columns that fill `height` where they can."""
-    for columns in range(1, len(regions) + 1):
+    """Where each crop goes, relative to the strip's corner: columns that fill `height` where they can, and reach below it where
+    they would be too narrow to see anything."""
+    groups: list[Sequence[Box]] = []
+    widths: list[float] = []
+    for columns in range(1, min(_MOST_COLUMNS, len(regions)) + 1):
         groups = _balanced(regions, columns)
         widths = [_column_width(group, height, gap) for group in groups]
-        if min(widths) >= _MIN_COLUMN * long or columns == 4:
+        if min(widths) >= _MIN_COLUMN * long:
             break
-    else:
-        return []
     cells: list[Edges] = []
     x = 0
     for group, natural in zip(groups, widths, strict=True):
-        column = max(24, round(min(natural, _MAX_COLUMN * long)))
+        column = max(24, round(min(max(natural, _MIN_COLUMN * long), _MAX_COLUMN * long)))
         y = 0
         for region in group:
             cell_height = max(24, round(column / _cell_aspect(region)))
@@ -351,6 +352,15 @@ def _paragraphs(
         draw.text((0, y + height // 2), line, fill=ink, font=face, anchor="lm")
         y += height
     return block
+
+
+def undrawn(trajectory: Trajectory, font: str | None = None) -> str:
+    """The letters of question, choices and answer that the font lacks, so that `annotate` draws boxes in their place."""
+    face, sample = _face(20, font), trajectory.sample
+    text = "".join((sample.question, *sample.choices, *sample.answers, trajectory.answer or ""))
+    box = face.getmask("\uffff")
+    masks = {letter: face.getmask(letter) for letter in dict.fromkeys(text) if letter.isprintable()}
+    return "".join(letter for letter, mask in masks.items() if (mask.size, bytes(mask)) == (box.size, bytes(box)))
 
 
 def _face(size: int, font: str | None) -> Font:

@@ -143,10 +143,11 @@ COSTS = {
 def by_tokens(runs: Sequence[Run], *, stacked: bool = False) -> Figure | None:
     """What accuracy costs: a point for each run, its tokens a question against its accuracy."""
     found = {run.name: run.figures for run in runs if run.figures["accuracy"] is not None}
-    if not any(part["tokens_in"] for part in found.values()):
+    costs = {cost: label for cost, label in COSTS.items() if any(part[cost] for part in found.values())}
+    if not costs:
         return None
-    figure, panels = _figure(2, stacked=stacked)
-    for axes, (cost, label) in zip(panels, COSTS.items(), strict=True):
+    figure, panels = _figure(len(costs), stacked=stacked)
+    for axes, (cost, label) in zip(panels, costs.items(), strict=True):
         for place, (name, part) in enumerate(found.items()):
             if part[cost] is not None:
                 _with_intervals(axes, [part[cost]], [part], place, name)

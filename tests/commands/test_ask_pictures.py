@@ -69,6 +69,35 @@ def test_each_image_of_a_folder_is_a_question(
     assert stored.splitlines()[:2] == (tmp_path / "out" / "trajectories.jsonl").read_bytes().splitlines()[:2]
 
 
+def test_an_image_of_another_size_is_no_longer_the_one_that_was_asked_about(
+    model: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["ask", str(folder), "What is it?", "--model", model, "--max-tokens", "4", "--quiet"]
+    command += ["-o", str(tmp_path / "out")]
+    assert main(command) == UNANSWERED
+    before = lines(capsys)
+    newer = (tmp_path / "out" / "trajectories.jsonl").stat().st_mtime + 9
+    os.utime(folder / "a.png", (newer, newer))
+    assert main(command) == UNANSWERED
+    shown = capsys.readouterr()
+    assert [json.loads(line) for line in shown.out.splitlines()] == before
+    assert "1 of the images are newer than the answers" in shown.err
+    Image.new("RGB", (30, 20)).save(folder / "a.png")
+    assert main(command) == BAD_INPUT
+    assert "a.png has 30 x 20 pixels, and had 300 x 200" in capsys.readouterr().err
+
+
+def test_pictures_that_a_command_has_written_are_no_questions(folder: Path) -> None:
+    for name in ("out/trajectory.png", "out/images/1.png", "trajectory.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png())
+    for name in ("out/trajectories.jsonl", "trajectory.jsonl"):
+        (folder / name).write_text("")
+    found = pictures.find(str(folder))
+    assert found is not None
+    assert found.paths == tuple(str(folder / name) for name in ("a.png", "b.png", "broken.jpg", "deeper/c.png"))
+
+
 def test_a_pattern(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = str(folder / "**" / "*.png")
     assert main(["ask", pattern, "?", "--model", model, "--max-tokens", "4", "--quiet", "--json"]) == UNANSWERED
@@ -108,6 +137,7 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, capsys: pytest.
         (["https://example.org/a.png"], "is an address; with --download it is fetched."),
         (["http://127.0.0.1:9/a.png", "--download"], "'127.0.0.1' is no public address."),
         (["http://[::1]:9/a.png", "--download"], "'::1' is no public address."),
+        ([str(folder / "a.png"), "--font", str(folder / "notes.txt")], "notes.txt is no font that can be read"),
         ([str(folder / "a.png"), "--image", "http://10.0.0.1/a.png", "--download"], "'10.0.0.1' is no public address."),
     ):
         image, *others = arguments

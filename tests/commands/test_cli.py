@@ -104,8 +104,12 @@ def test_bad_input_is_one_sentence_and_2(
 def test_a_damaged_image_is_bad_input(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = Path(picture(tmp_path)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    assert main(["ask", str(tmp_path / "cut.png"), "What?", "--model", model]) == 2
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "trajectory.jsonl").write_text("an earlier answer")
+    assert main(["ask", str(tmp_path / "cut.png"), "What?", "--model", model, "-o", str(tmp_path / "out")]) == 2
     assert "cut.png" in capsys.readouterr().err
+    assert (tmp_path / "out" / "trajectory.jsonl").read_text() == "an earlier answer"
+    assert not (tmp_path / "out" / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ class TestRefusals:
             (too_long, "File name too long"),
             (directory, "it is a directory"),
             (pipe, "it is not a regular file"),
-            (empty, "in no image format"),
+            (empty, "the file is empty; get a whole copy of it."),
             (words, "in no image format"),
             (cut_header, "damaged"),
             (no_pixels, "in no image format"),

@@ -202,6 +202,8 @@ def test_fields_and_methods_as_openai_has_them(served: Served, scene: Sample) ->
     ):
         refused = post(url, body(scene, **{name: value}))
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, name), name
+    refused = post(url, body(scene, choices=["red", " "]))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "choices")
     typo = [{"role": "System", "content": "Be brief."}, *about(scene)]
     assert "'System', which is none" in post(url, body(scene, messages=typo)).json()["error"]["message"]
     cut = json.dumps(body(scene, choices=["a\ud83d", "b"]))

@@ -232,11 +232,17 @@ def test_several_images_and_the_history_after_a_reload(
             page.get_by_role("button", name="Download the trajectory").click()
         saved = from_json(Path(download.value.path()).read_bytes(), Trajectory)
         assert len(saved.overviews) == 2
+        assert saved.sample.id == saved.sample.image == Path(second).name  # not what it is called on the server
+        page.get_by_text("Settings").click()
+        page.get_by_label("Possible answers, one per line").fill("red\nblue")
 
         page.reload()
         page.get_by_role("tab", name="History").click()
         page.get_by_role("button", name="Which is it?").click()
         expect(page.get_by_test_id("answer")).to_have_text(answer)
+        page.get_by_role("tab", name="Ask").click()
+        page.get_by_text("Settings").click()
+        expect(page.get_by_label("Possible answers, one per line")).to_have_value("")
         expect(strip.get_by_role("button", name=re.compile(r"^\d: "))).to_have_text(names)
         loaded(page)
     with opened(browser, address) as page:  # another tab

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from PIL import Image, ImageColor
 
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import open_source
 from cof_agent.trajectory import Observation, Sample, StopReason, Trajectory
 from cof_agent.viewer.notebook import notebook_html
-from cof_agent.viewer.picture import PALETTE, annotate, seen
+from cof_agent.viewer.picture import PALETTE, annotate, seen, undrawn
 from cof_agent.viewer.report import write_page
 from tests.viewer.drawn import FIELD, PATCH, TARGET, crop, is_close, overview, trajectory, turn, zoom
 
@@ -69,6 +70,27 @@ def test_annotate_takes_any_trajectory(image: Path, tmp_path: Path) -> None:
         StopReason.TRUNCATED,
     )
     assert annotate(thin, open_source(strip)).height > 1600
+
+
+@pytest.mark.parametrize("height", [40, 100, 300])
+@pytest.mark.parametrize("shape", [(3, 30), (15, 30), (30, 30), (32, 4)])
+def test_crops_of_any_shape_are_seen_beside_an_overview_of_any_shape(
+    tmp_path: Path, height: int, shape: tuple[int, int]
+) -> None:
+    size = Size(800, height)
+    Image.new("RGB", (size.width, size.height), "teal").save(tmp_path / "wide.png")
+    views = [crop(Box(20 * n, 0, 20 * n + shape[0], shape[1]), size) for n in range(12)]
+    for count in (1, 2, 3, 4, 12):
+        made = replace(trajectory(tmp_path / "wide.png", *map(zoom, views[:count])), overview=overview(size))
+        picture = seen(made, open_source(tmp_path / "wide.png"), long_side=800)
+        for number in range(1, count + 1):
+            frame = _extent(picture, PALETTE[(number - 1) % 8], (820, 0, picture.width, picture.height))
+            assert frame is not None and frame[2] - frame[0] >= 100
+
+
+def test_letters_that_a_font_lacks_are_named(image: Path) -> None:
+    assert undrawn(trajectory(image, question="What is 7K on it?")) == ""
+    assert undrawn(trajectory(image, question="标志 A?", answer="停止")) == "标志停止"
 
 
 def test_a_picture_without_words_is_the_middle_of_the_one_with_them(image: Path) -> None:

@@ -237,6 +237,10 @@ class Desk:
             return
         self._text.set_value(trajectory.sample.question)
         self._boxes.set_value(_written(trajectory.sample.regions))
+        self._choices.set_value("\n".join(trajectory.sample.choices))
+        self._zooms.set_value(trajectory.settings.get("max_zooms", self._service.config.zooms))
+        sampling = trajectory.settings.get("sampling") or {}
+        self._warmth.set_value(sampling.get("temperature", self._service.config.sampling.temperature))
         self._steps.replay(trajectory)
         self._keep(trajectory)
 
@@ -256,8 +260,10 @@ class Desk:
     def _download(self) -> None:
         if self._last is not None:
             sample = self._last.sample
-            named = replace(self._last, sample=sample.with_images(Path(path).name for path in sample.images))
-            ui.download.content(to_json(named) + "\n", "trajectory.jsonl")
+            named = sample.with_images(map(self._sources.file_name, sample.images))
+            if sample.id == Path(sample.image).name:  # as `Question.sample` calls it
+                named = replace(named, id=named.image)
+            ui.download.content(to_json(replace(self._last, sample=named)) + "\n", "trajectory.jsonl")
 
     def _busy(self, busy: bool) -> None:
         self._stop.set_visibility(busy)

@@ -54,8 +54,13 @@ class Sources:
 
     def name_of(self, path: str) -> str:
         """What the reader calls an image: the name of the file that was sent, with the page of a PDF file."""
+        name, mark, page = self.file_name(path).partition("#page=")
+        return name[-_LONGEST:] + (f", page {page}" if mark else "")
+
+    def file_name(self, path: str) -> str:
+        """The name of an image's file as the reader has it, without folders; of a page of a PDF file with `#page=`."""
         file = file_of(path)
-        return self._sent.get(file, Path(file).name)[-_LONGEST:] + path.removeprefix(file).replace("#page=", ", page ")
+        return Path(self._sent.get(file, file)).name + path.removeprefix(file)
 
     def real(self, path: str) -> str:
         """The path of an image that may be shown to this reader.

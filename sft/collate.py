@@ -7,7 +7,6 @@ loop over characters, which takes a quarter of the time of a training step of na
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from transformers import ProcessorMixin
 
 from cof_agent.backends.families import Markers
 from cof_agent.backends.local.template import opened, templated
+from sft.conversations.spans import assistant_spans
 
 IGNORED = -100
 BLANK = (56, 56)  # shown pixels; the processor makes more of it where its limits ask for that
@@ -65,27 +65,3 @@ def assistant_mask(ids: torch.Tensor, tokenizer: Any, markers: Markers, begun: s
         for start, stop in assistant_spans(sequence, tokenizer, markers, begun):
             row[start:stop] = True
     return mask
-
-
-def assistant_spans(sequence: list[int], tokenizer: Any, markers: Markers, begun: str = "") -> list[tuple[int, int]]:
-    """Where what assistants wrote begins and ends among the ids of one conversation; the rest as for `assistant_mask`."""
-    header, opening, end, after = _frame_of_turns(tokenizer, markers, begun)
-    ends = [position for position, token in enumerate(sequence) if token == end]
-    spans = []
-    for position in (place for place, token in enumerate(sequence) if token == header[0]):
-        start = position + len(header)
-        if sequence[position:start] == header:
-            if sequence[start : start + len(opening)] == opening:  # else the thought is empty
-                start += len(opening)
-            stop = next((place for place in ends if place >= start), len(sequence) - 1)
-            spans.append((start, min(stop + 1 + after, len(sequence))))
-    return spans
-
-
-@lru_cache(maxsize=8)
-def _frame_of_turns(tokenizer: Any, markers: Markers, begun: str) -> tuple[list[int], list[int], int, int]:
-    """The ids before the words of an assistant, those that the template writes of them, the one behind them, and how many more
-    belong to the ending."""
-    end, *after = tokenizer.encode(markers.ending, add_special_tokens=False)
-    header, opening = (tokenizer.encode(text, add_special_tokens=False) for text in (markers.assistant, begun))
-    return header, opening, end, len(after)

@@ -8,13 +8,14 @@ from typing import Any
 
 from cof_agent.backends.local.template import opened, templated
 from cof_agent.data.unusable import Unusable
-from sft.collate import assistant_spans
+from sft.conversations.spans import assistant_spans
 from sft.frame import Frame, Outline
 
 TOO_LONG = "longer than max_length"
 RESIZED = "image that the processor would resize"
 CONTROL = "text with a control token of the model"
 UNTRAINED = "nothing written by an assistant"
+UNFRAMED = "turn of an assistant that the chat template frames in no known way"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Ruler:
         if self._most is not None and tokens > self._most:
             raise Unusable(TOO_LONG, f"{tokens} tokens, more than {self._most}")
         turns = sum(message["role"] == "assistant" for message in outline.messages)
+        if len(spans) != turns:
+            raise Unusable(UNFRAMED, f"{len(spans)} of {turns} turns are found")
         return Measure(index, tokens, cells, trained, images, turns)
 
     def _check(self, outline: Outline) -> None:

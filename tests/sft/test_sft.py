@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +56,28 @@ def test_labels_are_the_assistants_words_and_nothing_else(
         assert begun == "<think>\n"
         spoken = ["{}\n</think>\n\n{}".format(*protocol.taken_apart(text)) for text in spoken]
     assert processor.tokenizer.decode(labels[labels != IGNORED]) == "".join(f"{text}<|im_end|>\n" for text in spoken)
+
+
+@pytest.mark.parametrize("begins", ["", "\n", "\n\n", "\n\nI see. "])
+def test_a_reply_that_begins_with_a_line_break_is_trained_on(weightless: Path, tmp_path: Path, begins: str) -> None:
+    """Qwen's tokenizer joins it with that of the header; nano's does not, and is made to here."""
+    from cof_agent.backends.local.processor import load_processor
+    from sft.collate import IGNORED, AssistantCollator
+
+    shutil.copytree(weightless, tmp_path / "joins")
+    tokenizer = json.loads((tmp_path / "joins" / "tokenizer.json").read_text("utf-8"))
+    tokenizer["model"]["vocab"]["ĊĊ"] = 9_999  # free: those behind the vocabulary are given to nano's special tokens
+    tokenizer["model"]["merges"].append(["Ċ", "Ċ"])
+    (tmp_path / "joins" / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
+    processor = load_processor(str(tmp_path / "joins"))
+    messages, pictures = conversation(1, 28)
+    first = next(message for message in messages if message["role"] == "assistant")["content"][0]
+    first["text"] = begins + first["text"]
+    labels = AssistantCollator(processor, NANO.markers)([to_row(messages, pictures)])["labels"]
+    spoken = [message["content"][0]["text"] for message in messages if message["role"] == "assistant"]
+    trained = processor.tokenizer.decode(labels[labels != IGNORED])
+    joined = 1 if begins else 0  # as many line breaks as the header's last token takes
+    assert trained == "".join(f"{text}<|im_end|>\n" for text in (spoken[0][joined:], *spoken[1:]))
 
 
 def test_labels_and_ids_are_trls(nano: Path) -> None:

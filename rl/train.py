@@ -6,7 +6,9 @@ The same command goes on after an interruption, with the same samples and the sa
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -100,7 +102,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         agent=settings.run.agent_config(),
         held_out=held_out,
         blank_control=run.eval_blank,
-        record=shared.record(settings) | {"data": {"samples": len(wanted)}},
+        record=shared.record(settings) | {"data": {"samples": len(wanted), "digest": _digest(wanted)}},
     )
 
 
@@ -142,6 +144,16 @@ def episodes_of(settings: Settings, output: Path) -> list[Episode]:
     if from_nano and training.process_index == 0 and (sentence := warning_for(NANO, samples)):
         _log.warning("%s", sentence)
     return drawn(samples, run.resolutions, training.seed)
+
+
+def _digest(wanted: Sequence[Episode]) -> int:
+    """Of the questions with their answers, wherever their images lie."""
+    plain = (to_json(replace(one, sample=one.sample.with_images(map(_name, one.sample.images)))) for one in wanted)
+    return zlib.crc32("\n".join(plain).encode("utf-8", "backslashreplace"))
+
+
+def _name(path: str) -> str:
+    return Path(path).name
 
 
 def _dataset(wanted: Sequence[Episode]) -> Dataset:

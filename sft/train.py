@@ -7,6 +7,7 @@ interruption it goes on from the last whole checkpoint, with the same order of d
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -91,6 +92,7 @@ def _figures(measured: measure.Measured) -> dict[str, Any]:
         "left out": len(measured.left_out),
         "tokens": sum(one.tokens for one in kept),
         "images": sum(one.images for one in kept),
+        "digest": zlib.crc32(",".join(str(one.digest) for one in kept).encode()),
     }
 
 

@@ -29,6 +29,7 @@ from cof_agent.data.nested import at_path, is_missing, unpacked
 from cof_agent.data.unusable import (
     AUDIO,
     BAD_TURNS,
+    EMPTY_REPLY,
     MASKED_REPLY,
     NO_CONVERSATION,
     NO_OBJECT,
@@ -56,12 +57,9 @@ _PARTS = {"text", "image", "image_url", "input_text", "input_image"}
 _SYSTEM = {("system",), ("system", "prompt")}
 _OTHERWISE = {"rejected", "original", "raw"}
 _CALLS = {"function_call", "tool_call"}
-_WEIGHTS = (
-    "loss",
-    "weight",
-    "train",
-    "training",
-)  # of a reply, in which sets have 0 or false for one that is not trained on
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_WEIGHTS = ("loss", "loss_scale", "loss_weight", "weight", "train", "training", "train_on_turn")
+"""Keys of a reply under which sets have 0 or false for one that is not trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +232,10 @@ def _as_called(raw: Mapping[str, Any], parts: list[str | Slot], name: str) -> li
         raise Unusable(MASKED_REPLY)
     if not is_missing(raw.get("actions")):  # LLaVA-Plus
         raise Unusable(BAD_TURNS, "actions beside a reply")
-    thought, calls = raw.get("reasoning_content") or "", unpacked(raw.get("tool_calls")) or []
+    thought = next((raw[key] for key in _THOUGHTS if isinstance(raw.get(key), str)), "")
+    calls = unpacked(raw.get("tool_calls")) or []
+    if not calls and not is_missing(one := unpacked(raw.get("function_call"))):
+        calls = [one]
     text = "".join(part for part in parts if isinstance(part, str))
     if name in _CALLS and not calls and isinstance(found := unpacked(text), list | dict):
         text, calls = "", found if isinstance(found, list) else [found]
@@ -295,7 +296,7 @@ def _texts(messages: Sequence[Message]) -> list[str]:
 
 
 def _check(messages: Sequence[Message]) -> None:
-    """Whether an assistant says something, and nothing that it did not write itself.
+    """Whether an assistant says something each time, and nothing that it did not write itself.
 
     Raises:
         Unusable: if not.
@@ -303,5 +304,7 @@ def _check(messages: Sequence[Message]) -> None:
     replies = ["".join(part["text"] for part in one["content"]) for one in messages if one["role"] == "assistant"]
     if not any(reply.strip() for reply in replies):
         raise Unusable(NO_REPLY)
+    if not all(reply.strip() for reply in replies):
+        raise Unusable(EMPTY_REPLY)
     if any(holds_results(reply) for reply in replies):
         raise Unusable(ONE_TURN_TRACE)

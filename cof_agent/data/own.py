@@ -118,6 +118,10 @@ def _boxes(found: Any) -> tuple[Box, ...]:
         return ()
     made = []
     for one in written(found):
+        if len(one.numbers) == 4 and (one.numbers[2] < one.numbers[0] or one.numbers[3] < one.numbers[1]):
+            raise Unusable(
+                BAD_BOX, f"{list(one.numbers)} has its corners the other way round; x0, y0, x1, y1 are meant"
+            )
         box = in_pixels(one, Form())
         if box is None:
             raise Unusable(BAD_BOX, f"{list(one.numbers)} has no area")

@@ -15,15 +15,30 @@ from cof_agent.protocol.apart import put_together
 
 _NUMBER = r"(-?\d{1,6}(?:\.\d{1,17})?)"
 _COMMA = r"\s*,\s*"
-_LIST = re.compile(r"\[\s*" + _COMMA.join([_NUMBER] * 4) + r"\s*\]")
-_CORNERS = re.compile(rf"<box>\s*\(\s*{_NUMBER}{_COMMA}{_NUMBER}\s*\){_COMMA}\(\s*{_NUMBER}{_COMMA}{_NUMBER}\s*\)")
+_FOUR = re.compile(
+    rf"(?<![\w.\-])(?P<open>[\[(]{{0,3}})\s*{_NUMBER}{_COMMA}{_NUMBER}(?:(?P<pair>\s*[\])]{_COMMA}[\[(]\s*)|{_COMMA})"
+    rf"{_NUMBER}{_COMMA}{_NUMBER}(?!\.?\d)"
+    rf"(?(pair)\s*[\])]{{1,3}}(?!{_COMMA}[\[(]\s*-?[\d.]+{_COMMA}-?[\d.]+\s*[\])])"  # a third point makes a polygon
+    rf"|(?:\s*[\])]{{1,3}}|(?!{_COMMA}-?\d)))"
+)
+"""Four numbers, `1, 2, 3, 4` or `(1, 2), (3, 4)`, in brackets or without."""
+_SIDES = re.compile(
+    _COMMA.join(
+        rf"""\\?["']{axis}_?(?:{end})\\?["']\s*:\s*{_NUMBER}"""
+        for axis, end in (("x", "min|1|0"), ("y", "min|1|0"), ("x", "max|2|1"), ("y", "max|2|1"))
+    )
+)
 _LEADS_TO_BOX = re.compile(
-    r"""(?:["'](?:bbox\w*|box\w*|bounding_box\w*|region)["']\s*:\s*["']?|<(?:box|bbox|answer|parameter=bbox\w*)>)\s*\[?\s*\Z""",
+    r"""(?:\\?["'](?:bbox\w*|box\w*|bounding_box\w*|region)\\?["']\s*:\s*\\?["']?|<(?:box|bbox|parameter=bbox\w*)>)\s*\Z""",
     re.IGNORECASE,
 )
 _BETWEEN = re.compile(r"[\s,\[\]]{0,20}")
-_FROM_ONE = re.compile(r"""["']target_image["']\s*:\s*(\d{1,4})""")
-_FROM_NOUGHT = re.compile(r"""["'](?:image|img_idx|image_idx|image_index)["']\s*:\s*(\d{1,4})""")
+_FROM_ONE = re.compile(r"""\\?["']target_image\\?["']\s*:\s*(\d{1,4})|<parameter=target_image>\s*(\d{1,4})""")
+_FROM_NOUGHT = re.compile(
+    r"""\\?["'](?:image|img_idx|image_idx|image_index)\\?["']\s*:\s*(\d{1,4})"""
+    r"|<parameter=(?:image|img_idx|image_idx|image_index)>\s*(\d{1,4})"
+)
+_CALL = (("<function", "</function"), ("{", "}"))  # what stands around the arguments of a call
 _LOOK_BACK = 60  # characters in which the key of a box stands
 
 _RESULT = re.compile(r"<(sandbox_output|tool_response|execution_result|interpreter|observation)>")
@@ -41,47 +56,60 @@ class TextBox:
 
 
 def boxes_in(text: str) -> list[TextBox]:
-    """The boxes of a text: four numbers under a key such as `bbox_2d`, within `<box>` or `<answer>`, or all that the text is."""
-    found = [*_listed(text), *(_box(one, text) for one in _CORNERS.finditer(text))] if "," in text else []
-    return sorted(found, key=lambda one: one.spans)
+    """The boxes of a text: four numbers under a key such as `bbox_2d` or within `<box>`, the numbers of `x1` to `y2`, and numbers
+    in brackets that are all that the text or an `<answer>` is."""
+    if "," not in text:
+        return []
+    found = [_box(one, text) for one, is_box in _fours(text) if is_box]
+    return sorted([*found, *(_box(one, text) for one in _SIDES.finditer(text))], key=lambda one: one.spans)
 
 
 def loose_lists(text: str) -> int:
     """How many lists of four numbers a text has that may be anything."""
-    return len(_LIST.findall(text)) - sum(1 for _ in _listed(text)) if "[" in text else 0
+    return sum(not is_box and (one["open"] != "" or _is_all(one, text)) for one, is_box in _fours(text))
 
 
-def _listed(text: str) -> Iterator[TextBox]:
+def _fours(text: str) -> Iterator[tuple[re.Match[str], bool]]:
+    """Four numbers each, and whether they are a box."""
     last = -1  # the end of the box before, which others in its list follow
-    for one in _LIST.finditer(text):
+    for one in _FOUR.finditer(text):
         before = text[max(0, one.start() - _LOOK_BACK) : one.start()]
         follows = last >= 0 and _BETWEEN.fullmatch(text, last, one.start()) is not None
-        if follows or _LEADS_TO_BOX.search(before) or text.strip() == one[0]:
-            last = one.end()
-            yield _box(one, text)
+        is_box = follows or bool(_LEADS_TO_BOX.search(before)) or (one["open"] != "" and _is_all(one, text))
+        last = one.end() if is_box else last
+        yield one, is_box
+
+
+def _is_all(one: re.Match[str], text: str) -> bool:
+    """Whether numbers are all that a text or its answer is; without brackets they may be what was counted or read."""
+    before, after = text[: one.start()].rstrip(), text[one.end() :].lstrip()
+    return not (before or after) or (before.endswith("<answer>") and after.startswith("</answer>"))
 
 
 def _box(one: re.Match[str], text: str) -> TextBox:
-    x0, y0, x1, y1 = map(float, one.groups())
-    return TextBox((x0, y0, x1, y1), tuple(one.span(group) for group in range(1, 5)), _image_of(one, text))
+    spans = [one.span(group) for group in range(1, one.re.groups + 1) if group not in one.re.groupindex.values()]
+    x0, y0, x1, y1 = (float(text[start:end]) for start, end in spans)
+    return TextBox((x0, y0, x1, y1), tuple(spans), _image_of(one, text))
 
 
 def _image_of(one: re.Match[str], text: str) -> int:
-    """The image that the object around a box names: `target_image` counts from 1, all others from 0."""
-    begin, end = text.rfind("{", 0, one.start()), text.find("}", one.end())
-    around = text[begin:end] if 0 <= begin < end else ""
-    if found := _FROM_ONE.search(around):
-        return max(0, int(found[1]) - 1)
-    found = _FROM_NOUGHT.search(around)
-    return int(found[1]) if found else 0
+    """The image that the call around a box names: `target_image` counts from 1, all others from 0."""
+    for opening, closing in _CALL:
+        begin, end = text.rfind(opening, 0, one.start() + 1), text.find(closing, one.end())
+        around = text[begin:end] if 0 <= begin < end and text.find(closing, begin, one.start()) < 0 else ""
+        if found := _FROM_ONE.search(around):
+            return max(0, int(found[1] or found[2]) - 1)
+        if found := _FROM_NOUGHT.search(around):
+            return int(found[1] or found[2])
+    return 0
 
 
-def with_boxes(text: str, move: Callable[[TextBox], Sequence[float]]) -> str:
-    """The text with each box's numbers as `move` gives them, written with as many decimals as before."""
+def with_boxes(text: str, move: Callable[[TextBox], Sequence[float]], digits: int | None = None) -> str:
+    """The text with each box's numbers as `move` gives them, written with so many decimals, or with as many as before."""
     pieces, place = [], 0
     for box in boxes_in(text):
         for (start, end), value in zip(box.spans, move(box), strict=True):
-            decimals = len(text[start:end].partition(".")[2])
+            decimals = len(text[start:end].partition(".")[2]) if digits is None else digits
             pieces += [text[place:start], f"{value:.{decimals}f}" if decimals else str(round(value))]
             place = end
     return "".join([*pieces, text[place:]])

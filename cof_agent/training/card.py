@@ -40,7 +40,7 @@ def text(record: dict[str, Any], scores: Sequence[dict[str, Any]]) -> str:
         "",
         "## Data",
         "",
-        f"`{run['data']}`: {', '.join(f'{value} {name}' for name, value in data.items() if value)}.",
+        f"`{run['data']}`: {', '.join(f'{value} {name}' for name, value in data.items() if value and name != 'digest')}.",
         "",
         "## Scores while it was trained",
         "",

@@ -29,6 +29,10 @@ ALIASES = {
 }
 """Names that the other commands have for a key."""
 REPEATED = ("column", "tools", "mix")  # may be given several times
+LISTS = (
+    "rewards",
+    "reward_weights",
+)  # whose values are given at once: another list may be meant to join or to replace one
 INSTEAD = {
     "generation_kwargs": "set temperature, top_p and max_tokens",
     "chat_template_kwargs": "the dialect says what the chat template is given",
@@ -79,13 +83,15 @@ def given(arguments: Iterable[str]) -> dict[str, list[str]]:
     """The values of each key on a command line; of a key that is given several times, the last ones or (`REPEATED`) all.
 
     Raises:
-        InputError: if a value comes before the first key.
+        InputError: if a value comes before the first key, or one of `LISTS` is given twice.
     """
     found: dict[str, list[str]] = {}
     values: list[str] | None = None
     for word in arguments:
         if word.startswith("--") or word in ("-o", "-h"):
             name, equals, value = word.partition("=")
+            if key(name) in LISTS and key(name) in found:
+                raise InputError(f"{name} is given twice; give all its values at once, as in {name} A B.")
             earlier = found.get(key(name), []) if key(name) in REPEATED else []
             values = found[key(name)] = [*earlier, *([shipped(value)] if equals else [])]
         elif values is None:

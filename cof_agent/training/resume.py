@@ -24,7 +24,20 @@ FINISHED = "finished.json"
 """Is written last, when the model lies in the output folder: the step and the epoch that it was trained to."""
 DECIDES = {
     "run": (
-        *("data", "mix", "plan", "split", "samples", "column", "boxes", "rewards", "strategy", "dialect", "tools"),
+        *(
+            "data",
+            "images",
+            "mix",
+            "plan",
+            "split",
+            "samples",
+            "column",
+            "boxes",
+            "rewards",
+            "strategy",
+            "dialect",
+            "tools",
+        ),
         *(
             "system_prompt",
             "freeze_vision",
@@ -42,7 +55,8 @@ DECIDES = {
         *("lora_modules_to_save", "use_rslora", "use_dora", "load_in_4bit", "load_in_8bit"),
     ),
     "training": (
-        *("learning_rate", "lr_scheduler_type", "weight_decay", "optim", "seed", "reward_weights", "num_generations"),
+        *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_grad_norm", "seed"),
+        *("train_sampling_strategy", "reward_weights", "num_generations"),
         *("beta", "loss_type", "epsilon", "epsilon_high", "scale_rewards", "temperature", "top_p", "num_iterations"),
         *("max_completion_length", "mask_truncated_completions", "multi_objective_aggregation", "delta"),
         *("importance_sampling_level", "top_entropy_quantile", "generation_batch_size"),
@@ -70,11 +84,7 @@ def check_continues(settings: Settings) -> None:
     checkpoint, finished = last_whole_checkpoint(output), _read(output / FINISHED)
     if checkpoint is None and not (output / FINISHED).exists():
         return
-    try:
-        earlier = json.loads((output / "run.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        earlier = {}
-    now = record(settings)
+    earlier, now = _earlier(output), record(settings)
     different = [
         f"{name} was {_shown(before)}, and is {_shown(after)}"
         for part, names in DECIDES.items()
@@ -96,6 +106,30 @@ def check_continues(settings: Settings) -> None:
             f"{checkpoint or output} holds the model alone (save_only_model, or save_strategy no), so the training cannot go on "
             f"from it as it was. Name another output_dir; --model {checkpoint or output} begins anew with its weights."
         )
+
+
+def check_data(output: Path, data: Mapping[str, Any]) -> None:
+    """Refuses to go on with other samples: those that were trained on are passed over by their number.
+
+    Raises:
+        InputError: if they are others than `run.json` has figures of.
+    """
+    before = _earlier(output).get("data") or {}
+    if before and any(before.get(name) != value for name, value in data.items()):
+        counts = f"{before.get('samples')} then, {data.get('samples')} now"
+        raise InputError(
+            f"{output} was trained on other samples ({counts}), though the data have the same name: give those back to go on, or "
+            "name another output_dir."
+        )
+
+
+def _earlier(output: Path) -> dict[str, Any]:
+    """What `run.json` has; empty where there is none that can be read."""
+    try:
+        found = json.loads((output / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _has_optimizer(checkpoint: Path) -> bool:
@@ -151,8 +185,11 @@ def train_and_save(trainer: ZoomTrainer, settings: Settings) -> None:
     training = trainer.args
     output = Path(str(training.output_dir))
     checkpoint = last_whole_checkpoint(output)
+    data = trainer.record.get("data") or {}
+    if checkpoint is not None:
+        check_data(output, data)
     if trainer.is_world_process_zero():
-        write_record(settings)
+        write_record(settings, data)
         (output / FINISHED).unlink(missing_ok=True)
     trainer.add_callback(_StopWhereReached())
     try:

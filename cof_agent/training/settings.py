@@ -6,7 +6,7 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -231,10 +231,11 @@ def _check_trackers(named: Sequence[str]) -> None:
             raise InputError(f"report_to: {tracker} is not installed here: {package}.")
 
 
-def write_record(settings: Settings) -> None:
-    """`run.json` beside the checkpoints: the resolved configuration, versions, and the command."""
+def write_record(settings: Settings, data: Mapping[str, Any] | None = None) -> None:
+    """`run.json` beside the checkpoints: the resolved configuration, versions, and the command. data: figures of what is trained
+    on."""
     path = Path(str(settings.training.output_dir)) / "run.json"
-    write_atomic(path, json.dumps(record(settings), indent=2) + "\n")
+    write_atomic(path, json.dumps(record(settings) | {"data": data}, indent=2) + "\n")
 
 
 def record(settings: Settings) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class ZoomTrainer(Base):
         # On Hopper GPUs cuDNN's attention, torch's choice since 2.11, has gradients that are NaN where there is a mask and
         # the length is 64 beyond a multiple of 128 (pytorch issue 196678); the other kernels have not.
         torch.backends.cuda.enable_cudnn_sdp(False)
-        self._agent, self._held_out, self._record = agent, held_out, record
+        self._agent, self._held_out, self.record = agent, held_out, record
         self._blank_control = blank_control
         _leave_alone_what_is_frozen(self.model)
         self.add_callback(SameOrder())
@@ -217,7 +217,7 @@ class ZoomTrainer(Base):
         """`README.md` in the output folder, from the run's own record; TRL calls this with each checkpoint."""
         if self.is_world_process_zero():
             scores = [entry for entry in self.state.log_history if "eval_accuracy" in entry]
-            write_atomic(Path(self.args.output_dir) / "README.md", card.text(self._record, scores))
+            write_atomic(Path(self.args.output_dir) / "README.md", card.text(self.record, scores))
 
 
 class _FlatMemory(TrainerCallback):

@@ -6,6 +6,7 @@ become the model's own coordinates of the image that it is shown.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,9 @@ from cof_agent.data.boxes import Form, corners, form_named
 from cof_agent.data.samples import NO_BOXES
 from cof_agent.data.unusable import BAD_BOX, Unusable
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, Size, View
+from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.protocol import Message
+from cof_agent.protocol.prompt import tool_schema
 from cof_agent.protocol.published import TextBox, boxes_in, loose_lists, with_boxes, with_sizes
 from sft.frame import Frame
 
@@ -53,7 +55,7 @@ class Evidence:
     def _count(self, box: TextBox, size: Size, frame: Frame) -> None:
         across, down = max(box.numbers[::2]), max(box.numbers[1::2])
         self.boxes += 1
-        self.outside += across > size.width * _ROUNDED + 2 or down > size.height * _ROUNDED + 2
+        self.outside += _goes_beyond(across, down, size)
         self.beyond += max(across, down) > 1000
         self.unsure += size.long_side > 1000
         self.moved += not _stays(size, frame)
@@ -115,7 +117,7 @@ def moved(messages: Sequence[Message], sizes: Sequence[Size], frame: Frame, form
     sizes: of the images, in source pixels.
 
     Raises:
-        Unusable: if a box lies in an image that is not there.
+        Unusable: if a box lies in an image that is not there, or beyond its image.
     """
     if form is None or all(_stays(size, frame) for size in sizes):
         return list(messages)
@@ -130,6 +132,39 @@ def moved(messages: Sequence[Message], sizes: Sequence[Size], frame: Frame, form
         if one["role"] != "system"
         else one
         for one in messages
+    ]
+
+
+def translated(
+    messages: Sequence[Message], sizes: Sequence[Size], frame: Frame, known: CoordinateSystem
+) -> list[Message]:
+    """The messages of one of our exports, whose boxes are `known`, with these in the model's own coordinates, which the
+    description of our zoom in the system message then names. sizes: of the images as they were exported, in pixels.
+
+    Raises:
+        Unusable: if a box lies in an image that is not there.
+    """
+    wholes = [Box(0, 0, size.width, size.height) for size in sizes]
+    before = [View(size, whole, size) for size, whole in zip(sizes, wholes, strict=True)]
+    after = [View(size, whole, frame.fitted(size)) for size, whole in zip(sizes, wholes, strict=True)]
+    told = [json.dumps(tool_schema(system)) for system in (known, frame.system)]
+
+    def move(box: TextBox) -> Sequence[float]:
+        if box.image >= len(sizes):
+            raise Unusable(BAD_BOX, f"a box in image {box.image}, but there are {len(sizes)}")
+        source = before[box.image].to_source(Box(*box.numbers), known)
+        view = after[box.image]
+        return tuple(_inside(view.from_source(source, frame.system), frame.system.frame(view.shown_size)))
+
+    def written(part: dict[str, Any], role: str) -> dict[str, Any]:
+        if part["type"] == "image":
+            return part
+        if role == "system":
+            return {"type": "text", "text": part["text"].replace(*told)}
+        return {"type": "text", "text": with_boxes(part["text"], move, frame.system.digits)}
+
+    return [
+        {"role": one["role"], "content": [written(part, one["role"]) for part in one["content"]]} for one in messages
     ]
 
 
@@ -150,11 +185,17 @@ def _moved(box: TextBox, views: Sequence[View], frame: Frame, form: Form) -> Seq
         raise Unusable(BAD_BOX, f"a box in image {box.image}, but there are {len(views)}")
     found = box.numbers if form.order == "xyxy" else corners(box.numbers, form.order)
     view = views[box.image]
+    if _goes_beyond(max(found[::2]), max(found[1::2]), view.source_size):
+        raise Unusable(BAD_BOX, f"{list(box.numbers)} in pixels goes beyond its image of {view.source_size}")
     x0, y0, x1, y1 = _inside(view.from_source(Box(*found), frame.system), frame.system.frame(view.shown_size))
     if form.order == "xyxy":
         return x0, y0, x1, y1
     width, height = x1 - x0, y1 - y0
     return (x0, y0, width, height) if form.order == "xywh" else (x0 + width / 2, y0 + height / 2, width, height)
+
+
+def _goes_beyond(across: float, down: float, size: Size) -> bool:
+    return across > size.width * _ROUNDED + 2 or down > size.height * _ROUNDED + 2
 
 
 def _inside(box: Box, edges: Box) -> Box:

@@ -31,7 +31,7 @@ from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.image import check_whole, file_of, open_source
 from cof_agent.output.terminal import console
 from cof_agent.protocol import Message
-from sft.conversations.boxes import Evidence, form_of, moved
+from sft.conversations.boxes import Evidence, form_of, moved, translated
 from sft.frame import Frame, Outline
 
 THREADS = 4
@@ -127,8 +127,11 @@ class DialogueRows:
     def _read(self, index: int) -> tuple[list[Message], list[Shot]]:
         messages, images, known = self._packed[index]
         shots = [Shot(path, Size(width, height), region) for path, width, height, region in images]
+        sizes = [shot.size for shot in shots]
+        if known is not None and known != self._frame.system:
+            return translated(messages, sizes, self._frame, CoordinateSystem(known)), shots
         form = self.form if known is None else Form() if known == CoordinateSystem.ABSOLUTE else None
-        return moved(messages, [shot.size for shot in shots], self._frame, form), shots
+        return moved(messages, sizes, self._frame, form), shots
 
     def _image(self, shot: Shot) -> Any:
         source = open_source(shot.path, max_source_pixels=self._most)
@@ -173,7 +176,7 @@ def read_dialogues(
             evidence.add(found.talk.messages, [shot.size for shot in found.shots], frame)
         made.append(found, row)
     made.form = form_of(boxes, evidence, source.name)
-    if boxes is None and (note := evidence.note(made.form)):
+    if note := evidence.note(made.form):
         tally.notes.append(note)
     if gatherer.wrote:
         tally.notes.append(f"images that rows hold are written to {files.keep}")

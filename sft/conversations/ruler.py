@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ UNFRAMED = "turn of an assistant that the chat template frames in no known way"
 @dataclass(frozen=True, slots=True)
 class Measure:
     """Tokens of a rendered sample, how many of them are image tokens and how many are trained, its images and its turns: those
-    of an assistant."""
+    of an assistant. digest: of its text and the sizes of its images."""
 
     index: int
     tokens: int
@@ -29,6 +30,7 @@ class Measure:
     trained: int
     images: int
     turns: int
+    digest: int = 0
 
 
 class Ruler:
@@ -61,7 +63,8 @@ class Ruler:
         turns = sum(message["role"] == "assistant" for message in outline.messages)
         if len(spans) != turns:
             raise Unusable(UNFRAMED, f"{len(spans)} of {turns} turns are found")
-        return Measure(index, tokens, cells, trained, images, turns)
+        digest = zlib.crc32(f"{text}{outline.sizes}".encode("utf-8", "backslashreplace"))
+        return Measure(index, tokens, cells, trained, images, turns, digest)
 
     def _check(self, outline: Outline) -> None:
         for number, size in enumerate(outline.sizes):

@@ -66,6 +66,32 @@ def test_one_conversation_in_many_layouts() -> None:
     assert said(named, messages="talk", images="pictures") == ANSWERED
 
 
+def test_thoughts_and_calls_beside_a_reply_belong_to_it() -> None:
+    arguments = json.dumps({"bbox_2d": [1, 2, 3, 4]})
+    call = f'<tool_call>\n{{"name": "zoom", "arguments": {arguments}}}\n</tool_call>'
+    old = {"role": "assistant", "content": None, "function_call": {"name": "zoom", "arguments": arguments}}
+    seen = {"role": "function", "name": "zoom", "content": "<image>"}
+    talk = said({"messages": [ASK, old, seen, SAY], "images": ["a.jpg", "b.jpg"]})
+    assert talk[1:3] == [("assistant", call), ("user", "<tool_response>\n#\n</tool_response>")]
+    for key in ("reasoning_content", "reasoning", "thinking"):
+        row = {"messages": [ASK, SAY | {key: "It is small."}], "images": ["a.jpg"]}
+        assert said(row)[-1] == ("assistant", "<think>It is small.</think>\nred")
+
+
+@pytest.mark.parametrize("key", ["loss", "loss_scale", "loss_weight", "weight", "train", "train_on_turn"])
+def test_a_reply_that_is_not_to_be_trained_on_is_none_to_train_on(key: str) -> None:
+    with pytest.raises(Unusable, match="not to be trained on"):
+        read({"messages": [ASK, SAY | {key: 0}], "images": ["a.jpg"]})
+    assert said({"messages": [ASK, SAY | {key: 1}], "images": ["a.jpg"]}) == ANSWERED
+
+
+@pytest.mark.parametrize("empty", ["", "  \n", None])
+def test_a_turn_without_a_word_teaches_to_say_nothing(empty: str | None) -> None:
+    turns = [ASK, {"role": "assistant", "content": empty}, {"role": "user", "content": "Well?"}, SAY]
+    with pytest.raises(Unusable, match="turn of an assistant without a word"):
+        read({"messages": turns, "images": ["a.jpg"]})
+
+
 def test_roles_tell_who_speaks_not_places() -> None:
     turns = [
         {"from": "system", "value": "Help."},

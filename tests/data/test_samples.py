@@ -56,7 +56,7 @@ def test_our_own_comes_back_as_it_is(here: Path) -> None:
 
 def test_our_own_written_by_hand(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = [
-        {"image": "a.png", "question": "One\u2028two?", "answer": "left", "boxes": [[30, 20, 10, 5]]},
+        {"image": "a.png", "question": "One\u2028two?", "answer": "left", "boxes": [[10, 5, 30, 20]]},
         {"image": "a.png", "question": "Which?", "answers": "B", "choices": ["red", "blue"], "colour": 1},
         {
             "id": 7,
@@ -78,6 +78,12 @@ def test_our_own_written_by_hand(here: Path, caplog: pytest.LogCaptureFixture) -
         and found[2].boxes == (Box(1, 2, 4, 6),)
     )
     assert [record.message for record in caplog.records] == [f"{here}: keys that mean nothing here: colour"]
+
+
+def test_a_box_of_our_own_whose_corners_are_the_other_way_round_may_be_a_width_and_a_height(here: Path) -> None:
+    layouts.as_lines(here / "samples.jsonl", [row(boxes=[[100, 100, 50, 40]])])
+    with pytest.raises(InputError, match=r"\[100.0, 100.0, 50.0, 40.0\] has its corners the other way round"):
+        read_samples(here)
 
 
 def test_boxes_of_our_own_are_in_pixels(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL
 from cof_agent.data.unusable import Unusable
 from cof_agent.errors import InputError
-from cof_agent.geometry import Size
-from sft.conversations.boxes import Evidence, form_of, moved
+from cof_agent.geometry import CoordinateSystem, Size
+from cof_agent.protocol import system_prompt
+from sft.conversations.boxes import Evidence, form_of, moved, translated
 from sft.frame import Frame
 
 QWEN25 = Frame(QWEN2_5_VL, 28, 3136, 100 * 28 * 28)
@@ -51,6 +53,88 @@ def test_pixels_of_a_file_become_the_models_own_coordinates() -> None:
     assert tiny == '{"bbox_2d": [210, 105, 211, 106]} {"bbox_2d": [350, 175, 392, 196]}'
     with pytest.raises(Unusable, match="a box in image 3"):
         moved(talk([560, 280, 1120, 560], img_idx=3), [big], QWEN25, form)
+
+
+HALVED = (  # of a box from (560, 280) to (1120, 560)
+    "<box>560, 280, 1120, 560</box>",
+    "<bbox>[560, 280, 1120, 560]</bbox>",
+    "<box>(560, 280), (1120, 560)</box>",
+    '"bbox_2d": "560, 280, 1120, 560"',
+    '"bbox_2d": [[560, 280], [1120, 560]]',
+    '{"bbox_2d": (560, 280, 1120, 560)}',
+    '"{\\"bbox_2d\\": [560, 280, 1120, 560]}"',
+    "<answer>(560, 280), (1120, 560)</answer>",
+    "(560, 280, 1120, 560)",
+    '{"x1": 560, "y1": 280, "x2": 1120, "y2": 560}',
+    '{"xmin": 560, "ymin": 280, "xmax": 1120, "ymax": 560}',
+    "<parameter=bbox_2d>[560, 280, 1120, 560]</parameter><parameter=label>a</parameter>",
+)
+KEPT = (  # and how many lists each is, of which it is not known what they mean
+    ("<answer>560, 280, 1120, 560</answer>", 1),
+    ("560, 280, 1120, 560", 1),
+    ('"outline": [[560, 280], [1120, 560], [7, 8]]', 1),
+    ('"bbox_2d": [[560, 280], [1120, 560], [7, 8]]', 1),
+    ("The corners are (560, 280, 1120, 560).", 1),
+    ("It has 560, 280, 1120, 560 and 7 rows.", 0),
+    ('"bbox_2d": [560, 280, 1120, 560, 7]', 0),
+)
+
+
+def reply(text: str) -> list[dict[str, Any]]:
+    return [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+
+
+@pytest.mark.parametrize("text", HALVED)
+def test_boxes_are_moved_in_every_form_in_which_they_are_read(text: str) -> None:
+    made = Evidence()
+    made.add(reply(text), [Size(1120, 560)], QWEN25)  # shown at 392 x 196
+    assert (made.boxes, made.loose) == (1, 0)
+    form = form_of("pixels-xyxy", made, "set")
+    moves = {"560": "196", "280": "98", "1120": "392"}
+    expected = re.sub(r"\d{3,}", lambda found: "196" if found.start() > text.index("1120") else moves[found[0]], text)
+    assert shown(moved(reply(text), [Size(1120, 560)], QWEN25, form)) == [expected]
+
+
+@pytest.mark.parametrize(("text", "lists"), KEPT)
+def test_what_may_be_anything_stays_and_is_counted(text: str, lists: int) -> None:
+    made = Evidence()
+    made.add(reply(text), [Size(1120, 560)], QWEN25)
+    assert (made.boxes, made.loose) == (0, lists)
+    form = form_of("pixels-xyxy", made, "set")
+    assert shown(moved(reply(text), [Size(1120, 560)], QWEN25, form)) == [text]
+
+
+def test_a_call_in_xml_names_its_image_too() -> None:
+    head = "<function=zoom><parameter=bbox_2d>[200, 140, 400, 280]</parameter>"
+    text = head + "<parameter=img_idx>1</parameter></function>"
+    form = form_of("pixels-xyxy", Evidence(), "set")
+    found = shown(moved(reply(text), [Size(1120, 560), Size(400, 280)], QWEN25, form))
+    shown_size = QWEN25.fitted(Size(400, 280))
+    assert f"{shown_size.width}, {shown_size.height}]" in found[0]
+
+
+def test_a_box_beyond_its_image_is_left_out() -> None:
+    form = form_of("pixels-xyxy", Evidence(), "set")
+    with pytest.raises(Unusable, match=r"\[700.0, 500.0, 938.0, 952.0\] in pixels goes beyond its image of 640 x 420"):
+        moved(talk([700, 500, 938, 952]), [Size(640, 420)], QWEN25, form)
+
+
+@pytest.mark.parametrize(
+    ("known", "written", "frame", "expected"),
+    [
+        (CoordinateSystem.THOUSAND, "[500, 500, 1000, 1000]", QWEN25, "[196, 98, 392, 196]"),
+        (CoordinateSystem.UNIT, "[0.5, 0.5, 1.0, 1.0]", QWEN25, "[196, 98, 392, 196]"),
+        (CoordinateSystem.ABSOLUTE, "[560, 280, 1120, 560]", QWEN3, "[500, 500, 1000, 1000]"),
+        (CoordinateSystem.UNIT, "[0.5, 0.5, 1.0, 1.0]", QWEN3, "[500, 500, 1000, 1000]"),
+    ],
+)
+def test_our_exports_become_the_models_own_coordinates(
+    known: CoordinateSystem, written: str, frame: Frame, expected: str
+) -> None:
+    told = {"role": "system", "content": [{"type": "text", "text": system_prompt(known)}]}
+    system, said = shown(translated([told, *reply(f'{{"bbox_2d": {written}}}')], [Size(1120, 560)], frame, known))
+    assert said == f'{{"bbox_2d": {expected}}}'
+    assert system == system_prompt(frame.system)
 
 
 def test_relative_numbers_stay_as_they_are() -> None:

@@ -102,6 +102,8 @@ def test_columns_are_given_one_by_one_or_together() -> None:
     for given in (["--column", "a=b", "--column", "c=d"], ["--column", "a=b", "c=d"]):
         assert keys.given(given) == {"column": ["a=b", "c=d"]}
     assert keys.given(["--seed", "1", "--seed", "-2"]) == {"seed": ["-2"]}
+    with pytest.raises(InputError, match="--rewards is given twice; give all its values at once"):
+        keys.given(["--rewards", "accuracy", "--rewards", "format"])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import rl.settings
 import sft.settings
 from cof_agent.errors import InputError
-from cof_agent.training.resume import FINISHED, check_continues
+from cof_agent.training.resume import FINISHED, check_continues, check_data
 from cof_agent.training.settings import write_record
 
 GIVEN = {"model": "nano", "data": "tests", "use_cpu": "true", "report_to": "none"}
@@ -36,6 +36,8 @@ def begun(tmp_path: Path) -> Path:
     ("key", "value", "sentence"),
     [
         ("learning_rate", "0.5", "learning_rate was 2e-05, and is 0.5"),
+        ("images", "scripts", 'images was null, and is .*scripts"'),
+        ("warmup_steps", "3", "warmup_steps was 0, and is 3"),
         ("data", "scripts", 'data was .*tests", and is .*scripts"'),
         ("use_peft", "true", "use_peft was false, and is true"),
         ("max_zooms", "2", "max_zooms was null, and is 2"),
@@ -93,3 +95,12 @@ def test_rewards_and_sampling_are_part_of_the_method(tmp_path: Path) -> None:
     (tmp_path / FINISHED).write_text("{}")
     with pytest.raises(InputError, match="rewards was .* temperature was 1.0, and is 0.7"):
         check_continues(settings("--rewards", "format", "--temperature", "0.7"))
+
+
+def test_other_samples_under_the_same_name_are_refused(begun: Path) -> None:
+    settings, data = parse(begun), {"samples": 4, "digest": 1}
+    check_data(begun, data)  # of an older version, which kept no figures
+    write_record(settings, data)
+    check_data(begun, data)
+    with pytest.raises(InputError, match=r"was trained on other samples \(4 then, 7 now\)"):
+        check_data(begun, {"samples": 7, "digest": 2})

@@ -103,7 +103,7 @@ def routes(tiles: Tiles, looks: Looks) -> APIRouter:
     """Where the page gets its pictures."""
     router = APIRouter()
 
-    @router.get("/tiles/{id}/{level}/{column}/{row}")
+    @router.get("/tiles/{id}/{level:int}/{column:int}/{row:int}")
     async def tile(id: str, level: int, column: int, row: int) -> Response:
         try:
             return Response(await tiles.tile(id, level, column, row), media_type="image/webp", headers=_FOR_AN_HOUR)

@@ -217,6 +217,13 @@ def test_fields_and_methods_as_openai_has_them(served: Served, scene: Sample) ->
         assert (reply.status_code, reply.json()["error"]["type"]) == (status, "invalid_request_error")
 
 
+def test_a_tile_that_is_none_is_not_there(served: Served) -> None:
+    url, _ = served
+    for path in ("x/a/0/0", "x/-1/0/0", "x/0/0/0"):
+        reply = httpx.get(f"{url}/tiles/{path}")
+        assert (reply.status_code, set(reply.json())) == (404, {"error"})
+
+
 def test_a_question_of_no_end_is_refused(served: Served, scene: Sample) -> None:
     url, _ = served
     image = {"type": "image_url", "image_url": {"url": scene.image}}

@@ -29,7 +29,9 @@ measure outputs/nano-zooms --data outputs/rl --model nano
 measure outputs/nano-plays --data outputs/rl --model nano --strategy direct --plays 4 --temperature 1 --seed 1
 spot='' coroi='' rl='' distilled='' regions=''
 for seed in "$@"; do
-  "$python" -m sft.train --config sft/configs/nano-spot.yaml -o "outputs/nano-spot-$seed" --seed "$seed"
+  "$python" -m sft.train --config sft/configs/nano-spot.yaml -o "outputs/nano-spot-first-$seed" --seed "$seed"
+  "$python" -m sft.train --config sft/configs/nano-spot.yaml --model "outputs/nano-spot-first-$seed" --samples 4800 \
+    --seed "1$seed" --plan '{"spot": 0.8, "tokens": 400, "weights": [4, 4, 1]}' -o "outputs/nano-spot-$seed"
   "$python" -m sft.papers.coroi --model nano --output "outputs/nano-coroi-$seed" --steps 400 --seed "$seed"
   "$python" -m sft.papers.region_lessons --model outputs/nano-reads --output "outputs/nano-told-$seed" --steps 800 --seed "$seed"
   "$python" -m sft.papers.gpt4roi --config sft/configs/nano-regions.yaml --stage 2 --model_name_or_path "outputs/nano-told-$seed" \

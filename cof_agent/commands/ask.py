@@ -77,7 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--font",
         metavar="FILE",
-        help="TrueType or OpenType font for the words of trajectory.png, which other than Latin letters need",
+        help="TrueType or OpenType font for the words of trajectory.png; the built-in one has plain Latin letters only",
     )
     option(parser, "concurrency", default=32)
     parser.add_argument(

@@ -68,7 +68,8 @@ def _check_images(wanted: Sequence[Episode], file: Path) -> None:
     if not file.exists():
         return
     when, newer = file.stat().st_mtime, 0
-    earlier = {one.sample.image: one.overview for one in read_jsonl(file, Trajectory) if one.overview is not None}
+    played = [one for one in read_jsonl(file, Trajectory) if one.stop is not StopReason.ERROR]  # those are played again
+    earlier = {one.sample.image: one.overview for one in played if one.overview is not None}
     for image in (episode.sample.image for episode in wanted if episode.sample.image in earlier):
         try:
             size, newer = open_source(image).size, newer + (os.stat(file_of(image)).st_mtime > when)

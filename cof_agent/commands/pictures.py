@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,15 +54,18 @@ def find(name: str) -> Pictures | None:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """The images of a folder at any depth, but for those that a command of ours has written beside its trajectories."""
+    """The images of a folder at any depth, but for those that a command of ours has written beside its trajectories: the picture
+    of a trajectory, and what it was sent or fetched, under names made of the content."""
     found = [path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
     ours = {file.parent for name in TRAJECTORIES for file in folder.rglob(name)}
-    written = ours - {folder}
-    return [
-        path
-        for path in found
-        if written.isdisjoint(path.parents) and not (path.parent in ours and path.name == "trajectory.png")
-    ]
+
+    def is_ours(path: Path) -> bool:
+        if path.parent in ours:
+            return path.name == "trajectory.png"
+        kept = path.parent.name == "images" and path.parent.parent in ours
+        return kept and re.fullmatch(r"[0-9a-f]{24}", path.stem) is not None
+
+    return [path for path in found if not is_ours(path)]
 
 
 def _each(files: Sequence[str]) -> Pictures:

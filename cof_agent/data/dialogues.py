@@ -232,11 +232,14 @@ def _as_called(raw: Mapping[str, Any], parts: list[str | Slot], name: str) -> li
         raise Unusable(MASKED_REPLY)
     if not is_missing(raw.get("actions")):  # LLaVA-Plus
         raise Unusable(BAD_TURNS, "actions beside a reply")
-    thought = next((raw[key] for key in _THOUGHTS if isinstance(raw.get(key), str)), "")
-    calls = unpacked(raw.get("tool_calls")) or []
-    if not calls and not is_missing(one := unpacked(raw.get("function_call"))):
-        calls = [one]
     text = "".join(part for part in parts if isinstance(part, str))
+    thought = next((raw[key] for key in _THOUGHTS if isinstance(raw.get(key), str) and raw[key].strip()), "")
+    if "<think>" in text:  # it is there already
+        thought = ""
+    calls = unpacked(raw.get("tool_calls")) or []
+    one = unpacked(raw.get("function_call"))
+    if not calls and isinstance(one, Mapping) and one.get("name"):
+        calls = [one]
     if name in _CALLS and not calls and isinstance(found := unpacked(text), list | dict):
         text, calls = "", found if isinstance(found, list) else [found]
     if not thought and not calls:

@@ -31,6 +31,8 @@ TWO_CHOICES = "answer names two different choices"
 BAD_CHOICES = "choices cannot be read"
 BAD_ANSWER = "answer cannot be read"
 BAD_BOX = "box is not four numbers"
+BOX_BEYOND = "box beyond its image"
+OTHER_COORDINATES = "boxes in the coordinates of another model"
 BAD_TURNS = "conversation cannot be read"
 UNFINISHED = "conversation without an answer"
 PLACEHOLDER = "placeholder of a box or an object in the text"
@@ -64,6 +66,8 @@ HINTS = {
     NO_CONVERSATION: "name its column, as in --column messages=NAME; `cof collect` makes conversations of questions",
     ONE_TURN_TRACE: "a conversation is trained where each result is a turn of its own; code is never run here",
     TOOLS_APART: "write them into the system message, as your model is told of tools",
+    BOX_BEYOND: "say with --boxes what the numbers of boxes mean, if it is not pixels of the image files",
+    OTHER_COORDINATES: "export the trajectories anew with this model's, or train on trajectories.jsonl itself",
     TOO_LARGE: "if you trust the file, raise --max-source-pixels",
 }
 """What a user can do about a reason, where there is something."""

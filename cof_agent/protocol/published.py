@@ -14,17 +14,18 @@ from typing import Any
 from cof_agent.protocol.apart import put_together
 
 _NUMBER = r"(-?\d{1,6}(?:\.\d{1,17})?)"
-_COMMA = r"\s*,\s*"
+_GAP = r"\s{0,60}"  # of lists over several lines; a bound keeps long blank texts fast
+_COMMA = f"{_GAP},{_GAP}"
 _FOUR = re.compile(
-    rf"(?<![\w.\-])(?P<open>[\[(]{{0,3}})\s*{_NUMBER}{_COMMA}{_NUMBER}(?:(?P<pair>\s*[\])]{_COMMA}[\[(]\s*)|{_COMMA})"
+    rf"(?<![\w.\-])(?P<open>(?:[\[(]{_GAP}){{0,3}}){_NUMBER}{_COMMA}{_NUMBER}(?:(?P<pair>{_GAP}[\])]{_COMMA}[\[(]{_GAP})|{_COMMA})"
     rf"{_NUMBER}{_COMMA}{_NUMBER}(?!\.?\d)"
-    rf"(?(pair)\s*[\])]{{1,3}}(?!{_COMMA}[\[(]\s*-?[\d.]+{_COMMA}-?[\d.]+\s*[\])])"  # a third point makes a polygon
-    rf"|(?:\s*[\])]{{1,3}}|(?!{_COMMA}-?\d)))"
+    rf"(?(pair){_GAP}[\])](?!{_COMMA}[\[(]{_GAP}-?[\d.]{{1,24}}{_COMMA}-?[\d.]{{1,24}}{_GAP}[\])])"  # a third point: a polygon
+    rf"|(?:{_GAP}[\])]|(?!{_COMMA}-?\d)))"
 )
 """Four numbers, `1, 2, 3, 4` or `(1, 2), (3, 4)`, in brackets or without."""
 _SIDES = re.compile(
     _COMMA.join(
-        rf"""\\?["']{axis}_?(?:{end})\\?["']\s*:\s*{_NUMBER}"""
+        rf"""\\?["']{axis}_?(?:{end})\\?["']{_GAP}:{_GAP}{_NUMBER}"""
         for axis, end in (("x", "min|1|0"), ("y", "min|1|0"), ("x", "max|2|1"), ("y", "max|2|1"))
     )
 )
@@ -32,14 +33,16 @@ _LEADS_TO_BOX = re.compile(
     r"""(?:\\?["'](?:bbox\w*|box\w*|bounding_box\w*|region)\\?["']\s*:\s*\\?["']?|<(?:box|bbox|parameter=bbox\w*)>)\s*\Z""",
     re.IGNORECASE,
 )
-_BETWEEN = re.compile(r"[\s,\[\]]{0,20}")
+_CLOSES = re.compile(r"""\s{0,20}(?:\\?["']|</)""")  # what four numbers without brackets stand in
+_BETWEEN = re.compile(r"[\s,\[\]()]{0,60}")
 _FROM_ONE = re.compile(r"""\\?["']target_image\\?["']\s*:\s*(\d{1,4})|<parameter=target_image>\s*(\d{1,4})""")
 _FROM_NOUGHT = re.compile(
     r"""\\?["'](?:image|img_idx|image_idx|image_index)\\?["']\s*:\s*(\d{1,4})"""
     r"|<parameter=(?:image|img_idx|image_idx|image_index)>\s*(\d{1,4})"
 )
-_CALL = (("<function", "</function"), ("{", "}"))  # what stands around the arguments of a call
 _LOOK_BACK = 60  # characters in which the key of a box stands
+_AROUND = 2_000  # characters on either side in which the call around a box stands
+_LEVELS = 4  # objects within each other that are looked at for the image of a box
 
 _RESULT = re.compile(r"<(sandbox_output|tool_response|execution_result|interpreter|observation)>")
 _SIZE = re.compile(r"(?<![\d.])(\d{1,5})(\s*[x×*]\s*)(\d{1,5})(?![\d.])")
@@ -71,32 +74,38 @@ def loose_lists(text: str) -> int:
 
 def _fours(text: str) -> Iterator[tuple[re.Match[str], bool]]:
     """Four numbers each, and whether they are a box."""
-    last = -1  # the end of the box before, which others in its list follow
+    last: re.Match[str] | None = None  # the box before, which others in its list follow
     for one in _FOUR.finditer(text):
         before = text[max(0, one.start() - _LOOK_BACK) : one.start()]
-        follows = last >= 0 and _BETWEEN.fullmatch(text, last, one.start()) is not None
-        is_box = follows or bool(_LEADS_TO_BOX.search(before)) or (one["open"] != "" and _is_all(one, text))
-        last = one.end() if is_box else last
+        is_box = bool(_LEADS_TO_BOX.search(before)) and (one["open"] != "" or bool(_CLOSES.match(text, one.end())))
+        if one["open"] and not is_box:
+            is_box = _is_all(one, text) or (one["open"][0] == "[" and before.rstrip().endswith("<answer>"))
+            is_box |= last is not None and _follows(last, one, text)
+        last = one if is_box else None
         yield one, is_box
+
+
+def _follows(last: re.Match[str], one: re.Match[str], text: str) -> bool:
+    """Whether a box is the next in a list of boxes of the same form."""
+    alike = (last["pair"] is None) == (one["pair"] is None)
+    return alike and _BETWEEN.fullmatch(text, last.end(), one.start()) is not None
 
 
 def _is_all(one: re.Match[str], text: str) -> bool:
     """Whether numbers are all that a text or its answer is; without brackets they may be what was counted or read."""
-    before, after = text[: one.start()].rstrip(), text[one.end() :].lstrip()
+    before, after = text[: one.start()].rstrip(), text[one.end() :].lstrip(" \t\r\n)].")
     return not (before or after) or (before.endswith("<answer>") and after.startswith("</answer>"))
 
 
 def _box(one: re.Match[str], text: str) -> TextBox:
     spans = [one.span(group) for group in range(1, one.re.groups + 1) if group not in one.re.groupindex.values()]
     x0, y0, x1, y1 = (float(text[start:end]) for start, end in spans)
-    return TextBox((x0, y0, x1, y1), tuple(spans), _image_of(one, text))
+    return TextBox((x0, y0, x1, y1), tuple(spans), _image_of(spans[0][0], text))
 
 
-def _image_of(one: re.Match[str], text: str) -> int:
+def _image_of(place: int, text: str) -> int:
     """The image that the call around a box names: `target_image` counts from 1, all others from 0."""
-    for opening, closing in _CALL:
-        begin, end = text.rfind(opening, 0, one.start() + 1), text.find(closing, one.end())
-        around = text[begin:end] if 0 <= begin < end and text.find(closing, begin, one.start()) < 0 else ""
+    for around in (_function_around(place, text), *_objects_around(place, text)):
         if found := _FROM_ONE.search(around):
             return max(0, int(found[1] or found[2]) - 1)
         if found := _FROM_NOUGHT.search(around):
@@ -104,12 +113,41 @@ def _image_of(one: re.Match[str], text: str) -> int:
     return 0
 
 
-def with_boxes(text: str, move: Callable[[TextBox], Sequence[float]], digits: int | None = None) -> str:
-    """The text with each box's numbers as `move` gives them, written with so many decimals, or with as many as before."""
+def _function_around(place: int, text: str) -> str:
+    """The call in XML around a place, without what stands around it; empty where there is none."""
+    begin = text.rfind("<function", max(0, place - _AROUND), place)
+    end = text.find("</function", place, place + _AROUND)
+    return text[begin:end] if 0 <= begin < end and "</function" not in text[begin:place] else ""
+
+
+def _objects_around(place: int, text: str) -> Iterator[str]:
+    """The objects around a place from the innermost on, each without those inside it."""
+    before, after = text[max(0, place - _AROUND) : place], text[place : place + _AROUND]
+    begins, ends = _levels(before[::-1], "}", "{"), _levels(after, "{", "}")
+    for head, tail in zip(begins, ends, strict=False):
+        yield f"{head[::-1]} {tail}"
+
+
+def _levels(text: str, opening: str, closing: str) -> Iterator[str]:
+    """What stands in each object that ends in a text, read from within, without the objects inside it."""
+    depth, levels, said = 0, 0, ""
+    for sign in text:
+        depth += (sign == opening) - (sign == closing)
+        if depth < 0:
+            yield said
+            depth, levels, said = 0, levels + 1, ""
+            if levels == _LEVELS:
+                return
+        elif depth == 0 and sign != closing:
+            said += sign
+
+
+def with_boxes(text: str, move: Callable[[TextBox], Sequence[float]]) -> str:
+    """The text with each box's numbers as `move` gives them, written with as many decimals as before."""
     pieces, place = [], 0
     for box in boxes_in(text):
         for (start, end), value in zip(box.spans, move(box), strict=True):
-            decimals = len(text[start:end].partition(".")[2]) if digits is None else digits
+            decimals = len(text[start:end].partition(".")[2])
             pieces += [text[place:start], f"{value:.{decimals}f}" if decimals else str(round(value))]
             place = end
     return "".join([*pieces, text[place:]])

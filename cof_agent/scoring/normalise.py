@@ -92,7 +92,8 @@ _TEX_MATHS = re.compile(r"(?<![\\$\w])\$(?=[^\s$])([^$\n]{0,199}[^\s$])\$(?![\d$
 _HEADING = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]+|[-*\u2022][ \t]+)", re.MULTILINE)
 
 _TAG = re.compile(r"</?[a-z|][^<>]{0,40}>")
-_EMPHASIS = re.compile(r"__|`|(?<![\d*])\*{1,9}|\*{1,9}(?![\d*])")  # a star between numbers is a sign
+_STARS = re.compile(r"\*+")
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)\*{1,2}(?=\d)")
 
 
 def unwrapped(text: str) -> str:
@@ -124,8 +125,15 @@ def _in_brackets(term: str) -> str:
 
 def unmarked(text: str) -> str:
     """A text that was `folded`, without the signs of Markdown and HTML."""
-    text = _TAG.sub(" ", _HEADING.sub("", text))
-    return _EMPHASIS.sub("", text)
+    text = _TAG.sub(" ", _HEADING.sub("", text)).replace("__", "").replace("`", "")
+    return text if _is_product(text) else text.replace("*", "")
+
+
+def _is_product(text: str) -> bool:
+    """Whether the stars of a text are signs between numbers, as in 2*3 or 2**3, and no marks around words."""
+    runs = [found[0] for found in _STARS.finditer(text)]
+    between = len(_BETWEEN_DIGITS.findall(text))
+    return bool(runs) and len(runs) == between and (len(runs) == 1 or set(runs) == {"*"})
 
 
 def _last_between(text: str, opening: str, closing: str) -> str:

@@ -359,7 +359,7 @@ def undrawn(trajectory: Trajectory, font: str | None = None) -> str:
     face, sample = _face(20, font), trajectory.sample
     text = "".join((sample.question, *sample.choices, *sample.answers, trajectory.answer or ""))
     box = face.getmask("\uffff")
-    masks = {letter: face.getmask(letter) for letter in dict.fromkeys(text) if letter.isprintable()}
+    masks = {letter: face.getmask(letter) for letter in dict.fromkeys(text) if letter.isprintable() and letter != " "}
     return "".join(letter for letter, mask in masks.items() if (mask.size, bytes(mask)) == (box.size, bytes(box)))
 
 

@@ -6,18 +6,16 @@ become the model's own coordinates of the image that it is shown.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cof_agent.data.boxes import Form, corners, form_named
 from cof_agent.data.samples import NO_BOXES
-from cof_agent.data.unusable import BAD_BOX, Unusable
+from cof_agent.data.unusable import BAD_BOX, BOX_BEYOND, Unusable
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem, Size, View
+from cof_agent.geometry import Box, Size, View
 from cof_agent.protocol import Message
-from cof_agent.protocol.prompt import tool_schema
 from cof_agent.protocol.published import TextBox, boxes_in, loose_lists, with_boxes, with_sizes
 from sft.frame import Frame
 
@@ -117,55 +115,22 @@ def moved(messages: Sequence[Message], sizes: Sequence[Size], frame: Frame, form
     sizes: of the images, in source pixels.
 
     Raises:
-        Unusable: if a box lies in an image that is not there, or beyond its image.
+        Unusable: if a box lies in an image that is not there, or one of an assistant beyond its image.
     """
     if form is None or all(_stays(size, frame) for size in sizes):
         return list(messages)
     views = [View(size, Box(0, 0, size.width, size.height), frame.fitted(size)) for size in sizes]
     shown = {(one.width, one.height): (there.width, there.height) for one, there in _unlike(views)}
 
-    def move(box: TextBox) -> Sequence[float]:
-        return _moved(box, views, frame, form)
+    def written(message: Message) -> Message:
+        own = message["role"] == "assistant"  # a prompt may have a box as an example
 
-    return [
-        {"role": one["role"], "content": [_with(part, move, shown) for part in one["content"]]}
-        if one["role"] != "system"
-        else one
-        for one in messages
-    ]
+        def move(box: TextBox) -> Sequence[float]:
+            return _moved(box, views, frame, form, within=own)
 
+        return {"role": message["role"], "content": [_with(part, move, shown) for part in message["content"]]}
 
-def translated(
-    messages: Sequence[Message], sizes: Sequence[Size], frame: Frame, known: CoordinateSystem
-) -> list[Message]:
-    """The messages of one of our exports, whose boxes are `known`, with these in the model's own coordinates, which the
-    description of our zoom in the system message then names. sizes: of the images as they were exported, in pixels.
-
-    Raises:
-        Unusable: if a box lies in an image that is not there.
-    """
-    wholes = [Box(0, 0, size.width, size.height) for size in sizes]
-    before = [View(size, whole, size) for size, whole in zip(sizes, wholes, strict=True)]
-    after = [View(size, whole, frame.fitted(size)) for size, whole in zip(sizes, wholes, strict=True)]
-    told = [json.dumps(tool_schema(system)) for system in (known, frame.system)]
-
-    def move(box: TextBox) -> Sequence[float]:
-        if box.image >= len(sizes):
-            raise Unusable(BAD_BOX, f"a box in image {box.image}, but there are {len(sizes)}")
-        source = before[box.image].to_source(Box(*box.numbers), known)
-        view = after[box.image]
-        return tuple(_inside(view.from_source(source, frame.system), frame.system.frame(view.shown_size)))
-
-    def written(part: dict[str, Any], role: str) -> dict[str, Any]:
-        if part["type"] == "image":
-            return part
-        if role == "system":
-            return {"type": "text", "text": part["text"].replace(*told)}
-        return {"type": "text", "text": with_boxes(part["text"], move, frame.system.digits)}
-
-    return [
-        {"role": one["role"], "content": [written(part, one["role"]) for part in one["content"]]} for one in messages
-    ]
+    return [one if one["role"] == "system" else written(one) for one in messages]
 
 
 def _with(part: dict[str, Any], move: Any, shown: dict[tuple[int, int], tuple[int, int]]) -> dict[str, Any]:
@@ -178,15 +143,16 @@ def _unlike(views: Sequence[View]) -> list[tuple[Size, Size]]:
     return [(view.source_size, view.shown_size) for view in views if view.source_size != view.shown_size]
 
 
-def _moved(box: TextBox, views: Sequence[View], frame: Frame, form: Form) -> Sequence[float]:
+def _moved(box: TextBox, views: Sequence[View], frame: Frame, form: Form, *, within: bool) -> Sequence[float]:
+    """within: whether a box beyond its image is refused."""
     if max(map(abs, box.numbers)) <= 1:
         return box.numbers
     if box.image >= len(views):
         raise Unusable(BAD_BOX, f"a box in image {box.image}, but there are {len(views)}")
     found = box.numbers if form.order == "xyxy" else corners(box.numbers, form.order)
     view = views[box.image]
-    if _goes_beyond(max(found[::2]), max(found[1::2]), view.source_size):
-        raise Unusable(BAD_BOX, f"{list(box.numbers)} in pixels goes beyond its image of {view.source_size}")
+    if within and _goes_beyond(max(found[::2]), max(found[1::2]), view.source_size):
+        raise Unusable(BOX_BEYOND, f"{list(box.numbers)} in pixels, in an image of {view.source_size}")
     x0, y0, x1, y1 = _inside(view.from_source(Box(*found), frame.system), frame.system.frame(view.shown_size))
     if form.order == "xyxy":
         return x0, y0, x1, y1
@@ -218,6 +184,11 @@ def _stays(size: Size, frame: Frame) -> bool:
     """Whether pixels of an image file are the model's own coordinates already."""
     edges = frame.system.frame(frame.fitted(size))
     return tuple(edges) == (0, 0, size.width, size.height)
+
+
+def have_boxes(messages: Sequence[Message]) -> bool:
+    """Whether texts of messages have boxes."""
+    return any(boxes_in(text) for text in _texts(messages))
 
 
 def _texts(messages: Sequence[Message]) -> list[str]:

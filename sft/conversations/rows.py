@@ -25,16 +25,18 @@ from cof_agent.data.dialogues import Dialogue, Dialogues
 from cof_agent.data.image_files import ImageFiles
 from cof_agent.data.images import Reference, decoded
 from cof_agent.data.rows import Row
-from cof_agent.data.unusable import BAD_BOX, DAMAGED_IMAGE, NOT_AN_IMAGE, TOO_LARGE, Tally, Unusable
+from cof_agent.data.unusable import BAD_BOX, DAMAGED_IMAGE, NOT_AN_IMAGE, OTHER_COORDINATES, TOO_LARGE, Tally, Unusable
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.image import check_whole, file_of, open_source
 from cof_agent.output.terminal import console
 from cof_agent.protocol import Message
-from sft.conversations.boxes import Evidence, form_of, moved, translated
+from sft.conversations.boxes import Evidence, form_of, have_boxes, moved
 from sft.frame import Frame, Outline
 
 THREADS = 4
+OF_MODELS = (CoordinateSystem.ABSOLUTE, CoordinateSystem.THOUSAND, CoordinateSystem.THOUSAND_YX)
+"""Coordinates that belong to a model; all others belong to a dialect, and stay as they are."""
 AT_ONCE = 16  # rows, with the images that they hold
 
 
@@ -127,11 +129,10 @@ class DialogueRows:
     def _read(self, index: int) -> tuple[list[Message], list[Shot]]:
         messages, images, known = self._packed[index]
         shots = [Shot(path, Size(width, height), region) for path, width, height, region in images]
-        sizes = [shot.size for shot in shots]
-        if known is not None and known != self._frame.system:
-            return translated(messages, sizes, self._frame, CoordinateSystem(known)), shots
         form = self.form if known is None else Form() if known == CoordinateSystem.ABSOLUTE else None
-        return moved(messages, sizes, self._frame, form), shots
+        if known in OF_MODELS and known not in (self._frame.system, CoordinateSystem.ABSOLUTE) and have_boxes(messages):
+            raise Unusable(OTHER_COORDINATES, f"{known}, and the model's are {self._frame.system.value}")
+        return moved(messages, [shot.size for shot in shots], self._frame, form), shots
 
     def _image(self, shot: Shot) -> Any:
         source = open_source(shot.path, max_source_pixels=self._most)

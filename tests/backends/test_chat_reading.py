@@ -53,6 +53,14 @@ def test_calls_that_the_text_still_has_are_made_once() -> None:
         call = {"function": {"name": "image_zoom_in_tool", "arguments": json.dumps({"bbox_2d": box})}}
         message = {"role": "assistant", "content": text, "tool_calls": [call]}
         assert completion({"choices": [{"message": message}]}, "m", "http://x").text.count("<tool_call>") == made
+    thought = f"<think>I could write {text} now.</think> Yes."
+    message = {
+        "role": "assistant",
+        "content": thought,
+        "tool_calls": [{"function": {"name": "image_zoom_in_tool", "arguments": "{}"}}],
+    }
+    said = completion({"choices": [{"message": message}]}, "m", "http://x").text
+    assert said.startswith(thought) and said.count("<tool_call>") == 2
 
 
 def test_an_address_without_v1() -> None:

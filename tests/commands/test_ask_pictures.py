@@ -88,7 +88,8 @@ def test_an_image_of_another_size_is_no_longer_the_one_that_was_asked_about(
 
 
 def test_pictures_that_a_command_has_written_are_no_questions(folder: Path) -> None:
-    for name in ("out/trajectory.png", "out/images/1.png", "trajectory.png"):
+    kept = f"out/images/{'0a' * 12}.png"
+    for name in ("out/trajectory.png", kept, "trajectory.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(png())
     for name in ("out/trajectories.jsonl", "trajectory.jsonl"):
@@ -96,6 +97,8 @@ def test_pictures_that_a_command_has_written_are_no_questions(folder: Path) -> N
     found = pictures.find(str(folder))
     assert found is not None
     assert found.paths == tuple(str(folder / name) for name in ("a.png", "b.png", "broken.jpg", "deeper/c.png"))
+    (folder / "deeper" / "trajectories.jsonl").write_text("")  # of `cof ask deeper ... -o deeper`
+    assert pictures.find(str(folder)) == found
 
 
 def test_a_pattern(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

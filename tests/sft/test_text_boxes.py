@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from cof_agent.backends.families import QWEN2_5_VL, QWEN3_VL
 from cof_agent.data.unusable import Unusable
 from cof_agent.errors import InputError
-from cof_agent.geometry import CoordinateSystem, Size
-from cof_agent.protocol import system_prompt
-from sft.conversations.boxes import Evidence, form_of, moved, translated
+from cof_agent.geometry import Size
+from cof_agent.protocol.published import boxes_in
+from sft.conversations.boxes import Evidence, form_of, moved
 from sft.frame import Frame
 
 QWEN25 = Frame(QWEN2_5_VL, 28, 3136, 100 * 28 * 28)
@@ -104,6 +105,38 @@ def test_what_may_be_anything_stays_and_is_counted(text: str, lists: int) -> Non
     assert shown(moved(reply(text), [Size(1120, 560)], QWEN25, form)) == [text]
 
 
+def test_boxes_of_a_list_follow_each_other() -> None:
+    boxes = [[560, 280, 1120, 560], [0, 0, 560, 280]]
+    for text in (
+        json.dumps({"bbox_2d": boxes}, indent=2),
+        json.dumps({"objects": [{"box": box} for box in boxes]}),
+        f"<answer>{boxes[0]}, {boxes[1]}</answer>",
+        f"<answer>{boxes}</answer>",
+        "<box>(560, 280), (1120, 560)</box><box>(0, 0), (560, 280)</box>",
+    ):
+        assert [list(box.numbers) for box in boxes_in(text)] == boxes, text
+    for text in ('{"bbox": [560, 280, 1120, 560], 7, 8, 9, 10}', '"bbox": [560, 280, 1120, 560], [[1, 2], [3, 4]]'):
+        assert len(boxes_in(text)) == 1
+    assert boxes_in('"region": "1, 2, 3, 4 and 5"') == []
+
+
+def test_a_box_lies_in_the_image_that_the_object_around_it_names() -> None:
+    for text, images in (
+        ('{"img_idx": 1, "region": {"x1": 10, "y1": 20, "x2": 300, "y2": 200}}', [1]),
+        ('{"a": {"b": 1}, "bbox_2d": [1, 2, 3, 4], "img_idx": 1}', [1]),
+        ('{"objects": [{"a": {"image": 3}}], "bbox_2d": [1, 2, 3, 4], "img_idx": 1}', [1]),
+        ('[{"bbox_2d": [1, 2, 3, 4], "target_image": 2}, {"bbox_2d": [5, 6, 7, 8]}]', [1, 0]),
+        ('{"objects": [{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6, 7, 8]}], "img_idx": 2}', [2, 2]),
+        ('"{\\"bbox_2d\\": [1, 2, 3, 4], \\"img_idx\\": 2}"', [2]),
+    ):
+        assert [box.image for box in boxes_in(text)] == images, text
+
+
+@pytest.mark.parametrize("text", ["a, b" + " " * 100_000 + "x", "[ " * 50_000, "(1,2)," * 50_000, "{" * 50_000])
+def test_texts_of_any_length_are_read_at_once(text: str) -> None:
+    assert boxes_in(text) == []
+
+
 def test_a_call_in_xml_names_its_image_too() -> None:
     head = "<function=zoom><parameter=bbox_2d>[200, 140, 400, 280]</parameter>"
     text = head + "<parameter=img_idx>1</parameter></function>"
@@ -115,26 +148,12 @@ def test_a_call_in_xml_names_its_image_too() -> None:
 
 def test_a_box_beyond_its_image_is_left_out() -> None:
     form = form_of("pixels-xyxy", Evidence(), "set")
-    with pytest.raises(Unusable, match=r"\[700.0, 500.0, 938.0, 952.0\] in pixels goes beyond its image of 640 x 420"):
-        moved(talk([700, 500, 938, 952]), [Size(640, 420)], QWEN25, form)
-
-
-@pytest.mark.parametrize(
-    ("known", "written", "frame", "expected"),
-    [
-        (CoordinateSystem.THOUSAND, "[500, 500, 1000, 1000]", QWEN25, "[196, 98, 392, 196]"),
-        (CoordinateSystem.UNIT, "[0.5, 0.5, 1.0, 1.0]", QWEN25, "[196, 98, 392, 196]"),
-        (CoordinateSystem.ABSOLUTE, "[560, 280, 1120, 560]", QWEN3, "[500, 500, 1000, 1000]"),
-        (CoordinateSystem.UNIT, "[0.5, 0.5, 1.0, 1.0]", QWEN3, "[500, 500, 1000, 1000]"),
-    ],
-)
-def test_our_exports_become_the_models_own_coordinates(
-    known: CoordinateSystem, written: str, frame: Frame, expected: str
-) -> None:
-    told = {"role": "system", "content": [{"type": "text", "text": system_prompt(known)}]}
-    system, said = shown(translated([told, *reply(f'{{"bbox_2d": {written}}}')], [Size(1120, 560)], frame, known))
-    assert said == f'{{"bbox_2d": {expected}}}'
-    assert system == system_prompt(frame.system)
+    prompt, answer = talk([700, 500, 938, 952])[1:]
+    with pytest.raises(
+        Unusable, match=r"beyond its image: \[700.0, 500.0, 938.0, 952.0\] in pixels, in an image of 640 x 420"
+    ):
+        moved([answer], [Size(640, 420)], QWEN25, form)
+    moved([prompt], [Size(640, 420)], QWEN25, form)  # where it may be an example of what to write
 
 
 def test_relative_numbers_stay_as_they_are() -> None:

@@ -97,8 +97,22 @@ def message_text(message: dict[str, Any], reason: Any, where: str) -> str:
 
 def _repeats(text: str, calls: Sequence[tuple[str, str]]) -> bool:
     """Whether a text still has all calls that a server has read in it, so that they would be made twice."""
-    written = "".join(text.split())
-    return "<tool_call>" in written and all("".join(given.split()) in written for _, given in calls)
+    if not calls:
+        return False
+    pieces = text.rpartition("</think>")[2].split("<tool_call>")[1:]
+    written = [_named(_plain(piece.partition("</tool_call>")[0])) for piece in pieces]
+    return all((name, _plain(given)) in written for name, given in calls)
+
+
+def _named(call: Any) -> tuple[Any, Any]:
+    return (call.get("name"), call.get("arguments")) if isinstance(call, dict) else (None, None)
+
+
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _ends_within(message: dict[str, Any]) -> bool:

@@ -81,16 +81,16 @@ def _mme_realworld(title: str, names: tuple[str, ...], tsv: tuple[str, ...], rep
 
 
 def _documents(
-    title: str, what: str, source: str, folder: str, tsv: str, size: int, own: Layout, **columns: object
+    title: str, what: str, source: str, folder: str, tsv: str, size: int, own: tuple[Layout, ...], **columns: object
 ) -> Benchmark:
-    """One of the sets of lmms-lab/DocVQA, whose test answers are not public. own: the layout of the authors' file."""
+    """One of the sets of lmms-lab/DocVQA, whose test answers are not public. own: the layouts of the authors' file."""
     names = (f"{folder}/validation-*.parquet", "validation-*.parquet")
     return Benchmark(
         title,
         what,
         "anls",
         source,
-        (table(*names, id="questionId", answer="answers", **columns), vlmevalkit(tsv), own),
+        (table(*names, id="questionId", answer="answers", **columns), vlmevalkit(tsv), *own),
         {"lmms-lab/DocVQA": (f"{folder}/validation-*.parquet",)},
         size,
     )
@@ -272,7 +272,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         "DocVQA",
         "DocVQA_VAL.tsv",
         5_349,
-        table("val_v1.0_withQT.json", "val_v1.0.json", id="questionId", answer="answers", kinds="question_types"),
+        (
+            table("val_v1.0_withQT.json", id="questionId", answer="answers", kinds="question_types"),
+            table("val_v1.0.json", id="questionId", answer="answers"),
+        ),
         kinds="question_types",
     ),
     "infographicvqa": _documents(
@@ -282,12 +285,14 @@ BENCHMARKS: dict[str, Benchmark] = {
         "InfographicVQA",
         "InfoVQA_VAL.tsv",
         2_801,
-        table(
-            "infographicsVQA_val_v1.0_withQT.json",
-            "infographicsVQA_val_v1.0.json",
-            id="questionId",
-            image="image_local_name",
-            answer="answers",
+        (
+            table(
+                "infographicsVQA_val_v1.0_withQT.json",
+                "infographicsVQA_val_v1.0.json",
+                id="questionId",
+                image="image_local_name",
+                answer="answers",
+            ),
         ),
         kinds="answer_type",
         subcategory="operation/reasoning",

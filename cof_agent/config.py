@@ -5,8 +5,10 @@ The command line, Python, LangGraph Studio, lmms-eval, the evaluations inside SF
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -124,6 +126,7 @@ class AgentConfig:
     )
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         systems = [system.value for system in OF_MODELS]
         rules = {
             "max_tokens must be at least 1": self.max_tokens is None or self.max_tokens >= 1,
@@ -144,6 +147,17 @@ class AgentConfig:
             if not holds:
                 raise InputError(f"{rule}.")
         self.settings_for(CoordinateSystem.ABSOLUTE, PixelLimits())  # whose own rules hold for any model
+
+    def _check_numbers(self) -> None:
+        """Python gives a field a value of any type."""
+        for one in fields(self):
+            kinds, value = set(re.findall(r"\w+", str(one.type))), getattr(self, one.name)
+            if not kinds <= {"int", "float", "None"} or (value is None and "None" in kinds):
+                continue
+            is_number = isinstance(value, Real) and not isinstance(value, bool)  # numpy's numbers are some, too
+            if not is_number or ("float" not in kinds and not float(value).is_integer()):
+                wanted = "a number" if "float" in kinds else "a whole number"
+                raise InputError(f"{one.name} must be {wanted}, not {value!r}.")
 
     @cached_property
     def spoken(self) -> Dialect:

@@ -13,6 +13,21 @@ from cof_agent.policy import ScriptedPolicy
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("temperature", "0", "temperature must be a number, not '0'"),
+        ("max_tokens", 2.5, "max_tokens must be a whole number, not 2.5"),
+        ("max_zooms", True, "max_zooms must be a whole number, not True"),
+        ("timeout", None, "timeout must be a number, not None"),
+        ("top_p", [1], r"top_p must be a number, not \[1\]"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name: str, value: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Agent(policy=ScriptedPolicy([]), **{name: value})
+
+
+@pytest.mark.parametrize(
     ("image", "question", "choices", "sentence"),
     [
         (None, " ", (), "the question is empty"),

@@ -35,8 +35,8 @@ from sft.conversations.boxes import Evidence, form_of, have_boxes, moved
 from sft.frame import Frame, Outline
 
 THREADS = 4
-OF_MODELS = (CoordinateSystem.ABSOLUTE, CoordinateSystem.THOUSAND, CoordinateSystem.THOUSAND_YX)
-"""Coordinates that belong to a model; all others belong to a dialect, and stay as they are."""
+_THOUSANDS = (CoordinateSystem.THOUSAND, CoordinateSystem.THOUSAND_YX)
+"""Coordinates that belong to a model. Shares of 1 and pixels of the file mostly belong to a dialect, and stay as they are."""
 AT_ONCE = 16  # rows, with the images that they hold
 
 
@@ -130,7 +130,7 @@ class DialogueRows:
         messages, images, known = self._packed[index]
         shots = [Shot(path, Size(width, height), region) for path, width, height, region in images]
         form = self.form if known is None else Form() if known == CoordinateSystem.ABSOLUTE else None
-        if known in OF_MODELS and known not in (self._frame.system, CoordinateSystem.ABSOLUTE) and have_boxes(messages):
+        if known in _THOUSANDS and known != self._frame.system and have_boxes(messages):
             raise Unusable(OTHER_COORDINATES, f"{known}, and the model's are {self._frame.system.value}")
         return moved(messages, [shot.size for shot in shots], self._frame, form), shots
 

@@ -72,20 +72,20 @@ def test_annotate_takes_any_trajectory(image: Path, tmp_path: Path) -> None:
     assert annotate(thin, open_source(strip)).height > 1600
 
 
-@pytest.mark.parametrize("height", [40, 100, 300])
-@pytest.mark.parametrize("shape", [(3, 30), (15, 30), (30, 30), (32, 4)])
+@pytest.mark.parametrize("height", [40, 300])
+@pytest.mark.parametrize("shape", [(3, 30), (30, 30), (32, 4)])
 def test_crops_of_any_shape_are_seen_beside_an_overview_of_any_shape(
     tmp_path: Path, height: int, shape: tuple[int, int]
 ) -> None:
     size = Size(800, height)
     Image.new("RGB", (size.width, size.height), "teal").save(tmp_path / "wide.png")
     views = [crop(Box(20 * n, 0, 20 * n + shape[0], shape[1]), size) for n in range(12)]
-    for count in (1, 2, 3, 4, 12):
+    for count in (1, 3, 12):
         made = replace(trajectory(tmp_path / "wide.png", *map(zoom, views[:count])), overview=overview(size))
-        picture = seen(made, open_source(tmp_path / "wide.png"), long_side=800)
-        for number in range(1, count + 1):
-            frame = _extent(picture, PALETTE[(number - 1) % 8], (820, 0, picture.width, picture.height))
-            assert frame is not None and frame[2] - frame[0] >= 100
+        picture = seen(made, open_source(tmp_path / "wide.png"), long_side=400)
+        for number in (1, count):
+            frame = _extent(picture, PALETTE[(number - 1) % 8], (410, 0, picture.width, picture.height))
+            assert frame is not None and frame[2] - frame[0] >= 50
 
 
 def test_letters_that_a_font_lacks_are_named(image: Path) -> None:

@@ -118,7 +118,8 @@ def _boxes(found: Any) -> tuple[Box, ...]:
         return ()
     made = []
     for one in written(found):
-        if len(one.numbers) == 4 and (one.numbers[2] < one.numbers[0] or one.numbers[3] < one.numbers[1]):
+        x0, y0, x1, y1 = one.numbers
+        if one.order in (None, "xyxy") and (x1 < x0 or y1 < y0):
             raise Unusable(
                 BAD_BOX, f"{list(one.numbers)} has its corners the other way round; x0, y0, x1, y1 are meant"
             )

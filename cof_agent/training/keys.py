@@ -29,10 +29,8 @@ ALIASES = {
 }
 """Names that the other commands have for a key."""
 REPEATED = ("column", "tools", "mix")  # may be given several times
-LISTS = (
-    "rewards",
-    "reward_weights",
-)  # whose values are given at once: another list may be meant to join or to replace one
+LISTS = ("rewards", "reward_weights")
+"""Keys whose values are given at once: another list may be meant to join the one before or to replace it."""
 INSTEAD = {
     "generation_kwargs": "set temperature, top_p and max_tokens",
     "chat_template_kwargs": "the dialect says what the chat template is given",

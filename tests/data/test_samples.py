@@ -63,7 +63,7 @@ def test_our_own_written_by_hand(here: Path, caplog: pytest.LogCaptureFixture) -
             "image": "a.png",
             "question": "How many?",
             "answer": [3, "three"],
-            "boxes": [{"x": 1, "y": 2, "w": 3, "h": 4}],
+            "boxes": [{"x": 8, "y": 9, "w": 3, "h": 4}],
         },
         {"image": "a.png", "question": "Is it?", "answer": True, "colour": 2},
     ]
@@ -75,7 +75,7 @@ def test_our_own_written_by_hand(here: Path, caplog: pytest.LogCaptureFixture) -
     assert (
         found[0].question == "One\u2028two?"
         and found[0].boxes == (Box(10, 5, 30, 20),)
-        and found[2].boxes == (Box(1, 2, 4, 6),)
+        and found[2].boxes == (Box(8, 9, 11, 13),)
     )
     assert [record.message for record in caplog.records] == [f"{here}: keys that mean nothing here: colour"]
 

@@ -234,8 +234,6 @@ def _as_called(raw: Mapping[str, Any], parts: list[str | Slot], name: str) -> li
         raise Unusable(BAD_TURNS, "actions beside a reply")
     text = "".join(part for part in parts if isinstance(part, str))
     thought = next((raw[key] for key in _THOUGHTS if isinstance(raw.get(key), str) and raw[key].strip()), "")
-    if "<think>" in text:  # it is there already
-        thought = ""
     calls = unpacked(raw.get("tool_calls")) or []
     one = unpacked(raw.get("function_call"))
     if not calls and isinstance(one, Mapping) and one.get("name"):

@@ -8,7 +8,7 @@ published Chain-of-Focus and DeepEyes checkpoints write (arXiv 2505.15436): lite
 `<answer>`; observations come back in a user message as image, then text.
 """
 
-from cof_agent.protocol.apart import FOLLOWS, NOT_DONE, in_parts, put_together
+from cof_agent.protocol.apart import FOLLOWS, NOT_DONE, in_parts, put_together, repeats
 from cof_agent.protocol.calls import Call
 from cof_agent.protocol.messages import (
     Message,
@@ -95,6 +95,7 @@ __all__ = [
     "read",
     "render",
     "render_turns",
+    "repeats",
     "rewrite",
     "says_nothing",
     "stopped",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cof_agent.protocol.calls import Call, placed_calls
+from cof_agent.protocol.calls import Call, calls_in, placed_calls
 from cof_agent.protocol.dialects import ours
 from cof_agent.protocol.parse import begins_anew, taken_apart
 
@@ -41,13 +41,28 @@ def put_together(thought: str, text: str, calls: Sequence[tuple[str, str]], *, c
     return "\n".join([*head, *([text.strip()] if text.strip() else []), *written])
 
 
+def repeats(text: str, calls: Sequence[tuple[str, str]]) -> bool:
+    """Whether a text still has all of the calls that a server has read in it, as `put_together` takes them: put together with it
+    they would be made twice."""
+    written = calls_in(text.rpartition("</think>")[2], ours().call)
+    there = [(one.name, one.arguments) for one in written if isinstance(one, Call)]
+    return all((name, _json(given)) in there for name, given in calls)
+
+
 def is_whole_json(text: str) -> bool:
     """Whether a text is JSON to its end."""
+    return _json(text) is not _NONE
+
+
+_NONE = object()
+
+
+def _json(text: str) -> Any:
+    """What a text of JSON holds; `_NONE` where it is none."""
     try:
-        json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return _NONE
 
 
 def in_parts(turn: str, *, thought: bool) -> Parts:

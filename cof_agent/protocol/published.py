@@ -170,11 +170,12 @@ def holds_results(reply: str) -> bool:
 
 def called(text: str, thought: str, calls: Sequence[Any]) -> str:
     """A reply whose thought and calls a set keeps apart from its text, each call an object with `name` and `arguments`, or one
-    that holds it as `function`.
+    that holds it as `function`. A thought that the text has already is not written again.
 
     Raises:
         ValueError: if a call names no function.
     """
+    thought = "" if "<think>" in text else thought
     return put_together(thought, text, [_call(call) for call in calls]) if thought or calls else text
 
 

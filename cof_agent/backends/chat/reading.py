@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -77,7 +76,7 @@ def message_text(message: dict[str, Any], reason: Any, where: str) -> str:
     if str(reason).lower() in FILTERED:
         raise PolicyError(f"content filter: {where} held the answer back.", transient=False)
     text, calls = text_of(message.get("content")), _calls(message.get("tool_calls"))
-    if text is not None and _repeats(text, calls):
+    if calls and text is not None and protocol.repeats(text, calls):
         calls = []
     thought = "" if protocol.begins_anew(text or "") else _thought(message)
     if text is None and not thought and not calls:
@@ -93,26 +92,6 @@ def message_text(message: dict[str, Any], reason: Any, where: str) -> str:
     if len(whole) > TEXT:
         raise PolicyError(f"{where} wrote {len(whole):,} characters, more than any turn has.", transient=False)
     return whole.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
-
-
-def _repeats(text: str, calls: Sequence[tuple[str, str]]) -> bool:
-    """Whether a text still has all calls that a server has read in it, so that they would be made twice."""
-    if not calls:
-        return False
-    pieces = text.rpartition("</think>")[2].split("<tool_call>")[1:]
-    written = [_named(_plain(piece.partition("</tool_call>")[0])) for piece in pieces]
-    return all((name, _plain(given)) in written for name, given in calls)
-
-
-def _named(call: Any) -> tuple[Any, Any]:
-    return (call.get("name"), call.get("arguments")) if isinstance(call, dict) else (None, None)
-
-
-def _plain(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _ends_within(message: dict[str, Any]) -> bool:

@@ -129,7 +129,7 @@ def _one(options: argparse.Namespace, images: Sequence[str]) -> int:
     if trajectory.overview is None:  # the header could be read, the pixels not
         raise InputError(trajectory.error or "the image cannot be opened.")
     if options.output:
-        _save(trajectory, Path(options.output), options, steps)
+        _save(trajectory, options, steps)
     return _close(trajectory, steps)
 
 
@@ -226,14 +226,14 @@ def _line(console: Console, label: str, text: str, style: str, text_style: str =
     console.print(styled((label, style), " " * (11 - len(label)), (text, text_style)), soft_wrap=True)
 
 
-def _save(trajectory: Trajectory, folder: Path, options: argparse.Namespace, console: Console) -> None:
-    """trajectory.jsonl, trajectory.png and report.html."""
+def _save(trajectory: Trajectory, options: argparse.Namespace, console: Console) -> None:
+    """trajectory.jsonl, trajectory.png and report.html in the folder of `--output`."""
     import io
 
     from cof_agent.viewer.picture import annotate, undrawn
     from cof_agent.viewer.report import write_page
 
-    names = ("trajectory.jsonl", "trajectory.png", "report.html")
+    folder, names = Path(options.output), ("trajectory.jsonl", "trajectory.png", "report.html")
     try:
         write_atomic(folder / "trajectory.jsonl", to_json(trajectory) + "\n")
         buffer, most = io.BytesIO(), options.max_source_pixels

@@ -18,7 +18,7 @@ from cof_agent.config import AgentConfig
 from cof_agent.data.fetch import Fetcher
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
-from cof_agent.image import Source, open_source
+from cof_agent.image import Source, check_whole, open_source
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import make_folder, write_atomic
 from cof_agent.region_refs import DETECTED, check_inside, check_regions, read_region
@@ -138,6 +138,10 @@ def _check(sample: Sample, options: argparse.Namespace, config: AgentConfig) -> 
     if not sample.question.strip():
         raise InputError("the question is empty.")
     sources = [open_source(path, max_source_pixels=options.max_source_pixels) for path in sample.images]
+    for source in sources:
+        if source.held == source.size.area:  # decoded as a whole, which takes far less time than to load a model
+            with open(source.path, "rb") as file:
+                check_whole(file, str(source.path))
     check_regions(sample)
     check_inside(sample, sources[0].size)
     detected.check(options)

@@ -39,6 +39,7 @@ _FROM_ONE = re.compile(r"""\\?["']target_image\\?["']\s*:\s*(\d{1,4})|<parameter
 _FROM_NOUGHT = re.compile(
     r"""\\?["'](?:image|img_idx|image_idx|image_index)\\?["']\s*:\s*(\d{1,4})"""
     r"|<parameter=(?:image|img_idx|image_idx|image_index)>\s*(\d{1,4})"
+    r"""|\\?["']source\\?["']\s*:\s*\\?["']observation_(\d{1,4})\\?["']"""  # of Mini-o3, behind `original_image`
 )
 _LOOK_BACK = 60  # characters in which the key of a box stands
 _AROUND = 2_000  # characters on either side in which the call around a box stands
@@ -109,7 +110,7 @@ def _image_of(place: int, text: str) -> int:
         if found := _FROM_ONE.search(around):
             return max(0, int(found[1] or found[2]) - 1)
         if found := _FROM_NOUGHT.search(around):
-            return int(found[1] or found[2])
+            return int(found[1] or found[2] or found[3])
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,7 +107,9 @@ def test_a_damaged_image_is_bad_input(model: str, tmp_path: Path, capsys: pytest
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "trajectory.jsonl").write_text("an earlier answer")
-    assert main(["ask", str(tmp_path / "cut.png"), "What?", "--model", model, "-o", str(tmp_path / "out")]) == 2
+    broken = shutil.copytree(model, tmp_path / "model")  # which cannot be loaded: the image is looked at first
+    (broken / "model.safetensors").write_bytes(b"")
+    assert main(["ask", str(tmp_path / "cut.png"), "What?", "--model", str(broken), "-o", str(tmp_path / "out")]) == 2
     assert "cut.png" in capsys.readouterr().err
     assert (tmp_path / "out" / "trajectory.jsonl").read_text() == "an earlier answer"
     assert not (tmp_path / "out" / "report.html").exists()

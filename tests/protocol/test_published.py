@@ -18,6 +18,8 @@ def test_boxes_are_known_by_the_key_or_tag_before_them() -> None:
         CALL: [((10, 20, 30.5, 40), 1)],
         CALL.replace('"target_image": 2', '"img_idx": 2'): [((10, 20, 30.5, 40), 2)],
         CALL.replace(', "target_image": 2', ""): [((10, 20, 30.5, 40), 0)],
+        CALL.replace('"target_image": 2', '"source": "observation_2"'): [((10, 20, 30.5, 40), 2)],
+        CALL.replace('"target_image": 2', '"source": "original_image"'): [((10, 20, 30.5, 40), 0)],
         "The flag <box>[1,2,3,4]</box> and <box>(5,6),(7,8)</box>": [((1, 2, 3, 4), 0), ((5, 6, 7, 8), 0)],
         "<answer>[1, 2, 3, 4]</answer>": [((1, 2, 3, 4), 0)],
         " [0.1, 0.2, 0.3, 0.4]\n": [((0.1, 0.2, 0.3, 0.4), 0)],

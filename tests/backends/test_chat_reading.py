@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from cof_agent import protocol
-from cof_agent.backends.chat.failures import of_status
+from cof_agent.backends.chat.connections import post
+from cof_agent.backends.chat.failures import of_error, of_status
 from cof_agent.backends.chat.own_server import _refused
 from cof_agent.backends.chat.reading import completion
 from cof_agent.errors import InputError
 from cof_agent.policy import CONTEXT, GREEDY, PolicyError
 from cof_agent.trajectory import Malformed, Zoom
+from tests.loopback import serving
+from tests.ports import free_port
 
 
 def replied(reason: str = "stop", **choice: Any) -> dict[str, Any]:
@@ -124,3 +128,29 @@ def test_one_name_of_the_limit_is_given_up() -> None:
     assert _refused({"error": {"message": openai}}, body, GREEDY) == {"max_tokens"}
     assert _refused({"detail": "Unknown field: max_completion_tokens"}, body, GREEDY) == {"max_completion_tokens"}
     assert _refused({"detail": "max_tokens must be less than 4"}, body, GREEDY) == frozenset()
+
+
+def test_a_proxy_is_blamed_for_its_own_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda path, body: (407, {})) as (proxy, _):
+        secret = proxy.replace("http://", "http://me:secret@")
+        for name, address in (("HTTP_PROXY", secret), ("HTTPS_PROXY", secret), ("NO_PROXY", "")):
+            monkeypatch.setenv(name, address)
+            monkeypatch.delenv(name.lower(), raising=False)
+        assert isinstance(refused := _asked("http://example.invalid/v1"), InputError)
+        assert "asks for a name and a password" in str(refused)
+        assert "(HTTPS_PROXY, HTTP_PROXY) does not lead to https://example.invalid/v1" in str(
+            _asked("https://example.invalid/v1")
+        )
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@127.0.0.1:{free_port()}")
+    away = _asked("https://example.invalid/v1")
+    assert isinstance(away, PolicyError) and away.outage
+    assert "Connection refused" in str(away) and "secret" not in f"{refused}{away}"
+
+
+def _asked(where: str) -> Exception:
+    """What it means that a request comes to nothing."""
+    try:
+        reply = asyncio.run(post(where, b"{}", {}, timeout=5))
+    except Exception as error:  # as of a model
+        return of_error(error, "m", where)
+    return of_status(reply.status, "", reply.headers, "m", where)

@@ -28,6 +28,7 @@ FILTERED = (
 )  # codes of a refusal to show what a model wrote, or to read a prompt
 LONGEST = 300  # characters of a server's own words
 SAID = 10_000  # characters in which they are looked for
+_PROXY = "the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY)"
 AWAY = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, socket.EAI_AGAIN}
 
 
@@ -38,6 +39,8 @@ def of_status(status: int, body: Any, headers: Mapping[str, str], model: str, wh
         return PolicyError(f"content filter: {words}", transient=False)
     if status in (401, 403):
         return InputError(f"{where} refuses the API key for {model}: {words}")
+    if status == 407:
+        return InputError(f"{_PROXY} asks for a name and a password on the way to {where}.")
     if status == 402 or code == "insufficient_quota":
         return InputError(f"{where} asks for a payment: {words}")
     if (
@@ -94,6 +97,14 @@ def of_error(error: Exception, model: str, where: str) -> Exception:
         return of_status(status, body, getattr(response, "headers", None) or {}, model, where)
     first = _first_cause(error)  # the clients' own kinds mislead: OpenAI's takes a refused connection for a timeout
     names = " ".join(kind.__name__ for one in (first, error) for kind in type(one).__mro__)
+    away = isinstance(first, OSError) and first.errno in AWAY  # as while it starts
+    if "Proxy" in names:
+        if getattr(error, "status", None) == 407:
+            return of_status(407, "", {}, model, where)
+        words = _sentence(first) if isinstance(first, OSError) else _sentence_of(_told(first))
+        return PolicyError(
+            f"{_PROXY} does not lead to {where}: {words} NO_PROXY names hosts that need none.", outage=away
+        )
     if isinstance(first, ssl.SSLError) or "Certificate" in names:
         return PolicyError(f"cannot reach {where} safely: {_sentence(first)}", transient=False)
     if "Timeout" in names:
@@ -101,7 +112,6 @@ def of_error(error: Exception, model: str, where: str) -> Exception:
     if "Payload" in names or "IncompleteRead" in names or "RemoteProtocolError" in names:
         return unreadable(f"the reply is cut off or garbled: {_told(first)}", where)
     if any(kind in names for kind in ("OSError", "EOFError", "Disconnected", "ConnectionError", "TransportError")):
-        away = isinstance(first, OSError) and first.errno in AWAY  # as while it starts
         return PolicyError(f"cannot reach {where}: {_sentence(first)} Is the server running?", outage=away)
     return unreadable(f"{type(error).__name__}: {_told(error)}", where)
 

@@ -48,6 +48,7 @@ TABLES = {
         "cof_agent/strategies/coroi/README.md",
     ),
     "hard": Table("hard.sh", "not measured", "hard-val/compared", "scripts/EXPERIMENTS.md"),
+    "stable": Table("stable.sh", "not measured", "stable-val/compared", "scripts/EXPERIMENTS.md"),
     "distill": Table(
         "distill.sh",
         "not measured",

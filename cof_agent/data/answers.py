@@ -18,6 +18,7 @@ from typing import Any, Literal
 from cof_agent.data.choices import Choices
 from cof_agent.data.nested import is_missing, unpacked
 from cof_agent.data.unusable import BAD_ANSWER, NOT_A_CHOICE, TWO_CHOICES, Unusable
+from cof_agent.protocol.boxed import last_boxed
 
 Reading = Literal["text", "letter", "number from 0", "number from 1"]
 READINGS: tuple[Reading, ...] = ("text", "letter", "number from 0", "number from 1")
@@ -183,8 +184,8 @@ def unwrapped(text: str) -> str:
             text = _END.split(tagged, maxsplit=1)[0].strip()
         elif sections := _SECTIONS.fullmatch(text):
             text = sections["text"].strip()
-    if "\\boxed" in text:
-        text = _boxed(text)
+    if (held := last_boxed(text)) is not None:
+        text = held
     elif "####" in text:
         text = text.rpartition("####")[2].strip()
     if found := _LABEL.fullmatch(text):
@@ -194,18 +195,6 @@ def unwrapped(text: str) -> str:
         if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
             text = text[len(mark) : -len(mark)].strip()
     return text
-
-
-def _boxed(text: str) -> str:
-    """What the last `\\boxed{...}` holds, braces within it included."""
-    _, _, inside = text.rpartition("\\boxed")
-    inside = inside.lstrip()
-    depth = 0
-    for place, character in enumerate(inside):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return inside[1:place].strip() if place else inside.split()[0]
-    return inside.strip("{ ")
 
 
 @lru_cache(1 << 14)

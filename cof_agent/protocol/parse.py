@@ -8,6 +8,7 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from cof_agent.geometry import Box, CoordinateSystem
+from cof_agent.protocol.boxed import last_boxed
 from cof_agent.protocol.calls import Call, calls_in, has_call, untagged_calls
 from cof_agent.protocol.dialects import Dialect, ours
 from cof_agent.protocol.values import LONGEST, box_of, names_image, spelt, value_in, whole_number
@@ -113,7 +114,7 @@ def _parts(rest: str, dialect: Dialect) -> list[str] | None:
     if way == "tag":
         whole = rest.startswith("<answer>") and rest.endswith("</answer>")
         return [rest.removeprefix("<answer>").removesuffix("</answer>")] if whole else None
-    marked = "\\boxed{" in rest if way == "boxed" else rest
+    marked = last_boxed(rest) is not None if way == "boxed" else rest
     return [rest] if marked and not has_call(rest, dialect.call) else None  # it stands between other words
 
 
@@ -228,24 +229,13 @@ def _tagged(body: str, dialect: Dialect) -> str | None:
     return _TAGS.sub("", rest.partition("</answer>")[0]).strip() if tag else None
 
 
-def _boxed(body: str, dialect: Dialect) -> str | None:
-    """The content of the last `\\boxed{}`, brackets in it included."""
-    _, mark, rest = body.rpartition("\\boxed{")
-    depth = 1
-    for at, character in enumerate(rest):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return rest[:at].strip()
-    return rest.strip() if mark else None
-
-
 def _plain(body: str, dialect: Dialect) -> str | None:
     """The whole turn, where it says anything and calls nothing."""
     text = _TAGS.sub("", body).strip()
     return text if text and not has_call(body, dialect.call) else None
 
 
-_ANSWERS = {"tag": _tagged, "boxed": _boxed, "plain": _plain}
+_ANSWERS = {"tag": _tagged, "boxed": lambda body, dialect: last_boxed(body), "plain": _plain}
 
 
 def _outside_thought(text: str, dialect: Dialect) -> str:
@@ -281,14 +271,15 @@ _BOX = re.compile(rf"[\[(]\s*{_FOUR}\s*(?:,|\)\s*,?\s*\(|\]\s*,\s*\[)\s*{_FOUR}\
 
 
 def box_in(text: str) -> tuple[float, ...] | None:
-    """The first box that a reply names, however it is written: in JSON, as a list, as two corners, in box tokens."""
-    found = _BOX.search(text.partition("</think>")[2] or text)
+    """The first box that a reply names behind its thought, however it is written: in JSON, as a list, as two corners, in box
+    tokens."""
+    found = _BOX.search(after_thought(text))
     return tuple(map(float, found.groups())) if found else None
 
 
 def json_in(text: str) -> Any:
-    """The JSON object, or list, that stands somewhere in `text`, read as leniently as a call; None without one."""
-    text = text.partition("</think>")[2] or text
+    """The JSON object, or list, that a reply has behind its thought, read as leniently as a call; None without one."""
+    text = after_thought(text)
     found = value_in(text)
     return value_in(text, "[]") if found is None else found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from cof_agent.protocol.boxed import last_boxed
+
 _SIGNS = str.maketrans(
     dict.fromkeys("\u2212\ufe63\uff0d\u2010\u2011\u2012\u2013\u2014\u2015", "-")
     | dict.fromkeys("\u2018\u2019\u201b\u2032\u02bc\u00b4", "'")
@@ -104,7 +106,8 @@ def unwrapped(text: str) -> str:
     text = text.rpartition("</think>")[2] or text
     text = _last_between(text, "<answer>", "</answer>")
     text = _last_between(text, "<|begin_of_box|>", "<|end_of_box|>")
-    text = _boxed(text)
+    held = last_boxed(text)
+    text = text if held is None else held
     if "\\" in text:
         text = _TEX.sub(r"\1", text.replace("\\%", "%").replace("\\$", "$"))
         text = re.sub(r"\\[()\[\]]", " ", _formula(text))
@@ -142,17 +145,3 @@ def _last_between(text: str, opening: str, closing: str) -> str:
         return text.replace(closing, "")
     inside = rest.partition(closing)[0]
     return inside if inside.strip() else before
-
-
-def _boxed(text: str) -> str:
-    """What the last `\\boxed{...}` holds, braces within it included."""
-    _, found, rest = text.rpartition("\\boxed")
-    rest = rest.lstrip()
-    if not found or not rest.startswith("{"):
-        return text
-    depth = 0
-    for place, sign in enumerate(rest):
-        depth += (sign == "{") - (sign == "}")
-        if depth == 0:
-            return rest[1:place]
-    return rest[1:]

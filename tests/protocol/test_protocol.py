@@ -429,3 +429,19 @@ def test_a_box_is_found_however_it_is_written() -> None:
         assert protocol.box_in(text) == (10, 20, 300, 400), text
     for text in ("", "nowhere", '{"bbox_2d": null}', '{"point_2d": [10, 20]}', "[1, 2, 3]", "[" * 10_000):
         assert protocol.box_in(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        ("<think>see [1, 2, 3, 4]</think> [5, 6, 7, 8]", (5, 6, 7, 8)),
+        ("◁think▷see [1, 2, 3, 4]◁/think▷ [5, 6, 7, 8]", (5, 6, 7, 8)),
+        ("a</think>[1, 2, 3, 4]</think>[5, 6, 7, 8]", (5, 6, 7, 8)),
+        ("<think>see [1, 2, 3, 4]", None),  # cut off
+        ("[1, 2, 3, 4]", (1, 2, 3, 4)),
+    ],
+)
+def test_a_box_is_named_behind_the_thought(text: str, box: tuple[float, ...] | None) -> None:
+    assert protocol.box_in(text) == box
+    held = protocol.json_in(text)
+    assert held == (None if box is None else list(box))

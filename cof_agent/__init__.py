@@ -6,28 +6,49 @@
 Importing this package loads neither torch nor trl: each name is imported when it is used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _CHECKING
+from typing import Any as _Any
 
-if TYPE_CHECKING:
+if _CHECKING:
     from cof_agent.agent import Agent
-    from cof_agent.backends.load import load
     from cof_agent.config import AgentConfig
-    from cof_agent.trajectory import Sample, Trajectory
+    from cof_agent.data.samples import read_samples
+    from cof_agent.errors import InputError
+    from cof_agent.geometry import Box
+    from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 
 __version__ = "0.2.0"
-__all__ = ["Agent", "AgentConfig", "Sample", "Trajectory", "load"]
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "Box",
+    "InputError",
+    "Sample",
+    "StopReason",
+    "Trajectory",
+    "read_jsonl",
+    "read_samples",
+]
 
 _HOMES = {
-    "Agent": "cof_agent.agent",
-    "AgentConfig": "cof_agent.config",
-    "Sample": "cof_agent.trajectory",
-    "Trajectory": "cof_agent.agent",  # with which a trajectory shows itself in a notebook
-    "load": "cof_agent.backends.load",
+    "Agent": "agent",
+    "AgentConfig": "config",
+    "Box": "geometry",
+    "InputError": "errors",
+    "Sample": "trajectory",
+    "StopReason": "trajectory",
+    "Trajectory": "agent",  # with which a trajectory shows itself in a notebook
+    "read_jsonl": "trajectory",
+    "read_samples": "data.samples",
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(_import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -26,7 +26,7 @@ from cof_agent.data.image_files import kept_image
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, CoordinateSystem
+from cof_agent.geometry import CoordinateSystem
 from cof_agent.graphs.steps import Context, Event
 from cof_agent.image import png_of
 from cof_agent.policy import Policy, Retries
@@ -34,7 +34,7 @@ from cof_agent.region_refs import check_regions
 from cof_agent.rollout import Done, rollout
 from cof_agent.strategies import registry
 from cof_agent.tools import load_tool
-from cof_agent.trajectory import Sample, Trajectory, shown_by
+from cof_agent.trajectory import Sample, Trajectory, shown_by, to_box
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,9 +114,15 @@ class Agent:
         if isinstance(choices, str):
             raise InputError(f"choices is a list of texts, not the text {choices!r}.")
         first, *others = await asyncio.to_thread(_paths_of, image)
-        boxes = tuple(_box(region) for region in regions)
         named = Path(first).name
-        sample = Sample(named, first, question, choices=tuple(choices), regions=boxes, more_images=tuple(others))
+        sample = Sample(
+            named,
+            first,
+            question,
+            choices=tuple(choices),
+            regions=tuple(map(to_box, regions)),
+            more_images=tuple(others),
+        )
         check_regions(sample)
         self._warn([sample])
         return await self.play(Episode(sample), on_event=on_event)
@@ -333,13 +339,6 @@ def _path_of(image: Picture) -> str:
     if not isinstance(image, Pillow):
         raise InputError(f"an image is a path or a picture of Pillow's, not {type(image).__name__}.")
     return kept_image(png_of(image), "the image", _folder())
-
-
-def _box(region: Sequence[float]) -> Box:
-    try:
-        return Box(*map(float, region))
-    except (TypeError, ValueError):
-        raise InputError(f"a region is four numbers x0, y0, x1, y1 in source pixels, not {region!r}.") from None
 
 
 @cache

@@ -417,7 +417,7 @@ def opened(views: Sequence[View]) -> int:
 
 
 def check_single(sample: Sample) -> None:
-    """Whether a sample has one image, for what knows no more.
+    """Refuses a sample of several images.
 
     Raises:
         InputError: if it has several.

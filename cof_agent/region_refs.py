@@ -1,7 +1,7 @@
 """Regions in a question (GPT4RoI, arXiv 2307.03601): what `<region1>` stands for, in words that any model reads.
 
 `<regionN>` in the question means the N-th box of `Sample.regions`. A model reads `region N at [x0, y0, x1, y1]` in its own
-coordinates of the overview; one that was trained to (`backends.region_features`) reads an embedding of the box instead.
+coordinates of the overview; one that was trained to (`backends.regions.features`) reads an embedding of the box instead.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def rounds(sample: Sample) -> list[tuple[str, str]]:
 
 
 def check_regions(sample: Sample) -> None:
-    """Whether what is asked and the regions of the sample belong to each other.
+    """Refuses a question and regions that do not belong to each other.
 
     Raises:
         InputError: for a placeholder without a region, a region without a placeholder, or a region without an area.
@@ -145,7 +145,7 @@ def check_regions(sample: Sample) -> None:
 
 
 def check_inside(sample: Sample, size: Size) -> None:
-    """Whether each region shows something of the image, which is `size` source pixels; what lies outside is cut off.
+    """Refuses a region that shows nothing of the image, which is `size` source pixels; what lies outside is cut off.
 
     Raises:
         InputError: if one lies outside.

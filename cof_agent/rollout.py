@@ -28,10 +28,10 @@ Item = TypeVar("Item")
 
 
 def check_same_questions(wanted: Sequence[Episode], path: Path) -> None:
-    """Whether a file holds trajectories of these questions alone, or of all of them.
+    """Refuses a file of other questions that lacks some of these: a run would mix both.
 
     Raises:
-        InputError: if it holds others and lacks some of these, which a run of its own would mix with them.
+        InputError: if it holds others and lacks some of these.
     """
     if not path.exists():
         return

@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One task. `image` is a path; `boxes` are the objects the question needs, in source pixels.
+    """One task. `image` is a path; `boxes` are the objects the question needs, in source pixels, also given as four numbers each.
 
-    `answers` are accepted alternatives; with `choices`, the answer is one of them (its text or its letter).
-    `regions`, source pixels too, are what `<region1>`, `<region2>`, ... in the question mean (see `regions`).
+    `answers` are accepted alternatives, or one text; with `choices`, the answer is one of them (its text or its letter).
+    `regions`, source pixels too, are what `<region1>`, `<region2>`, ... in the question mean (see `region_refs`).
     `more_images` follow the first one where a question is about several; a file lists all of them as `images`. Boxes lie in
     the first image, and only a sample of one image has regions.
     """
@@ -46,6 +46,14 @@ class Sample:
     regions: tuple[Box, ...] = ()
     more_images: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.answers, str):
+            object.__setattr__(self, "answers", (self.answers,))
+        for name in ("boxes", "regions"):
+            given = getattr(self, name)
+            if any(type(box) is not Box for box in given):
+                object.__setattr__(self, name, tuple(map(to_box, given)))
+
     @classmethod
     def __get_pydantic_core_schema__(cls, kind: Any, handler: Any) -> Any:
         return one_or_several(handler(kind), handler, "image", "more_images", "images")
@@ -59,6 +67,20 @@ class Sample:
         """The same task on these files."""
         first, *others = paths
         return replace(self, image=first, more_images=tuple(others))
+
+
+def to_box(numbers: Iterable[float]) -> Box:
+    """The box of four numbers x0, y0, x1, y1 in source pixels.
+
+    Raises:
+        InputError: if they are none.
+    """
+    try:
+        return Box(*map(float, numbers))
+    except (TypeError, ValueError):
+        raise InputError(
+            f"a box or a region is four numbers x0, y0, x1, y1 in source pixels, not {numbers!r}."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +162,8 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One assistant message: its literal text, the actions in it, and one observation per zoom that was carried out."""
+    """One assistant message: its literal text, the actions in it, and one observation for each of these that is no answer, up to
+    where `ZoomEnvironment.step` ends the turn."""
 
     text: str
     actions: tuple[Action, ...]

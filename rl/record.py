@@ -42,7 +42,7 @@ def append(path: Path, played: Sequence[Trajectory]) -> None:
 
 
 def check_own(output: Path) -> None:
-    """Whether the record in a folder is one of RL, which then goes on with it.
+    """Refuses a folder whose record is not one of RL, which could go on with it.
 
     Raises:
         InputError: if another command wrote it.

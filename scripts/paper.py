@@ -128,7 +128,7 @@ def _split(name: str, words: str) -> tuple[str, ...]:
 
 
 def _check(stage: Stage) -> None:
-    """Whether the command of a stage knows all of its options.
+    """Refuses options that the command of a stage does not know.
 
     Raises:
         InputError: if it does not.

@@ -18,7 +18,7 @@ from typing import Any
 
 from cof_agent.commands.options import count
 from cof_agent.errors import InputError
-from cof_agent.output.escape import for_terminal
+from cof_agent.viewer.plots import plain
 
 Curve = list[tuple[int, float]]
 """Steps and values."""
@@ -104,7 +104,7 @@ def draw(runs: Mapping[str, Mapping[str, Curve]], output: Path, over: int) -> No
         for place, (run, curves) in enumerate(runs.items()):
             if curve := curves.get(name):
                 axes.plot(*zip(*curve, strict=True), color=f"C{place}", alpha=0.25, linewidth=0.6)
-                axes.plot(*zip(*smoothed(curve, over), strict=True), color=f"C{place}", linewidth=1.4, label=_name(run))
+                axes.plot(*zip(*smoothed(curve, over), strict=True), color=f"C{place}", linewidth=1.4, label=plain(run))
         axes.set_title(PANELS[name], fontsize=9)
         axes.grid(alpha=0.25)
         axes.tick_params(labelsize=8)
@@ -120,10 +120,6 @@ def draw(runs: Mapping[str, Mapping[str, Curve]], output: Path, over: int) -> No
         figure.savefig(output, dpi=110)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write {output}: {error}.") from None
-
-
-def _name(run: str) -> str:
-    return for_terminal(run).replace("$", r"\$")
 
 
 if __name__ == "__main__":

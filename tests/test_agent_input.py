@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cof_agent import Agent
+import cof_agent
+from cof_agent import Agent, Box, Sample
 from cof_agent.errors import InputError
 from cof_agent.policy import ScriptedPolicy
 
@@ -39,3 +40,16 @@ def test_what_is_no_question_is_refused(picture: Path, image: Any, question: str
     agent = Agent(policy=ScriptedPolicy([]))
     with pytest.raises(InputError, match=sentence):
         agent.ask(image or picture, question, choices=choices)
+
+
+def test_a_sample_takes_boxes_as_numbers_and_one_answer_as_text() -> None:
+    sample = Sample("a", "a.png", "Which?", answers="red", boxes=[(1, 2, 3, 4)], regions=[[1, 2, 3, 4]])  # type: ignore[arg-type,list-item]
+    assert sample.answers == ("red",)
+    assert sample.boxes == sample.regions == (Box(1, 2, 3, 4),)
+    with pytest.raises(InputError, match="four numbers"):
+        Sample("a", "a.png", "Which?", boxes=((1, 2, 3),))  # type: ignore[arg-type]
+
+
+def test_the_package_shows_its_names() -> None:
+    assert {"Agent", "Sample", "read_samples", "__version__"} <= set(dir(cof_agent))
+    assert all(hasattr(cof_agent, name) for name in dir(cof_agent))

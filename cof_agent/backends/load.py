@@ -45,7 +45,7 @@ def check(
     attn: str | None = None,
     vllm_options: Sequence[str] = (),
 ) -> None:
-    """Whether these belong together; loads nothing.
+    """Refuses options that do not belong together; loads nothing.
 
     Raises:
         InputError: if one is for another kind of model, there can be no such model, or a package is missing.

@@ -60,7 +60,7 @@ def _played(options: argparse.Namespace, config: AgentConfig, wanted: Sequence[E
 
 
 def _check_images(wanted: Sequence[Episode], file: Path) -> None:
-    """Whether the images are still those that the answers in `file` are about, as far as sizes and times tell.
+    """Refuses images that are not those that the answers in `file` are about, as far as sizes and times tell.
 
     Raises:
         InputError: if the size of one differs.

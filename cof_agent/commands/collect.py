@@ -305,7 +305,7 @@ def _options_of(spec: str) -> tuple[str, ...]:
 
 
 def _check_reached(options: argparse.Namespace) -> None:
-    """Whether each option of models has a model.
+    """Refuses an option of a model where no part has that model.
 
     Raises:
         InputError: if one has none.

@@ -57,7 +57,7 @@ def config_of(options: argparse.Namespace, **overrides: Any) -> AgentConfig:
 
 
 def check_model(config: AgentConfig) -> None:
-    """Whether there can be such a model.
+    """Refuses the name of a model that cannot be there.
 
     Raises:
         InputError: if a setting is for another kind of model, or there is no such folder.

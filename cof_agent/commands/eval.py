@@ -143,7 +143,7 @@ def _checked(options: argparse.Namespace) -> AgentConfig:
 
 
 def _check_judge(options: argparse.Namespace) -> None:
-    """Whether a judge is named where the benchmark's authors have one, and only there."""
+    """Refuses a judge for a benchmark that a rule scores, and warns where its authors have one and none is named."""
     from cof_agent.data.benchmarks import RULES, named
 
     benchmark = named(options.benchmark)

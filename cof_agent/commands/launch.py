@@ -20,7 +20,7 @@ NEEDED = ("trl", "peft", "accelerate", "datasets")
 
 
 def check(options: argparse.Namespace) -> None:
-    """Whether what a training needs is there.
+    """Refuses a training whose packages are not there.
 
     Raises:
         InputError: if packages are missing, or the file of `--accelerate`.

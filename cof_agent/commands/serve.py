@@ -74,7 +74,7 @@ def add_sources(group: argparse._ArgumentGroup) -> None:
 
 
 def check_installed() -> None:
-    """Whether the extra `serve` is there.
+    """Refuses to go on without the extra `serve`.
 
     Raises:
         InputError: if a package of it is missing.

@@ -52,7 +52,7 @@ def add_options(group: Group) -> None:
 
 
 def check_unused(options: argparse.Namespace) -> None:
-    """Whether an option of `--make` was given without it.
+    """Refuses an option of `--make` without it.
 
     Raises:
         InputError: if one was.
@@ -114,7 +114,7 @@ def _made(maker: Maker, names: Sequence[str], options: argparse.Namespace) -> It
 
 
 def _check_settings(before: Iterable[Made], maker: Maker, record: Path) -> None:
-    """Whether earlier records may be gone on with.
+    """Refuses to go on with records that were made otherwise.
 
     Raises:
         InputError: if they were made in another way.

@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_output(page: Path) -> None:
-    """Whether a page may be written there: at a new place, or over a page.
+    """Refuses a place for the page that holds anything but a page.
 
     Raises:
         InputError: if another file would be lost.

@@ -64,7 +64,7 @@ _OWN_MARK = re.compile(r"\(?([A-Z])[.):]\s+(.*)", re.DOTALL)
 def listed(options: Iterable[Any]) -> Choices:
     """Choices by letter from a list in order, without their own marks ("(A) red") where all have one. Choices that are marked
     with numbers ("1. red") have these for keys."""
-    texts = [_text(option) for option in options]
+    texts = [text_of(option) for option in options]
     own = [_OWN_MARK.fullmatch(text) for text in texts]
     letters = [found[1] for found in own if found]
     if len(letters) == len(texts) == len(set(letters)) and letters != keys(len(letters)):
@@ -81,7 +81,8 @@ def keys(count: int) -> list[str]:
     return list(ascii_uppercase[:count]) if count <= len(ascii_uppercase) else [str(n) for n in range(1, count + 1)]
 
 
-def _text(option: Any) -> str:
+def text_of(option: Any) -> str:
+    """A choice or an answer as a text; numbers that a table has made fractions of are whole again."""
     return str(int(option) if isinstance(option, float) and option.is_integer() else option).strip()
 
 
@@ -137,7 +138,7 @@ def _without_holes(found: Sequence[Any]) -> Choices:
     """The choices of a list by the letters of their places, of which some may be empty."""
     if not any(map(is_missing, found)):
         return listed(found)
-    return {key: _text(one) for key, one in zip(keys(len(found)), found, strict=True) if not is_missing(one)}
+    return {key: text_of(one) for key, one in zip(keys(len(found)), found, strict=True) if not is_missing(one)}
 
 
 def flags_of(found: Any) -> list[bool] | None:
@@ -163,7 +164,7 @@ def _of_objects(found: Sequence[Mapping[str, Any]]) -> Choices:
         return _of_object(merged) if len(merged) == len(found) else {}
     if key is None:
         return listed(one[text] for one in found)
-    return {str(one[key]).strip(): _text(one[text]) for one in found}
+    return {str(one[key]).strip(): text_of(one[text]) for one in found}
 
 
 def _of_object(found: Mapping[str, Any]) -> Choices:
@@ -172,8 +173,8 @@ def _of_object(found: Mapping[str, Any]) -> Choices:
         labels = next((found[name] for name in _KEY_NAMES if isinstance(found.get(name), list)), None)
         if labels is None or len(labels) != len(texts):
             return listed(texts)
-        return {str(label).strip(): _text(text) for label, text in zip(labels, texts, strict=True)}
-    made = {str(key).strip(): _text(text) for key, text in found.items() if not is_missing(text)}
+        return {str(label).strip(): text_of(text) for label, text in zip(labels, texts, strict=True)}
+    made = {str(key).strip(): text_of(text) for key, text in found.items() if not is_missing(text)}
     if not all(key in ascii_uppercase for key in made):
         return made
     bare = {key: re.sub(rf"^\(?{key}[.):]\s*", "", text) for key, text in made.items()}

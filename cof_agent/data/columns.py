@@ -160,7 +160,7 @@ def is_asked(name: str) -> bool:
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
-    """Whether the fields that a user maps exist.
+    """Refuses to map fields that do not exist.
 
     Raises:
         InputError: if one does not.

@@ -297,7 +297,7 @@ def _texts(messages: Sequence[Message]) -> list[str]:
 
 
 def _check(messages: Sequence[Message]) -> None:
-    """Whether an assistant says something each time, and nothing that it did not write itself.
+    """Refuses an assistant's turn that is empty, or holds what it did not write itself.
 
     Raises:
         Unusable: if not.

@@ -138,7 +138,7 @@ def _check_regions(sample: Sample) -> None:
 
 
 def check_unit(boxes: Sequence[Box], where: str) -> None:
-    """Whether boxes can be in source pixels.
+    """Refuses boxes that cannot be in source pixels.
 
     Raises:
         InputError: if all of them are within 0..1.

@@ -91,7 +91,7 @@ _HOLD_TEXTS = (str, dict, list, tuple)
 
 
 def check_characters(values: Any) -> None:
-    """Whether all texts of a row can be written: a record is UTF-8, and an id would come back as another one.
+    """Refuses a row with a text that cannot be written: a record is UTF-8, and an id would come back as another one.
 
     Raises:
         Unusable: if one holds half a surrogate pair.

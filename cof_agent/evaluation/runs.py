@@ -49,7 +49,7 @@ class Run:
 
     @cached_property
     def figures(self) -> dict[str, Any]:
-        """`evaluate.figures` of the whole run."""
+        """`metrics.figures` of the whole run."""
         return self.figures_of(self.trajectories)
 
     @cached_property

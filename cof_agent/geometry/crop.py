@@ -152,7 +152,7 @@ _ROUNDINGS: dict[str, Callable[[Box], Box]] = {
 
 
 def _check(exact: Box, edges: Box, rule: CropRule) -> None:
-    """Whether a box may be cut; `edges` are the whole pixels of the `exact` one.
+    """Refuses a box that the rule does not cut; `edges` are the whole pixels of the `exact` one.
 
     Raises:
         BoxError: if it is too small or too thin.

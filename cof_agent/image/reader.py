@@ -55,7 +55,7 @@ MOST_SHOWN = 1 << 28
 
 
 def check_shown(path: Path, shown: Size) -> None:
-    """Whether an image of this size may be made.
+    """Refuses to make an image that is too large.
 
     Raises:
         InputError: if it is too large.

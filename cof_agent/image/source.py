@@ -190,7 +190,7 @@ def _opened(path: Path, file: IO[bytes]) -> tuple[ImageFile.ImageFile, Size]:
 
 
 def _check_area(path: Path, size: Size, most: int, why: str = "") -> None:
-    """Whether an image is small enough to be decoded whole; why: it has to be."""
+    """Refuses an image that is too large to be decoded whole; why: it has to be."""
     if size.area > most:
         raise InputError(
             f"cannot open the image {path}: its {size} = {size.area} pixels are more than the limit of {most}{why}; "

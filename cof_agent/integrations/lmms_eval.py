@@ -338,7 +338,7 @@ def _model() -> type:
             return PartialState().device
 
         def generate_until(self, requests: list[Request]) -> list[str]:
-            """The agent's answers, see `Agent.answer`."""
+            """The agent's answers, see `Requests.answer`."""
             return self._requests.answer(requests, self.task_dict, rank=self.rank, ranks=self.world_size)
 
         def generate_until_multi_round(self, requests: list[Request]) -> list[str]:

@@ -69,7 +69,7 @@ def write_new(path: Path, content: str) -> None:
 
 
 def check_new(path: Path, content: str) -> None:
-    """Whether `write_new` would write it.
+    """Refuses what `write_new` would not write.
 
     Raises:
         InputError: if the file holds something else.

@@ -167,7 +167,7 @@ def _check_others(others: Mapping[str, Any]) -> None:
 
 
 def _check_size(text: str, images: list[str], choices: list[str]) -> None:
-    """Whether a question is of a size that a person's may have.
+    """Refuses a question that is longer than a person's may be.
 
     Raises:
         Refusal: 400 if not.

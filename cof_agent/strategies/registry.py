@@ -41,7 +41,7 @@ def takes_several_images(name: str, dialect: Dialect) -> bool:
 
 
 def check_images(name: str, dialect: Dialect, samples: Iterable[Sample]) -> None:
-    """Whether the strategy of this name can play these samples in this dialect.
+    """Refuses samples that the strategy of this name cannot play in this dialect.
 
     Raises:
         InputError: if one has several images, and the strategy looks at one, or the dialect names one.
@@ -61,7 +61,7 @@ def why_one_image(name: str, dialect: Dialect) -> str:
 
 
 def check_dialect(name: str, dialect: str) -> None:
-    """Whether the strategy of this name can be played in this dialect.
+    """Refuses a dialect in which the strategy of this name cannot be played.
 
     Raises:
         InputError: if it writes turns itself, which it does in ours.
@@ -74,7 +74,7 @@ def check_dialect(name: str, dialect: str) -> None:
 
 
 def check_model(name: str, model: str) -> None:
-    """Whether a model of this name can play the strategy.
+    """Refuses a model that cannot play the strategy of this name.
 
     Raises:
         InputError: if the strategy reads what is inside a model, and vLLM runs it.

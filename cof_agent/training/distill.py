@@ -84,7 +84,7 @@ class Plays:
         return found
 
     def check(self, name: str) -> None:
-        """Whether the plays belong to the data of this name.
+        """Refuses plays that do not belong to the data of this name.
 
         Raises:
             InputError: if none is of a question that is answered there with zooms.
@@ -159,7 +159,7 @@ def _read(place: str) -> list[Trajectory]:
 
 
 def _check_same(trajectory: Trajectory, play: Trajectory, place: str) -> None:
-    """Whether both were asked the same, with the same words before it: else the model would learn to zoom by the prompt."""
+    """Refuses plays that were asked otherwise, or with other words before it: the model would learn to zoom by the prompt."""
     if _asked(trajectory.sample) != _asked(play.sample):
         raise InputError(f"{place} holds a play of another sample {play.sample.id!r}.")
     for name in ("prompt", "tools"):

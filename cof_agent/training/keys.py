@@ -170,7 +170,7 @@ def check(found: Mapping[str, Sequence[str]], run: type[Any], trainer: str) -> d
 
 
 def check_places(whole: Mapping[str, Any]) -> None:
-    """Whether the model and the data are there, if they are places on this machine.
+    """Refuses a model or data that should be on this machine and are not.
 
     Raises:
         InputError: if one is not.

@@ -45,7 +45,7 @@ class JsonMapping(dict[str, Any]):
 
 
 def check_values(values: Mapping[str, Any], types: Mapping[str, str], where: str) -> None:
-    """Whether each value is one of its key's type. types: the annotations of the keys, as written; of others nothing is said.
+    """Refuses a value that is not of its key's type. types: the annotations of the keys, as written; of others nothing is said.
 
     Raises:
         InputError: naming `where` and the key of the first that is not.

@@ -314,7 +314,7 @@ def _caption(trajectory: Trajectory, width: int, unit: float, font: str | None) 
     paragraphs = [(question, round(38 * unit), _INK, 3)]
     if choices:
         paragraphs.append(("    ".join(choices), round(26 * unit), _QUIET, 2))
-    return _paragraphs(paragraphs, width, unit, font)
+    return _paragraphs(paragraphs, width, font)
 
 
 def _verdict(trajectory: Trajectory, width: int, unit: float, font: str | None) -> Image.Image:
@@ -335,12 +335,10 @@ def _verdict(trajectory: Trajectory, width: int, unit: float, font: str | None) 
     notes.extend(trajectory.notes)
     if notes:
         paragraphs.append(("        ".join(notes), round(26 * unit), _QUIET, 2))
-    return _paragraphs(paragraphs, width, unit, font)
+    return _paragraphs(paragraphs, width, font)
 
 
-def _paragraphs(
-    paragraphs: Sequence[tuple[str, int, str, int]], width: int, unit: float, font: str | None
-) -> Image.Image:
+def _paragraphs(paragraphs: Sequence[tuple[str, int, str, int]], width: int, font: str | None) -> Image.Image:
     """Text on paper: each paragraph is (text, font size in pixels, ink, lines at most)."""
     rows: list[tuple[str, Font, str, int]] = []
     for text, size, ink, limit in paragraphs:

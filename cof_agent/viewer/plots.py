@@ -126,9 +126,9 @@ def by_category(runs: Sequence[Run]) -> Figure | None:
             color=_colour(place),
             ecolor=_setting("text.color"),
             capsize=2,
-            label=_plain(run),
+            label=plain(run),
         )
-    axes.set_xticks(range(len(names)), [_plain(name.replace("_", " ")) for name in names])
+    axes.set_xticks(range(len(names)), [plain(name.replace("_", " ")) for name in names])
     axes.set_ylabel("accuracy")
     _finish(figure, axes)
     return figure
@@ -181,7 +181,7 @@ def _finish(figure: Figure, axes: Axes) -> None:
 
 def _with_intervals(axes: Axes, x: Sequence[float], parts: Sequence[dict[str, Any]], place: int, name: str) -> None:
     heights = [part["accuracy"] for part in parts]
-    axes.errorbar(x, heights, yerr=_spreads(parts), capsize=2, label=_plain(name), **_style(place))
+    axes.errorbar(x, heights, yerr=_spreads(parts), capsize=2, label=plain(name), **_style(place))
 
 
 def _spreads(parts: Sequence[dict[str, Any]]) -> list[list[float]]:
@@ -206,6 +206,6 @@ def _setting(name: str) -> Any:
     return settings[name]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that matplotlib does not read as a formula, and can draw."""
     return for_terminal(text).replace("$", r"\$")

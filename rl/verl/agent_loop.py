@@ -87,7 +87,7 @@ class ZoomAgentLoop(AgentLoopBase):
 
 
 def check_configuration(config: Any) -> None:
-    """Whether the agent can play under a configuration of verl.
+    """Refuses a configuration of verl under which the agent cannot play.
 
     Raises:
         InputError: if not.

@@ -51,7 +51,7 @@ def configured(name: str, overrides: Sequence[str] = ()) -> Any:
 
 
 def check(config: Any) -> None:
-    """Whether the agent can play under a configuration, its rewards can be had, and its rows are there.
+    """Refuses a configuration under which the agent cannot play, or whose rewards or rows are not there.
 
     Raises:
         InputError: if not.

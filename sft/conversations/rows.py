@@ -75,7 +75,7 @@ class Checks:
     _whole: set[str] = field(default_factory=set)
 
     def check(self, path: str, held: bytes | None = None) -> None:
-        """Whether an image can be decoded. path: of its file; held: the image itself, where only the row has it.
+        """Refuses an image that cannot be decoded. path: of its file; held: the image itself, where only the row has it.
 
         Raises:
             Unusable: if not.

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -333,8 +332,3 @@ def add_slot(tokenizer: Any) -> int:
     """The id of the slot's token, which is added where the tokenizer does not know it."""
     tokenizer.add_tokens([SLOT], special_tokens=True)
     return int(tokenizer.convert_tokens_to_ids(SLOT))
-
-
-def is_region_model(path: str | Path) -> bool:
-    """Whether a checkpoint has an extractor."""
-    return getattr(AutoConfig.from_pretrained(path, trust_remote_code=False), "region_config", None) is not None

@@ -1,4 +1,4 @@
-"""A checkpoint with region embeddings (`region_features`) as a policy: the boxes that a question names go into slots."""
+"""A checkpoint with region embeddings (`features`) as a policy: the boxes that a question names go into slots."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def engine_prompt(request: Request, image_token: int) -> dict[str, Any]:
 
 
 def check_sizes(made: Sequence[int], ours: Sequence[int]) -> None:
-    """Whether vLLM makes as many tokens of each image as we do.
+    """Refuses a prompt of whose images vLLM makes other numbers of tokens than we do.
 
     Raises:
         InputError: if not.

@@ -12,7 +12,7 @@ from typing import Any
 from cof_agent.data.answers import PEOPLE, Reading, right_keys, understood
 from cof_agent.data.benchmarks.copy import Copy, text
 from cof_agent.data.boxes import boxes_of
-from cof_agent.data.choices import Choices, choice_columns, choices_of, split_choices
+from cof_agent.data.choices import Choices, choice_columns, choices_of, split_choices, text_of
 from cof_agent.data.nested import is_missing, unpacked
 from cof_agent.data.questions import MARK, named_marks, parse, without_marks
 from cof_agent.data.rows import Row
@@ -177,12 +177,8 @@ def open_answers(raw: Any) -> tuple[str, ...]:
     held = unpacked(raw) if isinstance(raw, str) and raw.lstrip()[:2] in ("['", '["') else raw
     found = held if isinstance(held, list) else [held]
     if len(found) == PEOPLE:
-        return tuple("" if is_missing(one) else _answer(one) for one in found)
-    return tuple(dict.fromkeys(_answer(one) for one in found if not is_missing(one)))
-
-
-def _answer(one: Any) -> str:
-    return str(int(one) if isinstance(one, float) and one.is_integer() else one).strip()
+        return tuple("" if is_missing(one) else text_of(one) for one in found)
+    return tuple(dict.fromkeys(text_of(one) for one in found if not is_missing(one)))
 
 
 def table(*files: str, **columns: Any) -> Layout:

@@ -120,8 +120,8 @@ def box_of(x: Any, y: Any, width: Any, height: Any) -> Box | None:
     return Box(left, top, left + wide, top + high) if wide > 0 and high > 0 else None
 
 
-def indexed(path: Path, rows: list[Any], key: str = "id") -> Mapping[Any, Any]:
-    """Rows by the value of their key.
+def indexed(path: Path, rows: list[Any]) -> Mapping[Any, Any]:
+    """Rows by their `id`.
 
     Raises:
         InputError: if one has none.
@@ -129,5 +129,5 @@ def indexed(path: Path, rows: list[Any], key: str = "id") -> Mapping[Any, Any]:
     found = {}
     for number, one in enumerate(rows, 1):
         with row(path, number):
-            found[one[key]] = one
+            found[one["id"]] = one
     return found

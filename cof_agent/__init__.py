@@ -6,11 +6,10 @@
 Importing this package loads neither torch nor trl: each name is imported when it is used.
 """
 
-from importlib import import_module as _import_module
-from typing import TYPE_CHECKING as _CHECKING
-from typing import Any as _Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-if _CHECKING:
+if TYPE_CHECKING:
     from cof_agent.agent import Agent
     from cof_agent.config import AgentConfig
     from cof_agent.data.samples import read_samples
@@ -44,10 +43,10 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> _Any:
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -47,7 +47,9 @@ class AgentConfig:
         "model that answers: nano, a folder, a hub id, or PROVIDER:MODEL for a served model; vllm:FOLDER or vllm:HUB_ID runs a "
         "checkpoint in vLLM",
     )
-    base_url: str | None = _field(None, "address of the server; a model without a provider is then openai's")
+    base_url: str | None = _field(
+        None, "address of the server; a model without a provider is then asked in OpenAI's format"
+    )
     coordinates: str | None = _field(
         None, "what the boxes of a served model mean (default: as its checkpoint, the server or its name says)"
     )
@@ -65,9 +67,12 @@ class AgentConfig:
         "(default: the server's or provider's own)",
     )
     device: str | None = _field(None, "device of a local model, such as cpu or cuda:1 (default: the best there is)")
-    dtype: str | None = _field(None, "number type of a local model's weights (default: what suits the device)")
+    dtype: str | None = _field(
+        None, "data type of a local model's weights, such as bfloat16 (default: what suits the device)"
+    )
     attn: str | None = _field(
-        None, "attention of a local model, such as sdpa or flash_attention_2 (default: transformers' choice)"
+        None,
+        "attention implementation of a local model, such as sdpa or flash_attention_2 (default: transformers' choice)",
     )
     vllm_options: tuple[str, ...] | None = _field(
         None,
@@ -118,7 +123,7 @@ class AgentConfig:
     temperature: float | None = _field(
         None, "temperature at which answers are drawn (default: 0, always the likeliest token; 1 with --seed)"
     )
-    top_p: float = _field(1.0, "share of the probability that tokens are drawn from")
+    top_p: float = _field(1.0, "nucleus sampling: draw from the likeliest tokens that together have this probability")
     seed: int | None = _field(None, "seed of the random numbers by which answers are drawn")
     timeout: float = _field(600.0, "seconds for one reply of the model, waiting included")
     retry_seconds: float = _field(

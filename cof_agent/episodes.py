@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
 from cof_agent.errors import InputError
-from cof_agent.trajectory import Key, Sample, Trajectory
+from cof_agent.trajectory import Key, Sample, Trajectory, to_json
 
 RESOLUTION, QUESTION = "resolution", "question"
 """Keys of the metadata of samples whose picture was drawn at several sizes (`cof scenes --resolutions`): the long side of this
@@ -122,3 +124,12 @@ def by_key(wanted: Iterable[Episode]) -> dict[Key, Episode]:
             raise InputError(f"two samples have the id {episode.sample.id!r}; ids must differ.")
         found[episode.key] = episode
     return found
+
+
+def digest(wanted: Iterable[Episode]) -> int:
+    """A sum over questions and answers, to tell whether others are asked; wherever their images lie now."""
+    plain = (
+        to_json(replace(one, sample=one.sample.with_images(Path(path).name for path in one.sample.images)))
+        for one in wanted
+    )
+    return zlib.crc32("\n".join(plain).encode("utf-8", "backslashreplace"))

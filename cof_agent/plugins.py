@@ -7,6 +7,7 @@ output or data.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -44,3 +45,19 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
         raise InputError(f"the module {module} has no function {name}, which the {what} {spec} names.")
     function: Callable[..., Any] = found
     return function
+
+
+def check_takes_one(function: Callable[..., Any], name: str, what: str) -> None:
+    """Refuses a function that cannot be called with one value alone, before it is called for the first time.
+
+    name: how the error names it. what: the value.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise InputError(f"{name} must be a function of {what} alone: {said(error)}.") from None
+    except ValueError:  # of functions in C, which say nothing of themselves
+        pass

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from cof_agent.output.files import write_atomic
 from cof_agent.output.origin import differences
 from cof_agent.output.progress import progress as shown
 from cof_agent.policy import PolicyRefusal
-from cof_agent.trajectory import JsonlAppender, Key, StopReason, Trajectory, read_jsonl, to_json
+from cof_agent.trajectory import JsonlAppender, Key, Sample, StopReason, Trajectory, read_jsonl, to_json
 
 REFUSALS = 5
 """Samples in a row of which the policy refuses how it is used, that end a run; fewer are failures of these samples."""
@@ -172,18 +173,29 @@ def _earlier(
     if not path.exists():
         return {}
     earlier = {trajectory.key: trajectory for trajectory in read_jsonl(path, Trajectory)}
-    for key, trajectory in earlier.items():
+    for key, trajectory in list(earlier.items()):
         if key not in wanted:
             continue
-        if trajectory.sample != wanted[key].sample:
-            raise InputError(f"{path} holds a trajectory of another sample {key[0]!r}; use another output.")
+        if field := _differs(trajectory.sample, wanted[key].sample):
+            raise InputError(
+                f"{path} holds a trajectory of another sample {key[0]!r}: its {field} differs; use another output."
+            )
         fields = made_with(wanted[key]).items()
         before = {name: _asked_for(getattr(trajectory, name)) for name, _ in fields}
         different = {name: value for name, value in fields if before[name] != value}
         if different:
             told = differences({name: before[name] for name in different}, different)
             raise InputError(f"{path} holds trajectories of a run with other settings: {told}; use another output.")
+        earlier[key] = replace(trajectory, sample=wanted[key].sample)  # whose images may lie elsewhere now
     return earlier
+
+
+def _differs(earlier: Sample, now: Sample) -> str:
+    """The first field that differs; empty where none does. Where the images lie does not matter, if their names are the same."""
+    if earlier == now:
+        return ""
+    one, other = (asdict(sample.with_images(Path(path).name for path in sample.images)) for sample in (earlier, now))
+    return next((name for name in one if one[name] != other[name]), "")
 
 
 def _asked_for(value: Any) -> Any:

@@ -75,6 +75,11 @@ def _of_the_reference(training: GRPOConfig, model: ModelConfig) -> list[tuple[bo
             "with LoRA the reference is the model without adapters, which cannot be synchronised: leave sync_ref_model out.",
         ),
         (
+            synchronised and training.save_strategy != "no",
+            "sync_ref_model: checkpoints do not hold the reference, so that the training could not go on as it was; set "
+            "save_strategy to no, or leave it out.",
+        ),
+        (
             "lm_head" in (model.lora_target_modules or []),
             "lora_target_modules: leave lm_head out; the loss takes the head's own weight, and would not train an adapter.",
         ),
@@ -88,7 +93,8 @@ def _of_the_rest(training: GRPOConfig) -> list[tuple[bool, str]]:
     between = max(1, played_for) // math.gcd(
         played_for, update
     )  # updates until a generation and an update begin together
-    saved = training.save_steps if training.save_strategy == "steps" else 0
+    steps = training.save_strategy == "steps" and training.save_steps >= 1
+    saves = training.save_strategy != "no" and between > 1
     fused = (training.liger_kernel_config or {}).get("fused_linear_cross_entropy")
     return [
         (
@@ -101,9 +107,24 @@ def _of_the_rest(training: GRPOConfig) -> list[tuple[bool, str]]:
         ),
         (not 0 < training.top_entropy_quantile <= 1, "top_entropy_quantile must be above 0 and at most 1."),
         (
-            saved >= 1 and bool(saved % between),
-            f"save_steps must be a multiple of {between}, not {saved:g}: what was played once is trained on in {between} "
-            "updates, and a training cannot go on from between them.",
+            saves and (not steps or bool(training.save_steps % between)),
+            f"save_steps must be a multiple of {between}, with save_strategy steps: what was played once is trained on in "
+            f"{between} updates, and a training cannot go on from between them.",
+        ),
+        (
+            training.train_sampling_strategy != "random",
+            "train_sampling_strategy is not for RL: set shuffle_dataset to false to play the samples in their order.",
+        ),
+        (training.data_seed is not None, "data_seed is not for RL: seed orders the samples, too."),
+        (bool(training.label_smoothing_factor), "label_smoothing_factor is not for RL, whose loss has no labels."),
+        (
+            bool(training.neftune_noise_alpha),
+            "neftune_noise_alpha is not for RL: rollouts are played without noise, so that the model that is trained would be "
+            "another one.",
+        ),
+        (
+            bool(training.ignore_data_skip),
+            "ignore_data_skip: leave it out; a training that goes on would play the first samples again.",
         ),
         (training.num_iterations < 1, f"num_iterations must be at least 1, not {training.num_iterations}."),
         (

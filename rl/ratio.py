@@ -78,7 +78,7 @@ def ratios_of(output: dict[str, Any], correction: Correction, gather: Callable[[
 def check(found: Ratios, precision: str, step: int) -> None:
     """Ends a run whose ratio is outside of the band.
 
-    precision: the number type of both sides, such as float32. step: whose conversations these are.
+    precision: the data type of both sides, such as float32. step: whose conversations these are.
 
     Raises:
         InputError: if it is.

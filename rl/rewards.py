@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cof_agent import scoring
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, BoxError, CoordinateSystem, clip_to_view, read_box
-from cof_agent.plugins import is_plugin, load_function
+from cof_agent.plugins import check_takes_one, is_plugin, load_function
 from cof_agent.scoring.boxes import iou
-from cof_agent.trajectory import Trajectory
+from cof_agent.trajectory import Answer, Trajectory, Zoom, is_look
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cof_agent.evaluation.judge import Judge
 
 Reward = Callable[..., list[float | None]]
@@ -54,8 +56,8 @@ def _number(found: Any, name: str) -> float | None:
 
 
 def box_iou(trajectory: Trajectory) -> float | None:
-    """The mean over the sample's boxes of the best overlap (intersection over union) that a box asked for has with it;
-    None for a sample without boxes."""
+    """The mean over the sample's boxes of the best overlap (intersection over union) that the box of a zoom has with it, as the
+    model wrote it; None for a sample without boxes."""
     if not trajectory.sample.boxes:
         return None
     asked = _asked(trajectory)
@@ -73,17 +75,23 @@ def zoom_cost_if_right(trajectory: Trajectory) -> float | None:
 
 
 def _asked(trajectory: Trajectory) -> list[Box]:
-    """The boxes of the zooms in source pixels; those that cannot be read are none."""
+    """The boxes of the zooms that were carried out, in source pixels; others cost the model nothing, and could be many."""
     views, system = trajectory.views, CoordinateSystem(trajectory.settings["system"])
     found = []
     for turn in trajectory.turns:
-        for box, image in turn.boxes:
-            if 0 <= image < len(views) and views[image].source == 0:  # the sample's boxes lie in its first image
-                view = views[image]
-                try:
-                    found.append(view.to_source(clip_to_view(read_box(box, system), view, system), system))
-                except BoxError:
-                    continue
+        acted = [action for action in turn.actions if not isinstance(action, Answer)]
+        for action, seen in zip(
+            acted, turn.observations, strict=False
+        ):  # the first one beyond a limit is the last seen
+            if (
+                not isinstance(action, Zoom) or seen.view is None or seen.view.source
+            ):  # the boxes lie in the first image
+                continue
+            view = views[action.image]
+            try:
+                found.append(view.to_source(clip_to_view(read_box(action.box, system), view, system), system))
+            except BoxError:  # of a dialect that shows something all the same
+                continue
     return found
 
 
@@ -93,14 +101,12 @@ class Outcome(NamedTuple):
     correct: bool | None
     zooms: int
     formed: bool
+    asked: bool
+    """Whether it asked to be shown something, whatever came of it."""
 
 
 Rule = Callable[[Outcome, Sequence[Outcome]], float]
 """The reward of a rollout among those of its group."""
-
-
-def _some_direct(group: Sequence[Outcome]) -> bool:
-    return any(one.correct and not one.zooms for one in group)
 
 
 def adaptive_paper(one: Outcome, group: Sequence[Outcome]) -> float:
@@ -108,14 +114,16 @@ def adaptive_paper(one: Outcome, group: Sequence[Outcome]) -> float:
     answer in the right form brings `GAMMA`."""
     if not one.correct:
         return GAMMA * one.formed
-    return 1.0 if not one.zooms else 1.0 - DELTA * _some_direct(group)
+    return 1.0 if not one.zooms else 1.0 - DELTA * any(other.correct and not other.zooms for other in group)
 
 
 def adaptive_released(one: Outcome, group: Sequence[Outcome]) -> float:
-    """The same as in the released code, which pays for looking closely even where it did not help."""
+    """The same as in the released code, which pays for looking closely even where it did not help. It counts the calls that were
+    written, also those that were refused."""
     if one.correct:
-        return 1.0 if not one.zooms else 0.8 if _some_direct(group) else 1.0
-    return 0.5 if one.zooms else 0.1 * one.formed
+        direct = any(other.correct and not other.asked for other in group)
+        return 0.8 if one.asked and direct else 1.0
+    return 0.5 if one.asked else 0.1 * one.formed
 
 
 def zoom_cost_by_success(one: Outcome, group: Sequence[Outcome]) -> float:
@@ -133,7 +141,7 @@ def in_groups(rule: Rule, size: int, name: str) -> Reward:
     from accelerate.utils import gather_object
 
     def reward(*, trajectory: Sequence[Trajectory], **_: Any) -> list[float | None]:
-        mine = [Outcome(scoring.accuracy(one), one.zooms, scoring.well_formed(one)) for one in trajectory]
+        mine = [_outcome(one) for one in trajectory]
         everyone = gather_object([(len(mine), mine)])  # in the order of the processes
         flat = [entry for _, part in everyone for entry in part]
         start = _start(everyone, mine)
@@ -146,6 +154,11 @@ def in_groups(rule: Rule, size: int, name: str) -> Reward:
 
     reward.__name__ = name
     return reward
+
+
+def _outcome(one: Trajectory) -> Outcome:
+    asked = any(is_look(action) for turn in one.turns for action in turn.actions)
+    return Outcome(scoring.accuracy(one), one.zooms, scoring.well_formed(one), asked)
 
 
 def _start(everyone: Sequence[tuple[int, Any]], mine: Sequence[Any]) -> int:
@@ -217,11 +230,21 @@ def check_name(name: str) -> None:
     InputError: if there is no reward of this name, or the function that it names cannot be loaded.
     """
     if is_plugin(name):
-        load_function(name, "reward")
+        check_takes_one(load_function(name, "reward"), f"the reward {name}", "a trajectory")
     elif name not in NAMES:
         raise InputError(
             f"there is no reward {name}; the rewards are {', '.join(NAMES)}, or module:function for your own."
         )
+
+
+def neutral(rewards: Tensor, size: int) -> Tensor:
+    """Rewards, [rollouts of whole groups, rewards], with the mean of its group in place of each that is NaN: a judge that failed
+    speaks neither for nor against an answer, and other rollouts keep theirs. Where a whole group has none, NaN stays.
+
+    TRL adds up what is there, so that no reward would count as 0. Its `normalize_then_sum` has the same effect by itself.
+    """
+    groups = rewards.view(-1, size, rewards.shape[1])
+    return groups.where(~groups.isnan(), groups.nanmean(1, keepdim=True)).view_as(rewards)
 
 
 def total(rewards: Sequence[float | None], weights: Sequence[float]) -> float | None:

@@ -81,7 +81,7 @@ def _image_cache(settings: Settings) -> int:
 
 
 def _weights(settings: Settings) -> torch.dtype:
-    """The number type in which the run loads its weights."""
+    """The data type in which the run loads its weights."""
     from cof_agent.training.memory import dtype_of
     from cof_agent.training.models import read_checkpoint
 

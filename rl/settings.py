@@ -123,6 +123,10 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     from trl import GRPOConfig
 
     run, training, model = settings.parse((RunConfig, GRPOConfig), arguments)
+    if not run.rewards:
+        raise InputError(
+            f"rewards must name at least one of {', '.join(rewards.NAMES)}, or module:function for your own."
+        )
     for name in run.rewards:
         rewards.check_name(name)
     _check_judge(run)

@@ -6,9 +6,7 @@ The same command goes on after an interruption, with the same samples and the sa
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +18,7 @@ from trl.import_utils import is_vllm_available
 
 from cof_agent.backends.load import load, split_spec
 from cof_agent.backends.scenes_only import warning_for
-from cof_agent.episodes import Episode, drawn
+from cof_agent.episodes import Episode, digest, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
 from cof_agent.nano import NANO, WEIGHTS
@@ -30,7 +28,7 @@ from cof_agent.training import settings as shared
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.progress import progress
-from cof_agent.training.resume import check_continues, last_whole_checkpoint, says_finished, train_and_save
+from cof_agent.training.resume import check_continues, check_data, last_whole_checkpoint, says_finished, train_and_save
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import to_json
 from rl import record, rewards
@@ -59,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record.check_own(output)
     trainer = build_trainer(settings)
     checkpoint = last_whole_checkpoint(output)
+    if checkpoint is not None:
+        check_data(output, trainer.record["data"])
     if trainer.is_world_process_zero():
         record.forget_after(output / record.NAME, int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
     train_and_save(trainer, settings)
@@ -102,7 +102,7 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         agent=settings.run.agent_config(),
         held_out=held_out,
         blank_control=run.eval_blank,
-        record=shared.record(settings) | {"data": {"samples": len(wanted), "digest": _digest(wanted)}},
+        record=shared.record(settings) | {"data": {"samples": len(wanted), "digest": digest(wanted)}},
     )
 
 
@@ -144,16 +144,6 @@ def episodes_of(settings: Settings, output: Path) -> list[Episode]:
     if from_nano and training.process_index == 0 and (sentence := warning_for(NANO, samples)):
         _log.warning("%s", sentence)
     return drawn(samples, run.resolutions, training.seed)
-
-
-def _digest(wanted: Sequence[Episode]) -> int:
-    """Of the questions with their answers, wherever their images lie."""
-    plain = (to_json(replace(one, sample=one.sample.with_images(map(_name, one.sample.images)))) for one in wanted)
-    return zlib.crc32("\n".join(plain).encode("utf-8", "backslashreplace"))
-
-
-def _name(path: str) -> str:
-    return Path(path).name
 
 
 def _dataset(wanted: Sequence[Episode]) -> Dataset:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
+from torch import Tensor
 from transformers import TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
@@ -43,7 +46,7 @@ from rl.measures import gathered
 from rl.order import EpochSampler
 from rl.padding import Scores, alike_wherever, evened, scored
 from rl.pictures import RolloutPictures
-from rl.rewards import total
+from rl.rewards import neutral, total
 from rl.rollout import Rollout, cannot_be_played, roll_out
 from rl.settings import NO_FSDP
 from rl.watch import ToolWatch
@@ -98,6 +101,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._tower = TowerCache(vision_cache * 2**30, divided=is_deepspeed_zero3_enabled())
         for model in (self.model, *([] if self.ref_model is None else [self.accelerator.unwrap_model(self.ref_model)])):
             self._tower.attach(model)
+        self._rows: list[dict[str, Any]] = []  # TRL's, of the generation under way
         self._episodes: list[Episode] = []
         self._gathered: list[Trajectory] = []  # of all processes, of the generation under way
         self._sources = ZoomEnvironment()
@@ -170,7 +174,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
         self._tower.forget()
-        self._episodes = [from_json(row["episode"], Episode) for row in inputs]
+        self._rows, self._episodes = inputs, [from_json(row["episode"], Episode) for row in inputs]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         self._check_sampler(output)
         self._record_played()
@@ -242,7 +246,8 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
                     _log.warning("%s Another sample is played in its place.", sentence)
             places = [place for place in range(len(rollouts)) if self._generation.group(place) in again]
             for place in places:
-                self._episodes[place] = self._another(attempt, self._generation.group(place))
+                self._episodes[place] = other = self._another(attempt, self._generation.group(place))
+                self._rows[place]["prompt"][0]["content"] = other.sample.question  # which TRL logs
             turn = self._generation.plays(self._episodes, attempt, places)
             for place, rollout in zip(places, play(turn), strict=True):
                 rollouts[place] = rollout
@@ -323,9 +328,16 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         """The groups of the whole step, over all processes, whose rewards are all equal; the same on each of them."""
         trajectories = [one.trajectory for one in rollouts]
         parts = [reward(trajectory=trajectories) for reward in self.reward_funcs]
+        scored = gather_object([[math.nan if one is None else one for one in row] for row in zip(*parts, strict=True)])
+        found = neutral(torch.tensor(scored), self._generation.size).tolist()
         weights = self.reward_weights.tolist()
-        totals = gather_object([total(one, weights) for one in zip(*parts, strict=True)])
+        totals = [total([None if math.isnan(one) else one for one in row], weights) for row in found]
         return equal_groups(totals, self._generation.size)
+
+    def _calculate_rewards(self, *arguments: Any) -> Tensor:
+        """As TRL's, over all processes, with `neutral` in place of what is missing; the record keeps what was found."""
+        self._scored = super()._calculate_rewards(*arguments)
+        return neutral(self._scored, int(self.num_generations))
 
     def _another(self, attempt: int, group: int) -> Episode:
         """One for the whole group, whichever processes it is played by."""
@@ -347,7 +359,7 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         if not self.accelerator.is_main_process:
             return
         count = len(self._gathered)
-        rewards = {name: list(values)[-count:] for name, values in self._logs["rewards"].items()}
+        rewards = dict(zip(self.reward_func_names, self._scored.T.tolist(), strict=True))
         advantages = list(self._logs["advantages"])[-count:]
         played = record.scored(self._generation, self._gathered, rewards, advantages)
         record.append(Path(self.args.output_dir) / record.NAME, played)
@@ -361,8 +373,26 @@ class _CountsOn(TrainerCallback):
     def __init__(self, trainer: ZoomGRPOTrainer) -> None:
         self._trainer = trainer
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._trainer._step = state.global_step * args.gradient_accumulation_steps
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """See `TrainerCallback`.
+
+        Raises:
+            InputError: if the checkpoint was written between updates on what was played once, as at the end of `max_steps`.
+        """
+        done = micro_batches(state.global_step, len(more["train_dataloader"]), args.gradient_accumulation_steps)
+        if done % (args.steps_per_generation * args.num_iterations):
+            raise InputError(
+                f"the checkpoint of step {state.global_step} in {args.output_dir} was written between updates on rollouts that "
+                "are played once for several; take it away, and the training goes on from the one before."
+            )
+        self._trainer._step = done
+
+
+def micro_batches(updates: int, epoch: int, update: int) -> int:
+    """How many micro-batches so many updates took. epoch: how many an epoch has. update: how many an update takes; the last of an
+    epoch may take fewer."""
+    epochs, further = divmod(updates, max(1, math.ceil(epoch / update)))
+    return epochs * epoch + further * update
 
 
 def loss_mask(rollout: Rollout, forgive_cut_off: bool) -> list[int]:

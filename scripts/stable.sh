@@ -14,7 +14,7 @@ within=direct_attributes,nested
 "$cof" rollout --data outputs/hard-train -o outputs/hard-kept --model nano --plays 8 --keep 0,1
 "$cof" scenes -o "$folder/scenes" --samples 400 --seed 5 --split hard --categories $within
 "$cof" rl --config rl/configs/nano-hard.yaml -o "outputs/nano-stable-$seed" --seed "$seed" --max-steps 1000 \
-  --gradient-accumulation-steps 4 --num-iterations 2 --lr-scheduler-type constant_with_warmup
+  --gradient-accumulation-steps 4 --num-iterations 2 --save-steps 50 --lr-scheduler-type constant_with_warmup
 measure "$folder/before" --data "$folder/scenes" --model nano
 measure "$folder/after-$seed" --data "$folder/scenes" --model "outputs/nano-stable-$seed"
 "$cof" compare "$folder"/{before,"after-$seed"} -o "$folder/compared"

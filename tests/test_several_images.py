@@ -42,8 +42,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     return pair(tmp_path_factory.mktemp("pair"))
 
 
-def play(script: Sequence[str], sample: Sample, **how: object) -> Trajectory:
-    return asyncio.run(run(sample, Context(ScriptedPolicy(script), ENVIRONMENT)))
+def play(script: Sequence[str], sample: Sample, environment: ZoomEnvironment | None = None) -> Trajectory:
+    return asyncio.run(run(sample, Context(ScriptedPolicy(script), environment or ENVIRONMENT)))
 
 
 class TestViews:
@@ -148,6 +148,9 @@ class TestRecords:
         assert target_hits(play([zooms[1], ANSWER], boxed)) is False
         assert (box_iou(play([zooms[0], ANSWER], boxed)) or 0) > 0.5
         assert box_iou(play([zooms[1], ANSWER], boxed)) == 0
+        many = "".join(protocol.write_zoom("There.", Box(x, 90, x + 120, 210), 0) for x in range(10, 100, 10))
+        none = ZoomEnvironment(ZoomSettings(max_zooms=0))
+        assert box_iou(play([many, ANSWER], boxed, none)) == 0  # what is refused says nothing
 
 
 def _keys(value: object) -> list[str]:

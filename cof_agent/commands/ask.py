@@ -72,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser,
         "output",
         help="folder for trajectory.jsonl, trajectory.png and report.html; of many images for answers.jsonl and "
-        "trajectories.jsonl, with which the same command goes on after an interruption (default: none)",
+        "trajectories.jsonl; after an interruption, the same command goes on from these (default: none)",
     )
     parser.add_argument(
         "--font",

@@ -87,8 +87,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=Resolutions("224,336,448,672,1024,1920,2560,3840"),
         help="long sides of overviews in shown pixels, one drawn for each sample",
     )
-    search.add_argument("--glances", type=count, default=3, metavar="K", help="times that the overview must suffice")
-    search.add_argument("--attempts", type=count, default=4, metavar="N", help="number of answers that may be proposed")
+    search.add_argument(
+        "--glances",
+        type=count,
+        default=3,
+        metavar="K",
+        help="times that the overview, or the crops, must lead to the answer",
+    )
+    search.add_argument(
+        "--attempts",
+        type=count,
+        default=4,
+        metavar="N",
+        help="number of answers that may be proposed, fewer than there are choices",
+    )
     option(search, "concurrency", default=8)
     search.add_argument(
         "--ray", type=count, metavar="WORKERS", help="search on so many workers of a Ray cluster (default: here)"

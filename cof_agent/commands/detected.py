@@ -20,8 +20,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--detector",
         metavar="MODEL|ocr",
-        help="tell a question that has no regions what stands where: an object-detection checkpoint of transformers (a folder or "
-        "a hub id), or ocr for lines of text (default: no detector)",
+        help="find objects or text first, and name them as regions in a question that has none: an object-detection checkpoint "
+        "of transformers (a folder or a hub id), or ocr for lines of text (default: no detector)",
     )
     group.add_argument(
         "--detector-regions", type=count, metavar="N", help="largest number of regions of a question (default: 5)"

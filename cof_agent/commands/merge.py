@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(
         parser, "model", default=None, help="folder or hub id of the model that was adapted (default: as ADAPTER says)"
     )
-    option(parser, "dtype", help="number type of the merged weights (default: that of the model)")
+    option(parser, "dtype", help="data type of the merged weights (default: that of the model)")
 
 
 def run(options: argparse.Namespace) -> int:

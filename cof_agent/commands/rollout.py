@@ -53,6 +53,10 @@ def run(options: argparse.Namespace) -> int:
     by_key(wanted)
     common.warn_if_unknown_to_nano(config.model, samples, config.base_url)
     resumed = common.check_settings(config, output)
+
+    from cof_agent.rollout import check_same_questions  # which imports LangGraph
+
+    check_same_questions(wanted, output / "trajectories.jsonl")
     trajectories = common.played(config, wanted, output / "trajectories.jsonl", options, resumed=resumed)
     ratings = rated(samples, trajectories, options.plays)
     kept = chosen(ratings, low, high)

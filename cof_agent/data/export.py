@@ -24,6 +24,10 @@ from cof_agent.trajectory import Trajectory
 
 ROLES = {"user": "human", "assistant": "gpt"}
 IMAGE = "<image>"  # how ShareGPT marks the place of an image
+MARKS = (IMAGE, "<video>", "<audio>")
+"""What LLaMA-Factory takes for the place of a file, wherever it stands in a text."""
+LLAMA_FACTORY_PIXELS = 768 * 768
+"""The largest area of an image that LLaMA-Factory leaves as it is, unless `image_max_pixels` is set."""
 _BATCH = 64  # rows held at a time
 
 
@@ -110,13 +114,14 @@ def _coordinates(trajectory: Trajectory) -> str:
 
 def to_sharegpt(trajectories: Iterable[Trajectory], folder: Path) -> tuple[int, list[str]]:
     """`sharegpt.json`, `dataset_info.json` and `images/` in `folder`, each image once; returns the number of rows and
-    the ids that were left out, whose text holds the mark of an image itself."""
+    the ids that were left out, whose text holds the mark of an image, a video or a sound itself."""
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     environment = ZoomEnvironment()
     for trajectory in trajectories:
         messages, pngs = conversation(trajectory, environment)
-        if any(IMAGE in part.get("text", "") for message in messages for part in message["content"]):
+        texts = [part.get("text", "") for message in messages for part in message["content"]]
+        if any(mark in text for text in texts for mark in MARKS):
             left_out.append(trajectory.sample.id)
             continue
         turns = [
@@ -163,9 +168,22 @@ def _parquet(trajectories: Iterable[Trajectory], output: Path) -> str:
 
 
 def _sharegpt(trajectories: Iterable[Trajectory], output: Path) -> str:
-    rows, left_out = to_sharegpt(trajectories, output / "sharegpt")
-    but = f"; left out, since their text holds {IMAGE}: {', '.join(left_out)}" if left_out else ""
-    return f"exported: {rows} rows in {output / 'sharegpt'}{but}"
+    areas = [0]
+
+    def measured() -> Iterator[Trajectory]:
+        for trajectory in trajectories:
+            areas.extend(view.shown_size.area for view in trajectory.views)
+            areas[:] = [max(areas)]
+            yield trajectory
+
+    rows, left_out = to_sharegpt(measured(), output / "sharegpt")
+    but = f"; left out, since their text holds {', '.join(MARKS)}: {', '.join(left_out)}" if left_out else ""
+    told = f"exported: {rows} rows in {output / 'sharegpt'}{but}"
+    if areas[0] <= LLAMA_FACTORY_PIXELS:
+        return told
+    return (
+        f"{told}\nSet image_max_pixels: {areas[0]} in LLaMA-Factory, which else makes images smaller than their boxes."
+    )
 
 
 EXPORTS: dict[str, Callable[[Iterable[Trajectory], Path], str]] = {"parquet": _parquet, "sharegpt": _sharegpt}

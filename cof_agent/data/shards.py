@@ -41,6 +41,21 @@ class Shard:
         return [Shard(number, self.count) for number in range(1, self.count + 1)]
 
 
+def check(output: Path, shard: Shard) -> None:
+    """Refuses another number of shards than a folder has: results are made of those of one number.
+
+    Raises:
+        InputError: if it has parts of another number.
+    """
+    theirs = {path.name for path in output.glob("*.jsonl") if is_part(path)} - {
+        one.path(output).name for one in shard.all()
+    }
+    if theirs:
+        raise InputError(
+            f"{output} holds {min(theirs)}, which is none of {shard.count} parts; give the same --shard, or use another folder."
+        )
+
+
 def is_part(path: Path) -> bool:
     """Whether a file is one that a shard appends to."""
     return re.fullmatch(r"shard-\d{4,5}-of-\d{4,5}\.jsonl", path.name) is not None

@@ -1,4 +1,4 @@
-"""Regions from a detector, for questions that have none: the model reads what stands where, as in GPT4RoI (arXiv 2307.03601).
+"""Regions from a detector, for questions that have none: the model reads what was found where, as in GPT4RoI (arXiv 2307.03601).
 
     samples = filled(samples, finder("facebook/detr-resnet-50"), environment, most=5)
 

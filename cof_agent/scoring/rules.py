@@ -6,8 +6,9 @@ Evaluation and rewards use the same functions. Each gives None where nothing can
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cof_agent.scoring.answer_match import matches, says_yes, says_yes_as_pope
 from cof_agent.scoring.boxes import box_overlap
@@ -16,7 +17,7 @@ from cof_agent.scoring.normalise import folded, unwrapped
 from cof_agent.scoring.numbers import Quantity, close, close_as_written, quantity
 from cof_agent.scoring.similarity import plain_words, similarity
 from cof_agent.scoring.statement import number_said
-from cof_agent.trajectory import Trajectory
+from cof_agent.trajectory import Sample, StopReason, Trajectory
 
 LEAST_OVERLAP = 0.5  # from which a box counts as right: RefCOCO's Acc@0.5 (Yu et al., arXiv 1608.00272)
 
@@ -24,11 +25,30 @@ LEAST_OVERLAP = 0.5  # from which a box counts as right: RefCOCO's Acc@0.5 (Yu e
 def accuracy(trajectory: Trajectory) -> bool | None:
     """Whether the answer is right; None if the sample has no known answer. No answer is wrong.
 
-    A sample whose own rule is one of right and wrong is judged by that rule, a box by `LEAST_OVERLAP`.
+    A sample whose own rule is one of right and wrong is judged by that rule, a box by `LEAST_OVERLAP`. An answer of VQA is right
+    if at least two of the people gave it.
     """
     rule = _rule(trajectory)
+    if rule.score is vqa:
+        return exact(replace(trajectory, sample=replace(trajectory.sample, answers=agreed(trajectory.sample))))
     found = rule.score(trajectory) if rule.right_from is not None else exact(trajectory)
     return None if found is None else found >= (rule.right_from or 1.0)
+
+
+def is_right(answer: str, sample: Sample) -> bool:
+    """Whether an answer is right, as `accuracy` says of a trajectory that ends in it."""
+    return bool(accuracy(Trajectory(sample, None, (), StopReason.ANSWERED, answer)))
+
+
+def agreed(sample: Sample) -> tuple[str, ...]:
+    """The accepted answers of a sample. Where they are several people's (the rule `vqa`), the ones that at least two of them
+    gave, the most frequent first; all of them if no two agree."""
+    if str(sample.metadata.get("scoring")) != "vqa":
+        return sample.answers
+    people = Counter(map(plain_words, sample.answers))
+    first = {plain_words(text): text for text in reversed(sample.answers)}
+    often = [first[text] for text, count in people.most_common() if count > 1]
+    return tuple(often) or sample.answers
 
 
 def score(trajectory: Trajectory) -> float | None:
@@ -217,6 +237,10 @@ RULES: Mapping[str, Rule] = {
     "located": Rule(located, 1.0),
 }
 """Every rule that `metadata["scoring"]` can name; without one, a sample is scored by `exact`."""
+
+
+BOX_RULES = ("iou", "located")
+"""Rules of samples whose answer is a box, in source pixels."""
 
 
 def _rule(trajectory: Trajectory) -> Rule:

@@ -12,6 +12,7 @@ from cof_agent import protocol, scoring
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.geometry import BoxError, CoordinateSystem, View, read_box
 from cof_agent.protocol.dialects import Dialect
+from cof_agent.scoring.words import NUMBER_WORDS
 from cof_agent.trajectory import Sample, Trajectory, to_json, views_of
 
 
@@ -21,6 +22,7 @@ class Refusal(StrEnum):
     IMAGE = "image"  # cannot be opened
     POLICY = "policy"  # gave no answer; the same command asks again
     NO_TRUTH = "no_truth"
+    BOX = "box_answer"
     DUPLICATE = "duplicate"
     NO_ANSWER = "no_answer"
     WRONG = "wrong_answer"
@@ -31,6 +33,7 @@ class Refusal(StrEnum):
     REPLAY = "replay"
     SCORE = "score"
     REVEALS = "reveals_answer"
+    CONTRADICTS = "contradicts_answer"
     SPEAKS = "speaks_of_search"
 
 
@@ -105,24 +108,60 @@ _SEARCH_WORDS = re.compile(
 
 
 def _thoughts(trajectory: Trajectory, environment: ZoomEnvironment) -> Refused:
-    thoughts = [protocol.thought(turn.text) for turn in trajectory.turns]
+    thoughts, sample = [protocol.thought(turn.text) for turn in trajectory.turns], trajectory.sample
+    asked = " ".join((sample.question, *sample.choices, *sample.answers)).casefold()
     for number, text in enumerate(thoughts, 1):
-        if found := _SEARCH_WORDS.search(text):
-            return Refusal.SPEAKS, f"the thought of turn {number} speaks of {found[0]!r}"
-        if number < len(thoughts) and _reveals(text, trajectory.sample):
+        if found := next((one for one in _SEARCH_WORDS.findall(text) if one.casefold() not in asked), None):
+            return Refusal.SPEAKS, f"the thought of turn {number} speaks of {found!r}"
+        if number < len(thoughts) and reveals(text, trajectory.sample):
             return Refusal.REVEALS, f"the thought of turn {number} says the answer before it was seen"
+    if thoughts and (other := _contradicts(thoughts[-1], trajectory.sample)):
+        return Refusal.CONTRADICTS, f"the last thought names {other!r}, and the answer is another choice"
     return None
 
 
-_COMMON = {"yes", "no"}  # words of any sentence
+_YES_NO = {"yes", "no"}
+_ALTERNATIVES = re.compile(r"(\w+) or (?:(?:a|an|the) )?(\w+)")
 
 
-def _reveals(thought: str, sample: Sample) -> bool:
-    """Whether a thought holds an accepted answer that the question itself does not."""
+def reveals(thought: str, sample: Sample) -> bool:
+    """Whether a thought says an accepted answer: its words, its number in words or digits, or its letter. What the question says
+    tells nothing, unless it is one of two that it asks to choose between ("red or blue?"). Yes and no tell only where a thought
+    begins with them."""
     said, asked = (f" {_words(text)} " for text in (thought, sample.question))
-    answers = {_words(answer) for answer in sample.answers} - _COMMON - {""}
-    return any(f" {answer} " in said and f" {answer} " not in asked for answer in answers)
+    answers = {_words(answer) for answer in sample.answers} - {""}
+    if any(said.startswith(f" {answer} ") for answer in answers & _YES_NO):
+        return True
+    if any(f" {answer} " in said and f" {answer} " not in asked for answer in answers - _YES_NO):
+        return True
+    for pair in (set(found) for found in _ALTERNATIVES.findall(asked)):
+        if any(f" {answer} " in said for answer in answers & pair) and not any(
+            f" {other} " in said for other in pair - answers
+        ):
+            return True
+    letters = {letter for letter, text in protocol.lettered(sample.choices) if _words(text) in answers}
+    return any(found in letters for found in _LETTER.findall(thought))
+
+
+def _contradicts(thought: str, sample: Sample) -> str | None:
+    """A choice that the last thought names, where it names no right one and the question does not name it; else None."""
+    said, asked = (f" {_words(text)} " for text in (thought, sample.question))
+    answers = {_words(answer) for answer in sample.answers}
+    named = [
+        text for text in sample.choices if (word := _words(text)) and f" {word} " in said and f" {word} " not in asked
+    ]
+    return named[0] if named and not any(_words(text) in answers for text in named) else None
+
+
+_LETTER = re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*(?:is\s*)?\(?([A-Z])\b")
 
 
 def _words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", scoring.normalise(text)))
+    """Words as they are compared: numbers in digits, plurals as their singulars."""
+    words = (_DIGITS.get(word, word) for word in re.findall(r"\w+", scoring.normalise(text)))
+    return " ".join(word.removesuffix("s") if len(word) > 3 and not word.endswith("ss") else word for word in words)
+
+
+_DIGITS = {
+    word: str(number) for number, word in enumerate(NUMBER_WORDS) if word != "one"
+}  # which stands for a thing, too

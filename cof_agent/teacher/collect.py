@@ -14,15 +14,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cof_agent import rollout, scoring
+from cof_agent import rollout
 from cof_agent.data import shards
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
-from cof_agent.episodes import Episode
+from cof_agent.episodes import Episode, digest
 from cof_agent.output.files import write_atomic
 from cof_agent.output.origin import check_origin
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.protocol.dialects import recorded
+from cof_agent.scoring.rules import BOX_RULES
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher.accept import Refusal
 from cof_agent.teacher.graph import Search
@@ -48,6 +49,7 @@ async def collect(
     """
     shard = shard or Shard()
     made_with = description(search, wanted)
+    shards.check(output, shard)
     check_origin(output / ORIGIN, made_with)
     environment = ZoomEnvironment(search.settings)
     refused = refused_unseen(wanted)
@@ -84,18 +86,31 @@ def description(search: Search, wanted: Sequence[Episode]) -> dict[str, Any]:
         "seed": search.seed,
         "resolutions": sorted({episode.resolution for episode in wanted if episode.resolution is not None}),
         "samples": len(wanted),
+        "questions": digest(wanted),
         "protocol_version": PROTOCOL_VERSION,
     }
 
 
 def refused_unseen(wanted: Sequence[Episode]) -> dict[str, tuple[Refusal, str]]:
-    """Samples that need not be looked at, by id: without a known answer, or asked before about the same picture."""
-    first: dict[tuple[str, str], str] = {}
+    """Samples that need not be looked at, by id: without a known answer, or with one that no teacher can write, or asked before
+    about the same picture."""
+    first: dict[tuple[Any, ...], str] = {}
     refused = {}
     for sample in (episode.sample for episode in wanted):
-        key = (str(Path(sample.image).absolute()), scoring.normalise(sample.question))
+        words = " ".join(sample.question.split()).rstrip(" ?.!")
+        key = (
+            str(Path(sample.image).absolute()),
+            words[:1].lower() + words[1:],
+            frozenset(sample.choices),
+            sample.regions,
+        )
         if not sample.answers:
             refused[sample.id] = Refusal.NO_TRUTH, "it has no known answer"
+        elif sample.metadata.get("scoring") in BOX_RULES:
+            refused[sample.id] = (
+                Refusal.BOX,
+                "its answer is a box in source pixels, and a student knows shown pixels only",
+            )
         elif first.setdefault(key, sample.id) != sample.id:
             refused[sample.id] = Refusal.DUPLICATE, f"the same question on the same picture as {first[key]}"
     return refused

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -19,8 +20,9 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from typing_extensions import TypedDict
 
-from cof_agent import protocol
+from cof_agent import protocol, scoring
 from cof_agent.backends.scenes_only import warning_of
+from cof_agent.data.choices import shuffled
 from cof_agent.environment import FULL_DETAIL, ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
@@ -56,7 +58,7 @@ PART = 6  # grid cells: the least side of the part of an overview that is looked
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What does not change from sample to sample. glances: times that the overview must suffice, for it to do so.
+    """What does not change from sample to sample. glances: times that an overview, or crops, must lead to the answer.
     attempts: answers that may be proposed. seed: of the sampled glances. timeout: seconds for one reply. describer: the name by
     which its model was loaded; what nano says of other pictures than its own is marked. retries: when a policy is asked again.
     dialect: in which the student speaks; `settings` follow it. models: how each model was loaded that plays a role, by the name
@@ -124,23 +126,32 @@ async def glance(state: State, runtime: Runtime[Context]) -> State:
     context, overview = runtime.context, state["views"][0]
     cast, errand = context.search.cast, context.errand
     whole = fitted(overview, cast.describer.limits)
-    suffices = await _reliable(context, whole)
+    suffices = await _reliable(context, [whole])
     if not suffices and whole != overview:
         box = await cast.locator.locate(errand, overview, errand.sample.question)
         part = _part(overview, box, context) if box is not None else None
-        suffices = part is not None and await _reliable(context, part)
-    return {"answer": errand.sample.answers[0], "links": []} if suffices else {}
+        suffices = part is not None and await _reliable(context, [part])
+    return {"answer": scoring.agreed(errand.sample)[0], "links": []} if suffices else {}
 
 
-async def _reliable(context: Context, view: View) -> bool:
-    """Whether the describer answers rightly from `view`, greedily and each time it is drawn."""
-    search, errand = context.search, context.errand
+async def _reliable(context: Context, views: Sequence[View]) -> bool:
+    """Whether the describer answers rightly from these, greedily and each time it is drawn, the choices in another order."""
+    search = context.search
     for time in range(search.glances):
+        errand = _in_another_order(context.errand, time)
         sampling = Sampling(temperature=1.0, seed=search.seed + time) if time else GREEDY
-        said = await search.cast.describer.describe(errand, [view], None, sampling)
+        said = await search.cast.describer.describe(errand, views, None, sampling)
         if said is None or await search.cast.verifier.judge(errand, said, 0) is not None:
             return False
     return True
+
+
+def _in_another_order(errand: Errand, time: int) -> Errand:
+    """The sample with its choices shuffled, but the first time: who guesses by their letters is right by chance only."""
+    sample = errand.sample
+    if not time or not set(sample.answers) <= set(sample.choices):
+        return errand
+    return replace(errand, sample=shuffled([sample], time)[0])
 
 
 def _part(overview: View, box: Box, context: Context) -> View | None:
@@ -222,18 +233,18 @@ async def verify(state: State, runtime: Runtime[Context]) -> State:
     assert isinstance(step.move, Propose)
     advice = await search.cast.verifier.judge(errand, step.move.answer, wrong)
     if advice is None:
-        return {"answer": errand.sample.answers[0]}
-    if wrong + 1 >= search.attempts:
+        return {"answer": scoring.agreed(errand.sample)[0]}
+    if wrong + 1 >= min(search.attempts, _most_guesses(errand.sample)):
         return {"refused": (Refusal.WRONG, f"{wrong + 1} answers were wrong, the last one {step.move.answer!r}")}
     told = replace(step, advice=advice, reply=f"That is not the answer. What may help: {advice.value}.")
     return {"steps": [*state["steps"][:-1], told], "wrong": wrong + 1}
 
 
 async def shorten(state: State, runtime: Runtime[Context]) -> State:
-    """The shortest part of the path that still leads to the answer, found by running it. A crop stays with those that
-    it was found in: nobody could point at it otherwise."""
+    """The shortest part of the path that still leads to the answer, found by running it; as often as an overview must suffice, so
+    that a lucky guess is no proof. A crop stays with those that it was found in: nobody could point at it otherwise."""
     context, views = runtime.context, state["views"]
-    describer, errand = context.search.cast.describer, context.errand
+    describer = context.search.cast.describer
     found = {step.view: step for step in state["steps"] if step.view is not None}
     overview = fitted(views[0], describer.limits)
     runs = 0
@@ -243,10 +254,16 @@ async def shorten(state: State, runtime: Runtime[Context]) -> State:
             if runs >= RUNS:
                 return {"refused": (Refusal.UNSUPPORTED, f"no crops lead to the answer in {RUNS} runs")}
             runs += 1
-            said = await describer.describe(errand, seen, None)
-            if said is not None and await context.search.cast.verifier.judge(errand, said, 0) is None:
+            if await _reliable(context, seen):
                 return {"links": _links(path, found, views)}
     return {"refused": (Refusal.UNSUPPORTED, "the crops alone do not lead to the answer")}
+
+
+def _most_guesses(sample: Sample) -> int:
+    """How many answers may be proposed before the truth is what is left over."""
+    if sample.choices:
+        return max(1, len(sample.choices) - 1)
+    return 1 if all(scoring.normalise(answer) in ("yes", "no") for answer in sample.answers) else sys.maxsize
 
 
 def _shortest_first(found: dict[int, Step]) -> Iterator[tuple[tuple[int, ...], list[int]]]:
@@ -387,9 +404,10 @@ def _told(links: Sequence[Link], thoughts: Sequence[str], context: Context) -> T
         turn = context.search.turn(thought, *context.search.point(views, link.box, link.parent))
         turns.append(replace(turn, observations=environment.step(turn.actions, views)))
         views.append(link.view)
-    text = protocol.write_answer(thoughts[-1], sample.answers[0], context.search.dialect)
+    answer = scoring.agreed(sample)[0]
+    text = protocol.write_answer(thoughts[-1], answer, context.search.dialect)
     turns.append(Turn(text, protocol.parse(text, dialect=context.search.dialect)))
-    return _record(sample, overview, turns, StopReason.ANSWERED, sample.answers[0], context)
+    return _record(sample, overview, turns, StopReason.ANSWERED, answer, context)
 
 
 def _so_far(state: State, context: Context) -> Trajectory:

@@ -182,7 +182,7 @@ class AskedVerifier:
     async def judge(self, errand: Errand, answer: str, attempt: int) -> Advice | None:
         """See `Verifier`; a reply that cannot be read is advice to enlarge."""
         sample = errand.sample
-        if scoring.matches(answer, sample):
+        if scoring.is_right(answer, sample):
             return None
         case = {"question": protocol.question_text(sample), "true answer": list(sample.answers), "answer": answer}
         messages = [_message("system", _JUDGE), _message("user", json.dumps(case, ensure_ascii=False))]

@@ -99,7 +99,7 @@ class RuleVerifier:
 
     async def judge(self, errand: Errand, answer: str, attempt: int) -> Advice | None:
         """See `Verifier`."""
-        if scoring.matches(answer, errand.sample):
+        if scoring.is_right(answer, errand.sample):
             return None
         return list(Advice)[attempt % len(Advice)]
 

@@ -60,6 +60,9 @@ DECIDES = {
         *("beta", "loss_type", "epsilon", "epsilon_high", "scale_rewards", "temperature", "top_p", "num_iterations"),
         *("max_completion_length", "mask_truncated_completions", "multi_objective_aggregation", "delta"),
         *("importance_sampling_level", "top_entropy_quantile", "generation_batch_size"),
+        *("shuffle_dataset", "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs", "entropy_coef"),
+        *("sapo_temperature_neg", "sapo_temperature_pos", "off_policy_mask_threshold", "use_bias_correction_kl"),
+        *("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg", "use_adaptive_entropy"),
     ),
 }
 """The settings, as `run.json` has them, that a training must keep to go on: what is trained, on what, and how."""

@@ -298,6 +298,10 @@ def held_out_of(settings: Settings) -> list[Episode] | None:
         download=run.download,
         limit=run.eval_samples,
     )
+    if (metric := training.metric_for_best_model) is not None and not any(sample.answers for sample in samples):
+        raise InputError(
+            f"metric_for_best_model {metric} needs known answers, and no sample of eval_data {run.eval_data} has one."
+        )
     found = drawn(samples, run.resolutions, training.seed)
     by_key(found)  # refuses two of one id before anything is loaded
     return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def precision_of(training: GRPOConfig, weights: torch.dtype) -> str:
-    """The number type in which a model with these weights is trained, by the name that vLLM has for it.
+    """The data type in which a model with these weights is trained, by the name that vLLM has for it.
 
     An engine of another type samples from other probabilities: in bfloat16 beside nano's training in float32, those of single
     tokens were off by up to a quarter.

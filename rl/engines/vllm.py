@@ -49,7 +49,7 @@ class Engine(Protocol):
     longest: int
     """Tokens of prompt and reply together, at most."""
     precision: str
-    """The number type in which it computes, such as float32."""
+    """The data type in which it computes, such as float32."""
 
     def take_weights(self) -> None:
         """Takes over the weights in training, and drops what it has kept of older ones. Every process calls it."""
@@ -71,7 +71,7 @@ def engine_of(
 ) -> Server | Colocated:
     """The engine of TRL's `VLLMGeneration`; every process makes one.
 
-    precision: the number type in which the model is trained. urls: of all servers, by default TRL's own.
+    precision: the data type in which the model is trained. urls: of all servers, by default TRL's own.
 
     Raises:
         InputError: if the engine has another one: it would sample from other probabilities than the trainer reckons with.

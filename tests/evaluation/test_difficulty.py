@@ -106,6 +106,17 @@ def test_other_bounds_and_more_plays_go_on_from_what_is_there(scenes: Path, play
     assert before < set(after)
 
 
+def test_other_questions_do_not_take_a_folder_over(
+    scenes: Path, played: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = tmp_path / "others.jsonl"
+    others.write_text("".join(to_json(replace(one, id=f"other-{one.id}")) + "\n" for one in read_samples(scenes)))
+    before = written(played)
+    assert main(["rollout", "--data", str(others), "--plays", "5", "-o", str(played), *HOT]) == 2
+    assert "trajectories of other questions" in capsys.readouterr().err
+    assert written(played) == before
+
+
 def test_what_is_kept_is_data_of_rl_and_of_an_evaluation(played: Path, tmp_path: Path) -> None:
     from rl.settings import parse
     from rl.train import build_trainer

@@ -31,6 +31,18 @@ def test_it_is_found_before_anything_is_loaded() -> None:
         ),
         ({"sync_ref_model": "true"}, "sync_ref_model needs a reference model"),
         ({"sync_ref_model": "true", "beta": 0.1, "use_peft": "true", "lora_dropout": 0}, "with LoRA the reference is"),
+        ({"sync_ref_model": "true", "beta": 0.1}, "checkpoints do not hold the reference"),
+        ({"num_iterations": 2, "save_steps": 0.5}, "save_steps must be a multiple of 2, with save_strategy steps"),
+        (
+            {"num_iterations": 2, "save_strategy": "epoch"},
+            "save_steps must be a multiple of 2, with save_strategy steps",
+        ),
+        ({"train_sampling_strategy": "sequential"}, "set shuffle_dataset to false"),
+        ({"data_seed": 1}, "seed orders the samples"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is not for RL"),
+        ({"neftune_noise_alpha": 5}, "rollouts are played without noise"),
+        ({"ignore_data_skip": "true"}, "would play the first samples again"),
+        ({"rewards": "math:pow"}, "the reward math:pow must be a function of a trajectory alone"),
         ({"lora_target_modules": "lm_head"}, "leave lm_head out"),
         ({"top_entropy_quantile": 0}, "top_entropy_quantile must be above 0"),
         ({"num_iterations": 0}, "num_iterations must be at least 1"),
@@ -43,7 +55,7 @@ def test_it_is_found_before_anything_is_loaded() -> None:
     ):
         with pytest.raises(InputError, match=sentence):
             settings(**changes)
-    settings(sync_ref_model="true", beta=0.1, scale_rewards="none")
+    settings(sync_ref_model="true", beta=0.1, scale_rewards="none", save_strategy="no")
 
 
 def test_the_choices_are_those_that_trl_names() -> None:

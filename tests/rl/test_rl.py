@@ -36,7 +36,7 @@ from cof_agent.training.trainer import policy_of
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 from rl import rewards
 from rl.rollout import Rollout, roll_out
-from rl.trainer import _CountsOn, loss_mask
+from rl.trainer import _CountsOn, loss_mask, micro_batches
 from rl.watch import collapse, unused_crops
 from sft.collate import IGNORED, AssistantCollator
 from sft.dataset import TrajectoryRows
@@ -167,11 +167,15 @@ def test_nan_is_no_score(trajectories: list[Trajectory]) -> None:
 
 
 def test_a_resumed_run_begins_generations_where_it_would_have() -> None:
-    """TRL counts micro-batches from 0 in each process; of three steps a third lies within a generation of two."""
+    """TRL counts micro-batches from 0 in each process; a third step may lie within a generation for two."""
     trainer: Any = SimpleNamespace(_step=0)
-    args, state = SimpleNamespace(gradient_accumulation_steps=2), SimpleNamespace(global_step=3)
-    _CountsOn(trainer).on_train_begin(args, state, None)
+    args = SimpleNamespace(gradient_accumulation_steps=2, steps_per_generation=2, num_iterations=1, output_dir="run")
+    state = SimpleNamespace(global_step=3)
+    _CountsOn(trainer).on_train_begin(args, state, None, train_dataloader=range(8))
     assert trainer._step == 6
+    args.num_iterations = 2
+    with pytest.raises(InputError, match="the checkpoint of step 3 in run was written between updates"):
+        _CountsOn(trainer).on_train_begin(args, state, None, train_dataloader=range(8))
 
 
 def test_results_of_another_command_are_not_overwritten(scenes: Path, tmp_path: Path) -> None:
@@ -225,13 +229,32 @@ def test_a_strategy_that_writes_turns_of_its_own_is_refused(
     ],
 )
 def test_adaptive_rewards(correct: bool, direct: bool, formed: bool, some: bool, paper: float, released: float) -> None:
-    one, looked = rewards.Outcome(correct, int(not direct), formed), rewards.Outcome(some, 0, True)
+    one, looked = rewards.Outcome(correct, int(not direct), formed, not direct), rewards.Outcome(some, 0, True, False)
     assert rewards.adaptive_paper(one, [one, looked]) == pytest.approx(paper)
     assert rewards.adaptive_released(one, [one, looked]) == pytest.approx(released)
 
 
+def test_the_released_reward_counts_zooms_that_were_refused() -> None:
+    refused, zoomed = rewards.Outcome(True, 0, True, True), rewards.Outcome(True, 1, True, True)
+    group = [refused, zoomed, replaced := refused._replace(correct=False)]
+    assert [rewards.adaptive_released(one, group) for one in group] == [1.0, 1.0, 0.5]
+    assert rewards.adaptive_paper(replaced, group) == pytest.approx(0.1)
+
+
+def test_a_reward_that_is_missing_is_neither_good_nor_bad() -> None:
+    nan = math.nan
+    found = rewards.neutral(torch.tensor([[nan, 1.0], [1.0, 1.0], [0.0, 1.0], [nan, 0.0], [nan, 1.0], [nan, 2.0]]), 3)
+    assert found[:3].tolist() == [[0.5, 1.0], [1.0, 1.0], [0.0, 1.0]]
+    assert found[3:, 0].isnan().all() and found[3:, 1].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_the_last_update_of_an_epoch_may_be_shorter() -> None:
+    assert [micro_batches(updates, 6, 4) for updates in range(5)] == [0, 4, 6, 10, 12]
+    assert [micro_batches(updates, 8, 4) for updates in range(4)] == [0, 4, 8, 12]
+
+
 def test_a_zoom_costs_less_the_harder_the_question_is() -> None:
-    right, wrong = rewards.Outcome(True, 2, True), rewards.Outcome(False, 3, True)
+    right, wrong = rewards.Outcome(True, 2, True, True), rewards.Outcome(False, 3, True, True)
     assert rewards.zoom_cost_by_success(right, [right, right]) == -2.0
     assert rewards.zoom_cost_by_success(right, [right, wrong, wrong, wrong]) == -0.5
     assert rewards.zoom_cost_by_success(wrong, [right, wrong]) == 0.0
@@ -391,7 +414,7 @@ def run(arguments: dict[str, Any]) -> None:
         ({"max_completion_length": "none"}, "max_completion_length must be at least 1, not None"),
         ({"max_completion_length": 0}, "max_completion_length must be at least 1, not 0"),
         ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy must be random"),
-        ({"num_iterations": 2, "save_steps": 25}, "save_steps must be a multiple of 2, not 25"),
+        ({"num_iterations": 2, "save_steps": 25}, "save_steps must be a multiple of 2, with"),
         ({"top_p": 1.5}, "top_p above 0 and at most 1"),
         ({"report_to": "wandbb"}, "report_to: there is no tracker wandbb; did you mean wandb?"),
         ({"report_to": "clearml"}, "report_to: clearml is not installed here: pip install 'clearml'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,14 +22,14 @@ from PIL import Image
 from cof_agent import scoring
 from cof_agent.cli import main
 from cof_agent.config import in_dialect
-from cof_agent.data.export import conversation, to_parquet, to_sharegpt
+from cof_agent.data.export import EXPORTS, LLAMA_FACTORY_PIXELS, MARKS, conversation, to_parquet, to_sharegpt
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box
-from cof_agent.teacher.accept import refusal
-from cof_agent.teacher.collect import collect
+from cof_agent.geometry import Box, PixelLimits
+from cof_agent.teacher.accept import Refusal, refusal
+from cof_agent.teacher.collect import collect, refused_unseen
 from cof_agent.teacher.graph import Search
 from cof_agent.trajectory import Sample, Trajectory, Zoom, read_jsonl, to_json
 from tests import dialects
@@ -135,6 +136,40 @@ def test_another_way_of_collecting_is_refused(samples: list[Episode], tmp_path: 
         asyncio.run(collect(samples, Search(cast(Reader()), SETTINGS, attempts=2), tmp_path, progress=False))
 
 
+def test_a_refused_command_leaves_all_as_it_is(samples: list[Episode], tmp_path: Path) -> None:
+    gather(samples, tmp_path)
+    before = written(tmp_path)
+    other = replace(samples[0], sample=replace(samples[0].sample, question="What is beside patch 0?"))
+    with pytest.raises(InputError, match="questions was .* and is now .*; use another folder"):
+        gather([other, *samples[1:]], tmp_path)
+    with pytest.raises(InputError, match="shard-0001-of-0001.jsonl, which is none of 2 parts"):
+        gather(samples, tmp_path, shard=Shard(1, 2))
+    assert written(tmp_path) == before
+
+
+def test_pictures_may_move(samples: list[Episode], tmp_path: Path) -> None:
+    gather(samples[:4], tmp_path / "out")
+    moved = [
+        replace(one, sample=one.sample.with_images([shutil.copy(one.sample.image, str(tmp_path))]))
+        for one in samples[:4]
+    ]
+    assert gather(moved, tmp_path / "out")["left"] == 0
+    assert {Path(one.sample.image).parent for one in kept(tmp_path / "out")} == {tmp_path}
+
+
+def test_questions_that_only_look_alike_are_asked(samples: list[Episode]) -> None:
+    first = replace(samples[0].sample, question="What is <region1>?", regions=(Box(0, 0, 50, 50),))
+    asked = [
+        first,
+        replace(first, id="region", regions=(Box(50, 50, 99, 99),)),
+        replace(first, id="choices", choices=("red", "blue")),
+        replace(first, id="again", question="what is <region1>"),
+        replace(first, id="box", metadata={"scoring": "iou"}),
+    ]
+    refused = refused_unseen([Episode(one) for one in asked])
+    assert {id: reason for id, (reason, _) in refused.items()} == {"again": Refusal.DUPLICATE, "box": Refusal.BOX}
+
+
 def test_a_first_look_is_not_said_to_add_nothing(samples: list[Episode], tmp_path: Path) -> None:
     blind = Search(cast(Reader(least=10**9)), SETTINGS, attempts=1)
     asyncio.run(collect(samples[:3], blind, tmp_path, progress=False))
@@ -162,8 +197,18 @@ def test_exports(samples: list[Episode], tmp_path: Path) -> None:
 
 
 def test_a_question_with_the_mark_of_an_image_is_left_out(samples: list[Episode], tmp_path: Path) -> None:
-    gather([replace(samples[0], sample=replace(samples[0].sample, question="What is in <image>?"))], tmp_path)
-    assert to_sharegpt(kept(tmp_path), tmp_path / "sharegpt") == (0, ["p0"])
+    for mark in MARKS:
+        asked = replace(samples[0], sample=replace(samples[0].sample, question=f"What is in {mark}?"))
+        gather([asked], tmp_path / mark)
+        assert to_sharegpt(kept(tmp_path / mark), tmp_path / "sharegpt") == (0, ["p0"])
+
+
+def test_llama_factory_is_told_how_large_images_are(samples: list[Episode], tmp_path: Path) -> None:
+    search = Search(cast(Reader()), ZoomSettings(limits=PixelLimits(28, 56 * 56, 1280 * 720, 224 * 224)))
+    asyncio.run(collect([replace(one, resolution=None) for one in samples[:2]], search, tmp_path, progress=False))
+    area = max(view.shown_size.area for one in kept(tmp_path) for view in one.views)
+    assert area > LLAMA_FACTORY_PIXELS
+    assert f"Set image_max_pixels: {area} in LLaMA-Factory" in EXPORTS["sharegpt"](kept(tmp_path), tmp_path)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cof_agent import protocol
+from cof_agent import protocol, scoring
 from cof_agent.environment import ZoomEnvironment, settings_of
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
@@ -21,7 +23,7 @@ from cof_agent.policy import Completion, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.protocol import Message
 from cof_agent.teacher import graph as teacher
 from cof_agent.teacher import roles
-from cof_agent.teacher.accept import Refusal, refusal
+from cof_agent.teacher.accept import Refusal, refusal, reveals
 from cof_agent.teacher.graph import Search
 from cof_agent.teacher.prompted import AskedLocator, AskedPlanner, AskedSummariser, AskedVerifier
 from cof_agent.teacher.roles import Advice, Cast
@@ -95,6 +97,39 @@ class TestAdapt:
 
         assert run(sample, cast(Lucky())).zooms == 1
         assert run(sample, cast(Lucky()), glances=1).zooms == 0
+
+
+class TestGuesses:
+    """Who answers without looking is right now and then; what is kept of that would teach to guess."""
+
+    def guesser(self) -> Any:
+        class Guesser(Reader):
+            async def generate(self, messages: Any, images: Any, sampling: Sampling) -> Completion:
+                self.calls += 1
+                text = "".join(part.get("text", "") for part in messages[-1]["content"])
+                letters = re.findall(r"^([A-D])\. ", text, re.MULTILINE)
+                said = random.Random(f"{self.calls}").choice(letters or ["yes", "no"])
+                return Completion(protocol.write_answer("I guess.", said))
+
+        return Guesser()
+
+    def test_few_guesses_are_kept(self, sample: Sample) -> None:
+        four = replace(sample, choices=("red", "blue", "green", "grey"))
+        assert sum(run(replace(four, id=str(n)), cast(self.guesser())).error is None for n in range(12)) <= 3
+
+    def test_yes_and_no_are_proposed_once(self, sample: Sample) -> None:
+        asked = replace(sample, question="Is it red?", answers=("yes",))
+        planner = AskedPlanner(ScriptedPolicy(lambda _: "<answer>no</answer>", limits=LIMITS))
+        found = run(asked, cast(self.guesser(), planner=planner))
+        assert "wrong_answer: 1 answers" in (found.error or "") or not found.turns[:-1]
+
+
+def test_the_answer_of_most_people_is_taught(sample: Sample) -> None:
+    people = ("green", *("red",) * 8, "blue")
+    asked = replace(sample, answers=people, metadata={"scoring": "vqa"})
+    found = run(asked, cast())
+    assert (found.error, found.answer) == (None, "red")
+    assert not scoring.is_right("green", asked) and scoring.is_right("Red.", asked)
 
 
 class TestSearch:
@@ -309,4 +344,38 @@ class TestAccept:
         told = self.altered(good, 0, text)
         assert self.reason(told) is Refusal.REVEALS
         asked = replace(told.sample, question="Is the patch red?")
+        assert self.reason(replace(told, sample=asked)) is None
+
+    @pytest.mark.parametrize(
+        ("thought", "question", "answer", "choices", "told"),
+        [
+            ("Three boats lie there.", "How many boats?", "3", (), True),
+            ("One boat after the other.", "How many boats?", "1", (), False),
+            ("The cats lie there.", "Which animal?", "cat", (), True),
+            ("Yes, it is open.", "Is the shop open?", "yes", (), True),
+            ("I can say yes or no soon.", "Is the shop open?", "yes", (), False),
+            ("Option B fits.", "Which colour?", "red", ("blue", "red"), True),
+            ("Option A fits.", "Which colour?", "red", ("blue", "red"), False),
+            ("The sign is red.", "Is the sign red or blue?", "red", (), True),
+            ("Red or blue is hard to say.", "Is the sign red or blue?", "red", (), False),
+            ("The red sign is small.", "What does the red sign say?", "red", (), False),
+        ],
+    )
+    def test_a_thought_that_tells(
+        self, thought: str, question: str, answer: str, choices: tuple[str, ...], told: bool
+    ) -> None:
+        assert reveals(thought, Sample("a", "a.png", question, (answer,), choices)) is told
+
+    def test_a_last_thought_that_names_another_choice(self, good: Trajectory) -> None:
+        sample = replace(good.sample, choices=("red", "blue"))
+        turn = good.turns[1]
+        text = protocol.write_answer("It is blue.", "red")
+        turns = (good.turns[0], replace(turn, text=text, actions=protocol.parse(text)))
+        assert self.reason(replace(good, sample=sample, turns=turns)) is Refusal.CONTRADICTS
+        assert self.reason(replace(good, sample=sample)) is None
+
+    def test_words_of_the_question_are_no_words_of_the_search(self, good: Trajectory) -> None:
+        told = self.altered(good, 0, good.turns[0].text.replace("too small", "a tool too small"))
+        assert self.reason(told) is Refusal.SPEAKS
+        asked = replace(told.sample, question="Which tool is there, the hammer?")
         assert self.reason(replace(told, sample=asked)) is None

@@ -6,7 +6,8 @@ From conversations alone nano names what is at a region, but it never learned wh
 - the noun of "The red object is region 2", in the third layer: heads are to attend to the slot of that region;
 - what comes before that number, in the fourth layer: heads are to attend to the noun;
 - of a label, what comes before each of its characters: to attend to the noun, and to the image tokens that show it;
-- of a zoom, what comes before each number of its box: to attend to the slot of the region.
+- the slot of a region, in the third layer: to attend to the image tokens of what is there, as nouns do; these know its box;
+- of a zoom, what comes before each number of its box, in the fourth layer: to attend to the slot of the region.
 An interrupted run begins again.
 """
 
@@ -39,7 +40,7 @@ from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene
 from cof_agent.trajectory import Sample
 from sft.collate import IGNORED
 from sft.nano.curriculum import nano_environment
-from sft.nano.ground import RASTER
+from sft.nano.ground import RASTER, tokens_of
 from sft.nano.reading import HEADS, LAYERS, characters_of, tokens_in
 from sft.nano.stage import Report, one_cycle, options
 from sft.nano.vision import CHARACTERS
@@ -83,6 +84,7 @@ class Regions:
     letters: Looks = field(default_factory=Looks)  # from before a character; `to` is not used
     places: list[list[bool]] = field(default_factory=list)  # of each letter: on which image tokens it is seen
     edges: Looks = field(default_factory=Looks)  # from before a number of a box to the slot
+    grounds: list[list[bool]] = field(default_factory=list)  # of each slot: on which image tokens the object is seen
 
 
 @dataclass
@@ -124,6 +126,7 @@ def _marked(
     slots = [(int(row), int(at)) for row, at in (ids == words.slot).nonzero()]
     items = [_item(scene, box) for scene, samples in asked for sample in samples for box in sample.regions]
     made = Regions(inputs, labels, slice(int(image[0]), int(image[-1]) + 1), slots, items)
+    made.grounds = [tokens_of(item, views[row]) for (row, _), item in zip(slots, items, strict=True)]
     for row, ((scene, samples), view) in enumerate(zip(asked, views, strict=True)):
         own = iter([at for of, at in slots if of == row])
         for sample, (start, end) in zip(samples, _spans(labels[row]), strict=True):
@@ -203,11 +206,9 @@ def loss_of(model: Any, words: Words, batch: Regions) -> tuple[Tensor, dict[str,
         "on slot": batch.nouns.shares(low),
         "on noun": batch.numbers.shares(high),
         "on name": batch.names.shares(low),
-        "on place": batch.edges.shares(low),
-        "on char": (
-            high[batch.letters.rows, :HEADS, batch.letters.at][:, :, batch.image].float()
-            * torch.tensor(batch.places)[:, None]
-        ).sum(-1),
+        "on object": _on_image(low, rows, at, batch.image, batch.grounds),
+        "on place": batch.edges.shares(high),
+        "on char": _on_image(high, batch.letters.rows, batch.letters.at, batch.image, batch.places),
     }
     colours = torch.tensor([list(COLOURS).index(item.colour) for item in batch.items])
     shapes = torch.tensor([list(SHAPES).index(item.shape) for item in batch.items])
@@ -223,6 +224,13 @@ def loss_of(model: Any, words: Words, batch: Regions) -> tuple[Tensor, dict[str,
         if asked.at:
             shares[name] = right[asked.rows, asked.at].float().mean().item()
     return loss, shares
+
+
+def _on_image(
+    attention: Tensor, rows: Sequence[int], at: Sequence[int], image: slice, places: Sequence[Sequence[bool]]
+) -> Tensor:
+    """[looks, HEADS]: how much of a layer's attention goes from these tokens to the image tokens of their `places`."""
+    return (attention[rows, :HEADS, at][:, :, image].float() * torch.tensor(places)[:, None]).sum(-1)
 
 
 def train(model_dir: str, output: Path, *, steps: int, rate: float, seed: int) -> None:

@@ -315,8 +315,11 @@ def test_lessons_in_regions_say_which_slot_a_word_is_about() -> None:
         assert decode(ids[line, before + 1]) == f"{edges[number % 4]:g}"
     assert len(batch.letters.at) == len(batch.places) and all(any(place) for place in batch.places)
     assert set(decode(ids[batch.letters.rows, [at + 1 for at in batch.letters.at]]).replace(" ", "")) <= set(CHARACTERS)
+    assert len(batch.grounds) == len(batch.slots) and all(any(place) for place in batch.grounds)
     loss, shares = regions.loss_of(model, words, batch)
-    assert torch.isfinite(loss) and {"colour", "on slot", "number", "on char", "read", "edge"} <= set(shares)
+    assert torch.isfinite(loss) and {"colour", "on slot", "on object", "number", "on char", "read", "edge"} <= set(
+        shares
+    )
 
 
 def test_a_step_of_regions_keeps_up_the_rest_only_now_and_then(nano: Path) -> None:

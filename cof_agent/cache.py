@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Value]):
+class LRUCache(Generic[Value]):
     """The most recently used values, as many as `budget` holds of what they cost, and always the last one. Thread-safe.
 
     dropped: called with each value that has to go.

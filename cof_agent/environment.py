@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from cof_agent.cache import Recent
+from cof_agent.cache import LRUCache
 from cof_agent.errors import InputError
 from cof_agent.geometry import (
     OUR_RULE,
@@ -154,8 +154,8 @@ class ZoomEnvironment:
 
     def __init__(self, settings: ZoomSettings | None = None, *, source_cache: int = SOURCE_CACHE_PIXELS) -> None:
         self.settings = settings or ZoomSettings()
-        self._sources: Recent[Source] = Recent(source_cache)
-        self._shown: Recent[Image.Image] = Recent(min(source_cache, SHOWN_CACHE_PIXELS))
+        self._sources: LRUCache[Source] = LRUCache(source_cache)
+        self._shown: LRUCache[Image.Image] = LRUCache(min(source_cache, SHOWN_CACHE_PIXELS))
         self._tools = {tool.name: tool for tool in map(load_tool, self.settings.tools)}
 
     @property

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -24,7 +23,7 @@ from cof_agent.evaluation import compare, gain, published
 from cof_agent.evaluation.runs import SIDE_BY_SIDE, read_runs, side_by_side
 from cof_agent.evaluation.verdict import verdict
 from cof_agent.output.escape import for_csv, for_markdown, for_terminal
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_atomic, write_json
 from cof_agent.output.install import how_to_install
 from cof_agent.output.progress import progress
 from cof_agent.viewer.comparison_page import write_comparison
@@ -68,9 +67,7 @@ def run(options: argparse.Namespace) -> int:
     output, gained, said = Path(options.output), gain.gains(runs), verdict(runs)
     tables = {other: compare.rows(found) for other, found in compared.items()}
     found = {"base": base.name, "verdict": said, "others": compared, "gain": gained}
-    write_atomic(
-        output / "comparison.json", json.dumps(found | {"published": published.as_json(known)}, indent=2) + "\n"
-    )
+    write_json(output / "comparison.json", found | {"published": published.as_json(known)})
     write_atomic(output / "comparison.csv", _csv(tables))
     together = side_by_side(runs)
     blocks = [

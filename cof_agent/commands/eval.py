@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -26,7 +25,7 @@ from cof_agent.data.shards import Shard
 from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError, said
 from cof_agent.output.escape import for_terminal
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_atomic, write_json
 from cof_agent.plugins import load_function
 from cof_agent.trajectory import Key, Sample, Trajectory, to_json
 
@@ -187,7 +186,7 @@ def _sum_up(options: argparse.Namespace, trajectories: Sequence[Trajectory], out
         from cof_agent.detection.regions import counts
 
         summary["regions"] = counts(one.sample for one in trajectories)
-    write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_json(output / "summary.json", summary)
     _print(summary, output, quiet=options.quiet)
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from cof_agent.commands.options import above_0, add_agent, add_samples, option
 from cof_agent.episodes import by_key, episodes
 from cof_agent.errors import InputError
 from cof_agent.evaluation.difficulty import Rated, chosen, rated
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_atomic, write_json
 from cof_agent.trajectory import Sample, failures, to_json
 
 BAR = 40  # characters of the histogram's longest bar
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     }
     summary = _summary(ratings, kept, (low, high)) | counts | common.origin(options, trajectories[0])
     write_atomic(output / "samples.jsonl", "".join(to_json(sample) + "\n" for sample in kept))
-    write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_json(output / "summary.json", summary)
     _print(summary, output, quiet=options.quiet)
     return common.report_errors(trajectories, "and say nothing of their samples")
 

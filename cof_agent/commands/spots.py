@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from cof_agent.backends.load import in_vllm
 from cof_agent.commands import common
 from cof_agent.commands.options import add_samples, option
 from cof_agent.errors import InputError
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_atomic, write_json
 from cof_agent.trajectory import to_json
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             spots.draw(highlight, sample, output / "pictures")
     summary = spots.summary(trajectories, found) | common.origin(options, trajectories[0])
     write_atomic(output / "samples.jsonl", "".join(to_json(boxed(*pair)) + "\n" for pair in found))
-    write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_json(output / "summary.json", summary)
     _print(summary, output, quiet=options.quiet)
     return common.report_errors(trajectories, "and have no region")
 

@@ -6,7 +6,6 @@ configurations that a card (`README.md`) lists count, too.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from cof_agent.data.hub import chosen_split
 from cof_agent.data.images import SUFFIXES, VIDEO_SUFFIXES
 from cof_agent.data.truths import without_truths
 from cof_agent.errors import InputError
+from cof_agent.output.files import json_object
 
 OURS = "samples.jsonl"
 
@@ -70,7 +70,7 @@ def chosen(folder: Path, split: str | None) -> Chosen:
         InputError: if there are none, or several splits and none is named.
     """
     if (folder / OURS).is_file():
-        if split not in (None, _json(folder / "scenes.json").get("split")):
+        if split not in (None, (json_object(folder / "scenes.json") or {}).get("split")):
             raise InputError(f"{folder} holds one set, {OURS}, so that there is no split {split}; leave it out.")
         return Chosen((folder / OURS,))
     saved = _saved(folder, split)
@@ -84,21 +84,13 @@ def chosen(folder: Path, split: str | None) -> Chosen:
 
 def _saved(folder: Path, split: str | None) -> tuple[Path, ...] | None:
     """The files of a set that `save_to_disk` wrote; None where it did not."""
-    splits = _json(folder / "dataset_dict.json").get("splits")
+    splits = (json_object(folder / "dataset_dict.json") or {}).get("splits")
     if isinstance(splits, list):
         return _saved(folder / (split or chosen_split([str(one) for one in splits], str(folder))), None)
-    files = _json(folder / "state.json").get("_data_files")
+    files = (json_object(folder / "state.json") or {}).get("_data_files")
     if not isinstance(files, list) or not files:
         return None
     return tuple(folder / str(file["filename"]) for file in files)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _configured(folder: Path, split: str | None) -> tuple[Path, ...]:

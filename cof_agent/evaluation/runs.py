@@ -11,6 +11,7 @@ from typing import Any
 
 from cof_agent.errors import InputError
 from cof_agent.evaluation.metrics import UNKNOWN, category, figures, grouped, number, over_parts, resolution
+from cof_agent.output.files import json_object
 from cof_agent.trajectory import Trajectory, read_jsonl
 
 Figures = Callable[[Sequence[Trajectory]], dict[str, Any]]
@@ -116,13 +117,5 @@ def read_runs(paths: Sequence[Path], *, alone: bool = False) -> list[Run]:
         if name in runs:
             raise InputError(f"{path} is named twice.")
         trajectories = list(read_jsonl(file, Trajectory))
-        runs[name] = Run(name, trajectories, file.parent, _summary(file.parent), figures_of)
+        runs[name] = Run(name, trajectories, file.parent, json_object(file.parent / "summary.json"), figures_of)
     return list(runs.values())
-
-
-def _summary(folder: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((folder / "summary.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cof_agent.cache import Recent
+from cof_agent.cache import LRUCache
 from cof_agent.environment import ZoomEnvironment, identity
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.ocr.lines import Engine, Line
@@ -19,7 +19,7 @@ class Reading:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._read: Recent[list[Line]] = Recent(KEPT)
+        self._read: LRUCache[list[Line]] = LRUCache(KEPT)
 
     def lines(self, environment: ZoomEnvironment, sample: Sample, view: View) -> list[Line]:
         """The lines that can be read in `view` of the sample's first image as it is shown, their boxes in source pixels.

@@ -9,7 +9,7 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cof_agent.errors import InputError
 
@@ -100,6 +100,24 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
             raise
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON for people to read, as `write_atomic`.
+
+    Raises:
+        InputError: if it cannot be written; what was there before stays.
+    """
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def json_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object that a file holds; None where it holds none, or cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class LineFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent.errors import InputError
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_json
 
 _LONGEST = 60  # characters of a value in a sentence
 
@@ -32,7 +32,7 @@ def write_origin(path: Path, made_with: Mapping[str, Any]) -> None:
     Raises:
         InputError: if it cannot be written.
     """
-    write_atomic(path, json.dumps(made_with, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, made_with)
 
 
 def refuse_others(path: Path, earlier: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:

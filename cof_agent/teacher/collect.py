@@ -6,7 +6,6 @@ samples, at the end of each run.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from cof_agent.data import shards
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode, digest
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_atomic, write_json
 from cof_agent.output.origin import check_origin
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.protocol.dialects import recorded
@@ -147,7 +146,7 @@ def _write_results(
     for name, some in (("trajectories.jsonl", kept), ("rejected.jsonl", rejected)):
         write_atomic(output / name, "".join(to_json(trajectory) + "\n" for trajectory in some))
     summary = summarise(kept, rejected, left=len(wanted) - len(done)) | {"made_with": made_with}
-    write_atomic(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_json(output / "summary.json", summary)
     return summary
 
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import json_object, write_atomic
 from cof_agent.training.settings import Settings, record, write_record
 
 if TYPE_CHECKING:
@@ -128,11 +128,7 @@ def check_data(output: Path, data: Mapping[str, Any]) -> None:
 
 def _earlier(output: Path) -> dict[str, Any]:
     """What `run.json` has; empty where there is none that can be read."""
-    try:
-        found = json.loads((output / "run.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return json_object(output / "run.json") or {}
 
 
 def _has_optimizer(checkpoint: Path) -> bool:
@@ -216,8 +212,5 @@ def _reached(state: Mapping[str, Any], training: TrainingArguments) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and {"global_step", "epoch"} <= set(found) else None
+    found = json_object(path)
+    return found if found is not None and {"global_step", "epoch"} <= set(found) else None

@@ -18,7 +18,7 @@ from cof_agent.data.source import Source
 from cof_agent.episodes import Resolutions
 from cof_agent.errors import InputError, unknown
 from cof_agent.nano import NANO, WEIGHTS
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_json
 from cof_agent.output.install import how_to_install
 from cof_agent.protocol import PROTOCOL_VERSION
 from cof_agent.protocol.dialects import beside
@@ -235,7 +235,7 @@ def write_record(settings: Settings, data: Mapping[str, Any] | None = None) -> N
     """`run.json` beside the checkpoints: the resolved configuration, versions, and the command. data: figures of what is trained
     on."""
     path = Path(str(settings.training.output_dir)) / "run.json"
-    write_atomic(path, json.dumps(record(settings) | {"data": data}, indent=2) + "\n")
+    write_json(path, record(settings) | {"data": data})
 
 
 def record(settings: Settings) -> dict[str, Any]:

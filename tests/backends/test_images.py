@@ -14,7 +14,7 @@ from PIL import Image
 
 from cof_agent.agent import Agent
 from cof_agent.backends.chat.images import Files, png
-from cof_agent.cache import Recent
+from cof_agent.cache import LRUCache
 from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
 from tests import loopback
@@ -77,7 +77,7 @@ def test_pixels_arrive_as_they_are_or_as_jpeg_which_is_recorded(path: Path, tmp_
 
 def test_files_are_kept_as_long_as_there_is_room(tmp_path: Path) -> None:
     files = Files(str(tmp_path))
-    kept: Recent[str] = Recent(70 * 70 * 3 * 2, files.drop)
+    kept: LRUCache[str] = LRUCache(70 * 70 * 3 * 2, files.drop)
     for number in range(4):
         image = Image.new("RGB", (64, 64), (number, 0, 0))
         kept.get(number, lambda image=image, number=number: files.url(image, str(number)), files.cost)  # type: ignore[misc]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from cof_agent.backends import families
 from cof_agent.backends.families import Vision
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
+from cof_agent.output.files import json_object
 from cof_agent.protocol.dialects import beside
 
 _LARGEST = 2**20  # bytes of a configuration
@@ -159,9 +159,7 @@ def _own(folder: Path) -> tuple[int, int] | None:
 def _json(path: Path) -> dict[str, Any]:
     """An object in a file; empty where there is none, whatever the reason: a name says the same then."""
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST:
-            return {}
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        readable = path.is_file() and path.stat().st_size <= _LARGEST
+    except (OSError, ValueError):
+        readable = False
+    return json_object(path) or {} if readable else {}

@@ -19,7 +19,7 @@ from cof_agent.backends.chat.native import Rendered, with_calls
 from cof_agent.backends.chat.providers import Provider
 from cof_agent.backends.chat.sizes import SizeCheck
 from cof_agent.backends.chat.thoughts import kept
-from cof_agent.cache import Recent
+from cof_agent.cache import LRUCache
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.policy import Completion, PolicyError, Sampling, begun
@@ -87,7 +87,7 @@ class ChatPolicy:
         self.name, self.coordinates, self.limits = name, coordinates, limits
         self._client, self._sizes, self._known = client, sizes, known
         self._carrier = carrier or Inside()
-        self._urls: Recent[str] = Recent(self._carrier.budget, self._carrier.drop)  # by the name of the pixels
+        self._urls: LRUCache[str] = LRUCache(self._carrier.budget, self._carrier.drop)  # by the name of the pixels
         self.image_ids = ImageIds(client.where)
 
     @property

@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 
 from cof_agent.backends import families
 from cof_agent.backends.families import Markers
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +56,7 @@ class ImageOnlyProcessor(Qwen2_5_VLProcessor):
         self.tokenizer.init_kwargs.pop("processor_class", None)
         self.tokenizer.save_pretrained(directory)
         for name, content in self.files.items():
-            _write_json(directory / name, _with_size(content, dict(self.image_processor.size), name))
+            write_json(directory / name, _with_size(content, dict(self.image_processor.size), name))
         return [str(directory / name) for name in self.files]
 
 
@@ -67,10 +67,6 @@ def _with_size(content: dict[str, Any], size: dict[str, Any], name: str) -> dict
     if name != "preprocessor_config.json":
         return content
     return {key: value for key, value in content.items() if key not in ("min_pixels", "max_pixels")} | {"size": size}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_processor(model: str, config: Any = None, **options: Any) -> ProcessorMixin:

@@ -11,7 +11,6 @@ and crops of any scale, are told in the same terms. It lies beside a checkpoint:
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from cof_agent.backends.regions.fourier import waves_of
 from cof_agent.errors import InputError, first_sentence
 from cof_agent.geometry import View
-from cof_agent.output.files import write_atomic
+from cof_agent.output.files import write_atomic, write_json
 from cof_agent.trajectory import from_json
 
 FOLDER, CONFIG, WEIGHTS = "coroi", "config.json", "scorer.safetensors"
@@ -252,4 +251,4 @@ def save_scorer(scorer: RegionScorer, checkpoint: Path) -> None:
     """Write the scorer to `coroi/` of a checkpoint's folder, its configuration last: without it there is none."""
     weights: dict[str, Any] = {name: value.contiguous().cpu() for name, value in scorer.state_dict().items()}
     write_atomic(checkpoint / FOLDER / WEIGHTS, save_weights(weights))
-    write_atomic(checkpoint / FOLDER / CONFIG, json.dumps(asdict(scorer.config), indent=2) + "\n")
+    write_json(checkpoint / FOLDER / CONFIG, asdict(scorer.config))

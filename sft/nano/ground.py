@@ -89,22 +89,23 @@ class Lessons(IterableDataset[tuple[Batch | None, closer.Pointing | spotting.Spo
     def __iter__(self) -> Iterator[tuple[Batch | None, closer.Pointing | spotting.Spots, reading.Reading | None]]:
         environment = nano_environment()
         for step in range(self.steps):
-            random = Random(f"ground:{self.seed}:{step}")
-            growth = min(1.0, max(0.0, random.uniform(-0.3, 1.6)))
-            look = replace(style(growth), count=(3, 6) if growth < 0.2 else (10, 30))
-            scenes = [generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)]
             key, part = f"{self.seed}:{step}", self.part if step % 4 else 1.0
             if self.spot and step % 4:
                 yield None, spotting.lesson(self.processor, key, environment, part), None
                 continue
             pointing = spotting.lesson if self.spot else closer.lesson
             yield (
-                self.lists(scenes, random),
+                self.lists(step),
                 pointing(self.processor, key, environment, part),
                 reading.lesson(self.processor, key, environment, part),
             )
 
-    def lists(self, scenes: list[Scene], random: Random) -> Batch:
+    def lists(self, step: int) -> Batch:
+        """Overviews of one size with lists of their objects; the same for a step."""
+        random = Random(f"ground:{self.seed}:{step}")
+        growth = min(1.0, max(0.0, random.uniform(-0.3, 1.6)))
+        look = replace(style(growth), count=(3, 6) if growth < 0.2 else (10, 30))
+        scenes = [generate(f"ground:{self.seed}:{step}:{k}", look) for k in range(IMAGES)]
         overview = overview_of(scenes[0])
         listed = [random.sample(scene.items, min(LISTED, len(scene.items))) for scene in scenes]
         drawn = [patches_of(sketch(scene, overview.region, overview.shown_size)) for scene in scenes]
@@ -247,7 +248,7 @@ def train(
         tower.requires_grad_(False)
         shares: dict[str, float] = {}
         if batch is not None:
-            loss, shares = _loss_of(model, maps, words, batch)
+            loss, shares = loss_of(model, maps, words, batch)
             loss.backward()
         loss, points = (
             spotting.loss_of(model, pointing)
@@ -274,7 +275,7 @@ TOWER = 0.1  # of the learning rate, for the vision tower
 RECORD = "ground.json"
 
 
-def _loss_of(model: Any, maps: Maps, words: Words, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def loss_of(model: Any, maps: Maps, words: Words, batch: Batch) -> tuple[Tensor, dict[str, float]]:
     """The loss of lists, and what `_accuracy` tells."""
     text = model.model.language_model
     with torch.autocast("cpu", torch.bfloat16):

@@ -8,7 +8,7 @@ From conversations alone nano names what is at a region, but it never learned wh
 - of a label, what comes before each of its characters: to attend to the noun, and to the image tokens that show it;
 - the slot of a region, in the third layer: to attend to the image tokens of what is there, as nouns do; these know its box;
 - of a zoom, what comes before each number of its box, in the fourth layer: to attend to the slot of the region.
-An interrupted run begins again.
+Every second step also lists objects with their boxes, as in `sft.nano.ground`. An interrupted run begins again.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.nano.build import FAMILY, save
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
+from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene
 from cof_agent.trajectory import Sample
 from sft.collate import IGNORED
+from sft.nano import ground
 from sft.nano.curriculum import nano_environment
 from sft.nano.ground import RASTER, tokens_of
 from sft.nano.reading import HEADS, LAYERS, characters_of, tokens_in
@@ -88,16 +90,18 @@ class Regions:
 
 
 @dataclass
-class Lessons(IterableDataset[Regions]):
-    """The batches of a run, drawn in a process beside the training."""
+class Lessons(IterableDataset[tuple[Regions, ground.Batch | None]]):
+    """The batches of a run, drawn in a process beside the training; every second one comes with lists of objects, so that nano
+    does not forget what image tokens know of boxes."""
 
     processor: Any
     steps: int
     seed: int
 
-    def __iter__(self) -> Iterator[Regions]:
+    def __iter__(self) -> Iterator[tuple[Regions, ground.Batch | None]]:
+        lists = ground.Lessons(self.processor, self.steps, self.seed)
         for step in range(self.steps):
-            yield lesson(self.processor, f"{self.seed}:{step}")
+            yield lesson(self.processor, f"{self.seed}:{step}"), None if step % 2 else lists.lists(step)
 
 
 def lesson(processor: Any, key: str) -> Regions:
@@ -167,7 +171,8 @@ class Words:
         self.nouns = set(ids([f" {name}" for name in (*SHAPES, "object")]))
         self.digits = set(ids(["1", "2", "3"]))
         self.characters = set(ids(CHARACTERS))
-        self.raster = set(ids([f"{number}," for number in RASTER]))
+        self.steps = torch.tensor(ids([f"{number}," for number in RASTER]))
+        self.raster = set(self.steps.tolist())
 
 
 def _mark_which(
@@ -192,8 +197,8 @@ def _mark_label(made: Regions, row: int, ids: list[int], reply: range, item: Ite
 
 
 def loss_of(model: Any, words: Words, batch: Regions) -> tuple[Tensor, dict[str, float]]:
-    """The loss, and shares: of slots whose colour is right, of attention that falls where it should, and of numbers,
-    characters and edges of boxes that are right when all words before them are the true ones."""
+    """The loss, and shares: of slots whose colour is right, of attention that falls where it should, of numbers and characters
+    that are right when all words before them are the true ones, and of edges of boxes that are right to 8 shown pixels then."""
     text = model.model.language_model
     with torch.autocast("cpu", torch.bfloat16):
         output = model.model(**batch.inputs, use_cache=False, output_attentions=True, output_hidden_states=True)
@@ -220,9 +225,15 @@ def loss_of(model: Any, words: Words, batch: Regions) -> tuple[Tensor, dict[str,
     right = logits.detach().argmax(-1) == batch.inputs["input_ids"][:, 1:]
     told = (likeness[0].detach().argmax(1) == colours).float().mean().item()
     shares = {"colour": told} | {name: share.detach().mean().item() for name, share in looks.items() if share.numel()}
-    for name, asked in (("number", batch.numbers), ("read", batch.letters), ("edge", batch.edges)):
+    for name, asked in (("number", batch.numbers), ("read", batch.letters)):
         if asked.at:
             shares[name] = right[asked.rows, asked.at].float().mean().item()
+    if batch.edges.at:
+        guessed = logits.detach()[batch.edges.rows, batch.edges.at][:, words.steps].argmax(1)
+        true = (
+            (batch.inputs["input_ids"][:, 1:][batch.edges.rows, batch.edges.at][:, None] == words.steps).int().argmax(1)
+        )
+        shares["edge"] = ((guessed - true).abs() * oracle.SNAP <= 8).float().mean().item()
     return loss, shares
 
 
@@ -245,14 +256,19 @@ def train(model_dir: str, output: Path, *, steps: int, rate: float, seed: int) -
     speed_up_vision(model)
     model.model.visual.requires_grad_(False)
     torch.manual_seed(seed)
-    learned = [part for part in model.parameters() if part.requires_grad]
+    maps, numbers = ground.Maps(model.config.text_config.hidden_size), ground.Words(processor.tokenizer)
+    learned = [part for part in (*model.parameters(), *maps.parameters()) if part.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     report, words = Report(steps, 0, "regions"), Words(processor.tokenizer)
     lessons = DataLoader(Lessons(processor, steps, seed), batch_size=None, num_workers=1, prefetch_factor=4)
-    for batch in report.track(lessons):
+    for batch, lists in report.track(lessons):
         loss, shares = loss_of(model, words, batch)
         loss.backward()
+        if lists is not None:
+            loss, listed = ground.loss_of(model, maps, numbers, lists)
+            loss.backward()
+            shares["listed"] = (listed["x0"] + listed["y0"]) / 2
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
         schedule.step()

@@ -55,16 +55,16 @@ async def rollout(
     progress: bool = True,
     on_done: Done | None = None,
 ) -> list[Trajectory]:
-    """One trajectory for each episode, in their order; the rest as for `collect`.
+    """One trajectory for each episode, in their order; the rest as for `play_all`.
 
     Raises:
-        InputError: as `collect` and `Graph.run` do, and where `output` was made by another policy or with other settings.
+        InputError: as `play_all` and `Graph.run` do, and where `output` was made by another policy or with other settings.
     """
 
     async def one(episode: Episode) -> Trajectory:
         return await graph.run(episode.sample, context_of(episode))
 
-    return await collect(
+    return await play_all(
         wanted,
         one,
         output=output,
@@ -76,7 +76,7 @@ async def rollout(
     )
 
 
-async def collect(
+async def play_all(
     wanted: Iterable[Episode],
     one: Callable[[Episode], Awaitable[Trajectory]],
     *,

@@ -21,7 +21,7 @@ from cof_agent.graphs.focus import FOCUS
 from cof_agent.graphs.steps import Context
 from cof_agent.policy import GREEDY, Completion, PolicyError, Sampling, ScriptedPolicy
 from cof_agent.protocol import Message, write_answer, write_zoom
-from cof_agent.rollout import collect, finished, rollout
+from cof_agent.rollout import finished, play_all, rollout
 from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
 
 ZOOM = write_zoom("closer", Box(100, 100, 300, 250))
@@ -157,7 +157,7 @@ def test_collecting_takes_any_agent(samples: list[Sample]) -> None:
     async def one(episode: Episode) -> Trajectory:
         return Trajectory(episode.sample, None, (), StopReason.ANSWERED, answer=episode.sample.question)
 
-    done = asyncio.run(collect(episodes(samples), one, concurrency=3, progress=False))
+    done = asyncio.run(play_all(episodes(samples), one, concurrency=3, progress=False))
     assert [t.answer for t in done] == [sample.question for sample in samples]
 
 

@@ -106,7 +106,7 @@ class NoRoom(PolicyError):
 class PolicyRefusal(InputError):
     """The policy refuses how it is used (a bad API key, no such model): most likely it would refuse every sample.
 
-    `trajectory` is the record of the sample that was refused, where one was being made; `rollout.collect` keeps it.
+    `trajectory` is the record of the sample that was refused, where one was being made; `rollout.play_all` keeps it.
     """
 
     trajectory: Trajectory | None = None

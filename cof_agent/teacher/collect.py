@@ -58,7 +58,7 @@ async def collect(
         return await teacher.run(episode, search, environment)
 
     with writing_results(wanted, output, shard, made_with) as (path, summary):
-        await rollout.collect(
+        await rollout.play_all(
             todo,
             one,
             output=path,

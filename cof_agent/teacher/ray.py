@@ -44,7 +44,7 @@ def collect_on_ray(
 
     Raises:
         InputError: if the package ray is missing, `output` holds what was collected in another way, or a policy refuses how it
-            is used, as in `rollout.collect`.
+            is used, as in `rollout.play_all`.
     """
     try:
         import ray

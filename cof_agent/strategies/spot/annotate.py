@@ -19,7 +19,7 @@ from cof_agent.geometry import View
 from cof_agent.graphs.steps import Context
 from cof_agent.output.files import write_atomic
 from cof_agent.policy import Line, PolicyError, Sampling, ScriptedPolicy
-from cof_agent.rollout import collect
+from cof_agent.rollout import play_all
 from cof_agent.scenes import oracle
 from cof_agent.strategies.spot import protocol as spot
 from cof_agent.strategies.spot.graph import SPOT, settings_for
@@ -53,7 +53,7 @@ class Annotator:
             async def one(episode: Episode) -> Trajectory:
                 return await self._one(episode.sample, file)
 
-            return await collect(
+            return await play_all(
                 episodes(samples),
                 one,
                 output=output,

@@ -29,7 +29,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForImageTextToText
 
@@ -48,7 +47,7 @@ from sft.nano import reading, spotting
 from sft.nano import sign_pointing as closer
 from sft.nano.curriculum import LIST, SHOWN, listing, nano_environment, overview_of, style
 from sft.nano.reading import CELL, HEADS, LAYERS
-from sft.nano.stage import Report, one_cycle, options
+from sft.nano.stage import Optimiser, Report, options
 from sft.nano.vision import COLOUR_NAMES, patches_of
 
 IMAGES = 8  # a step, all of one size
@@ -240,8 +239,7 @@ def train(
     maps, words = Maps(text.config.hidden_size), Words(tokenizer)
     learner = nn.ModuleDict({"text": text, "maps": maps, "tower": tower})
     groups = [{"params": part.parameters(), "lr": rate * (TOWER if part is tower else 1)} for part in learner.values()]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
-    schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
+    optimiser = Optimiser(groups, rate, steps)
     report = Report(steps, 0, "ground")
     lessons = Lessons(processor, steps, seed, part, spot)
     for batch, pointing, crops in report.track(DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4)):
@@ -261,10 +259,7 @@ def train(
             loss, reads = reading.loss_of(model, crops)
             loss.backward()
             points |= reads
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
         report.add(shares | points)
     save(model, tokenizer, output)
     done = {"steps": steps, "rate": rate, "seed": seed, "part": part, "spot": spot}

@@ -1,4 +1,4 @@
-"""What nano's own training stages share: options, the course of the learning rate, and what a run prints."""
+"""What nano's own training stages share: options, the optimiser with the course of its rate, and what a run prints."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 from rich.progress import Progress
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from cof_agent.output.files import write_atomic
 from cof_agent.output.terminal import console
@@ -44,6 +46,31 @@ def options(
 def one_cycle(progress: float) -> float:
     """The share of the learning rate: up over the first twentieth, then down along a cosine."""
     return min(1.0, progress / 0.05 + 0.02) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Optimiser:
+    """AdamW along one cycle of the learning rate, gradients clipped to a norm of 1: how all stages of nano learn.
+
+    groups: parameters, or groups of them with rates of their own, as torch's optimisers take them.
+    """
+
+    def __init__(self, groups: Iterable[Any], rate: float, steps: int) -> None:
+        self._adamw = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
+        self._schedule = LambdaLR(self._adamw, lambda step: one_cycle(step / steps))
+
+    def step(self) -> None:
+        """One update from the gradients, which are gone then."""
+        nn.utils.clip_grad_norm_([one for group in self._adamw.param_groups for one in group["params"]], 1.0)
+        self._adamw.step()
+        self._schedule.step()
+        self._adamw.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adamw": self._adamw.state_dict(), "schedule": self._schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._adamw.load_state_dict(state["adamw"])
+        self._schedule.load_state_dict(state["schedule"])
 
 
 def restore(path: Path, stateful: dict[str, Any]) -> int:

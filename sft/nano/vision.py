@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from PIL import ImageFont
 from PIL.Image import Image
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForImageTextToText
 from trl.chat_template_utils import qwen2_5_vl_chat_template
@@ -47,7 +46,7 @@ from cof_agent.scenes.scene import (
     generate,
 )
 from sft.nano.curriculum import SHOWN, nano_environment, overview_of
-from sft.nano.stage import Report, keep, one_cycle, options, restore
+from sft.nano.stage import Optimiser, Report, keep, options, restore
 
 PATCH = FAMILY.vision.patch  # shown pixels; a merged token is 2 x 2 patches
 PIECE = 6 * PATCH  # shown pixels: the side of a small view
@@ -332,9 +331,8 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
     look_nearby(tower)
     whiten(tower.patch_embed.proj, next(iter(Lessons(0, 1, seed - 1)))[0])
     learner = nn.ModuleDict({"tower": tower, "head": head})
-    optimiser = torch.optim.AdamW(learner.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
-    schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
-    stateful = {"learner": learner, "optimiser": optimiser, "schedule": schedule}
+    optimiser = Optimiser(learner.parameters(), rate, steps)
+    stateful = {"learner": learner, "optimiser": optimiser}
     start = restore(output / STATE, stateful)
     report = Report(steps, start, "vision")
     lessons = DataLoader(Lessons(start, steps, seed), batch_size=None, num_workers=1, prefetch_factor=4)
@@ -343,10 +341,7 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
             outputs = head(tower(pixels, grid_thw=grid).pooler_output)
         outputs = outputs.float().view(-1, sum(HEAD))
         torch.stack(list(loss_of(outputs, targets).values())).sum().backward()
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
         report.add(accuracy_of(outputs, targets))
         if step % SAVE_EVERY == 0:
             keep(output / STATE, step, stateful)

@@ -22,8 +22,7 @@ from statistics import fmean
 import torch
 import torch.nn.functional as F
 from PIL.Image import Image
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from cof_agent.backends.checkpoint import load
@@ -52,7 +51,7 @@ from cof_agent.strategies.coroi.scorer import (
 from cof_agent.strategies.coroi.windows import Window, best_window, box_of, share_of
 from cof_agent.trajectory import Sample
 from sft.nano.curriculum import SHOWN, WEIGHTS, overview_of, sample_without_image, style
-from sft.nano.stage import Report, keep, one_cycle, options, restore
+from sft.nano.stage import Optimiser, Report, keep, options, restore
 
 IMAGES = 16  # a step
 QUESTIONS = 6  # about each scene
@@ -268,9 +267,8 @@ def train(model: str, output: Path, *, data: Path | None, steps: int, rate: floa
     lessons, held_out = _lessons(config, settings, data, steps, seed)
     torch.manual_seed(seed)
     scorer = RegionScorer(config).to(policy.model.device)
-    optimiser = torch.optim.AdamW(scorer.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
-    schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
-    stateful = {"scorer": scorer, "optimiser": optimiser, "schedule": schedule}
+    optimiser = Optimiser(scorer.parameters(), rate, steps)
+    stateful = {"scorer": scorer, "optimiser": optimiser}
     lessons.start = start = restore(output / STATE, stateful)
     report, environment = Report(steps, start, "coroi"), ZoomEnvironment(settings)
     figures: dict[str, float] = {}
@@ -278,10 +276,7 @@ def train(model: str, output: Path, *, data: Path | None, steps: int, rate: floa
     for step, batch in enumerate(report.track(batches), start + 1):
         loss = loss_of(*scored(scorer, policy, batch), batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)
         optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
         report.add({"loss": loss.item()})
         if step % SAVE_EVERY == 0:
             keep(output / STATE, step, stateful)

@@ -23,8 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from cof_agent.backends.local.vision import speed_up_vision
@@ -44,7 +43,7 @@ from sft.nano import ground
 from sft.nano.curriculum import nano_environment
 from sft.nano.ground import RASTER, tokens_of
 from sft.nano.reading import HEADS, LAYERS, characters_of, tokens_in
-from sft.nano.stage import Report, one_cycle, options
+from sft.nano.stage import Optimiser, Report, options
 from sft.nano.vision import CHARACTERS
 from sft.papers.gpt4roi import RegionCollator, row_of
 
@@ -258,8 +257,7 @@ def train(model_dir: str, output: Path, *, steps: int, rate: float, seed: int) -
     torch.manual_seed(seed)
     maps, numbers = ground.Maps(model.config.text_config.hidden_size), ground.Words(processor.tokenizer)
     learned = [part for part in (*model.parameters(), *maps.parameters()) if part.requires_grad]
-    optimiser = torch.optim.AdamW(learned, lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
-    schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
+    optimiser = Optimiser(learned, rate, steps)
     report, words = Report(steps, 0, "regions"), Words(processor.tokenizer)
     lessons = DataLoader(Lessons(processor, steps, seed), batch_size=None, num_workers=1, prefetch_factor=4)
     for batch, lists in report.track(lessons):
@@ -269,10 +267,7 @@ def train(model_dir: str, output: Path, *, steps: int, rate: float, seed: int) -
             loss, listed = ground.loss_of(model, maps, numbers, lists)
             loss.backward()
             shares["listed"] = (listed["x0"] + listed["y0"]) / 2
-        nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
         report.add(shares)
     save(model, processor.tokenizer, output)
     write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed}) + "\n")

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -319,8 +319,22 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+
+    async def told() -> Result:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+        done = thread.submit(asyncio.run, told())
+        try:
+            return done.result()
+        except BaseException:  # an interrupt of the cell, else what the work itself raised
+            if not done.done():
+                loop, task = begun.result()
+                if task is not None:
+                    loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def _paths_of(image: Picture | Sequence[Picture]) -> list[str]:

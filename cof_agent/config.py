@@ -163,6 +163,8 @@ class AgentConfig:
             if not is_number or ("float" not in kinds and not float(value).is_integer()):
                 wanted = "a number" if "float" in kinds else "a whole number"
                 raise InputError(f"{one.name} must be {wanted}, not {value!r}.")
+            if "float" not in kinds and type(value) is not int:  # 1e6, or numpy's
+                object.__setattr__(self, one.name, int(value))
 
     @cached_property
     def spoken(self) -> Dialect:

@@ -84,6 +84,12 @@ def load_tool(spec: str) -> Tool:
         parameters = model.model_json_schema()
     except (ValueError, TypeError, NameError, PydanticUserError) as error:
         raise InputError(f"the tool {spec} cannot be called by a model: {error}.") from None
+    if lists := [
+        one for one, said in parameters.get("properties", {}).items() if said.get("type") in ("array", "object")
+    ]:
+        raise InputError(
+            f"the tool {spec} cannot be called by a model: {lists[0]} must be a number, a text, or true or false."
+        )
     if "image" in fields:
         raise InputError(f"the tool {spec} has a second parameter called image; give that one another name.")
     parameters["properties"] = {**parameters.get("properties", {}), "image": _IMAGE}

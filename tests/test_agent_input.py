@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import cof_agent
 from cof_agent import Agent, Box, Sample
+from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
 from cof_agent.policy import ScriptedPolicy
 
@@ -53,3 +59,32 @@ def test_a_sample_takes_boxes_as_numbers_and_one_answer_as_text() -> None:
 def test_the_package_shows_its_names() -> None:
     assert {"Agent", "Sample", "read_samples", "__version__"} <= set(dir(cof_agent))
     assert all(hasattr(cof_agent, name) for name in dir(cof_agent))
+
+
+def test_whole_floats_are_whole_numbers() -> None:
+    config = AgentConfig(overview_pixels=1e5, seed=1.0)  # type: ignore[arg-type]
+    assert (repr(config.overview_pixels), repr(config.seed)) == ("100000", "1")
+
+
+def test_an_interrupt_in_a_notebook_ends_the_run(tmp_path: Path) -> None:
+    """There an event loop runs already, and the questions are played in a thread of their own."""
+    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
+    asked: list[float] = []
+
+    def slow(messages: Any) -> str:
+        asked.append(time.monotonic())
+        if len(asked) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        return "<think>x</think><answer>y</answer>"
+
+    agent = Agent(policy=ScriptedPolicy(slow))
+    samples = [Sample(str(number), str(tmp_path / "a.png"), "What?") for number in range(30)]
+
+    async def cell() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a notebook; asyncio.run has one of its own
+        agent.ask_many(samples, concurrency=1)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(cell())
+    assert len(asked) < 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,21 +123,35 @@ def load(
         kind, policy = _kind(config)
         placement = place(device, dtype, small=is_small_checkpoint(config))
         chosen = {} if attn is None else {"attn_implementation": attention_of(attn)}
-        weights: Any = kind.from_pretrained(where, config=config, dtype=placement.dtype, **chosen)
+        weights: Any
+        weights, found = kind.from_pretrained(
+            where, config=config, dtype=placement.dtype, output_loading_info=True, **chosen
+        )
+        check_whole(found, where)
+        speed_up_vision(weights)
+        return policy(
+            _moved(weights, placement.device, where).eval(),
+            processor,
+            name=name or str(model),
+            max_pixels=max_pixels,
+            zoom_pixels=zoom_pixels,
+            capacity=capacity,
+            folder=Path(where) if Path(where).is_dir() else None,
+        )
     except InputError:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
         raise unreadable(where, error) from None
-    speed_up_vision(weights)
-    return policy(
-        _moved(weights, placement.device, where).eval(),
-        processor,
-        name=name or str(model),
-        max_pixels=max_pixels,
-        zoom_pixels=zoom_pixels,
-        capacity=capacity,
-        folder=Path(where) if Path(where).is_dir() else None,
-    )
+
+
+def check_whole(found: Mapping[str, Any], where: str) -> None:
+    """Refuses a checkpoint that lacks weights, in whose place transformers puts random ones. found: its `loading_info`.
+
+    Raises:
+        InputError: if it does.
+    """
+    if missing := found["missing_keys"]:
+        raise InputError(f"the model {where} is not whole: {len(missing)} weights are missing, such as {min(missing)}.")
 
 
 def _moved(weights: Any, device: str, where: str) -> Any:

@@ -22,7 +22,7 @@ def check_name(checkpoint: str) -> None:
     """Looks whether this can be a checkpoint, before a loader asks the hub for it again and again.
 
     Raises:
-        InputError: if it is neither a directory with a checkpoint nor named like a model of the hub.
+        InputError: if it is neither a directory with a checkpoint nor named like a model of the hub, or an adapter alone.
     """
     if checkpoint and Path(checkpoint).is_dir():
         _check_folder(Path(checkpoint))
@@ -34,6 +34,8 @@ def check_name(checkpoint: str) -> None:
 
 
 def _check_folder(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is an adapter; fold it into its model first: cof merge {folder} -o DIR.")
     if any(next(folder.glob(name), None) for name in ("*config.json", "*.safetensors", "*.bin", "params.json")):
         return
     inside = sorted(folder.glob("checkpoint-*"), key=lambda one: (len(one.name), one.name))

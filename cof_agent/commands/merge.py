@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,8 +140,9 @@ def _base(base: str, revision: str | None, dtype: str | None) -> Any:
         raise
     except Exception as error:  # what a broken or missing checkpoint makes the loaders raise is not limited
         raise InputError(f"cannot read the base model {base}: {first_sentence(error)}; name it with --model.") from None
-    if found["missing_keys"]:
-        raise InputError(f"the base model {base} is not whole: it has no {min(found['missing_keys'])}.")
+    from cof_agent.backends.checkpoint import check_whole  # which imports torch
+
+    check_whole(found, base)
     return model
 
 
@@ -155,6 +157,7 @@ def _folded(model: Any, config: Any, adapter: Path, base: str) -> Any:
 
     try:
         renamed = _renamed(model, config, adapter)
+        _untie(model, adapter)
         wrapped = get_peft_model(model, config)
         result = wrapped.load_adapter(str(adapter), "default", torch_device="cpu", key_mapping=renamed)
         strange = [*result.unexpected_keys, *result.missing_keys]
@@ -168,6 +171,21 @@ def _folded(model: Any, config: Any, adapter: Path, base: str) -> Any:
             f"as {strange[0]}; name the model that it was trained for with --model, or load both as its own program does."
         )
     return merged
+
+
+def _untie(model: Any, adapter: Path) -> None:
+    """Gives the head weights of its own where it shares those of the embeddings and the adapter changes either: what is added to
+    one would be added to both."""
+    from peft.utils.save_and_load import load_peft_weights
+
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    changed = re.compile(r"(?:^|\.)(?:lm_head|embed_tokens)\.lora_")
+    names = load_peft_weights(str(adapter), device="cpu")
+    if head is None or head.weight is not embeddings.weight or not any(map(changed.search, names)):
+        return
+    head.weight = type(head.weight)(head.weight.detach().clone())
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
 
 
 def _renamed(model: Any, config: Any, adapter: Path) -> dict[str, str]:
@@ -214,14 +232,35 @@ def _write_processor(adapter: Path, base: str, revision: str | None, config: Any
     """
     from cof_agent.backends.local.processor import FILES, load_processor
 
-    own = any((adapter / name).is_file() for name in FILES)
+    brought = [path for name in (*FILES, *_OF_TOKENIZER) for path in adapter.glob(name)]
     try:
-        processor = load_processor(str(adapter), config) if own else load_processor(base, config, revision=revision)
+        if any(path.name in FILES for path in brought):
+            processor = load_processor(str(adapter), config)
+        else:
+            processor = load_processor(base, config, revision=revision)
+            if brought:  # a tokenizer or a template alone, as some trainers leave them
+                with TemporaryDirectory() as together:
+                    processor.save_pretrained(together)
+                    for path in brought:
+                        shutil.copy(path, together)
+                    processor = load_processor(together, config)
     except Exception as error:  # as when a checkpoint is loaded
-        raise InputError(f"cannot read the processor of {adapter if own else base}: {first_sentence(error)}.") from None
+        where = f"{adapter} and {base}" if brought else base
+        raise InputError(f"cannot read the processor of {where}: {first_sentence(error)}.") from None
     processor.save_pretrained(folder)
     if recorded := dialects.beside(adapter):
         dialects.record(dialects.dialect(str(recorded)), folder)
+
+
+_OF_TOKENIZER = (
+    "tokenizer*.json",
+    "vocab.*",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.*",
+)
+"""Files of a tokenizer and of a template."""
 
 
 def _write_card(adapter: Path, base: str, folder: Path) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 WHITE = (255, 255, 255)
-_BITS = 258  # TIFF's tag
+_BITS, _PHOTOMETRIC = 258, 262  # TIFF's tags
 _STRIP_PIXELS = 4_000_000  # conversions go strip by strip, so that no second full copy is held
 
 
@@ -21,6 +21,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     levels = _levels(image)
+    if (
+        levels is not None and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    ):  # white is 0: Pillow turns 8 bits round only
+        levels = levels[1], levels[0]
     pixels = Image.new("RGB", image.size)
     for start, end in _strips(image.size):
         pixels.paste(_strip_to_rgb(image.crop((0, start, image.width, end)), levels), (0, start))
@@ -49,8 +53,10 @@ def _levels(image: Image.Image) -> tuple[float, float] | None:
     if image.mode.startswith("I;16"):
         bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))[0]
         return 0.0, float(2 ** (bits if 8 < bits < 16 else 16) - 1)
-    if image.mode not in ("I", "F"):
-        return None
+    return _extremes(image) if image.mode in ("I", "F") else None
+
+
+def _extremes(image: Image.Image) -> tuple[float, float]:
     import numpy as np
 
     low, high = np.inf, -np.inf

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from trl.trainer.utils import get_quantization_config
 
 from cof_agent.backends import families
+from cof_agent.backends.checkpoint import check_whole
 from cof_agent.backends.families import Family
 from cof_agent.backends.local.cpu import speed_up_training
 from cof_agent.backends.local.processor import load_processor
@@ -29,8 +29,6 @@ def read_checkpoint(settings: Settings) -> tuple[Any, Any]:
         InputError: if there is no such checkpoint, it is an adapter, or of an unknown family.
     """
     path, run = settings.model_path, settings.run
-    if (Path(path) / "adapter_config.json").exists():
-        raise InputError(f"{path} is an adapter; fold it into its model first: cof merge {path} -o DIR.")
     check_name(path)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -62,9 +60,12 @@ def load_model(settings: Settings) -> Any:
     if (quantization := quantization_of(settings, family)) is not None:
         options |= {"quantization_config": quantization, "device_map": {"": settings.training.device}}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(path, **options, trust_remote_code=False)
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            path, **options, output_loading_info=True, trust_remote_code=False
+        )
     except (OSError, ValueError, ImportError) as error:  # with what to do: a package to install, a setting to change
         raise InputError(f"cannot load the model {path}: {said(error)}") from None
+    check_whole(found, path)
     freeze(model, settings)
     if settings.training.use_cpu:
         speed_up_training(model)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import shutil
+import time
+import weakref
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,8 +14,10 @@ from typing import Any
 import pytest
 
 from cof_agent import Agent
+from cof_agent.backends.checkpoint import load
 from cof_agent.backends.fingerprint import fingerprint, weight_files
 from cof_agent.backends.load import check, is_served, split_spec
+from cof_agent.backends.local.batching import IDLE
 from cof_agent.backends.names import folder_of
 from cof_agent.backends.scenes_only import warning_of
 from cof_agent.cli import main
@@ -84,3 +91,42 @@ def test_vllm_that_is_not_installed_is_a_sentence(tmp_path: Path, capsys: pytest
     said = capsys.readouterr().err.strip()
     assert said.startswith("cof eval: vllm:nano needs the package vllm: pip install 'vllm")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(checkpoint("qwen2_5_vl"), tmp_path / "part")
+    held = load_file(folder / "model.safetensors")
+    save_file(
+        {name: one for name, one in held.items() if "visual" not in name},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(InputError, match="part is not whole: .* weights are missing, such as .*visual"):
+        load(folder)
+
+
+def test_what_a_checkpoint_does_not_say_is_one_sentence(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("qwen2_5_vl"), tmp_path / "untold")
+    for template in folder.glob("chat_template*"):
+        template.unlink()
+    with pytest.raises(InputError, match="untold: .*chat template"):
+        load(folder)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="is an adapter; fold it into its model first: cof merge"):
+        load(adapter)
+
+
+def test_a_model_that_is_not_used_any_more_is_freed(checkpoint: Callable[[str], Path], picture: Path) -> None:
+    agent = Agent(str(checkpoint("qwen2_5_vl")), max_tokens=4)
+    agent.ask(str(picture), "What?")
+    model = weakref.ref(agent.policy.model)  # type: ignore[attr-defined]
+    del agent
+    ends = time.monotonic() + 10 * IDLE
+    while time.monotonic() < ends and model() is not None:
+        gc.collect()
+        time.sleep(0.1)
+    assert model() is None

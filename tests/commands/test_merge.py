@@ -219,6 +219,43 @@ def test_what_was_saved_with_the_adapter_comes_along(adapted: Callable[[str], Ad
     assert card.endswith("\n\n# A zoom agent\n\nFor scenes.\n")
 
 
+def test_a_tokenizer_alone_comes_along(adapted: Callable[[str], Adapted], tmp_path: Path) -> None:
+    adapter, output = tmp_path / "adapter", tmp_path / "merged"
+    shutil.copytree(adapted("qwen2_5_vl").adapter, adapter)
+    processor: Any = load_processor(str(adapted("qwen2_5_vl").base))
+    processor.tokenizer.add_tokens(["<zoomed>"])
+    processor.tokenizer.save_pretrained(adapter)
+    (adapter / "chat_template.jinja").write_text("{# ours #}" + processor.chat_template)
+    assert main(["merge", str(adapter), "-o", str(output)]) == 0
+    merged: Any = load_processor(str(output))
+    assert len(merged.tokenizer.encode("<zoomed>", add_special_tokens=False)) == 1
+    assert merged.chat_template.startswith("{# ours #}")
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["q_proj", "embed_tokens"], ["lm_head", "embed_tokens"]])
+def test_a_tied_head_is_untied_where_either_is_adapted(
+    targets: list[str], checkpoint: Callable[[str], Path], picture: Path, tmp_path: Path
+) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    base = shutil.copytree(checkpoint("qwen2_5_vl"), tmp_path / "base")
+    model = AutoModelForImageTextToText.from_pretrained(base, tie_word_embeddings=True)
+    model.save_pretrained(base)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    wrapped: Any = get_peft_model(model, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    expected = logits(PeftModel.from_pretrained(stock(base), tmp_path / "adapter").eval(), base, picture)
+    assert main(["merge", str(tmp_path / "adapter"), "-o", str(tmp_path / "out"), "--model", str(base)]) == 0
+    assert torch.allclose(logits(stock(tmp_path / "out"), tmp_path / "out", picture), expected, atol=1e-3)
+
+
 def test_rounding_down_is_done_once(adapted: Callable[[str], Adapted], tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file

@@ -45,3 +45,12 @@ def test_every_mode(mode: str, tmp_path: Path) -> None:
         image, mean = grey.convert("RGB").convert(mode), 127.5
     shown = np.asarray(read(tmp_path / "a.png", png_of(image)))
     assert shown.shape == (32, 32, 3) and abs(shown.mean() - mean) < 3
+
+
+@pytest.mark.parametrize(("kind", "white"), [("u2", 65535), ("f4", 1.0)])
+def test_a_tiff_whose_white_is_nought(kind: str, white: float, tmp_path: Path) -> None:
+    """As X-rays are stored. Pillow turns those of 8 bits round, and no deeper ones."""
+    row = (np.linspace(0, 1, 16) * white).astype(kind)
+    Image.fromarray(np.tile(row, (8, 1))).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    shown = np.asarray(open_source(tmp_path / "a.tif").crop(Box(0, 0, 16, 8)))[0, :, 0]
+    assert shown[0] == 255 and shown[-1] == 0 and all(np.diff(shown.astype(int)) < 0)

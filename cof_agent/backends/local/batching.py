@@ -38,6 +38,10 @@ class Engine(Protocol[Request_contra, Result_co]):
         """Forgets everything, after an error in `step`."""
 
 
+IDLE = 2.0
+"""Seconds after which a worker without work ends: it holds the engine, which could not be freed else."""
+
+
 class Batcher(Generic[Request, Result]):
     """Feeds an engine from any number of callers, in any thread and any event loop.
 
@@ -76,9 +80,9 @@ class Batcher(Generic[Request, Result]):
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._ending and not self._waiting and not self._active:
-                    self._changed.wait()
-                if self._ending:
+                idle = not self._changed.wait_for(lambda: self._ending or self._waiting or self._active, timeout=IDLE)
+                if self._ending or idle:
+                    self._worker = None  # the next request starts another one
                     return
             try:
                 self._drop_cancelled()
@@ -93,8 +97,9 @@ class Batcher(Generic[Request, Result]):
         with self._changed:
             self._ending = True
             self._changed.notify_all()
-        if self._worker is not None:
-            self._worker.join(timeout)
+            worker = self._worker
+        if worker is not None:
+            worker.join(timeout)
 
     def _drop_cancelled(self) -> None:
         for key in [key for key, future in self._active.items() if future.cancelled()]:

@@ -189,5 +189,9 @@ def limits_of(config: Any, processor: Any, max_pixels: int | None, zoom_pixels: 
         InputError: if an area is smaller than one cell, or the model is of an unknown family.
     """
     size, own = processor.image_processor.size, config.vision_config
+    if size["shortest_edge"] is None or size["longest_edge"] is None:
+        raise InputError(
+            "the preprocessor configuration of the model does not say its least and largest area of an image."
+        )
     vision = replace(families.of(config).vision, patch=own.patch_size, merge=own.spatial_merge_size)
     return vision.limits(max_pixels, zoom_pixels, own=(size["shortest_edge"], size["longest_edge"]))

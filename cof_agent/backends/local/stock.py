@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from cof_agent.backends.local.decode import Decoder, Generated, Prompt
 from cof_agent.backends.local.sampling import chosen, drawing, logprobs_of
@@ -45,13 +45,13 @@ class StockDecoder(Decoder):
         model, sampling = self._model, prompt.sampling
         ids = torch.tensor([prompt.ids], device=model.device)
         choice = _Choice(prompt, self._unspeakable)
-        found = model.generate(
+        found = _generate(
+            model,
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             mm_token_type_ids=(ids == model.config.image_token_id).int(),
             max_new_tokens=sampling.max_tokens,
             do_sample=False,  # the choice is made before
-            repetition_penalty=1.0,  # whatever the checkpoint's generation config says
             eos_token_id=sorted(self._stop_ids),
             logits_processor=LogitsProcessorList([choice]),
             stopping_criteria=StoppingCriteriaList([_Said(self, prompt)] if sampling.stop else []),
@@ -68,6 +68,16 @@ class StockDecoder(Decoder):
             "pixel_values": torch.cat([picture.patches for picture in prompt.pictures]).to(self._model.device),
             "image_grid_thw": torch.tensor([picture.grid for picture in prompt.pictures], device=self._model.device),
         }
+
+
+def _generate(model: Any, **options: Any) -> Tensor:
+    """What the model's `generate` makes of these options alone, whatever the checkpoint's generation config says."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        made: Tensor = model.generate(**options)
+        return made
+    finally:
+        model.generation_config = own
 
 
 class _Choice(LogitsProcessor):

@@ -4,7 +4,7 @@
         [--plots FOLDER]
 
 Each row is a name. Its figure, accuracy or zooms, is the mean over its runs, for each size of the image (or for each
-category) and in all, with a 95 % interval over questions whose figures are means over the runs; behind it the lowest and
+category) and in all, with a 95 % interval over questions, each with all its sizes and runs; behind it the lowest and
 the highest run. All runs must have answered the same questions. `--differences` shows instead by how much each row differs
 from the first, with a 95 % interval over the differences of single questions. `--plots` draws the rows besides, as `cof compare`
 draws single runs.
@@ -23,7 +23,8 @@ from typing import Any
 from cof_agent import scoring
 from cof_agent.episodes import question_of, resolution_of
 from cof_agent.evaluation import runs as evaluated
-from cof_agent.evaluation.metrics import category, figures, grouped, interval, number, resolution
+from cof_agent.evaluation.compare import paired
+from cof_agent.evaluation.metrics import category, figures, interval, number, resolution
 from cof_agent.trajectory import Trajectory, read_jsonl
 from cof_agent.viewer.plots import write_plots
 
@@ -64,15 +65,12 @@ def differences(
     of = {name: key(one) for name, one in first[0].items()}
     cells = []
     for group in (*groups, None):
-        found = [own[name] - other[name] for name in own if group is None or of[name] == group]
-        low, high = _interval(found)
-        cells.append(f"{fmean(found):+.3f} ({low:.3f} to {high:.3f})")
+        names = [name for name in own if group is None or of[name] == group]
+        found = paired([(other[name], own[name]) for name in names], [question for question, _ in names])
+        low, high = found["ci95"]
+        ends = f" ({low:+.3f} to {high:+.3f})" if low < high else ""  # all alike: a bootstrap knows no spread
+        cells.append(f"{found['difference']:+.3f}{ends}")
     return cells
-
-
-def _interval(values: list[float]) -> tuple[float, float]:
-    low, high = interval(values) or (0.0, 0.0)
-    return low, high
 
 
 def row(runs: Sequence[Run], figure: str, key: Callable[[Trajectory], str], groups: Sequence[str]) -> list[str]:
@@ -80,7 +78,7 @@ def row(runs: Sequence[Run], figure: str, key: Callable[[Trajectory], str], grou
     of = {name: key(one) for name, one in runs[0].items()}
     means = means_of(runs, figure)
     whole = [figures(list(run.values())) for run in runs]
-    low, high = _interval(list(means.values()))
+    low, high = interval(list(means.values()), [question for question, _ in means]) or (0.0, 0.0)
     ends = sorted(fmean(means_of([run], figure).values()) for run in runs)
     spread = f"; {ends[0]:.3f} to {ends[-1]:.3f}" if len(runs) > 1 else ""
     return [
@@ -94,13 +92,12 @@ def row(runs: Sequence[Run], figure: str, key: Callable[[Trajectory], str], grou
 
 
 def over_questions(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """The figures of several runs at once. What one question's runs say is no independent sample, so the interval is that of the
-    means of the questions."""
-    means = [
-        fmean(float(scoring.score(one) or 0) for one in same)
-        for _, same in grouped(trajectories, lambda one: repr((question_of(one.sample), resolution_of(one))))
-    ]
-    return figures(trajectories) | {"accuracy_ci95": interval(means)}
+    """The figures of several runs at once. What one question's runs and sizes say is no independent sample, so the interval is
+    over questions."""
+    scores = [float(scoring.score(one) or 0) for one in trajectories]
+    return figures(trajectories) | {
+        "accuracy_ci95": interval(scores, [question_of(one.sample) for one in trajectories])
+    }
 
 
 def main() -> None:

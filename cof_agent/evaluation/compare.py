@@ -143,11 +143,6 @@ def paired(values: Sequence[tuple[float, float]], questions: Sequence[str]) -> d
     }
 
 
-def ratio_interval(sums: np.ndarray, counts: np.ndarray) -> list[float]:
-    """The 95 % interval of the sum of `sums` over that of `counts`, each for one question, by bootstrap over questions."""
-    return _ends(_draw(sums, counts)[0])
-
-
 def _ends(means: np.ndarray) -> list[float]:
     return [round(float(end), 4) for end in np.percentile(means, (2.5, 97.5))]
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from cof_agent import scoring
-from cof_agent.evaluation.compare import Pair, ratio_interval, shared
-from cof_agent.evaluation.metrics import UNKNOWN, grouped, wilson
+from cof_agent.evaluation.compare import Pair, shared
+from cof_agent.evaluation.metrics import UNKNOWN, grouped, interval
 from cof_agent.evaluation.runs import TABLES, Run
 
 HEADINGS = ("", "wrong before", "mended", "95 %", "right before", "broken", "95 %")
@@ -65,17 +63,8 @@ def _share(of: str, name: str, found: Sequence[tuple[Pair, bool]]) -> dict[str, 
         of: len(found),
         name: count,
         f"{name}_share": round(count / len(found), 4) if found else None,
-        f"{name}_ci95": _interval(found),
+        f"{name}_ci95": interval([float(happened) for _, happened in found], [pair.question for pair, _ in found]),
     }
-
-
-def _interval(found: Sequence[tuple[Pair, bool]]) -> list[float] | None:
-    order: dict[str, int] = {}
-    place = [order.setdefault(pair.question, len(order)) for pair, _ in found]
-    if len(order) == len(found):
-        return wilson(sum(happened for _, happened in found), len(found))
-    sums = np.bincount(place, weights=[float(happened) for _, happened in found])
-    return ratio_interval(sums, np.bincount(place).astype(float))
 
 
 def rows(found: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

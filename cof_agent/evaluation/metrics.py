@@ -153,22 +153,28 @@ def number(value: float | None, digits: int) -> str:
 
 
 def interval(scores: Sequence[float], questions: Sequence[str] | None = None) -> list[float] | None:
-    """The 95 % interval of a mean of scores: Wilson's where each is right or wrong, of a question of its own, else by bootstrap
-    over questions; None for none. questions: which one each score belongs to, where they are not all different."""
+    """The 95 % interval of a mean of scores: Wilson's where each question is right or wrong, else by bootstrap over questions;
+    None for none. questions: which one each score belongs to, where they are not all different.
+
+    A bootstrap knows no spread where all questions have the same mean; then it is Wilson's, too, with that mean as the share.
+    """
+    if not scores:
+        return None
     order: dict[str, int] = {}
     names = questions if questions is not None else [str(number) for number in range(len(scores))]
     place = [order.setdefault(name, len(order)) for name in names]
-    same = len(set(scores)) == 1  # of which a bootstrap knows no spread
-    if all(score in (0, 1) for score in scores) and (same or len(order) == len(scores)):
-        return wilson(round(sum(scores) / max(1, len(scores)) * len(order)), len(order))
-    random = np.random.default_rng(0)
     sums, counts = np.bincount(place, weights=scores), np.bincount(place)
+    means = sums / counts
+    alike = np.ptp(means) < 1e-9 and 0 <= means[0] <= 1
+    if alike or (np.ptp(counts) == 0 and np.isin(means, (0, 1)).all()):
+        return wilson(float(means.sum()), len(order))
+    random = np.random.default_rng(0)
     drawn = (random.integers(len(order), size=len(order)) for _ in range(2_000))
-    means = [sums[taken].sum() / counts[taken].sum() for taken in drawn]
-    return [round(float(end), 4) for end in np.percentile(means, (2.5, 97.5))]
+    of_samples = [sums[taken].sum() / counts[taken].sum() for taken in drawn]
+    return [round(float(end), 4) for end in np.percentile(of_samples, (2.5, 97.5))]
 
 
-def wilson(right: int, n: int) -> list[float] | None:
+def wilson(right: float, n: int) -> list[float] | None:
     """The 95 % Wilson score interval of a proportion (Wilson 1927); None for n = 0."""
     if n == 0:
         return None

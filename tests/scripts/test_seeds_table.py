@@ -12,7 +12,7 @@ import pytest
 
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
-from cof_agent.evaluation.metrics import figures
+from cof_agent.evaluation.metrics import figures, wilson
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.output.files import write_atomic
 from cof_agent.scenes import oracle
@@ -56,7 +56,7 @@ def test_differences_are_of_single_questions(right: list[Trajectory], tmp_path: 
     first, second = written(tmp_path / "first", [*wrong[:2], *right[2:]]), written(tmp_path / "second", right)
     head, _, line = table(f"a={first}", f"b={first},{second}", "--differences").stdout.splitlines()
     assert head.endswith("| all |") and line.startswith("| b | ")
-    assert "| +0.250 (0.000 to 0.500) |" in line  # two of four questions, each right in one of two runs
+    assert "| +0.250 (+0.000 to +0.500) |" in line  # two of four questions, each right in one of two runs
 
 
 def test_plots_show_the_rows(right: list[Trajectory], tmp_path: Path) -> None:
@@ -70,6 +70,18 @@ def test_plots_show_the_rows(right: list[Trajectory], tmp_path: Path) -> None:
 def test_the_interval_of_several_runs_is_over_questions(right: list[Trajectory]) -> None:
     one = [replace(found, answer="nothing of the kind") if at else found for at, found in enumerate(right)]
     assert seeds_table.over_questions([*one, *one, *one])["accuracy_ci95"] == figures(one)["accuracy_ci95"]
+
+
+def test_sizes_of_one_question_are_no_questions_of_their_own(right: list[Trajectory], tmp_path: Path) -> None:
+    """A question that is right at one size and wrong at the other is one piece of evidence."""
+    sizes = [
+        replace(one, resolution=size, answer=one.answer if size == 448 else "nothing of the kind")
+        for one in right
+        for size in (224, 448)
+    ]
+    found = table(f"a={written(tmp_path / 'sizes', sizes)}").stdout
+    low, high = wilson(2, 4) or (0, 0)
+    assert f"| 0.500 ({low:.3f} to {high:.3f}) |" in found
 
 
 def test_what_cannot_be_put_in_one_table_is_refused(right: list[Trajectory], tmp_path: Path) -> None:

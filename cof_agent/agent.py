@@ -239,6 +239,7 @@ def check(config: AgentConfig) -> None:
     registry.by_name(config.strategy)
     registry.check_dialect(config.strategy, config.spoken.name)
     registry.check_model(config.strategy, config.model)
+    registry.check_budget(config.strategy, {"max_zooms": config.max_zooms, "enlarge": config.enlarge})
     for tool in config.tools:
         load_tool(tool)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from cof_agent import scoring
+from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.scenes import oracle
 from cof_agent.trajectory import Trajectory, read_jsonl
@@ -22,7 +24,7 @@ _PLACE = re.compile(r"\[(\d+), (\d+)\]")
 
 def tells_both(trajectory: Trajectory) -> bool:
     """Whether the places in the last turn are those of the two things, in the question's order."""
-    if trajectory.overview is None:
+    if trajectory.overview is None or not trajectory.turns:
         return False
     told = [(float(x), float(y)) for x, y in _PLACE.findall(trajectory.turns[-1].text)]
     true = [
@@ -37,8 +39,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders that `cof eval` has written")
     for run in parser.parse_args().runs:
-        played = read_jsonl(run / "trajectories.jsonl", Trajectory)
-        asked = [one for one in played if one.sample.metadata["category"] == "relative_position"]
+        try:
+            played = list(read_jsonl(run / "trajectories.jsonl", Trajectory))
+        except InputError as error:
+            sys.exit(f"places_told.py: {error}")
+        asked = [one for one in played if one.sample.metadata.get("category") == "relative_position"]
         wrong = [one for one in asked if not scoring.accuracy(one)]
         print(f"{run}: of {len(wrong)} wrong answers {sum(map(tells_both, wrong))} name both places rightly")
 

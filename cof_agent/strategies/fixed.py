@@ -96,4 +96,6 @@ class Regions(Wrapped):
         if not named:
             return await self._policy.generate(messages, images, sampling)
         boxes = [named[number] for number in sorted(named)][: self._most]
+        if not boxes:  # no zoom is allowed
+            return await self._policy.generate(messages, images, sampling)
         return Completion(protocol.write_zooms("I look at each region.", boxes), Tokens(0, 0))

@@ -6,7 +6,7 @@ function is a `Strategy`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cof_agent.data.spec import checkpoint_of
 from cof_agent.environment import ZoomSettings
@@ -71,6 +71,28 @@ def check_dialect(name: str, dialect: str) -> None:
             f"the strategy {name} writes turns in our own dialect; with {dialect} the strategies are "
             f"{' and '.join(_ANY_DIALECT)}."
         )
+
+
+def check_budget(name: str, given: Mapping[str, float | None]) -> None:
+    """Refuses a number of zooms, or a factor by which boxes are enlarged, other than the strategy of this name has of its own.
+
+    given: `max_zooms` and `enlarge` where somebody asked for them, else None.
+
+    Raises:
+        InputError: if one would be passed over.
+    """
+    for option, value in given.items():
+        own = _OF_ITS_OWN.get(name, {}).get(option)
+        if own is not None and value is not None and value != own:
+            raise InputError(f"the strategy {name} has {option} {own:g} of its own, not {value:g}; leave that out.")
+
+
+_OF_ITS_OWN: dict[str, dict[str, float]] = {
+    "direct": {"max_zooms": 0},
+    "grid": {"max_zooms": 9, "enlarge": 1.0},
+    "tree": {"max_zooms": 16, "enlarge": 1.2},
+    "spot": {"max_zooms": 1},
+}
 
 
 def check_model(name: str, model: str) -> None:

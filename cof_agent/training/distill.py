@@ -165,6 +165,12 @@ def _check_same(trajectory: Trajectory, play: Trajectory, place: str) -> None:
     for name in ("prompt", "tools"):
         if (trajectory.settings.get(name) or None) != (play.settings.get(name) or None):
             raise InputError(f"{place} was played with another system prompt or other tools; play it with the same.")
+    shown = [tuple(view.shown_size for view in one.overviews) for one in (trajectory, play)]
+    if shown[0] != shown[1] or trajectory.dialect != play.dialect:
+        raise InputError(
+            f"{place} was played with overviews of another size, or in another dialect; play it with the same overview_pixels "
+            "and dialect."
+        )
 
 
 def _asked(sample: Sample) -> tuple[object, ...]:

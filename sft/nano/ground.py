@@ -47,7 +47,7 @@ from sft.nano import reading, spotting
 from sft.nano import sign_pointing as closer
 from sft.nano.curriculum import LIST, SHOWN, listing, nano_environment, overview_of, style
 from sft.nano.reading import CELL, HEADS, LAYERS
-from sft.nano.stage import Optimiser, Report, options
+from sft.nano.stage import Optimiser, Report, is_finished, options
 from sft.nano.vision import COLOUR_NAMES, patches_of
 
 IMAGES = 8  # a step, all of one size
@@ -224,7 +224,8 @@ def train(
     Raises:
         InputError: if `model_dir` holds no model.
     """
-    if (output / RECORD).exists():
+    done = {"steps": steps, "rate": rate, "seed": seed, "part": part, "spot": spot}
+    if is_finished(output / RECORD, done):
         return
     if not (model_dir / "model.safetensors").exists():
         raise InputError(f"{model_dir} holds no model.safetensors; run sft.nano.vision first.")
@@ -262,7 +263,6 @@ def train(
         optimiser.step()
         report.add(shares | points)
     save(model, tokenizer, output)
-    done = {"steps": steps, "rate": rate, "seed": seed, "part": part, "spot": spot}
     write_atomic(output / RECORD, json.dumps(done) + "\n")
 
 

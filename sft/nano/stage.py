@@ -15,7 +15,8 @@ from rich.progress import Progress
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from cof_agent.output.files import write_atomic
+from cof_agent.errors import InputError
+from cof_agent.output.files import json_object, write_atomic
 from cof_agent.output.terminal import console
 
 Item = TypeVar("Item")
@@ -71,6 +72,22 @@ class Optimiser:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._adamw.load_state_dict(state["adamw"])
         self._schedule.load_state_dict(state["schedule"])
+
+
+def is_finished(record: Path, given: dict[str, Any]) -> bool:
+    """Whether a stage has left its record, of a run with these settings.
+
+    Raises:
+        InputError: if it is of a run with others, which would be taken for this one.
+    """
+    earlier = json_object(record)
+    if earlier is None:
+        return False
+    if different := [name for name, value in given.items() if name in earlier and earlier[name] != value]:
+        told = ", ".join(f"{name} {earlier[name]} and not {given[name]}" for name in different)
+        raise InputError(f"{record.parent} was trained with {told}; name another output.")
+    print(f"{record.parent} is trained already, and left as it is.")
+    return True
 
 
 def restore(path: Path, stateful: dict[str, Any]) -> int:

@@ -46,7 +46,7 @@ from cof_agent.scenes.scene import (
     generate,
 )
 from sft.nano.curriculum import SHOWN, nano_environment, overview_of
-from sft.nano.stage import Optimiser, Report, keep, options, restore
+from sft.nano.stage import Optimiser, Report, is_finished, keep, options, restore
 
 PATCH = FAMILY.vision.patch  # shown pixels; a merged token is 2 x 2 patches
 PIECE = 6 * PATCH  # shown pixels: the side of a small view
@@ -320,7 +320,8 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
 
     A state every `SAVE_EVERY` steps lets the same command go on after an interruption; a finished run is left as it is.
     """
-    if (output / RECORD).exists():
+    done = {"steps": steps, "rate": rate, "seed": seed}
+    if is_finished(output / RECORD, done):
         return
     torch.manual_seed(seed)
     if not (output / "config.json").exists():
@@ -346,7 +347,7 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
         if step % SAVE_EVERY == 0:
             keep(output / STATE, step, stateful)
     model.save_pretrained(output)
-    write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed}) + "\n")
+    write_atomic(output / RECORD, json.dumps(done) + "\n")
     (output / STATE).unlink(missing_ok=True)
 
 

@@ -43,7 +43,7 @@ from sft.nano import ground
 from sft.nano.curriculum import nano_environment
 from sft.nano.ground import RASTER, tokens_of
 from sft.nano.reading import HEADS, LAYERS, characters_of, tokens_in
-from sft.nano.stage import Optimiser, Report, options
+from sft.nano.stage import Optimiser, Report, is_finished, options
 from sft.nano.vision import CHARACTERS
 from sft.papers.gpt4roi import RegionCollator, row_of
 
@@ -249,7 +249,8 @@ def train(model_dir: str, output: Path, *, steps: int, rate: float, seed: int) -
     Raises:
         InputError: if there is no such model.
     """
-    if (output / RECORD).exists():
+    done = {"steps": steps, "rate": rate, "seed": seed}
+    if is_finished(output / RECORD, done):
         return
     model, processor = with_regions(model_dir, seed=seed, dtype=torch.float32, attn_implementation="eager")
     speed_up_vision(model)
@@ -270,7 +271,7 @@ def train(model_dir: str, output: Path, *, steps: int, rate: float, seed: int) -
         optimiser.step()
         report.add(shares)
     save(model, processor.tokenizer, output)
-    write_atomic(output / RECORD, json.dumps({"steps": steps, "rate": rate, "seed": seed}) + "\n")
+    write_atomic(output / RECORD, json.dumps(done) + "\n")
 
 
 def main() -> None:

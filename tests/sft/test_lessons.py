@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from cof_agent import protocol
+from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.scenes import oracle
 from cof_agent.scenes.scene import FULL, SHAPES, Item, Scene, generate
@@ -328,3 +329,17 @@ def test_a_step_of_regions_keeps_up_the_rest_only_now_and_then(nano: Path) -> No
 
     steps = [(batch is None, crops is None) for batch, _, crops in Lessons(load_processor(str(nano)), 4, 1, spot=True)]
     assert steps == [(False, False), *[(True, True)] * 3]
+
+
+def test_a_finished_stage_is_left_as_it_is_and_not_taken_for_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sft.nano.stage import is_finished
+
+    record = tmp_path / "out" / "ground.json"
+    assert not is_finished(record, {"seed": 7})
+    record.parent.mkdir()
+    record.write_text('{"seed": 7, "rate": 0.001}')
+    assert is_finished(record, {"seed": 7, "rate": 0.001}) and "left as it is" in capsys.readouterr().out
+    with pytest.raises(InputError, match="out was trained with seed 7 and not 8; name another output"):
+        is_finished(record, {"seed": 8, "rate": 0.001})

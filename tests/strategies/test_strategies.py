@@ -182,3 +182,23 @@ def test_no_more_regions_are_shown_than_there_may_be_zooms(picture: Path) -> Non
     )
     assert played[0].zooms == 3 and played[0].stop is StopReason.ANSWERED
     assert not [seen.error for turn in played[0].turns for seen in turn.observations if seen.error]
+
+
+def test_no_region_is_shown_where_no_zoom_is_allowed(picture: Path) -> None:
+    sample = Sample("one", str(picture), "What is <region1>?", regions=(Box(10, 10, 60, 70),))
+    policy = ScriptedPolicy(["<think>a</think>\n<answer>none</answer>"])
+    (played,) = Agent(AgentConfig("none", strategy="regions", max_zooms=0), policy=policy).ask_many(
+        [sample], progress=False
+    )
+    assert (played.zooms, len(played.turns), played.answer) == (0, 1, "none")
+
+
+def test_a_budget_that_a_strategy_would_pass_over_is_refused() -> None:
+    for strategy, given, said in (
+        ("tree", {"max_zooms": 0}, "tree has max_zooms 16 of its own, not 0"),
+        ("grid", {"enlarge": 2.0}, "grid has enlarge 1 of its own, not 2"),
+        ("spot", {"max_zooms": 3}, "spot has max_zooms 1 of its own"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Agent(AgentConfig("none", strategy=strategy, **given), policy=ScriptedPolicy([]))  # type: ignore[arg-type]
+    Agent(AgentConfig("none", strategy="direct", max_zooms=0), policy=ScriptedPolicy([]))

@@ -17,7 +17,7 @@ from cof_agent.data.source import Source
 from cof_agent.data.unusable import Tally
 from cof_agent.episodes import Episode
 from cof_agent.errors import InputError
-from cof_agent.geometry import Box, PixelLimits
+from cof_agent.geometry import Box, PixelLimits, Size
 from cof_agent.policy import Completion, ScriptedPolicy
 from cof_agent.training.command import explained
 from cof_agent.training.distill import NOT_READ, ONE_LOOK, PLAIN, UNPLAYED, Plays
@@ -173,6 +173,8 @@ def test_bad_input_is_one_sentence(
 ) -> None:
     play, _ = played(samples[0], right(samples[0]), strategy="direct")
     prompt, _ = played(samples[0], right(samples[0]), strategy="direct", system_prompt="Answer.")
+    assert play.overview is not None
+    smaller = replace(play, overview=replace(play.overview, shown_size=Size(56, 28)))
     elsewhere = replace(play, sample=replace(play.sample, question="What else is there?"))
     cases: dict[str, tuple[Trajectory, ...]] = {
         "direct.jsonl holds no plays to distill with": (),
@@ -183,6 +185,7 @@ def test_bad_input_is_one_sentence(
         ),
         f"holds a play of another sample '{play.sample.id}'": (elsewhere,),
         "was played with another system prompt or other tools": (prompt,),
+        "was played with overviews of another size": (smaller,),
     }
     data = written(tmp_path / "zoomed.jsonl", *zoomed)
     direct = tmp_path / "direct.jsonl"

@@ -243,6 +243,7 @@ class TestRoles:
         spent = found.settings["teacher"]
         assert (spent["calls"], spent["prompt_tokens"]) == (reader.calls, 100 * reader.calls)
 
+    @pytest.mark.slow
     def test_a_passing_fault_is_retried(self, sample: Sample) -> None:
         class Shaky(Reader):
             async def generate(self, messages: Any, images: Any, sampling: Sampling) -> Completion:
@@ -255,6 +256,7 @@ class TestRoles:
         shaky.calls = 0
         assert run(sample, cast(shaky)).error is None
 
+    @pytest.mark.slow
     def test_a_lasting_fault_is_recorded(self, sample: Sample) -> None:
         dead = ScriptedPolicy(lambda _: PolicyError("the server is gone"), limits=LIMITS)
         found = run(sample, cast(dead))

@@ -38,7 +38,7 @@ class Engine(Protocol[Request_contra, Result_co]):
         """Forgets everything, after an error in `step`."""
 
 
-IDLE = 2.0
+IDLE = 1.0
 """Seconds after which a worker without work ends: it holds the engine, which could not be freed else."""
 
 

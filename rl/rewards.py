@@ -80,12 +80,9 @@ def _asked(trajectory: Trajectory) -> list[Box]:
     found = []
     for turn in trajectory.turns:
         acted = [action for action in turn.actions if not isinstance(action, Answer)]
-        for action, seen in zip(
-            acted, turn.observations, strict=False
-        ):  # the first one beyond a limit is the last seen
-            if (
-                not isinstance(action, Zoom) or seen.view is None or seen.view.source
-            ):  # the boxes lie in the first image
+        # Fewer observations than actions: what comes after the first one beyond a limit brings none.
+        for action, seen in zip(acted, turn.observations, strict=False):
+            if not isinstance(action, Zoom) or seen.view is None or seen.view.source:  # boxes lie in the first image
                 continue
             view = views[action.image]
             try:

@@ -6,7 +6,7 @@ import argparse
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,10 +154,12 @@ def _folded(model: Any, config: Any, adapter: Path, base: str) -> Any:
             which PEFT would only warn.
     """
     from peft import get_peft_model
+    from peft.utils.save_and_load import load_peft_weights
 
     try:
-        renamed = _renamed(model, config, adapter)
-        _untie(model, adapter)
+        names = [name.removeprefix(PEFT_PREFIX) for name in load_peft_weights(str(adapter), device="cpu")]
+        renamed = _renamed(model, config, names)
+        _untie(model, names)
         wrapped = get_peft_model(model, config)
         result = wrapped.load_adapter(str(adapter), "default", torch_device="cpu", key_mapping=renamed)
         strange = [*result.unexpected_keys, *result.missing_keys]
@@ -173,14 +175,11 @@ def _folded(model: Any, config: Any, adapter: Path, base: str) -> Any:
     return merged
 
 
-def _untie(model: Any, adapter: Path) -> None:
+def _untie(model: Any, names: Sequence[str]) -> None:
     """Gives the head weights of its own where it shares those of the embeddings and the adapter changes either: what is added to
     one would be added to both."""
-    from peft.utils.save_and_load import load_peft_weights
-
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     changed = re.compile(r"(?:^|\.)(?:lm_head|embed_tokens)\.lora_")
-    names = load_peft_weights(str(adapter), device="cpu")
     if head is None or head.weight is not embeddings.weight or not any(map(changed.search, names)):
         return
     head.weight = type(head.weight)(head.weight.detach().clone())
@@ -188,12 +187,9 @@ def _untie(model: Any, adapter: Path) -> None:
         config.tie_word_embeddings = False
 
 
-def _renamed(model: Any, config: Any, adapter: Path) -> dict[str, str]:
+def _renamed(model: Any, config: Any, names: Sequence[str]) -> dict[str, str]:
     """What brings the adapter's names up to date, if they are older (`Modules.older_names`); `config` is changed accordingly."""
-    from peft.utils.save_and_load import load_peft_weights
-
     modules = families.of(model.config).modules
-    names = [name.removeprefix(PEFT_PREFIX) for name in load_peft_weights(str(adapter), device="cpu")]
     if all(modules.current(name) == name for name in names):
         return {}
     # The modules by their whole names: a pattern that found them under the older names may find none, or others.

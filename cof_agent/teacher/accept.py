@@ -162,6 +162,5 @@ def _words(text: str) -> str:
     return " ".join(word.removesuffix("s") if len(word) > 3 and not word.endswith("ss") else word for word in words)
 
 
-_DIGITS = {
-    word: str(number) for number, word in enumerate(NUMBER_WORDS) if word != "one"
-}  # which stands for a thing, too
+_DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS) if word != "one"}
+"""Numbers in words; but "one" stands for a thing as often."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 WHITE = (255, 255, 255)
-_BITS, _PHOTOMETRIC = 258, 262  # TIFF's tags
+_BITS, _PHOTOMETRIC, _SAMPLES = 258, 262, 339  # TIFF's tags
+_UNSIGNED = 1  # of TIFF's sample formats
 _STRIP_PIXELS = 4_000_000  # conversions go strip by strip, so that no second full copy is held
 
 
@@ -20,20 +22,40 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """The whole of `image` as mode RGB; itself, if it is that."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
-    levels = _levels(image)
-    if (
-        levels is not None and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
-    ):  # white is 0: Pillow turns 8 bits round only
-        levels = levels[1], levels[0]
+    deep = _deep(image)
     pixels = Image.new("RGB", image.size)
     for start, end in _strips(image.size):
-        pixels.paste(_strip_to_rgb(image.crop((0, start, image.width, end)), levels), (0, start))
+        pixels.paste(_strip_to_rgb(image.crop((0, start, image.width, end)), deep), (0, start))
     return pixels
 
 
-def _strip_to_rgb(strip: Image.Image, levels: tuple[float, float] | None) -> Image.Image:
-    if levels is not None:
-        return _deep_to_grey(strip, *levels).convert("RGB")
+@dataclass(frozen=True)
+class _Deep:
+    """How the values of a deep greyscale image become grey: which are black and white, whether 32 bits are without a sign (Pillow
+    reads them with one), and which value stands for transparency, if any."""
+
+    black: float
+    white: float
+    unsigned: bool
+    clear: float | None
+
+
+def _deep(image: Image.Image) -> _Deep | None:
+    """None for the 8-bit modes."""
+    tags = getattr(image, "tag_v2", {})
+    unsigned = image.mode == "I" and _SAMPLES in tags and tags[_SAMPLES][0] == _UNSIGNED
+    levels = _levels(image, unsigned)
+    if levels is None:
+        return None
+    if tags.get(_PHOTOMETRIC) == 0:  # white is 0: Pillow turns 8 bits round only
+        levels = levels[1], levels[0]
+    clear = image.info.get("transparency")
+    return _Deep(*levels, unsigned, float(clear) if isinstance(clear, int) else None)
+
+
+def _strip_to_rgb(strip: Image.Image, deep: _Deep | None) -> Image.Image:
+    if deep is not None:
+        return _deep_to_grey(strip, deep).convert("RGB")
     if not strip.has_transparency_data:
         return strip.convert("RGB")
     if strip.mode in ("La", "RGBa"):  # colours multiplied by alpha have one way out each
@@ -44,7 +66,7 @@ def _strip_to_rgb(strip: Image.Image, levels: tuple[float, float] | None) -> Ima
     return over_white
 
 
-def _levels(image: Image.Image) -> tuple[float, float] | None:
+def _levels(image: Image.Image, unsigned: bool) -> tuple[float, float] | None:
     """The values of black and white in a deep greyscale image; None for the 8-bit modes.
 
     16-bit files use their whole range, and TIFF files of 12 bits theirs. 32-bit and float files do not say what white is: it is
@@ -53,15 +75,15 @@ def _levels(image: Image.Image) -> tuple[float, float] | None:
     if image.mode.startswith("I;16"):
         bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))[0]
         return 0.0, float(2 ** (bits if 8 < bits < 16 else 16) - 1)
-    return _extremes(image) if image.mode in ("I", "F") else None
+    return _extremes(image, unsigned) if image.mode in ("I", "F") else None
 
 
-def _extremes(image: Image.Image) -> tuple[float, float]:
+def _extremes(image: Image.Image, unsigned: bool) -> tuple[float, float]:
     import numpy as np
 
     low, high = np.inf, -np.inf
     for start, end in _strips(image.size):
-        values = _values(image.crop((0, start, image.width, end)))
+        values = _values(image.crop((0, start, image.width, end)), unsigned)
         finite = values[np.isfinite(values)]
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
@@ -73,18 +95,21 @@ def _extremes(image: Image.Image) -> tuple[float, float]:
     return low, high
 
 
-def _deep_to_grey(strip: Image.Image, black: float, white: float) -> Image.Image:
+def _deep_to_grey(strip: Image.Image, deep: _Deep) -> Image.Image:
     import numpy as np
 
-    scaled = (_values(strip) - black) * (255.0 / ((white - black) or 1.0))
+    values = _values(strip, deep.unsigned)
+    scaled = (values - deep.black) * (255.0 / ((deep.white - deep.black) or 1.0))
     grey = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0), 0.0, 255.0))
+    grey[values == deep.clear] = 255.0
     return Image.fromarray(grey.astype(np.uint8))
 
 
-def _values(strip: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _values(strip: Image.Image, unsigned: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
     import numpy as np
 
-    return np.asarray(strip).astype(np.float64)
+    values = np.asarray(strip)
+    return (values.view(np.uint32) if unsigned else values).astype(np.float64)
 
 
 def crop(pixels: Image.Image, edges: tuple[int, int, int, int]) -> Image.Image:

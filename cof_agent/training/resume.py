@@ -49,6 +49,7 @@ DECIDES = {
         ),
         *("max_zooms", "enlarge", "min_side", "zoom_scale", "resolutions", "distill", "distill_rate"),
         *("judge", "redraws", "max_tokens", "max_length", "rows_per_update"),
+        *("stage", "as_text", "zooming"),
     ),
     "model": (
         *("model_name_or_path", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),

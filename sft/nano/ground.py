@@ -19,7 +19,6 @@ the regions of Chain-of-Spot in place of signs, see `sft.nano.spotting`; every f
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,16 +37,16 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.nano.build import FAMILY, save
-from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene, generate
+from cof_agent.training.command import explained
 from sft.nano import reading, spotting
 from sft.nano import sign_pointing as closer
 from sft.nano.curriculum import LIST, SHOWN, listing, nano_environment, overview_of, style
 from sft.nano.reading import CELL, HEADS, LAYERS
-from sft.nano.stage import Optimiser, Report, is_finished, options
+from sft.nano.stage import SAVE_EVERY, Optimiser, Report, is_finished, keep, options, restore
 from sft.nano.vision import COLOUR_NAMES, patches_of
 
 IMAGES = 8  # a step, all of one size
@@ -84,10 +83,11 @@ class Lessons(IterableDataset[tuple[Batch | None, closer.Pointing | spotting.Spo
     seed: int
     part: float = 1.0
     spot: bool = False
+    start: int = 0
 
     def __iter__(self) -> Iterator[tuple[Batch | None, closer.Pointing | spotting.Spots, reading.Reading | None]]:
         environment = nano_environment()
-        for step in range(self.steps):
+        for step in range(self.start, self.steps):
             key, part = f"{self.seed}:{step}", self.part if step % 4 else 1.0
             if self.spot and step % 4:
                 yield None, spotting.lesson(self.processor, key, environment, part), None
@@ -222,9 +222,9 @@ def train(
     for a model that goes on; 1 for one that begins. spot: for a model that goes on, regions in place of signs.
 
     Raises:
-        InputError: if `model_dir` holds no model.
+        InputError: if `model_dir` holds no model, or `output` a run with other settings.
     """
-    done = {"steps": steps, "rate": rate, "seed": seed, "part": part, "spot": spot}
+    done = {"model": str(model_dir), "steps": steps, "rate": rate, "seed": seed, "part": part, "spot": spot}
     if is_finished(output / RECORD, done):
         return
     if not (model_dir / "model.safetensors").exists():
@@ -241,9 +241,12 @@ def train(
     learner = nn.ModuleDict({"text": text, "maps": maps, "tower": tower})
     groups = [{"params": part.parameters(), "lr": rate * (TOWER if part is tower else 1)} for part in learner.values()]
     optimiser = Optimiser(groups, rate, steps)
-    report = Report(steps, 0, "ground")
-    lessons = Lessons(processor, steps, seed, part, spot)
-    for batch, pointing, crops in report.track(DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4)):
+    stateful = {"learner": learner, "optimiser": optimiser}
+    start = restore(output / STATE, stateful, done)
+    report = Report(steps, start, "ground")
+    lessons = Lessons(processor, steps, seed, part, spot, start)
+    batches = report.track(DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4))
+    for step, (batch, pointing, crops) in enumerate(batches, start + 1):
         tower.requires_grad_(False)
         shares: dict[str, float] = {}
         if batch is not None:
@@ -262,12 +265,15 @@ def train(
             points |= reads
         optimiser.step()
         report.add(shares | points)
+        if step % SAVE_EVERY == 0:
+            keep(output / STATE, step, stateful, done)
     save(model, tokenizer, output)
     write_atomic(output / RECORD, json.dumps(done) + "\n")
+    (output / STATE).unlink(missing_ok=True)
 
 
 TOWER = 0.1  # of the learning rate, for the vision tower
-RECORD = "ground.json"
+STATE, RECORD = "ground-state.pt", "ground.json"
 
 
 def loss_of(model: Any, maps: Maps, words: Words, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -315,20 +321,8 @@ def _accuracy(numbers: Tensor, guessed: Tensor, on_object: Tensor, on_noun: Tens
 def main() -> None:
     given = options(__doc__, "model", "output", flags=["spot"], steps=1000, rate=2e-3, part=1.0)
     model = WEIGHTS if str(given.model) == NANO else given.model
-    try:
-        train(
-            model,
-            given.output,
-            steps=given.steps,
-            rate=given.rate,
-            seed=given.seed,
-            part=given.part,
-            spot=given.spot,
-        )
-    except InputError as error:
-        print(f"sft.nano.ground: {for_terminal(error)}", file=sys.stderr)
-        sys.exit(2)
+    train(model, given.output, steps=given.steps, rate=given.rate, seed=given.seed, part=given.part, spot=given.spot)
 
 
 if __name__ == "__main__":
-    main()
+    explained("sft.nano.ground", main)

@@ -20,6 +20,8 @@ from cof_agent.output.files import json_object, write_atomic
 from cof_agent.output.terminal import console
 
 Item = TypeVar("Item")
+SAVE_EVERY = 100
+"""Steps between the states of a stage (see `keep`), from which the same command goes on after an interruption."""
 
 
 def options(
@@ -83,27 +85,37 @@ def is_finished(record: Path, given: dict[str, Any]) -> bool:
     earlier = json_object(record)
     if earlier is None:
         return False
-    if different := [name for name, value in given.items() if name in earlier and earlier[name] != value]:
-        told = ", ".join(f"{name} {earlier[name]} and not {given[name]}" for name in different)
-        raise InputError(f"{record.parent} was trained with {told}; name another output.")
+    _check_same(record.parent, earlier, given)
     print(f"{record.parent} is trained already, and left as it is.")
     return True
 
 
-def restore(path: Path, stateful: dict[str, Any]) -> int:
-    """Load the state of an interrupted run; returns the steps it had done."""
+def _check_same(output: Path, earlier: dict[str, Any], given: dict[str, Any]) -> None:
+    if different := [name for name, value in given.items() if name in earlier and earlier[name] != value]:
+        told = ", ".join(f"{name} {earlier[name]} and not {given[name]}" for name in different)
+        raise InputError(f"{output} was trained with {told}; name another output.")
+
+
+def restore(path: Path, stateful: dict[str, Any], given: dict[str, Any]) -> int:
+    """Load the state of an interrupted run; returns the steps it had done.
+
+    Raises:
+        InputError: if it is of a run with other settings.
+    """
     if not path.exists():
         return 0
     saved = torch.load(path, weights_only=True)
+    _check_same(path.parent, saved["given"], given)
     for name, part in stateful.items():
         part.load_state_dict(saved[name])
     return int(saved["step"])
 
 
-def keep(path: Path, step: int, stateful: dict[str, Any]) -> None:
-    """Save the state of a run, for `restore`."""
+def keep(path: Path, step: int, stateful: dict[str, Any], given: dict[str, Any]) -> None:
+    """Save the state of a run with these settings, for `restore`."""
     buffer = io.BytesIO()
-    torch.save({"step": step} | {name: part.state_dict() for name, part in stateful.items()}, buffer)
+    states = {name: part.state_dict() for name, part in stateful.items()}
+    torch.save({"step": step, "given": given} | states, buffer)
     write_atomic(path, buffer.getvalue())
 
 

@@ -45,8 +45,9 @@ from cof_agent.scenes.scene import (
     Style,
     generate,
 )
+from cof_agent.training.command import explained
 from sft.nano.curriculum import SHOWN, nano_environment, overview_of
-from sft.nano.stage import Optimiser, Report, is_finished, keep, options, restore
+from sft.nano.stage import SAVE_EVERY, Optimiser, Report, is_finished, keep, options, restore
 
 PATCH = FAMILY.vision.patch  # shown pixels; a merged token is 2 x 2 patches
 PIECE = 6 * PATCH  # shown pixels: the side of a small view
@@ -318,7 +319,7 @@ def whiten(projection: nn.Conv3d, pixels: Tensor) -> None:
 def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
     """Pretrain the vision tower of a random nano and write the whole model to `output`.
 
-    A state every `SAVE_EVERY` steps lets the same command go on after an interruption; a finished run is left as it is.
+    A finished run is left as it is.
     """
     done = {"steps": steps, "rate": rate, "seed": seed}
     if is_finished(output / RECORD, done):
@@ -334,7 +335,7 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
     learner = nn.ModuleDict({"tower": tower, "head": head})
     optimiser = Optimiser(learner.parameters(), rate, steps)
     stateful = {"learner": learner, "optimiser": optimiser}
-    start = restore(output / STATE, stateful)
+    start = restore(output / STATE, stateful, done)
     report = Report(steps, start, "vision")
     lessons = DataLoader(Lessons(start, steps, seed), batch_size=None, num_workers=1, prefetch_factor=4)
     for step, (pixels, grid, targets) in enumerate(report.track(lessons), start + 1):
@@ -345,13 +346,12 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
         optimiser.step()
         report.add(accuracy_of(outputs, targets))
         if step % SAVE_EVERY == 0:
-            keep(output / STATE, step, stateful)
+            keep(output / STATE, step, stateful, done)
     model.save_pretrained(output)
     write_atomic(output / RECORD, json.dumps(done) + "\n")
     (output / STATE).unlink(missing_ok=True)
 
 
-SAVE_EVERY = 100
 STATE, RECORD = "vision-state.pt", "vision.json"
 
 
@@ -361,4 +361,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    explained("sft.nano.vision", main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +31,12 @@ from cof_agent.environment import FULL_DETAIL, ZoomEnvironment, ZoomSettings
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
 from cof_agent.nano.build import FAMILY
-from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.questions import CATEGORIES, ask
 from cof_agent.scenes.scene import generate
 from cof_agent.strategies.coroi.scorer import (
-    CONFIG,
     FOLDER,
     Query,
     RegionScorer,
@@ -49,9 +46,10 @@ from cof_agent.strategies.coroi.scorer import (
     score_maps,
 )
 from cof_agent.strategies.coroi.windows import Window, best_window, box_of, share_of
+from cof_agent.training.command import explained
 from cof_agent.trajectory import Sample
 from sft.nano.curriculum import SHOWN, WEIGHTS, overview_of, sample_without_image, style
-from sft.nano.stage import Optimiser, Report, keep, options, restore
+from sft.nano.stage import SAVE_EVERY, Optimiser, Report, is_finished, keep, options, restore
 
 IMAGES = 16  # a step
 QUESTIONS = 6  # about each scene
@@ -251,13 +249,11 @@ def measure(
 def train(model: str, output: Path, *, data: Path | None, steps: int, rate: float, seed: int) -> None:
     """Train a scorer for a model, and write both to `output`; a finished run is left as it is.
 
-    A state every `SAVE_EVERY` steps lets the same command go on after an interruption.
-
     Raises:
-        InputError: if the model is in no folder, or there is nothing to train it on.
+        InputError: if the model is in no folder, there is nothing to train it on, or `output` holds a run with other settings.
     """
-    if (output / FOLDER / CONFIG).exists():
-        print(f"sft.papers.coroi: {for_terminal(output)} holds a trained scorer; it is left as it is.", file=sys.stderr)
+    done = {"model": model, "steps": steps, "rate": rate, "seed": seed, "data": str(data) if data else None}
+    if is_finished(output / FOLDER / RECORD, done):
         return
     policy = load(model)
     if policy.folder is None:
@@ -269,7 +265,7 @@ def train(model: str, output: Path, *, data: Path | None, steps: int, rate: floa
     scorer = RegionScorer(config).to(policy.model.device)
     optimiser = Optimiser(scorer.parameters(), rate, steps)
     stateful = {"scorer": scorer, "optimiser": optimiser}
-    lessons.start = start = restore(output / STATE, stateful)
+    lessons.start = start = restore(output / STATE, stateful, done)
     report, environment = Report(steps, start, "coroi"), ZoomEnvironment(settings)
     figures: dict[str, float] = {}
     batches = DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4)
@@ -279,20 +275,18 @@ def train(model: str, output: Path, *, data: Path | None, steps: int, rate: floa
         optimiser.step()
         report.add({"loss": loss.item()})
         if step % SAVE_EVERY == 0:
-            keep(output / STATE, step, stateful)
+            keep(output / STATE, step, stateful, done)
         if step % SAVE_EVERY == 0 or step == steps:
             figures = measure(scorer, policy, held_out, environment)
             report.console.print(
                 "coroi held out: " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
             )
     _with_checkpoint(policy.folder, output)
-    record = {"steps": steps, "rate": rate, "seed": seed, "data": str(data) if data else None, "held_out": figures}
-    write_atomic(output / FOLDER / RECORD, json.dumps(record) + "\n")
     save_scorer(scorer, output)
+    write_atomic(output / FOLDER / RECORD, json.dumps(done | {"held_out": figures}) + "\n")
     (output / STATE).unlink(missing_ok=True)
 
 
-SAVE_EVERY = 100
 STATE, RECORD = "coroi-state.pt", "training.json"
 
 
@@ -336,12 +330,8 @@ def _with_checkpoint(folder: Path, output: Path) -> None:
 
 def main() -> None:
     given = options(__doc__, "model", "output", optional=("data",), steps=800, rate=1.5e-3)
-    try:
-        train(str(given.model), given.output, data=given.data, steps=given.steps, rate=given.rate, seed=given.seed)
-    except InputError as error:
-        print(f"sft.papers.coroi: {for_terminal(error)}", file=sys.stderr)
-        sys.exit(2)
+    train(str(given.model), given.output, data=given.data, steps=given.steps, rate=given.rate, seed=given.seed)
 
 
 if __name__ == "__main__":
-    main()
+    explained("sft.papers.coroi", main)

@@ -40,7 +40,7 @@ from cof_agent.training import settings
 from cof_agent.training.command import explained
 from cof_agent.training.models import freeze, load_model, read_checkpoint
 from cof_agent.training.progress import progress
-from cof_agent.training.resume import says_finished, train_and_save
+from cof_agent.training.resume import check_continues, says_finished, train_and_save
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Sample
 from sft.collate import AssistantCollator
@@ -53,6 +53,7 @@ from sft.trainer import ZoomSFTTrainer
 DRAWN = "drawn"
 SEEN = "I look at the regions."  # the thought of an answer where the sample gives none
 ZOOMING = curriculum.Plan(regions=1.0, sources=(1.0, 1.0, 0.5))
+OF_CROPS = ("zoom_pixels", "enlarge", "min_side", "zoom_scale")  # settings that these lessons do not follow
 ASKED = 2  # times that a drawn scene's kinds of questions are asked in its conversation, in any order
 
 
@@ -60,6 +61,7 @@ ASKED = 2  # times that a drawn scene's kinds of questions are asked in its conv
 class RunConfig(settings.RunConfig):
     """What is trained on what. data: `drawn`, scenes without end, or samples with regions as `cof regions` writes them."""
 
+    freeze_vision: bool = field(default=True, metadata={"help": "Both stages leave the vision encoder as it is."})
     stage: int = field(default=1, metadata={"help": "1: the extractor alone; 2: all but the vision encoder."})
     as_text: bool = field(default=False, metadata={"help": "Boxes in words, and no extractor (in stage 2)."})
     zooming: float = field(
@@ -94,7 +96,10 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         raise InputError("this training has no dry run; leave dry_run out.")
     if model.use_peft:
         raise InputError("the two stages train whole modules; leave use_peft out.")
-    run.freeze_vision = True
+    if not run.freeze_vision:
+        raise InputError("both stages leave the vision encoder as it is; leave freeze_vision out.")
+    if given := [name for name in OF_CROPS if getattr(run, name) is not None]:
+        raise InputError(f"{given[0]} has no effect here: the lessons cut their crops as they do; leave it out.")
     training.max_length, training.assistant_only_loss = None, False
     return Settings(run, training, model)
 
@@ -212,6 +217,7 @@ class RegionCollator(AssistantCollator):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
+    check_continues(given)
     if not says_finished(given.training):
         train_and_save(build_trainer(given), given)
 

@@ -14,7 +14,6 @@ Every second step also lists objects with their boxes, as in `sft.nano.ground`. 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,27 +28,26 @@ from torch.utils.data import DataLoader, IterableDataset
 from cof_agent.backends.local.vision import speed_up_vision
 from cof_agent.backends.regions.features import SLOT, with_regions
 from cof_agent.data.region_sets import drawn
-from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, View
 from cof_agent.nano.build import FAMILY, save
-from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
 from cof_agent.scenes import oracle
 from cof_agent.scenes.draw import sketch
 from cof_agent.scenes.scene import COLOURS, SHAPES, Item, Scene
+from cof_agent.training.command import explained
 from cof_agent.trajectory import Sample
 from sft.collate import IGNORED
 from sft.nano import ground
 from sft.nano.curriculum import nano_environment
 from sft.nano.ground import RASTER, tokens_of
 from sft.nano.reading import HEADS, LAYERS, characters_of, tokens_in
-from sft.nano.stage import Optimiser, Report, is_finished, options
+from sft.nano.stage import SAVE_EVERY, Optimiser, Report, is_finished, keep, options, restore
 from sft.nano.vision import CHARACTERS
 from sft.papers.gpt4roi import RegionCollator, row_of
 
 CONVERSATIONS = 8  # a step
 ASKED = 2  # times that the kinds of questions are asked in each
-RECORD = "regions.json"
+STATE, RECORD = "regions-state.pt", "regions.json"
 
 
 @dataclass
@@ -96,10 +94,11 @@ class Lessons(IterableDataset[tuple[Regions, ground.Batch | None]]):
     processor: Any
     steps: int
     seed: int
+    start: int = 0
 
     def __iter__(self) -> Iterator[tuple[Regions, ground.Batch | None]]:
         lists = ground.Lessons(self.processor, self.steps, self.seed)
-        for step in range(self.steps):
+        for step in range(self.start, self.steps):
             yield lesson(self.processor, f"{self.seed}:{step}"), None if step % 2 else lists.lists(step)
 
 
@@ -247,9 +246,9 @@ def train(model_dir: str, output: Path, *, steps: int, rate: float, seed: int) -
     """Train all of a region model but its vision tower; a finished run is left as it is.
 
     Raises:
-        InputError: if there is no such model.
+        InputError: if there is no such model, or `output` holds a run with other settings.
     """
-    done = {"steps": steps, "rate": rate, "seed": seed}
+    done = {"model": model_dir, "steps": steps, "rate": rate, "seed": seed}
     if is_finished(output / RECORD, done):
         return
     model, processor = with_regions(model_dir, seed=seed, dtype=torch.float32, attn_implementation="eager")
@@ -259,9 +258,11 @@ def train(model_dir: str, output: Path, *, steps: int, rate: float, seed: int) -
     maps, numbers = ground.Maps(model.config.text_config.hidden_size), ground.Words(processor.tokenizer)
     learned = [part for part in (*model.parameters(), *maps.parameters()) if part.requires_grad]
     optimiser = Optimiser(learned, rate, steps)
-    report, words = Report(steps, 0, "regions"), Words(processor.tokenizer)
-    lessons = DataLoader(Lessons(processor, steps, seed), batch_size=None, num_workers=1, prefetch_factor=4)
-    for batch, lists in report.track(lessons):
+    stateful = {"model": model, "maps": maps, "optimiser": optimiser}
+    start = restore(output / STATE, stateful, done)
+    report, words = Report(steps, start, "regions"), Words(processor.tokenizer)
+    lessons = DataLoader(Lessons(processor, steps, seed, start), batch_size=None, num_workers=1, prefetch_factor=4)
+    for step, (batch, lists) in enumerate(report.track(lessons), start + 1):
         loss, shares = loss_of(model, words, batch)
         loss.backward()
         if lists is not None:
@@ -270,18 +271,17 @@ def train(model_dir: str, output: Path, *, steps: int, rate: float, seed: int) -
             shares["listed"] = (listed["x0"] + listed["y0"]) / 2
         optimiser.step()
         report.add(shares)
+        if step % SAVE_EVERY == 0:
+            keep(output / STATE, step, stateful, done)
     save(model, processor.tokenizer, output)
     write_atomic(output / RECORD, json.dumps(done) + "\n")
+    (output / STATE).unlink(missing_ok=True)
 
 
 def main() -> None:
     given = options(__doc__, "model", "output", steps=1000, rate=1e-3)
-    try:
-        train(str(given.model), given.output, steps=given.steps, rate=given.rate, seed=given.seed)
-    except InputError as error:
-        print(f"sft.papers.region_lessons: {for_terminal(error)}", file=sys.stderr)
-        sys.exit(2)
+    train(str(given.model), given.output, steps=given.steps, rate=given.rate, seed=given.seed)
 
 
 if __name__ == "__main__":
-    main()
+    explained("sft.papers.region_lessons", main)

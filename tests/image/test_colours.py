@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,24 @@ def test_a_tiff_whose_white_is_nought(kind: str, white: float, tmp_path: Path) -
     Image.fromarray(np.tile(row, (8, 1))).save(tmp_path / "a.tif", tiffinfo={262: 0})
     shown = np.asarray(open_source(tmp_path / "a.tif").crop(Box(0, 0, 16, 8)))[0, :, 0]
     assert shown[0] == 255 and shown[-1] == 0 and all(np.diff(shown.astype(int)) < 0)
+
+
+def shown_row(path: Path) -> list[int]:
+    with Image.open(path) as image:
+        width, height = image.size
+    row: list[int] = np.asarray(open_source(path).crop(Box(0, 0, width, height)))[0, :, 0].tolist()
+    return row
+
+
+def test_deep_grey_that_is_transparent_is_white(tmp_path: Path) -> None:
+    row = np.array([0, 20000, 40000, 65535], "u2")
+    Image.fromarray(np.tile(row, (4, 1))).save(tmp_path / "a.png", transparency=0)
+    assert shown_row(tmp_path / "a.png") == [255, 78, 156, 255]
+
+
+def test_a_tiff_of_32_bits_without_a_sign(tmp_path: Path) -> None:
+    row = np.array([0, 2**31, 2**32 - 1, 2**30], "u4")
+    Image.fromarray(np.tile(row.view("i4"), (4, 1))).save(tmp_path / "a.tif")
+    with_sign, without = (struct.pack("<HHII", 339, 3, 1, form) for form in (2, 1))  # the tag of the sample format
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes().replace(with_sign, without))
+    assert shown_row(tmp_path / "a.tif") == [0, 128, 255, 64]

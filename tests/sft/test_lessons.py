@@ -343,3 +343,29 @@ def test_a_finished_stage_is_left_as_it_is_and_not_taken_for_another(
     assert is_finished(record, {"seed": 7, "rate": 0.001}) and "left as it is" in capsys.readouterr().out
     with pytest.raises(InputError, match="out was trained with seed 7 and not 8; name another output"):
         is_finished(record, {"seed": 8, "rate": 0.001})
+
+
+def test_a_stage_goes_on_with_its_own_state_alone(tmp_path: Path) -> None:
+    from sft.nano.stage import keep, restore
+
+    path, part = tmp_path / "state.pt", torch.nn.Linear(2, 2)
+    keep(path, 100, {"part": part}, {"seed": 7, "data": None})
+    other = torch.nn.Linear(2, 2)
+    assert restore(path, {"part": other}, {"seed": 7, "data": None}) == 100
+    assert torch.equal(other.weight, part.weight)
+    with pytest.raises(InputError, match="seed 7 and not 8"):
+        restore(path, {"part": other}, {"seed": 8, "data": None})
+
+
+@pytest.mark.slow
+def test_an_interrupted_stage_goes_on_with_the_lessons_that_come_next(nano: Path) -> None:
+    from cof_agent.backends.regions.features import with_regions
+    from sft.nano.ground import Lessons
+    from sft.papers import region_lessons
+
+    _, processor = with_regions(str(nano), dtype=torch.float32)
+    whole, rest = (list(Lessons(processor, 3, 4, spot=True, start=start)) for start in (1, 2))
+    assert len(whole) == 2 and torch.equal(whole[-1][1].inputs["input_ids"], rest[0][1].inputs["input_ids"])
+    (second,) = region_lessons.Lessons(processor, 2, 4, start=1)
+    alone = region_lessons.lesson(processor, "4:1")
+    assert torch.equal(second[0].inputs["input_ids"], alone.inputs["input_ids"])

@@ -151,6 +151,8 @@ WRONG = [
     (["--as_text", "true"], "as_text has no extractor to train alone"),
     (["--samples", "0"], "say how many with --samples"),
     (["--use_peft", "true"], "leave use_peft out"),
+    (["--freeze_vision", "false"], "leave freeze_vision out"),
+    (["--enlarge", "2"], "enlarge has no effect here"),
 ]
 
 

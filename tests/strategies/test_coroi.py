@@ -45,6 +45,7 @@ from cof_agent.strategies.coroi.scorer import (
     score_maps,
 )
 from cof_agent.strategies.coroi.windows import best_window, box_of, share_of, window_sides
+from cof_agent.training.command import explained
 from cof_agent.trajectory import Answer, Sample, StopReason, Tokens, Trajectory, Zoom, to_json
 from sft.papers import coroi
 
@@ -462,7 +463,10 @@ def test_training_writes_a_model_that_can_be_used_and_is_done_once(
     assert not (output / coroi.STATE).exists()
     assert RegionChooser(load(output)).regions == 2
     coroi.main()
-    assert "left as it is" in capsys.readouterr().err
+    assert "left as it is" in capsys.readouterr().out
+    arguments(monkeypatch, "--model", "nano", "--output", output, "--data", data, "--steps", 3)
+    with pytest.raises(InputError, match="was trained with steps 2 and not 3"):
+        coroi.main()
 
 
 @pytest.mark.parametrize(
@@ -485,7 +489,7 @@ def test_what_cannot_be_trained_is_one_sentence(
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments(monkeypatch, "--model", model, "--output", tmp_path / "out", "--data", data)
     with pytest.raises(SystemExit) as ended:
-        coroi.main()
+        explained("sft.papers.coroi", coroi.main)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

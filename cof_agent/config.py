@@ -132,6 +132,9 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        for name in ("tools", "vllm_options"):  # JSON has lists, by which no model can be looked up
+            if isinstance(given := getattr(self, name), list | str):
+                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         systems = [system.value for system in OF_MODELS]
         rules = {
             "max_tokens must be at least 1": self.max_tokens is None or self.max_tokens >= 1,

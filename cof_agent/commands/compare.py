@@ -26,6 +26,7 @@ from cof_agent.output.escape import for_csv, for_markdown, for_terminal
 from cof_agent.output.files import write_atomic, write_json
 from cof_agent.output.install import how_to_install
 from cof_agent.output.progress import progress
+from cof_agent.output.terminal import figures_table
 from cof_agent.viewer.comparison_page import write_comparison
 from cof_agent.viewer.located import located
 from cof_agent.viewer.plots import plots_of, write_plots
@@ -107,9 +108,11 @@ def _print(said: Sequence[str], together: list[list[str]], blocks: Sequence[Bloc
     console = common.console(quiet=quiet)
     for sentence in said:
         console.print(for_terminal(sentence), soft_wrap=True, markup=False)
-    common.console().print(_table(together, SIDE_BY_SIDE, wrapped=True))
+    common.console().print(_wide_table(together, SIDE_BY_SIDE))
     for block in blocks:
-        console.print(_table(block.lines, block.title, wrapped=block.wide))
+        heading, *rows = block.lines
+        wide = _wide_table(block.lines, block.title)
+        console.print(wide if block.wide else figures_table(block.title, heading, [rows], console.width), crop=False)
         for note in block.notes:
             console.print(for_terminal(note), soft_wrap=True, markup=False)
 
@@ -147,10 +150,11 @@ def _lines(rows: Rows) -> list[list[str]]:
     return [list(compare.HEADINGS), *([name, *compare.cells(part)] for name, part in rows)]
 
 
-def _table(lines: list[list[str]], title: str, *, wrapped: bool = False) -> Table:
+def _wide_table(lines: list[list[str]], title: str) -> Table:
+    """One whose cells may be broken."""
     table = Table(title=title, title_justify="left")
     for place, heading in enumerate(lines[0]):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=not (wrapped and place))
+        table.add_column(heading, justify="right" if place else "left", no_wrap=not place)
     for line in lines[1:]:
         table.add_row(*line)
     return table

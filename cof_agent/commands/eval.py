@@ -26,6 +26,7 @@ from cof_agent.episodes import Episode, episodes
 from cof_agent.errors import InputError, said
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic, write_json
+from cof_agent.output.terminal import figures_table
 from cof_agent.plugins import load_function
 from cof_agent.trajectory import Key, Sample, Trajectory, to_json
 
@@ -293,19 +294,15 @@ def _asked(samples: Sequence[Sample], options: argparse.Namespace) -> list[Episo
 
 
 def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
-    from rich.table import Table
-
     from cof_agent.evaluation.metrics import HEADINGS, cells, number
 
-    table = Table(title=f"{summary['policy']}, {summary['strategy']}, on {summary['n']} samples", title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
-    table.add_row("all", *cells(summary))
+    sections = [[["all", *cells(summary)]]]
     for name in () if quiet else ("by_play", "by_category", "by_resolution", "by_zooms_needed"):
-        table.add_section()
-        for row, figures in summary.get(name, {}).items():
-            table.add_row(f"{name.removeprefix('by_').replace('_', ' ')} {row}", *cells(figures))
-    common.console().print(table)
+        part = name.removeprefix("by_").replace("_", " ")
+        sections.append([[f"{part} {row}", *cells(figures)] for row, figures in summary.get(name, {}).items()])
+    console = common.console()
+    title = f"{summary['policy']}, {summary['strategy']}, on {summary['n']} samples"
+    console.print(figures_table(title, HEADINGS, sections, console.width), crop=False)
     if "accuracy_over_parts" in summary:
         common.console().print(f"accuracy over parts, as the authors average it: {summary['accuracy_over_parts']:.3f}")
     if told := summary.get("yes_and_no"):

@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "images", help="folder with the images of the set (default: that of --data)")
     scenes = f"scenes (default: {DRAWN_SAMPLES}), of several samples each"
     option(parser, "samples", help=f"only the first N samples (default: all); of {DRAWN} N {scenes}")
-    option(parser, "seed", default=0, help="seed by which scenes are drawn")
+    option(parser, "seed", help="seed by which scenes are drawn (default: 0)")
     option(parser, "output", required=True, help="folder for samples.jsonl")
 
 
@@ -32,12 +32,16 @@ def run(options: argparse.Namespace) -> int:
     if options.builder == DRAWN:
         if options.data is not None:
             raise InputError(f"drawn scenes are read from no folder; leave --data {options.data} out.")
-        built = draw(output, count=options.samples or DRAWN_SAMPLES, seed=options.seed)
+        if options.images is not None:
+            raise InputError(f"drawn scenes bring their images; leave --images {options.images} out.")
+        built = draw(output, count=options.samples or DRAWN_SAMPLES, seed=options.seed or 0)
     else:
         if options.builder not in BUILDERS:
             raise no_builder(options.builder)
         if options.data is None:
             raise InputError(f"say where the set is: cof regions {options.builder} --data FOLDER -o DIR.")
+        if options.seed is not None:
+            raise InputError(f"nothing is drawn by chance for {options.builder}; leave --seed {options.seed} out.")
         folder = Path(options.data)
         built = build(options.builder, folder, Path(options.images or folder), output, limit=options.samples)
     for reason, count in [] if options.quiet else built.left_out.most_common():

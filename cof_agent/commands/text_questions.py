@@ -15,6 +15,7 @@ from cof_agent.commands.options import Group, count, option
 from cof_agent.environment import ZoomEnvironment, ZoomSettings, identity
 from cof_agent.errors import InputError
 from cof_agent.geometry import PixelLimits
+from cof_agent.image.source import DEFAULT_MAX_SOURCE_PIXELS
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.progress import track
 from cof_agent.trajectory import JsonlAppender, Sample, read_jsonl
@@ -57,7 +58,12 @@ def check_unused(options: argparse.Namespace) -> None:
     Raises:
         InputError: if one was.
     """
-    defaults = {"per_picture": PER_PICTURE, "seed": 0, "overview_pixels": PixelLimits().max_pixels}
+    defaults = {
+        "per_picture": PER_PICTURE,
+        "seed": 0,
+        "overview_pixels": PixelLimits().max_pixels,
+        "max_source_pixels": DEFAULT_MAX_SOURCE_PIXELS,
+    }
     if given := [name for name, default in defaults.items() if getattr(options, name) != default]:
         raise InputError(f"--{given[0].replace('_', '-')} is for making questions; add --make {NAME}.")
 

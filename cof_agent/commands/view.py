@@ -99,7 +99,7 @@ def _files(given: Sequence[Path]) -> list[Path]:
         if not files:
             raise InputError(f"the folder {path} has none of {', '.join(FILES)}, nor a folder below it; name a file.")
         for file in files:
-            found.setdefault(file.absolute(), file)
+            found.setdefault(file.resolve(), file)
     return list(found.values())
 
 

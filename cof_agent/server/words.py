@@ -32,7 +32,7 @@ def _seen(observation: Observation) -> str:
     if (view := observation.view) is None:
         return observation.text or f"Refused: {observation.error}"
     made = "Zoom" if view.tool is None else view.tool
-    of = f" of image {view.source + 1}" if view.source else ""
+    of = f" of image {view.source}" if view.source else ""
     edges = ", ".join(map(str, view.region.pixels()))
     return f"{made} to [{edges}]{of}, shown at {view.shown_size}."
 

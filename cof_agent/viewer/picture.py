@@ -266,15 +266,17 @@ def _tag_size(number: int, unit: float) -> tuple[int, int]:
 
 
 def _tag_corner(box: Box, tag: tuple[int, int], picture: tuple[int, int], line: int, taken: Sequence[Box]) -> Box:
-    """Where a box's number goes: outside a corner if the picture has room there and no other number stands there."""
+    """Where a box's number goes: outside a corner if the picture has room there and no other number stands there, else within
+    the picture, where there is room."""
     (w, h), out = tag, line
     left, right, above, below = box.x0 - out, box.x1 + out - w, box.y0 - out - h, box.y1 + out
     places = [(left, above), (right, above), (left, below), (right, below)]
     places += [(left - w, box.y0 - out), (box.x1 + out, box.y0 - out), (left, box.y0 - out), (right, below - h)]
+    inside = [(x, y) for x, y in places if 0 <= x <= picture[0] - w and 0 <= y <= picture[1] - h]
+    places = inside + [(max(0, min(x, picture[0] - w)), max(0, min(y, picture[1] - h))) for x, y in places]
+    places += [(x, 0) for x in range(0, picture[0] - w, w)]
     corners = [Box(x, y, x + w, y + h) for x, y in places]
-    inside = [c for c in corners if c.x0 >= 0 and c.y0 >= 0 and c.x1 <= picture[0] and c.y1 <= picture[1]]
-    free = [corner for corner in inside if not any(corner.intersection(other) for other in taken)]
-    return (free or inside or [Box(0, 0, w, h)])[0]
+    return next((one for one in corners if not any(one.intersection(other) for other in taken)), corners[0])
 
 
 def _tag(picture: Image.Image, corner: tuple[int, int], number: int, unit: float) -> None:

@@ -9,6 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from cof_agent.evaluation.runs import Run
@@ -115,22 +116,25 @@ def by_category(runs: Sequence[Run]) -> Figure | None:
     if not names:
         return None
     figure, (axes,) = _figure(1)
+    figure.set_figheight(0.9 + len(names) * max(0.4, 0.22 * len(rows)))
     width = 0.8 / len(rows)
     for place, (run, found) in enumerate(rows.items()):
         shown = [(at, found[name]) for at, name in enumerate(names) if found.get(name, {}).get("accuracy") is not None]
-        axes.bar(
+        axes.barh(
             [at + (place - (len(rows) - 1) / 2) * width for at, _ in shown],
             [part["accuracy"] for _, part in shown],
             width * 0.92,
-            yerr=_spreads([part for _, part in shown]),
+            xerr=_spreads([part for _, part in shown]),
             color=_colour(place),
             ecolor=_setting("text.color"),
             capsize=2,
             label=plain(run),
         )
-    axes.set_xticks(range(len(names)), [plain(name.replace("_", " ")) for name in names])
-    axes.set_ylabel("accuracy")
-    _finish(figure, axes)
+    axes.set_yticks(range(len(names)), [fill(plain(name.replace("_", " ").replace("/", " / ")), 30) for name in names])
+    axes.invert_yaxis()  # the first on top, as in the tables
+    axes.set_xlabel("accuracy")
+    axes.set_xlim(0, 1.02)
+    _with_legend(figure, axes)
     return figure
 
 
@@ -175,6 +179,10 @@ def _figure(panels: int, *, stacked: bool = False) -> tuple[Figure, Sequence[Axe
 
 def _finish(figure: Figure, axes: Axes) -> None:
     axes.set_ylim(0, 1.02)
+    _with_legend(figure, axes)
+
+
+def _with_legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
 

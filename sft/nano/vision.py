@@ -325,7 +325,7 @@ def train(output: Path, *, steps: int, rate: float, seed: int) -> None:
     if is_finished(output / RECORD, done):
         return
     torch.manual_seed(seed)
-    if not (output / "config.json").exists():
+    if not (output / STATE).exists():
         random_start(seed, output, qwen2_5_vl_chat_template)
     model = AutoModelForImageTextToText.from_pretrained(output, dtype=torch.float32)
     speed_up_vision(model)

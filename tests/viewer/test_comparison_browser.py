@@ -113,7 +113,7 @@ def test_a_phone_shows_rows_as_lists(opened: Open, compared: Path) -> None:
     page = opened(compared)
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    boxes = page.locator(".wide").evaluate_all("all => all.map((one) => one.scrollWidth - one.clientWidth)")
+    boxes = page.locator(".scroll").evaluate_all("all => all.map((one) => one.scrollWidth - one.clientWidth)")
     assert boxes and max(boxes) <= 0, "no table scrolls sideways"
     for link in page.locator("a.rows").all()[:8]:
         link.click()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,8 @@ BUILDERS: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "scenes": scenes.samples,
 }
 
+IN_PARTS = {"visual-genome": ("VG_100K", "VG_100K_2")}
+"""Folders that a set's images are published in, below that which is named."""
 DRAWN = "drawn"
 DRAWN_SIZE = Size(1344, 756)  # source pixels: three times the overview of 448
 
@@ -67,8 +69,9 @@ def build(name: str, folder: Path, images: Path, output: Path, *, limit: int | N
     lines: list[str] = []
     left_out: Counter[str] = Counter()
     sizes: dict[str, Size | None] = {}
+    parts = IN_PARTS.get(name, ())
     for sample in islice(samples_of(name, folder), limit):
-        placed = replace(sample, image=str((images / sample.image).absolute()))
+        placed = replace(sample, image=str(_found(sample.image, [images, *(images / part for part in parts)])))
         check_regions(placed)
         if placed.image not in sizes:
             sizes[placed.image] = _size(placed.image)
@@ -84,6 +87,12 @@ def build(name: str, folder: Path, images: Path, output: Path, *, limit: int | N
         raise InputError(f"nothing in {folder} can be used{why}.")
     _write(lines, output)
     return Built(len(lines), left_out)
+
+
+def _found(name: str, folders: Sequence[Path]) -> Path:
+    """An image in the first of these folders that has it; in the first where none has."""
+    paths = [(folder / name).absolute() for folder in folders]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def _size(path: str) -> Size | None:

@@ -282,4 +282,4 @@ class Desk:
 
 
 def _written(boxes: Sequence[Box]) -> str:
-    return " ".join(",".join(f"{edge:g}" for edge in box) for box in boxes)
+    return " ".join(",".join(f"{edge:.10g}" for edge in box) for box in boxes)

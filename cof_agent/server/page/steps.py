@@ -12,7 +12,7 @@ from cof_agent.protocol import thought
 from cof_agent.server.looks import Looks
 from cof_agent.server.words import ENDED
 from cof_agent.trajectory import Observation, StopReason, Trajectory
-from cof_agent.viewer.picture import PALETTE
+from cof_agent.viewer.picture import PALETTE, altered
 
 
 class Steps:
@@ -29,7 +29,7 @@ class Steps:
     def begin(self, images: Sequence[str]) -> None:
         """Empties the list for a conversation about these images."""
         self._column.clear()
-        self._images, self._count = images, 0
+        self._images, self._count = images, len(images) - 1  # crops are numbered after the images
 
     def follow(self, event: Event) -> None:
         """Adds what has just happened, and moves to it."""
@@ -74,6 +74,8 @@ class Steps:
                 _quiet(f"Unreliable: {trajectory.warning}")
             for note in trajectory.notes:
                 _quiet(note)
+            if (sentence := altered(trajectory)) is not None:
+                _quiet(f"{sentence}.")
             _quiet(_spent(trajectory))
 
     def _add(self, event: Event) -> None:
@@ -107,7 +109,7 @@ class Steps:
         number, colour = self._count, PALETTE[(self._count - 1) % len(PALETTE)]
         look = self._looks.of(self._images[view.source], view.region, view.source_size)
         x0, y0, x1, y1 = view.region.pixels()
-        of = f" of image {view.source + 1}" if len(self._images) > 1 else ""
+        of = f" of image {view.source}" if len(self._images) > 1 else ""
         words = f"{number}: {x1 - x0} × {y1 - y0} pixels at ({x0}, {y0}){of}"
         with ui.element("div").classes("cof-step").style(f"border-color: {colour}").props('data-testid="crop"'):
             ui.button(words, on_click=lambda: self._on_look(view)).props("flat dense no-caps icon=center_focus_strong")

@@ -26,8 +26,8 @@ class Strip:
 
     def _image(self, number: int, name: str, is_shown: bool) -> None:
         with ui.button_group().props("flat"):
-            shown = ui.button(f"{number + 1}: {name}", on_click=lambda: self._on_show(number))
+            shown = ui.button(f"{number}: {name}", on_click=lambda: self._on_show(number))
             shown.props("unelevated text-color=on-primary" if is_shown else "outline")
             shown.props(f'dense no-caps aria-pressed="{"true" if is_shown else "false"}"').classes("px-2 cof-text")
             away = ui.button(icon="close", on_click=lambda: self._on_remove(number)).props("flat dense")
-            away.props["aria-label"] = f"Take away image {number + 1}"
+            away.props["aria-label"] = f"Take away image {number}"

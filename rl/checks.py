@@ -37,7 +37,12 @@ def check(training: GRPOConfig, model: ModelConfig) -> None:
             near = get_close_matches(str(value), known, 1)
             hint = f"; did you mean {near[0]}" if near else ""
             raise InputError(f"{name} must be one of {', '.join(known)}, not {value}{hint}.")
+    packed = bool(training.use_vllm and (model.load_in_4bit or model.load_in_8bit))
     for wrong, sentence in (
+        (
+            packed,
+            "use_vllm takes no packed weights: leave load_in_4bit and load_in_8bit out, or use_vllm.",
+        ),
         *_of_the_reference(training, model),
         *_of_the_rest(training),
     ):

@@ -1,8 +1,9 @@
 """Serves the rollouts of a run on GPUs of its own: `python -m rl.serve --config FILE [--key value ...]`, the options of the run.
 
 It is `vllm serve` with that run's model, precision, port and lengths, so that both sides cannot differ; for
-`vllm_mode: server`. It listens to this machine alone; `--host ADDRESS` lets others in. Whoever reaches it can replace the
-weights and read the configuration: the endpoints that take weights are those for vLLM's developers.
+`vllm_mode: server`. `--processes N` says how many train. It listens to this machine alone; `--host ADDRESS` lets others in.
+Whoever reaches it can replace the weights and read the configuration: the endpoints that take weights are those for vLLM's
+developers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from math import ceil
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 from cof_agent.errors import InputError
 from cof_agent.output.install import how_to_install
 from cof_agent.training.command import explained
-from rl.engines.options import options_of, precision_of
+from rl.engines.options import options_of, precision_of, shown_areas
 from rl.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -34,12 +36,27 @@ DEVELOPMENT = {"VLLM_SERVER_DEV_MODE": "1"}
 def main(arguments: Sequence[str] | None = None) -> None:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--host", default=LOOPBACK)
+    own.add_argument("--processes", type=int, default=1)
     given, others = own.parse_known_args(sys.argv[1:] if arguments is None else arguments)
-    settings = parse(others)
+    with training_with(given.processes):
+        settings = parse(others)
     command = command_of(settings, given.host)
     if find_spec("vllm") is None:
         raise InputError(f"serving needs the package vllm, which is missing: {how_to_install('vllm')}.")
     os.execve(command[0], command, os.environ | DEVELOPMENT)
+
+
+@contextmanager
+def training_with(processes: int) -> Iterator[None]:
+    """Within, settings are those of a run of so many processes: how many conversations are under way depends on it."""
+    from transformers import TrainingArguments
+
+    own = TrainingArguments.world_size
+    TrainingArguments.world_size = processes
+    try:
+        yield
+    finally:
+        TrainingArguments.world_size = own
 
 
 def command_of(settings: Settings, host: str = LOOPBACK) -> list[str]:
@@ -73,10 +90,10 @@ def _image_cache(settings: Settings) -> int:
     """GiB for the patches of all images of the conversations under way, which are sent once: 24 bytes a shown pixel. Memory is
     taken only as images come. vLLM's own default where nothing says how large images are."""
     run, training = settings.run, settings.training
-    overview = run.overview_pixels or run.max_pixels
-    if not overview:
+    overview, crop = shown_areas(run)
+    if overview is None:
         return 4
-    pixels = overview + run.agent_config().zooms * (run.zoom_pixels or overview // 4)
+    pixels = overview + run.agent_config().zooms * (crop or overview // 4)
     return max(4, ceil(int(training.generation_batch_size) * pixels * PIXEL_BYTES / 2**30))
 
 

@@ -130,6 +130,8 @@ def _of_rl(of: argparse.Namespace) -> None:
 
 def _of_scale(of: argparse.Namespace) -> None:
     if of.check:
+        if of.rates:
+            raise SystemExit("--rates has no effect with --check, which measures them; leave it out")
         _check_servers(of.conversations)
         from benches import scale_check
 

@@ -165,7 +165,13 @@ def _rows(options: argparse.Namespace, journal: Journal) -> Iterator[Tried]:
     if options.vllm_kills:
         yield from _vllm_kills(options.vllm_kills, options.seed, journal)
     if options.servers:
-        yield journal.done("servers") or journal.keep("servers", _timed("servers", partial(_tests, "test_servers.py")))
+        yield journal.done("servers") or _kept(journal, "servers", "servers", partial(_tests, "test_servers.py"))
+
+
+def _kept(journal: Journal, part: str, what: str, run: Callable[[Tried], None]) -> Tried:
+    """What running shows; the journal keeps it where anything was tried, so that the same command tries the rest again."""
+    row = _timed(what, run)
+    return journal.keep(part, row) if row.tried else row
 
 
 def _timed(what: str, run: Callable[[Tried], None]) -> Tried:
@@ -252,17 +258,20 @@ def _vllm_kills(count: int, seed: int, journal: Journal) -> Iterator[Tried]:
             continue
         what = f"kills of cof rl on vLLM, ahead {ahead}"
         part = f"{what} {share}"
-        yield journal.done(part) or journal.keep(part, _timed(what, partial(_killed_on_vllm, share, seed, ahead)))
+        yield journal.done(part) or _kept(journal, part, what, partial(_killed_on_vllm, share, seed, ahead))
 
 
 def _killed_on_vllm(count: int, seed: int, ahead: int, row: Tried) -> None:
     """In vLLM's own environment; what it prints after its last line of figures are faults."""
     command = [str(VLLM), "-m", "tests.vllm.kills", *map(str, (count, seed, ahead))]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    _, found, faults = done.stdout.partition(" faults\n")
+    if done.returncode and not found:
+        row.faults.append(f"tests.vllm.kills cannot be run: {done.stdout[-300:]!r}")
+        return
     row.tried = count
     if done.returncode:
-        _, found, faults = done.stdout.partition(" faults\n")
-        row.faults += faults.splitlines() if found else [f"tests.vllm.kills cannot be run: {done.stdout[-300:]!r}"]
+        row.faults += faults.splitlines()
 
 
 def _tests(file: str, row: Tried) -> None:

@@ -20,6 +20,7 @@ measure "$folder/grid" --data "$folder/scenes" --model nano --strategy grid
 for seed in "$@"; do
   "$python" -m sft.papers.coroi --model nano --output "outputs/nano-coroi-$seed" --steps 400 --seed "$seed"
 done
+shopt -s inherit_errexit # so that `told` ends where a command in it fails
 told() { # MODEL REGIONS FACTORS: the model's folder with other numbers of regions and zoom factors
   local copy="$folder/models/$(basename "$1")-$2-${3//,/-}"
   if [ ! -d "$copy" ]; then
@@ -40,7 +41,8 @@ for pair in 1:$every 2:$every 3:$every 2:2 2:4 2:8 2:16; do
   regions="${pair%:*}" factors="${pair#*:}" runs=''
   for seed in "$@"; do
     run="$folder/$seed-$regions-${factors//,/-}"
-    measure "$run" --data "$folder/scenes" --model "$(told "outputs/nano-coroi-$seed" "$regions" "$factors")" --strategy coroi
+    model="$(told "outputs/nano-coroi-$seed" "$regions" "$factors")"
+    measure "$run" --data "$folder/scenes" --model "$model" --strategy coroi
     runs+=",$run"
   done
   if [ "$factors" = "$every" ]; then name="$regions regions, any factor"; else name="$regions regions, factor $factors"; fi

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Everything to try on one H100 or H200, in one run of at most eight minutes: bash scripts/gpu_check.sh [OUT].
+# Everything to try on one H100 or H200, in one run of at most eight minutes: bash scripts/gpu_check.sh [FOLDER].
 # THIS WAS NEVER RUN ON A GPU. Every command line in it runs on a CPU: DEVICE=cpu bash scripts/gpu_check.sh.
 #
 # To carry to a machine without network: this repository, and an environment with `pip install -e ".[train]"` (the CUDA build of
 # torch; a .venv/ at the root, or PYTHON=...). With flash-attn in it, flash_attention_2 is tried too; without, the report says so.
-# No checkpoint, no data set, no vLLM. On disk 8 GB for OUT (default: outputs/gpu-check).
+# No checkpoint, no data set, no vLLM. On disk 8 GB for OUT, which is FOLDER/gpu-check (default of FOLDER: outputs).
 #
 # What runs, and what OUT/report.txt then says of it:
 #   attention    gradients of masked attention, with and without cuDNN's kernel
@@ -25,7 +25,7 @@ case ${1:-} in
 esac
 PYTHON=${PYTHON:-.venv/bin/python}
 DEVICE=${DEVICE:-cuda}
-OUT=${1:-outputs/gpu-check}
+OUT=${1:-outputs}/gpu-check # all in it is made anew
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 mkdir -p "$OUT"
 rm -f "$OUT"/*.log "$OUT"/*.code "$OUT"/*.json

@@ -1,6 +1,8 @@
-# The scripts that make tables source this file for `measure`: an evaluation in two processes. `bash scripts/measure.sh FOLDER
+# The scripts that train nano or make tables source this file. `measure` is an evaluation in two processes. `bash scripts/measure.sh FOLDER
 # OPTION ...` is one such evaluation.
 cof=.venv/bin/cof
+# glibc keeps freed memory for the next step of a training: handing it back and asking for it again costs up to half of the time.
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=10000000000 MALLOC_TOP_PAD_=268435456
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 measure() { # FOLDER OPTION ...: each process answers every other question; the one that ends last prints the table
   local folder="$1"

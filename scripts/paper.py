@@ -114,7 +114,7 @@ def _asked(options: argparse.Namespace) -> Asked:
             raise InputError(f"--{name} is not for {options.recipe}{without}.")
     for name in ("collect", "sft", "rl", "play"):
         given[name] = _split(name, given[name] or "")
-    if options.data and not {"--teacher", "--describer"} & set(given["collect"]):
+    if options.data and not {"--teacher", "--describer"} & {word.partition("=")[0] for word in given["collect"]}:
         raise InputError("say who teaches: --collect='--teacher MODEL', and what else `cof help collect` has.")
     given |= {name: given[name] or (number if options.recipe == NANO else 0) for name, number in SIZES.items()}
     return Asked(**given | {"folder": Path(options.folder or f"outputs/paper-{options.recipe}")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import shlex
 import shutil
@@ -132,9 +133,11 @@ def _unread(asked: Asked) -> dict[str, str]:
 
 def _teacher(words: Sequence[str]) -> list[str]:
     """A sentence if the teacher's server does not answer; whatever it says is an answer."""
-    if "--base-url" not in words:
+    reader = argparse.ArgumentParser(add_help=False)
+    reader.add_argument("--base-url")
+    if (url := reader.parse_known_args(words)[0].base_url) is None:
         return []
-    url = words[words.index("--base-url") + 1].rstrip("/")
+    url = url.rstrip("/")
     try:
         urlopen(f"{url}/models", timeout=WAIT).close()
     except HTTPError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cof_agent.errors import InputError
 from cof_agent.training import keys
 
 NANO = "nano"
@@ -182,8 +183,27 @@ def launched(command: Sequence[str]) -> Sequence[str]:
     _, name, _, config, *words = command
     where = words.index("--processes")
     del words[where : where + 2]
-    script, config = ("grpo", SERVED) if name == "rl" else ("sft", config)
-    return ("bash", f"scripts/slurm/{script}.sbatch", config, *words)
+    machines = int(os.environ["SLURM_NNODES"])
+    script, config, trainers = ("grpo", SERVED, machines - 1) if name == "rl" else ("sft", config, machines)
+    return ("bash", f"scripts/slurm/{script}.sbatch", config, *words, *_as_many_rows(config, words, trainers))
+
+
+def _as_many_rows(config: str, words: Sequence[str], machines: int) -> Sequence[str]:
+    """The option by which several machines take as many rows for an update as the configuration does on one.
+
+    Raises:
+        InputError: if they cannot.
+    """
+    option = "--gradient-accumulation-steps"
+    if machines == 1 or option in words:
+        return ()
+    steps = int(keys.read_config(config)["gradient_accumulation_steps"])
+    if steps % machines:
+        raise InputError(
+            f"{config} accumulates {steps} steps, which {machines} machines cannot share evenly; give {option} yourself, or "
+            "another number of machines."
+        )
+    return (option, str(steps // machines))
 
 
 def _as_played(config: str, **instead: int) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -85,10 +85,16 @@ def row(runs: Sequence[Run], figure: str, key: Callable[[Trajectory], str], grou
         *(number(fmean(mean for name, mean in means.items() if of[name] == group), 3) for group in groups),
         f"{fmean(means.values()):.3f} ({low:.3f} to {high:.3f}{spread})",
         *(
-            number(fmean(one[name] for one in whole), digits)
+            number(_mean(one[name] for one in whole), digits)
             for name, digits in (("mean_zooms", 2), ("image_tokens", 0))
         ),
     ]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are known."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def over_questions(trajectories: Sequence[Trajectory]) -> dict[str, Any]:

@@ -93,7 +93,9 @@ def write_page(file: Path, page: int, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with pypdfium2.PdfDocument(file) as document, pypdfium2.PdfDocument.new() as single:
         single.import_pages(document, [page])
-        single.save(target)
+        written = target.with_suffix(".part")
+        single.save(written)
+    written.replace(target)
 
 
 def write_screen(file: Path, target: Path) -> None:

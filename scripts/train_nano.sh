@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
-# Trains nano from a random start on two CPU cores (about two hours). After an interruption the same command continues; only the
-# second stage, the shortest, begins again. The result is in outputs/nano, after RL in outputs/nano-rl. `--install` also puts
-# outputs/nano into the package, as bf16.
+# Trains nano from a random start on two CPU cores (about two hours). After an interruption the same command continues. The result is
+# in outputs/nano, after RL in outputs/nano-rl. `--install` also puts outputs/nano into the package, as bf16.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh" train,api,dev
-# glibc keeps freed memory for the next step: handing it back and asking for it again costs up to half of the time.
-export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=10000000000 MALLOC_TOP_PAD_=268435456
+. scripts/measure.sh
 install=no
 if [ "${1:-}" = "--install" ]; then install=yes; shift; fi
 .venv/bin/python -m sft.nano.vision --output outputs/nano-vision

@@ -33,10 +33,10 @@ grep '^torch==' constraints.txt > "$work/constraints.txt"
 pip install --quiet -c "$work/constraints.txt" -r "$work/requirements.txt" \
   "$work"/verl-*.whl "transformers==$transformers" "TransferQueue>=0.1.10" cachetools fastapi uvicorn \
   msgspec pyzmq qwen-vl-utils pytest hypothesis setuptools
-pip install --quiet --no-deps torchvision==0.28.0
+pip install --quiet --no-deps --force-reinstall torchvision==0.28.0
 pip install --quiet --no-deps --no-build-isolation -e .
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-rm -r "$site/tests" # verl's own, which hide ours
+rm -rf "$site/tests" # verl's own, which hide ours
 # The operators of that torchvision are compiled for CUDA. Two are named when it is imported; nothing here calls them.
 cat >> "$site/torchvision/extension.py" <<'PYTHON'
 

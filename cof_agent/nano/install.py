@@ -44,11 +44,13 @@ def install(checkpoint: Path, folders: Sequence[str] = ()) -> None:
         for name in folders:
             shutil.copytree(checkpoint / name, fresh / name)
         if WEIGHTS.exists():
-            shutil.rmtree(WEIGHTS)
+            WEIGHTS.rename(Path(folder) / "before")
         fresh.rename(WEIGHTS)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python -m cof_agent.nano.install CHECKPOINT_DIR [FOLDER ...]")
     try:
         install(Path(sys.argv[1]), sys.argv[2:])
     except InputError as error:

@@ -25,6 +25,8 @@ from rl.engines.servers import LOOK, VERSION
 _log = logging.getLogger(__name__)
 
 AGAIN = 2.0  # seconds between two looks at servers none of which answers
+ALIKE = ("dtype", "max_model_len")
+"""What all servers of a run must have alike: another type samples from other probabilities, a shorter one refuses turns."""
 UPDATE = 900.0  # seconds in which a server takes an update of the weights
 
 
@@ -42,8 +44,10 @@ class Fleet(VLLMClient):
         self.members = [
             _Member(url, first.group_port + number, device) for number, url in enumerate([first.base_url, *others])
         ]
-        self.members[0].adopt(first)
         self.config: dict[str, Any] = first.get_server_info()["model_config"]
+        for member in self.members:
+            member.alike = {name: self.config[name] for name in ALIKE}
+        self.members[0].adopt(first)
 
     @property
     def here(self) -> list[_Member]:
@@ -146,6 +150,7 @@ class _Member:
         self.url, self._port, self._device = url, port, device
         self.client: VLLMClient | None = None
         self.reason = "it was never asked"
+        self.alike: dict[str, Any] = {}  # what its configuration must have, as that of the others
         self._version = ""
 
     def adopt(self, client: VLLMClient) -> None:
@@ -202,6 +207,10 @@ class _Member:
         try:
             _ask(f"{self.url}/health", LOOK)
             client = VLLMClient(base_url=self.url, group_port=self._port)
+            found = client.get_server_info()["model_config"]
+            for name, value in self.alike.items():
+                if found[name] != value:
+                    raise RuntimeError(f"its {name} is {found[name]}, and that of the first server {value}")
             client.init_communicator(device=self._device)
         except Exception as error:  # as in `call`
             self.reason = said(error)

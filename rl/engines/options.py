@@ -38,10 +38,18 @@ def options_of(settings: Settings, precision: str) -> list[str]:
 
 def _image_limits(run: RunConfig) -> dict[str, Any]:
     """At its start vLLM tries the largest image that it may be given: minutes at a checkpoint's own limit of 12 megapixels."""
-    given = [area for area in (run.overview_pixels, run.max_pixels) if area]
-    if not given:
+    overview, crop = shown_areas(run)
+    if overview is None:
         return {}
-    return {"mm-processor-kwargs": {"max_pixels": max(min(given), run.zoom_pixels or 0)}}
+    return {"mm-processor-kwargs": {"max_pixels": max(overview, crop or 0)}}
+
+
+def shown_areas(run: RunConfig) -> tuple[int | None, int | None]:
+    """The largest areas of an overview and of a crop that the agent shows, in shown pixels; None where the checkpoint says it."""
+    overview, crop = run.agent_config().areas
+    given = [area for area in (overview, run.max_pixels) if area]
+    most = [min(given)] if given else []
+    return max([*most, *(side**2 for side in run.resolutions)], default=None), crop
 
 
 @contextmanager

@@ -51,6 +51,7 @@ class Servers:
         self._servers = [_Server(url, version, image_token) for url in urls]
         self._next = cycle(self._servers[first % len(urls) :] + self._servers[: first % len(urls)])
         self._homes: dict[bytes, _Server] = {}
+        self._last = ""  # why the last of those that are gone is
 
     async def ask(self, request: Request) -> Reply:
         """The reply to a turn.
@@ -66,7 +67,8 @@ class Servers:
             except Gone as error:
                 if not server.gone:
                     server.gone = True
-                    _log.warning("The vLLM server %s has gone: %s.", server.url, error)
+                    self._last = f"{server.url}: {error}"
+                    _log.warning("The vLLM server %s is asked no more in this rollout: %s.", server.url, error)
 
     def _home(self, request: Request) -> _Server:
         """The server of the conversations that open with the same image."""
@@ -77,14 +79,16 @@ class Servers:
 
     def _another(self) -> _Server:
         if all(server.gone for server in self._servers):
-            raise Gone("no vLLM server is left")
+            raise Gone(f"no vLLM server is left ({self._last})")
         return next(server for server in self._next if not server.gone)
 
     async def unchanged(self) -> bool:
-        """Whether all replies were written with the weights that were sent. A server that was restarted while nobody waited
-        for a reply of it answers, too, with the weights of the checkpoint."""
-        used = [server for server in self._servers if server.used and not server.gone]
-        return all(await asyncio.gather(*(server.is_current() for server in used)))
+        """Whether all replies were written with the weights that were sent, as far as servers can say. A server that was
+        restarted while nobody waited for a reply of it answers, too, with the weights of the checkpoint, whether or not it is
+        given up later on. Of one that says nothing any more, the replies are taken."""
+        used = [server for server in self._servers if server.used]
+        found = await asyncio.gather(*(server.version() for server in used))
+        return all(server.is_named(name) for server, name in zip(used, found, strict=True) if name or not server.gone)
 
 
 class _Server:
@@ -149,18 +153,27 @@ class _Server:
         if (made := found["usage"]["prompt_tokens"]) != len(request.ids):
             raise InputError(
                 f"vLLM makes {made} tokens of a conversation that has {len(request.ids)}: it resizes images; keep min_pixels, "
-                "max_pixels, overview_pixels and zoom_pixels within the limits of the checkpoint's own image processor."
+                "max_pixels, overview_pixels, zoom_pixels and resolutions within the limits of the checkpoint's own image "
+                "processor, and within mm-processor-kwargs of vllm_options."
             )
         (choice,) = found["choices"]
         return Reply(choice["token_ids"], [_number(token["logprob"]) for token in choice["logprobs"]["content"]])
 
     async def is_current(self) -> bool:
         """Whether it answers, with the weights that were sent."""
+        return self.is_named(await self.version())
+
+    def is_named(self, version: str | None) -> bool:
+        """Whether the weights that were sent are called so."""
+        return version == self._version
+
+    async def version(self) -> str | None:
+        """How it calls its weights; None if it does not say."""
         try:
             answer = await connections.get(f"{self.url}{VERSION}", {}, timeout=LOOK)
         except Exception:  # aiohttp's errors, and those of sockets; callers log what they do without it
-            return False
-        return answer.status == 200 and json.loads(answer.body).get("weight_version") == self._version
+            return None
+        return json.loads(answer.body).get("weight_version") if answer.status == 200 else None
 
 
 async def _url(image: Image) -> str:

@@ -39,6 +39,8 @@ T = TypeVar("T")
 Conversations = Callable[[Ask, Callable[[], None]], Coroutine[Any, Any, T]]
 """What plays a process's conversations, given whom to ask, and what to call as each of them ends."""
 
+REPLAYS = 4
+"""Times that what servers lost is played again in one rollout."""
 SENDINGS = 3
 """Times that weights are sent, should all servers be lost meanwhile."""
 
@@ -91,10 +93,12 @@ def engine_of(
 
 @dataclass(frozen=True)
 class Attempt(Generic[T]):
-    """What a process's conversations came to. value: None if the servers were lost on the way, or `error` ends the run."""
+    """What a process's conversations came to. value: None if the servers were lost on the way, or `error` ends the run. lost: why
+    they were lost."""
 
     value: T | None = None
     error: InputError | None = None
+    lost: str | None = None
 
 
 class Server:
@@ -140,32 +144,32 @@ class Server:
         except InputError as error:
             return Attempt(error=error)
         except Gone as error:
-            _log.warning("Conversations are played again: %s.", error)
-            return Attempt()
+            return Attempt(lost=str(error))
         if await servers.unchanged():
             return Attempt(value)
-        _log.warning(
-            "Conversations are played again: a vLLM server does not say that it has the weights that it was sent."
-        )
-        return Attempt()
+        return Attempt(lost="a vLLM server does not say that it has the weights that it was sent")
 
     def settled(self, attempt: Attempt[T], conversations: Conversations[T]) -> T:
         """What an attempt came to, once that of every process is whole. Where one is not, the servers are waited for and sent
         the weights again, and what is missing is played again. Every process calls it.
 
         Raises:
-            InputError: that of any process.
+            InputError: that of any process; or if servers are lost each time, as by a request that none can answer.
         """
-        while True:
+        for replay in range(REPLAYS + 1):
             for error in gather_object([attempt.error]):
                 if error is not None:
                     raise error
-            if not any(gather_object([attempt.value is None])):
+            lost = [one for one in gather_object([attempt.lost]) if one is not None]
+            if not lost:
                 assert attempt.value is not None
                 return attempt.value
-            self.take_weights()
-            if attempt.value is None:
-                attempt = self.attempt(conversations)
+            if replay < REPLAYS:
+                _log.warning("Conversations are played again: %s.", lost[0])
+                self.take_weights()
+                if attempt.lost is not None:
+                    attempt = self.attempt(conversations)
+        raise InputError(f"a rollout was played {REPLAYS + 1} times, and servers were lost each time: {lost[0]}.")
 
     def _by_main(self, call: Callable[[Fleet], Any]) -> Any:
         """What the main process is told, in all of them; what it raises is raised in all, so that none is left waiting."""

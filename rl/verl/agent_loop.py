@@ -19,13 +19,13 @@ from typing import Any
 from uuid import uuid4
 
 from omegaconf import OmegaConf
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 from verl.utils.fs import copy_to_local
 
 from cof_agent.agent import check
 from cof_agent.backends.local.decode import Generated, Prompt
-from cof_agent.backends.local.processor import load_processor
+from cof_agent.backends.local.processor import generation_config_of, load_processor
 from cof_agent.backends.local.reader import Reader, unreadable
 from cof_agent.backends.vllm.requests import Reply, generated_of, request_of
 from cof_agent.config import AgentConfig, read_prompt
@@ -159,7 +159,7 @@ def _parts(model: str, given: tuple[tuple[str, Any], ...]) -> tuple[AgentConfig,
         raise unreadable(path, error) from None
     overview, zoom = agent.areas
     reader = Reader(
-        SimpleNamespace(config=config, generation_config=GenerationConfig.from_pretrained(path)),
+        SimpleNamespace(config=config, generation_config=generation_config_of(path, config)),
         processor,
         name="in training",
         max_pixels=overview,

@@ -9,7 +9,7 @@ within hundreds of steps. Here lists of objects and boxes are learned, and on th
   matching of grounded pretraining, put on the attention itself);
 - what comes before each coordinate, in the fourth layer: heads are to attend to the noun.
 The same is done for reading, see `sft.nano.reading`, and for pointing at signs, see
-`sft.nano.sign_pointing`. An interrupted run begins again.
+`sft.nano.sign_pointing`.
 
 With `--part 0.2` a model that has been grounded goes on: three of four lessons in reading and in signs are then about
 overviews of such parts of scenes, in which what is asked about has to be told from the rest. With `--spot` such a model learns
@@ -224,7 +224,14 @@ def train(
     Raises:
         InputError: if `model_dir` holds no model, or `output` a run with other settings.
     """
-    done = {"model": str(model_dir), "steps": steps, "rate": rate, "seed": seed, "part": part, "spot": spot}
+    done = {
+        "model": NANO if model_dir == WEIGHTS else str(model_dir),
+        "steps": steps,
+        "rate": rate,
+        "seed": seed,
+        "part": part,
+        "spot": spot,
+    }
     if is_finished(output / RECORD, done):
         return
     if not (model_dir / "model.safetensors").exists():

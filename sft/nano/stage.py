@@ -138,6 +138,11 @@ class Report:
         if self.done % 25 and self.done != self.steps:
             return
         names = dict.fromkeys(name for entry in self.log for name in entry)
-        figures = "  ".join(f"{name} {fmean(e[name] for e in self.log if name in e):.3f}" for name in names)
-        self.console.print(f"{self.name} {self.done}/{self.steps}  {figures}")
+        means = {name: fmean(entry[name] for entry in self.log if name in entry) for name in names}
+        self.say(f"{self.done}/{self.steps}", means)
         self.log.clear()
+
+    def say(self, what: str, figures: dict[str, float]) -> None:
+        """A line of figures."""
+        told = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        self.console.print(f"{self.name} {what}: {told}")

@@ -267,20 +267,17 @@ def train(model: str, output: Path, *, data: Path | None, steps: int, rate: floa
     stateful = {"scorer": scorer, "optimiser": optimiser}
     lessons.start = start = restore(output / STATE, stateful, done)
     report, environment = Report(steps, start, "coroi"), ZoomEnvironment(settings)
-    figures: dict[str, float] = {}
     batches = DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=4)
     for step, batch in enumerate(report.track(batches), start + 1):
         loss = loss_of(*scored(scorer, policy, batch), batch)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         report.add({"loss": loss.item()})
-        if step % SAVE_EVERY == 0:
+        if step % SAVE_EVERY == 0 and step < steps:
             keep(output / STATE, step, stateful, done)
-        if step % SAVE_EVERY == 0 or step == steps:
-            figures = measure(scorer, policy, held_out, environment)
-            report.console.print(
-                "coroi held out: " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            )
+            report.say("held out", measure(scorer, policy, held_out, environment))
+    figures = measure(scorer, policy, held_out, environment)
+    report.say("held out", figures)
     _with_checkpoint(policy.folder, output)
     save_scorer(scorer, output)
     write_atomic(output / FOLDER / RECORD, json.dumps(done | {"held_out": figures}) + "\n")

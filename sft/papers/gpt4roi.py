@@ -53,7 +53,8 @@ from sft.trainer import ZoomSFTTrainer
 DRAWN = "drawn"
 SEEN = "I look at the regions."  # the thought of an answer where the sample gives none
 ZOOMING = curriculum.Plan(regions=1.0, sources=(1.0, 1.0, 0.5))
-OF_CROPS = ("zoom_pixels", "enlarge", "min_side", "zoom_scale")  # settings that these lessons do not follow
+OF_CROPS = ("zoom_pixels", "enlarge", "min_side", "zoom_scale")
+OF_CONVERSATIONS = ("system_prompt", "tools", "resolutions")
 ASKED = 2  # times that a drawn scene's kinds of questions are asked in its conversation, in any order
 
 
@@ -98,8 +99,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         raise InputError("the two stages train whole modules; leave use_peft out.")
     if not run.freeze_vision:
         raise InputError("both stages leave the vision encoder as it is; leave freeze_vision out.")
-    if given := [name for name in OF_CROPS if getattr(run, name) is not None]:
-        raise InputError(f"{given[0]} has no effect here: the lessons cut their crops as they do; leave it out.")
+    if given := [name for name in (*OF_CROPS, *OF_CONVERSATIONS) if getattr(run, name)]:
+        raise InputError(f"{given[0]} has no effect on these lessons; leave it out.")
+    if not run.as_text and (model.dtype not in (None, "float32") or model.attn_implementation is not None):
+        raise InputError(
+            "a region model is trained in float32 with its own attention; leave dtype and attn_implementation out."
+        )
     training.max_length, training.assistant_only_loss = None, False
     return Settings(run, training, model)
 
@@ -235,7 +240,9 @@ def build_trainer(given: Settings) -> ZoomSFTTrainer:
     config, processor = read_checkpoint(given)
     model = load_model(given) if run.as_text else None
     if model is None:
+        size = processor.image_processor.size  # as min_pixels and max_pixels have it
         model, processor = with_regions(given.model_path, seed=training.seed, dtype=torch.float32)
+        processor.image_processor.size = size
         _freeze(model, given)
     limits = limits_of(config, processor, run.overview_pixels, None)
     environment = ZoomEnvironment(ZoomSettings(CoordinateSystem.ABSOLUTE, limits), source_cache=0)

@@ -8,7 +8,7 @@ From conversations alone nano names what is at a region, but it never learned wh
 - of a label, what comes before each of its characters: to attend to the noun, and to the image tokens that show it;
 - the slot of a region, in the third layer: to attend to the image tokens of what is there, as nouns do; these know its box;
 - of a zoom, what comes before each number of its box, in the fourth layer: to attend to the slot of the region.
-Every second step also lists objects with their boxes, as in `sft.nano.ground`. An interrupted run begins again.
+Every second step also lists objects with their boxes, as in `sft.nano.ground`.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ def test_it_is_found_before_anything_is_loaded() -> None:
         ({"top_entropy_quantile": 0}, "top_entropy_quantile must be above 0"),
         ({"num_iterations": 0}, "num_iterations must be at least 1"),
         ({"use_transformers_continuous_batching": "true"}, "takes no images"),
+        ({"load_in_4bit": "true"}, "use_vllm takes no packed weights"),
         # These GRPOConfig finds itself.
         ({"num_generations": 1}, "at least 2 generations"),
         ({"per_device_train_batch_size": 5, "num_generations": 4}, "must be divisible by num_generations"),

@@ -95,8 +95,24 @@ def test_a_server_is_told_what_its_run_says() -> None:
     assert given <= set(command)
     assert '--mm-processor-kwargs={"max_pixels": 1003520}' in command
     assert "--host=127.0.0.1" in serve.command_of(settings)
+    assert "--mm-processor-cache-gb=4" in command  # one process trains
+    with serve.training_with(8):
+        settings = configured(PAPER[1])
+    assert "--mm-processor-cache-gb=16" in serve.command_of(
+        settings
+    )  # 384 conversations of 1,756,160 pixels, 24 bytes each
     with pytest.raises(InputError, match="asks for no server"):
         serve.command_of(configured(PAPER[0]))
+
+
+def test_an_engine_takes_whatever_size_the_agent_shows() -> None:
+    for options, most in (
+        (["--overview_pixels", "1003520"], 1003520),
+        (["--overview_pixels", "50176", "--zoom_pixels", "100352"], 100352),
+        (["--overview_pixels", "50176", "--resolutions", "224,448"], 448 * 448),
+    ):
+        settings = settings_of("--use_vllm", "true", "--vllm_mode", "server", *options)
+        assert f'--mm-processor-kwargs={{"max_pixels": {most}}}' in serve.command_of(settings)
 
 
 def test_what_the_run_decides_is_no_option_of_vllm() -> None:

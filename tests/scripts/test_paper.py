@@ -126,14 +126,21 @@ def test_a_terminated_run_ends_its_stage(tmp_path: Path) -> None:
 
 
 def test_slurm_gives_trainings_all_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = ("--config", "a.yaml", "--data", "b", "--processes", "8", "-o", "c")
+    config = "sft/configs/chain-of-focus-7b-lora.yaml"
+    words = ("--config", config, "--data", "b", "--processes", "8", "-o", "c")
     for command in (("cof", "sft", *words), ("cof", "rl", *words), ("cof", "merge", "c", "-o", "d")):
         assert launched(command) == command
     monkeypatch.setenv("SLURM_NNODES", "2")
-    assert list(launched(("cof", "sft", *words))) == slurm("sft", "a.yaml")
-    assert list(launched(("cof", "rl", *words))) == slurm("grpo", "rl/configs/qwen2.5-vl-7b-2node-server.yaml")
-    one = ("cof", "sft", "--config", "a.yaml", "--processes", "1")
+    served, as_many = "rl/configs/qwen2.5-vl-7b-2node-server.yaml", "--gradient-accumulation-steps"
+    assert list(launched(("cof", "sft", *words))) == [*slurm("sft", config), as_many, "2"]
+    assert list(launched(("cof", "rl", *words))) == slurm("grpo", served)
+    one = ("cof", "sft", "--config", config, "--processes", "1")
     assert launched(one) == one
+    monkeypatch.setenv("SLURM_NNODES", "3")
+    assert list(launched(("cof", "rl", *words))) == [*slurm("grpo", served), as_many, "3"]
+    with pytest.raises(InputError, match="accumulates 4 steps, which 3 machines cannot share evenly"):
+        launched(("cof", "sft", *words))
+    assert list(launched(("cof", "sft", *words, as_many, "7"))) == [*slurm("sft", config), as_many, "7"]
 
 
 def slurm(script: str, config: str) -> list[str]:

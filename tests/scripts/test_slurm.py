@@ -93,7 +93,7 @@ def test_grpo_trains_once_the_last_machine_serves(job: Path, nodes: int, ends: i
     server, port = HOSTS[nodes - 1], str(10000 + os.getpid() % 10000)
     options = f"--config a.yaml --seed 1 --vllm_server_host {server} --vllm_server_port {port}"
     assert started[0].startswith(f"srun --nodes=1 --ntasks=1 --nodelist={server} ")
-    assert started[1] == f"python -m rl.serve --host {server} {options}"
+    assert started[1] == f"python -m rl.serve --host {server} --processes {8 * (nodes - 1)} {options}"
     assert started[2] == "serving"
     assert started[3].startswith(f"srun --nodes={nodes - 1} --ntasks={nodes - 1} --exclude={server} ")
     for rank, line in enumerate(sorted(started[4:])):

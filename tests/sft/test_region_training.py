@@ -152,7 +152,7 @@ WRONG = [
     (["--samples", "0"], "say how many with --samples"),
     (["--use_peft", "true"], "leave use_peft out"),
     (["--freeze_vision", "false"], "leave freeze_vision out"),
-    (["--enlarge", "2"], "enlarge has no effect here"),
+    (["--enlarge", "2"], "enlarge has no effect"),
 ]
 
 

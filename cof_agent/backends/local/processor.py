@@ -13,6 +13,7 @@ from transformers import (
     AutoImageProcessor,
     AutoProcessor,
     AutoTokenizer,
+    GenerationConfig,
     ProcessorMixin,
     Qwen2_5_VLProcessor,
 )
@@ -67,6 +68,14 @@ def _with_size(content: dict[str, Any], size: dict[str, Any], name: str) -> dict
     if name != "preprocessor_config.json":
         return content
     return {key: value for key, value in content.items() if key not in ("min_pixels", "max_pixels")} | {"size": size}
+
+
+def generation_config_of(where: str, config: Any) -> GenerationConfig:
+    """How a checkpoint is meant to generate; what its configuration says where it has no file of that."""
+    try:
+        return GenerationConfig.from_pretrained(where)
+    except OSError:
+        return GenerationConfig.from_model_config(config)
 
 
 def load_processor(model: str, config: Any = None, **options: Any) -> ProcessorMixin:

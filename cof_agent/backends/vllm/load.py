@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig
 
 from cof_agent.backends import families
 from cof_agent.backends.checkpoint import is_small_checkpoint, precision
-from cof_agent.backends.local.processor import load_processor
+from cof_agent.backends.local.processor import generation_config_of, load_processor
 from cof_agent.backends.local.reader import limits_of, unreadable
 from cof_agent.backends.names import check_name, folder_of
 from cof_agent.backends.vllm.engine import VLLMEngine
@@ -79,10 +79,7 @@ def _described(where: str) -> _Described:
     families.of(config)  # another one is refused
     if getattr(config, "region_config", None) is not None:
         raise InputError(f"{where} reads regions as embeddings, which vLLM does not; run it without `vllm:`.")
-    try:
-        return _Described(config, GenerationConfig.from_pretrained(where))
-    except OSError:  # it has none
-        return _Described(config, GenerationConfig.from_model_config(config))
+    return _Described(config, generation_config_of(where, config))
 
 
 def _engine(where: str, ours: dict[str, Any], options: Sequence[str]) -> Any:

@@ -20,8 +20,8 @@ class CannedVLLM:
     """Answers a prompt with its number of images and the tokens of the first reply asked for.
 
     known: names of the images that it has. asked: of each request the token ids, and of each image whether it came along.
-    left: replies until it fails with status 500, if it does. drops: requests that it leaves without any reply. grows: tokens
-    that it makes more of an image than we do. refusal: what it says to all requests.
+    left: replies until it fails with status 500, if it does. fails: the same of turns alone, while it lives. drops: requests that
+    it leaves without any reply. grows: tokens that it makes more of an image than we do. refusal: what it says to all requests.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -29,6 +29,7 @@ class CannedVLLM:
         self.known: set[str] = set()
         self.asked: list[Asked] = []
         self.left: int | None = None
+        self.fails: int | None = None
         self.grows = 0
         self.refusal = ""
         self.drops = 0
@@ -56,13 +57,14 @@ class CannedVLLM:
         if self.drops:
             self.drops -= 1
             raise ConnectionResetError
-        if self.left == 0:
+        if self.left == 0 or self.fails == 0:
             return _wrong(500, "EngineCore encountered an issue.")
         if self.refusal:
             return _wrong(400, self.refusal)
         if not all(part["url"] or part["uuid"] in self.known for part in parts):
             return _wrong(400, "Cache miss for image at index 0 but data is not provided.")
         self.left = None if self.left is None else self.left - 1
+        self.fails = None if self.fails is None else self.fails - 1
         self.known.update(part["uuid"] for part in parts)
         time.sleep(0.01)
         return 200, _reply([len(parts), *self.name.encode()], len(ids) + len(parts) * (CELLS - 1 + self.grows))

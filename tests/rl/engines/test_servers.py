@@ -93,6 +93,14 @@ def test_a_server_that_was_restarted_is_noticed(one: CannedVLLM) -> None:
     assert not unchanged
 
 
+def test_a_server_that_was_restarted_is_noticed_though_it_went_later(two: list[CannedVLLM]) -> None:
+    two[0].restart()
+    two[0].fails = 2  # answers the first turn, then no other, and still says which weights it has
+    replies, unchanged = asked(two, request(1), request(1, 2))
+    assert [chr(reply.ids[1]) for reply in replies] == ["a", "b"]
+    assert not unchanged
+
+
 def test_a_connection_that_breaks_is_taken_up_again_where_the_server_lives(one: CannedVLLM) -> None:
     url = one.url
 

@@ -66,7 +66,8 @@ def test_a_folder_stands_for_all_files_below_it(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         written(folder / name, refused if "rejected" in name else kept)
     written(folder / "b" / "trajectories-1-of-2.jsonl", kept)
-    page = viewed(folder, folder / "a")  # each file once
+    (tmp_path / "link").symlink_to(folder)
+    page = viewed(folder, folder / "a", folder / "b" / ".." / "a", tmp_path / "link")  # each file once
     assert [(record["from"], record["reason"]) for record in records(page)] == [
         ("a/trajectories.jsonl", ""),
         ("b/deep/trajectories.jsonl", ""),

@@ -180,6 +180,23 @@ def test_visual_genome_has_a_few_regions_to_a_conversation(tmp_path: Path) -> No
     ]
 
 
+def test_visual_genome_has_its_images_in_two_folders(tmp_path: Path) -> None:
+    visual_genome(tmp_path / "set")
+    (tmp_path / "set" / "VG_100K_2").mkdir()
+    (tmp_path / "set" / "1.jpg").rename(tmp_path / "set" / "VG_100K_2" / "1.jpg")
+    assert main(["regions", "visual-genome", "--data", str(tmp_path / "set"), "-o", str(tmp_path / "out")]) == 0
+    (image,) = {sample.image for sample in read_samples(tmp_path / "out")}
+    assert image.endswith("VG_100K_2/1.jpg")
+
+
+def test_options_that_a_builder_does_not_use_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["-o", str(tmp_path / "out")]
+    assert main(["regions", "drawn", "--images", "pictures", *out]) == 2
+    assert "leave --images pictures out" in capsys.readouterr().err
+    assert main(["regions", "coco", "--data", str(tmp_path), "--seed", "3", *out]) == 2
+    assert "leave --seed 3 out" in capsys.readouterr().err
+
+
 def test_flickr30k_marks_the_phrases_that_have_one_box(tmp_path: Path) -> None:
     (sample,) = built("flickr30k", tmp_path)
     assert "<region1> and <region2>" in sample.question

@@ -37,4 +37,6 @@ def test_studio_runs_the_graph_from_plain_values(checkpoint: Callable[[str], Pat
     context = {"model": str(checkpoint("qwen2_5_vl")), "max_tokens": 8}
     state = asyncio.run(studio.graph.ainvoke(start, context=context))  # type: ignore[call-overload]
     assert state["stop"] == StopReason.TRUNCATED
+    with pytest.raises(InputError, match="nosuch"):  # a list, as JSON has it
+        asyncio.run(studio.graph.ainvoke(start, context=context | {"tools": ["cof_agent.tools:nosuch"]}))  # type: ignore[call-overload]
     assert state["turns"][0]["tokens"]["completion"] == 8

@@ -298,3 +298,16 @@ def test_no_page_is_wider_than_a_phone(opened: Open, trained: Path, played: list
         if path == trained:
             page.locator("#ranges summary").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path.name
+
+
+@pytest.mark.parametrize(("width", "height"), [(844, 390), (1000, 700), (1300, 900)])
+def test_an_overview_keeps_its_shape_in_any_window(opened: Open, trained: Path, width: int, height: int) -> None:
+    page = opened(trained)
+    page.set_viewport_size({"width": width, "height": height})
+    shown, drawn = page.evaluate(
+        """() => {
+            const frame = document.querySelector(".card:not([hidden]) .overview .frame"), image = frame.querySelector("img");
+            return [frame.clientWidth / frame.clientHeight, image.naturalWidth / image.naturalHeight];
+        }"""
+    )
+    assert shown == pytest.approx(drawn, rel=0.02)

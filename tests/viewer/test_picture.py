@@ -114,3 +114,14 @@ def test_pictures_are_as_large_as_the_run_allowed(tmp_path: Path) -> None:
         assert ("more than the limit" not in notebook_html(run)) is shown
         write_page([run], tmp_path / "page.html", title="t", score=lambda _: None)
         assert ("more than the limit" not in (tmp_path / "page.html").read_text("utf-8")) is shown
+
+
+def test_each_number_is_seen_where_all_crops_show_the_whole_image(tmp_path: Path) -> None:
+    size = Size(60, 40)
+    Image.new("RGB", (60, 40), "teal").save(tmp_path / "small.png")
+    views = [crop(Box(0, 0, 60, 40), size) for _ in range(3)]
+    made = replace(trajectory(tmp_path / "small.png", *map(zoom, views), boxes=()), overview=overview(size))
+    picture = seen(made, open_source(tmp_path / "small.png"), long_side=600)
+    for number in range(3):
+        x0, y0, x1, y1 = _extent(picture, PALETTE[number], (0, 0, 600, 400)) or (0, 0, 0, 0)
+        assert x1 - x0 >= 18 and y1 - y0 >= 18

@@ -78,6 +78,12 @@ class Agent:
             else environment.with_settings(self._way.settings)
         )
 
+    def changed(self, config: AgentConfig) -> Agent:
+        """An agent with the same model, images and patience with its server, and these settings."""
+        other = Agent(config, policy=self.policy, environment=self.environment)
+        other._retries = self._retries
+        return other
+
     def ask(
         self,
         image: Picture | Sequence[Picture],

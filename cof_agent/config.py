@@ -163,7 +163,8 @@ class AgentConfig:
             if not kinds <= {"int", "float", "None"} or (value is None and "None" in kinds):
                 continue
             is_number = isinstance(value, Real) and not isinstance(value, bool)  # numpy's numbers are some, too
-            if not is_number or ("float" not in kinds and not float(value).is_integer()):
+            whole = isinstance(value, int) or (is_number and float(value).is_integer())
+            if not is_number or ("float" not in kinds and not whole):
                 wanted = "a number" if "float" in kinds else "a whole number"
                 raise InputError(f"{one.name} must be {wanted}, not {value!r}.")
             if "float" not in kinds and type(value) is not int:  # 1e6, or numpy's

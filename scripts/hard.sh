@@ -20,10 +20,12 @@ within=direct_attributes,nested # what it can tell from the true regions; the ta
 at() { # NAME SCENES MODEL OPTION ...
   measure "$folder/$1" --data "$folder/$2" --model "${@:3}"
 }
+train() { # NAME OPTION ...
+  "$cof" rl --config rl/configs/nano-hard.yaml -o "outputs/nano-hard-$1" "${@:2}"
+}
 trained() { # NAME OPTION ...
-  local name="$1" options=("${@:2}")
-  "$cof" rl --config rl/configs/nano-hard.yaml -o "outputs/nano-hard-$name" "${options[@]}"
-  at "$name" scenes "outputs/nano-hard-$name"
+  train "$@"
+  at "$1" scenes "outputs/nano-hard-$1"
 }
 at before scenes nano
 at told regions nano --strategy regions
@@ -36,7 +38,8 @@ done
 trained paper --seed "$1" --rewards adaptive_paper --reward-weights 1.0
 trained accuracy --seed "$1" --rewards accuracy --reward-weights 1.0
 trained format --seed "$1" --rewards format --reward-weights 1.0
-trained one-zoom --seed "$1" --max-zooms 1
+train one-zoom --seed "$1" --max-zooms 1
+at one-zoom scenes outputs/nano-hard-one-zoom --max-zooms 1
 "$cof" compare "$folder/before" ${after//,/ } "$folder"/{told,paper,accuracy,format,one-zoom} -o "$folder/compared"
 .venv/bin/python scripts/seeds_table.py "before=$folder/before" "told the true regions=$folder/told" "after RL=${after#,}" \
   "the same, grey crops=${grey#,}" "the paper's adaptive reward=$folder/paper" "accuracy alone=$folder/accuracy" \

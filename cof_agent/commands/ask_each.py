@@ -47,6 +47,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("each image of a folder is a question of its own; leave --image out.")
     if options.region or options.region_crops:
         raise InputError("--region and --region-crops are of one image; name a file.")
+    if options.font is not None:
+        raise InputError("--font is for the picture of one image's trajectory; leave it out.")
     detected.check(options)
 
 

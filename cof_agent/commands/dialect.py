@@ -41,6 +41,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.action != "import" and (options.clone or options.word or options.output):
+        raise InputError("--from, --word and -o are for cof dialect import; leave them out.")
     if options.action == "list":
         _list()
         return 0

@@ -103,13 +103,13 @@ def run(options: argparse.Namespace) -> int:
     if options.detector is not None:
         taken = _asked(detected.filled(options, share), options)
     with shards.part(output, shard) if shard.count > 1 else nullcontext(output / WHOLE) as part:
-        trajectories = common.played(config, taken, part, options, resumed=resumed)
+        own = trajectories = common.played(config, taken, part, options, resumed=resumed)
     if shard.count > 1:
         every = [episode.key for episode in _asked(samples, options)]
         trajectories = shards.sum_up(output, shard, lambda found: _write_whole(found, every, output))
         if left := len(every) - len(trajectories):
             print(f"{for_terminal(part)}: done. {left} questions are left, of other shards.")
-            return 0
+            return common.report_errors(own, "and count as wrong")
     elif others := sum(1 for _ in (output / WHOLE).open("rb")) - len(trajectories):
         whose = f"cof eval: {output / WHOLE} also holds {others:,} trajectories of other questions"
         print(f"{for_terminal(whose)}, which `cof view` and `cof compare` read, too.", file=sys.stderr)
@@ -135,6 +135,8 @@ def _checked(options: argparse.Namespace) -> AgentConfig:
             raise InputError("--scoring and --judge are two ways to score; name one of them.")
     if options.benchmark is not None:
         _check_judge(options)
+    if options.judge is None and options.judge_base_url is not None:
+        raise InputError("--judge-base-url is the address of a judge; add --judge MODEL, or leave it out.")
     if options.judge is not None:
         check(options.judge, base_url=options.judge_base_url)
         if is_served(options.judge, options.judge_base_url):  # a missing key or package shows now

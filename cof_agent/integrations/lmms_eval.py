@@ -97,19 +97,22 @@ def sampling(generation: Mapping[str, Any], options: Options) -> Sampling:
 
     A task's `max_new_tokens` is measured for a bare answer, often 16, in which neither a thought nor a zoom can be written.
     So a turn may take what the dialect allows (ours 512 tokens), or what the task allows if that is more; the model
-    argument replaces both.
+    argument replaces both. So do `temperature` and `top_p` among the model arguments.
 
     Raises:
         InputError: if a setting is no number or out of range.
     """
+    own = options.agent
     most = options.max_tokens or max(options.agent.turn_tokens, int(_number(generation, "max_new_tokens", 0)))
+    if own.temperature is not None:
+        return replace(own.sampling, max_tokens=most)
     temperature = _number(generation, "temperature", 1.0 if generation.get("do_sample") else 0.0)
     if temperature <= 0 or generation.get("do_sample") is False:
-        return Sampling(most, stop=options.agent.spoken.call.stop)
-    top_p = _number(generation, "top_p", 1.0)
+        return Sampling(most, stop=own.spoken.call.stop)
+    top_p = own.top_p if own.top_p < 1 else _number(generation, "top_p", 1.0)
     if not 0 < top_p <= 1:
         raise InputError(f"the generation setting top_p must be above 0 and at most 1, not {top_p:g}.")
-    return Sampling(most, temperature, top_p, options.agent.seed, stop=options.agent.spoken.call.stop)
+    return Sampling(most, temperature, top_p, own.seed, stop=own.spoken.call.stop)
 
 
 def _number(generation: Mapping[str, Any], name: str, default: float) -> float:
@@ -267,7 +270,7 @@ class Requests:
             top_p=how.top_p,
             seed=how.seed,
         )
-        agent = Agent(config, policy=self._agent.policy, environment=self._agent.environment)
+        agent = self._agent.changed(config)
         output = file if samples else None
         return agent.ask_many(samples, output=output, concurrency=self.options.concurrency, progress=progress)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -18,8 +19,14 @@ from cof_agent.graphs.state import progress
 MOST_ZOOMS = 1000
 """LangGraph is told how many steps a run may have before it is known how many zooms the configuration allows."""
 
-loaded = lru_cache(maxsize=1)(Agent)
-"""The agent of a configuration; one model is kept in memory."""
+_one_at_a_time = threading.Lock()
+_agent = lru_cache(maxsize=1)(Agent)
+
+
+def loaded(config: AgentConfig) -> Agent:
+    """The agent of a configuration; one model is kept in memory."""
+    with _one_at_a_time:  # else runs that begin together would load one each
+        return _agent(config)
 
 
 def _configured(node: focus.Node) -> focus.Node:

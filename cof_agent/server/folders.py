@@ -11,6 +11,7 @@ from cof_agent.data.images import SUFFIXES
 from cof_agent.errors import InputError
 from cof_agent.image import SLIDES, file_of
 from cof_agent.output.escape import for_terminal
+from cof_agent.output.files import is_text
 
 MOST_LISTED = 1_000
 """Files of one kind that are listed."""
@@ -65,7 +66,7 @@ class Folders:
         return self._listed(lambda path: path.suffix == ".jsonl" and path.stem.startswith(_RUNS))
 
     def _listed(self, wanted: Callable[[Path], bool]) -> list[str]:
-        found = (path for path in self._all() if wanted(path) and self.contains(path))
+        found = (path for path in self._all() if wanted(path) and is_text(path) and self.contains(path))
         return [str(path) for _, path in zip(range(MOST_LISTED), found, strict=False)]
 
     def _all(self) -> Iterator[Path]:
@@ -73,9 +74,9 @@ class Folders:
         for folder in self._folders:
             for root, folders, names in os.walk(folder):
                 folders.sort()
-                yield from (Path(root, name) for name in sorted(names))
+                yield from (Path(root, name) for name in sorted(names)[: _MOST_SEEN - seen])
                 seen += len(names)
-                if seen > _MOST_SEEN:
+                if seen >= _MOST_SEEN:
                     return
 
 

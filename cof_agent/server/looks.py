@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 from collections import OrderedDict
@@ -117,7 +118,7 @@ class Looks:
             InputError: if the image cannot be decoded.
         """
         (pixels,) = await self._service.pixels(look.path, [look.view])
-        return encoded(pixels)
+        return await asyncio.to_thread(encoded, pixels)
 
     async def whole(self, look: Look) -> bytes:
         """The region at full resolution, as PNG.
@@ -130,7 +131,7 @@ class Looks:
         if size.area > MOST_PIXELS:
             raise InputError(f"the crop has {size.area:,} pixels, more than {MOST_PIXELS:,}; zoom into a part of it.")
         (pixels,) = await self._service.pixels(look.path, [View(view.source_size, view.region, size)])
-        return png_of(pixels)
+        return await asyncio.to_thread(png_of, pixels)
 
 
 def fitted(size: Size) -> Size:

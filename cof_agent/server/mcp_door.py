@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
@@ -20,6 +21,7 @@ from starlette.applications import Starlette
 from cof_agent.errors import InputError
 from cof_agent.geometry import Size
 from cof_agent.graphs.steps import Event
+from cof_agent.server.gone import ended
 from cof_agent.server.looks import Coordinates, Look, Looks
 from cof_agent.server.refusals import Refusal
 from cof_agent.server.service import Question, Service
@@ -89,7 +91,7 @@ def _add_looks(server: MCPServer, service: Service, looks: Looks) -> None:
         async with _opened(service, image) as path:
             if box is not None:
                 return await _shown(looks, [await looks.crop(path, box, coordinates)], {})
-            trajectory = await service.ask(Question((path,), str(description)))
+            trajectory = await _asked(service, Question((path,), str(description)))
             if not (found := _looks_of(trajectory, looks)):
                 raise ToolError(f"the model found nothing to zoom to. {_outcome(trajectory)}")
             return await _shown(looks, found[-1:], _warning(trajectory))
@@ -102,10 +104,22 @@ def _add_ask(server: MCPServer, service: Service, looks: Looks) -> None:
         and the regions that it rests on in source pixels, as crops."""
         async with _opened(service, image) as path:
             told = _Progress(ctx)
-            trajectory = await service.ask(Question((path,), question), told)
+            trajectory = await _asked(service, Question((path,), question), told)
             await told.done()
             result = {"answer": trajectory.answer, "outcome": _outcome(trajectory), **_warning(trajectory)}
             return await _shown(looks, _looks_of(trajectory, looks), result)
+
+
+async def _asked(service: Service, question: Question, on_event: Callable[[Event], None] | None = None) -> Trajectory:
+    """As `Service.ask`, in a task of its own: anyio cancels again and again what a client has left, and cancelled twice LangGraph
+    ends without its nodes: the model would go on for nobody."""
+    task = asyncio.create_task(service.ask(question, on_event))
+    try:
+        await asyncio.wait({task})
+        return task.result()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await ended(task)
 
 
 class _Progress:

@@ -63,6 +63,9 @@ _ROLES = (*_BEFORE, "user", "assistant", "tool", "function")
 _KINDS = ("str", "int", "float", "bool")  # what pydantic puts behind a name where several kinds may stand
 
 
+_MOST_TOKENS = 1_000_000_000
+
+
 class _StreamOptions(BaseModel):
     include_usage: bool | None = False
 
@@ -85,9 +88,9 @@ class _Fields(BaseModel):
     stream_options: _StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: int | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     choices: list[str] | None = None
     regions: list[Annotated[list[float], Field(min_length=4, max_length=4)]] | None = None
 

@@ -23,7 +23,7 @@ class Pictures:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="cof-serve-", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name).resolve()
-        self._most = most_bytes
+        self._most, self._total = most_bytes, 0
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._used: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -34,16 +34,21 @@ class Pictures:
         Raises:
             InputError: if it is neither.
         """
+        path = self._written(content)
         with self._lock:
-            if is_pdf(content[:64]):
-                path = written_once(content, "pdf", self.folder)
-            else:
-                path = kept_image(content, "the request", self.folder)
+            if not Path(path).exists():  # it was there already, and has just gone
+                self._written(content)
+            self._total += len(content) - self._sizes.get(path, 0)
             self._sizes[path] = len(content)
             self._sizes.move_to_end(path)
             self._used[path] += 1
             self._make_room()
         return path
+
+    def _written(self, content: bytes) -> str:
+        if is_pdf(content[:64]):
+            return written_once(content, "pdf", self.folder)
+        return kept_image(content, "the request", self.folder)
 
     def hold(self, path: str) -> bool:
         """One more use of an image; whether it is still there."""
@@ -81,8 +86,10 @@ class Pictures:
         self._folder.cleanup()
 
     def _make_room(self) -> None:
+        if self._total <= self._most:
+            return
         for path in [one for one in self._sizes if not self._used[one]]:
-            if sum(self._sizes.values()) <= self._most:
-                return
-            del self._sizes[path]
+            self._total -= self._sizes.pop(path)
             Path(path).unlink(missing_ok=True)
+            if self._total <= self._most:
+                return

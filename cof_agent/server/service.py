@@ -105,8 +105,7 @@ class Service:
 
     def _changed(self, changes: tuple[tuple[str, Any], ...]) -> Agent:
         assert self._agent is not None
-        config = replace(self._agent.config, **dict(changes))
-        return Agent(config, policy=self._agent.policy, environment=self._agent.environment)
+        return self._agent.changed(replace(self._agent.config, **dict(changes)))
 
     async def size(self, path: str) -> Size:
         """The size of an image in source pixels.

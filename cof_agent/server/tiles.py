@@ -5,6 +5,7 @@ Level 0 shows the whole image within one tile, and each further level twice as l
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
 import secrets
@@ -86,7 +87,7 @@ class Tiles:
         if shown is None or view is None:
             raise Refusal(404, "there is no such tile.")
         (pixels,) = await self._service.pixels(shown.path, [view])
-        return _webp(pixels)
+        return await asyncio.to_thread(_webp, pixels)
 
 
 def _webp(pixels: Image.Image) -> bytes:

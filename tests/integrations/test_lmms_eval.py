@@ -125,6 +125,8 @@ def test_an_image_of_a_path_is_read_where_it_is(tmp_path: Path, monkeypatch: pyt
         ({"temperature": 0.7, "top_p": 0.9}, {"seed": 3}, Sampling(512, 0.7, 0.9, 3)),
         ({"temperature": 0.7, "do_sample": False}, {}, Sampling(512)),
         ({"do_sample": True}, {}, Sampling(512, 1.0)),
+        ({"do_sample": True}, {"top_p": 0.5}, Sampling(512, 1.0, 0.5)),
+        ({"temperature": 0.2, "do_sample": False}, {"temperature": 0.7, "seed": 3}, Sampling(512, 0.7, 1.0, 3)),
     ],
 )
 def test_generation_settings(generation: dict[str, Any], options: dict[str, Any], expected: Sampling) -> None:

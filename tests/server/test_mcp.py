@@ -7,16 +7,21 @@ import base64
 import io
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image, ImageChops
 
 from cof_agent.agent import Agent
+from cof_agent.config import AgentConfig
+from cof_agent.policy import Completion, ScriptedPolicy
 from cof_agent.server.service import Service
 from cof_agent.trajectory import Sample
 from tests.server.conftest import data_url
+from tests.server.running import running
 
 pytest.importorskip("mcp", reason="the door is tried with the official client where it is installed")
 
@@ -120,3 +125,32 @@ def test_the_client_over_stdio(scenes: Path, scene: Sample) -> None:
             await refusals(client, scene)
 
     asyncio.run(run())
+
+
+class Waiting(ScriptedPolicy):
+    """Answers after a minute. at_work: how many calls are under way."""
+
+    at_work = 0
+
+    async def generate(self, messages: Any, images: Any, sampling: Any) -> Completion:
+        self.at_work += 1
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.at_work -= 1
+        return await super().generate(messages, images, sampling)
+
+
+def test_a_client_that_leaves_ends_its_call_of_the_model(scenes: Path, scene: Sample) -> None:
+    policy = Waiting([])
+    call = {"name": "ask", "arguments": {"image": scene.image, "question": scene.question}}
+    sent = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    accepted = {"accept": "application/json, text/event-stream"}
+    with running(scenes, agent=Agent(AgentConfig(), policy=policy), concurrency=1) as (url, service):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/mcp", json=sent, headers=accepted, timeout=2)
+        for _ in range(200):
+            if service.places.inside == 0:
+                break
+            time.sleep(0.05)
+        assert (service.places.inside, policy.at_work) == (0, 0)

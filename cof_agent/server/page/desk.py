@@ -179,6 +179,8 @@ class Desk:
         except InputError as error:
             ui.notify(self._service.incoming.without_folders(str(error)), type="negative", multi_line=True)
             return
+        if self._task is not None:  # begun while this one was looked at
+            return
         self._steps.begin(question.images)
         self._zooms_seen, self._regions = [], list(question.regions)
         self._viewer.clear()

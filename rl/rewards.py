@@ -170,6 +170,7 @@ def _start(everyone: Sequence[tuple[int, Any]], mine: Sequence[Any]) -> int:
 def judged(judge: Judge) -> Reward:
     """1 if the judge calls the answer right, 0 if it calls it wrong, None if it gave no verdict; the metric `judge/failures`
     counts those. Each process judges its own rollouts."""
+    from accelerate import PartialState
 
     def reward(
         *, trajectory: Sequence[Trajectory], log_metric: Callable[[str, float], None] | None = None, **_: Any
@@ -177,7 +178,8 @@ def judged(judge: Judge) -> Reward:
         before = judge.failures
         verdicts = judge.verdicts(trajectory)
         if log_metric is not None:
-            log_metric("judge/failures", judge.failures - before)
+            # A process's share of the sum over all: TRL logs a mean over them.
+            log_metric("judge/failures", (judge.failures - before) * PartialState().num_processes)
         return [None if right is None else float(right) for right in verdicts]
 
     reward.__name__ = JUDGE

@@ -28,11 +28,12 @@ class AssistantCollator:
     A batch without any image gets a blank one behind its first row, where causal attention never looks: else a process with such
     a batch would leave the vision tower out, for whose gradients all others wait.
 
-    markers: of the model's family.
+    markers: of the model's family. with_mask: tells padding, for a model whose experts are balanced over all tokens.
     """
 
     processor: ProcessorMixin
     markers: Markers
+    with_mask: bool = False
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         tokenizer = self.processor.tokenizer
@@ -50,7 +51,8 @@ class AssistantCollator:
         begun = opened(self.processor, self.markers)
         mask = assistant_mask(batch["input_ids"], tokenizer, self.markers, begun) & batch["attention_mask"].bool()
         # Padding stands on the right, where causal attention never looks; without a mask attention is a third faster.
-        batch["attention_mask"].fill_(1)
+        if not self.with_mask:
+            batch["attention_mask"].fill_(1)
         return {**batch, "labels": batch["input_ids"].masked_fill(~mask, IGNORED)}
 
 

@@ -23,7 +23,7 @@ from cof_agent.data.image_files import ImageFiles
 from cof_agent.data.rows import opened
 from cof_agent.data.source import Source
 from cof_agent.data.unusable import DAMAGED_IMAGE, Tally, Unusable
-from cof_agent.environment import ZoomEnvironment, settings_of
+from cof_agent.environment import ZoomEnvironment, ZoomSettings, settings_of
 from cof_agent.errors import InputError
 from cof_agent.image import DEFAULT_MAX_SOURCE_PIXELS
 from cof_agent.protocol import Message
@@ -83,14 +83,21 @@ class TrajectoryRows:
     """Trajectories as the agent had them: the same words, and its views cut again from the source images.
 
     One that did not end in an answer, or in a wrong one, is no example and is left out. file: where they are from.
-    dialect: in which they are held again; by default each in its own.
+    dialect: in which they are held again; by default each in its own. most_pixels: of an image, in source pixels.
     """
 
     def __init__(
-        self, trajectories: Sequence[Trajectory], frame: Frame, file: str = "", dialect: Dialect | None = None
+        self,
+        trajectories: Sequence[Trajectory],
+        frame: Frame,
+        file: str = "",
+        dialect: Dialect | None = None,
+        most_pixels: int = DEFAULT_MAX_SOURCE_PIXELS,
     ) -> None:
         self._trajectories, self._frame, self._file, self._dialect = trajectories, frame, file, dialect
-        self._environment, self._checks = ZoomEnvironment(source_cache=0), Checks()
+        self._most = most_pixels
+        self._environment = ZoomEnvironment(ZoomSettings(max_source_pixels=most_pixels), source_cache=0)
+        self._checks = Checks()
 
     def __len__(self) -> int:
         return len(self._trajectories)
@@ -120,7 +127,8 @@ class TrajectoryRows:
 
     def row(self, index: int) -> dict[str, Any]:
         trajectory = reframe(self._trajectories[index], self._frame, self._environment, self._dialect)
-        environment = self._environment.with_settings(settings_of(trajectory))
+        settings = replace(settings_of(trajectory), max_source_pixels=self._most)
+        environment = self._environment.with_settings(settings)
         images = [environment.image(trajectory.sample, view) for view in trajectory.views]
         return {"messages": _plain(messages_of(trajectory)), "images": images}
 
@@ -178,7 +186,8 @@ def read_rows(
     path = Path(source.data)
     ours = path / TRAJECTORIES if path.is_dir() else path
     if (path.is_dir() and ours.exists()) or (path.is_file() and _are_trajectories(path)):
-        return _trajectories(source, ours, frame, tally, dialect, plays)
+        kept = _trajectories(source, ours, tally)
+        return TrajectoryRows(plays.distilled(kept, tally) if plays else kept, frame, str(ours), dialect, most_pixels)
     found = find(source.data, source.split)
     if found.ours:
         raise InputError(f"{source.data} holds questions and no conversations; `cof collect` makes some of them.")
@@ -214,14 +223,12 @@ def _are_trajectories(path: Path) -> bool:
     return isinstance(first, dict) and {"sample", "turns"} <= set(first)
 
 
-def _trajectories(
-    source: Source, path: Path, frame: Frame, tally: Tally, dialect: Dialect | None, plays: Plays | None
-) -> TrajectoryRows:
+def _trajectories(source: Source, path: Path, tally: Tally) -> list[Trajectory]:
     if source.column:
         raise InputError("--column is for other sets; trajectories have columns of their own.")
     found = [_placed(one, source.images) for one in islice(read_jsonl(path, Trajectory), source.samples)]
     tally.rows += len(found)
-    return TrajectoryRows(plays.distilled(found, tally) if plays else found, frame, str(path), dialect)
+    return found
 
 
 def _placed(trajectory: Trajectory, images: str | None) -> Trajectory:

@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.table import Table
 
-from cof_agent.errors import InputError
 from cof_agent.training import memory, plan
 from cof_agent.training.models import read_checkpoint
 from sft import measure
@@ -66,9 +65,7 @@ def data_of(settings: Settings, processor: Any, frame: Frame) -> Data:
     from sft.nano.curriculum import CurriculumRows, Plan
 
     rows = CurriculumRows(Plan(**run.plan), settings.training.seed, min(SAMPLED, run.samples or 0))
-    kept = measure.measure(rows, processor, frame, settings.max_length).kept
-    if not kept:
-        raise InputError(f"none of the first {len(rows)} rows of the curriculum can be trained on; raise max_length.")
+    kept = measure.measure(rows, processor, frame, None).kept  # max_length is for data that might be longer
     return _data(kept, run.samples or 0)
 
 

@@ -24,7 +24,22 @@ class ZoomSFTTrainer(ZoomTrainer, SFTTrainer):
     def __init__(self, *arguments: Any, lengths: Sequence[int] | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.model_accepts_loss_kwargs = True
-        self._lengths = lengths
+        # The experts of a micro-batch are balanced over its tokens, without padding and whichever rows it has.
+        self._lengths = None if self.aux_loss_enabled else lengths
+        self.data_collator.with_mask = self.aux_loss_enabled
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        """As TRL's; `num_tokens` counts tokens without padding, and goes on where an interrupted run stopped."""
+        before = self._total_train_tokens
+        if not before:
+            logged = [entry["num_tokens"] for entry in self.state.log_history if "num_tokens" in entry]
+            before = int(logged[-1]) if logged else 0
+        real = (inputs["input_ids"] != self.processing_class.tokenizer.pad_token_id).sum()
+        found = super().compute_loss(model, inputs, *arguments, **options)
+        if self.model.training:
+            self._total_train_tokens = before + int(self.accelerator.gather_for_metrics(real).sum())
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        return found
 
     def get_train_dataloader(self) -> Any:
         loader: Any = super().get_train_dataloader()

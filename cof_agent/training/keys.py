@@ -42,8 +42,18 @@ INSTEAD = {
     "dataset_text_field": "set column",
     "do_eval": "set eval_strategy and eval_data",
     "model_init_kwargs": "set dtype and attn_implementation",
+    "dataset_kwargs": "images are prepared as the agent's are",
+    "truncation_mode": "what is longer than max_length is left out, since a cut would go through images",
+    "per_device_eval_batch_size": "at an evaluation the agent answers 16 questions at a time",
 }
 """Settings of TRL that would do nothing here, and what to do instead."""
+INSTEAD_OF = {
+    "SFTConfig": {
+        "pad_to_multiple_of": "rows are padded to the longest of their batch",
+        "shuffle_dataset": "rows are shuffled in each epoch, with train_sampling_strategy random",
+    }
+}
+"""The same of one of TRL's configurations."""
 FOREIGN = {
     "torch_dtype": "dtype",
     "lora_rank": "lora_r",
@@ -159,7 +169,7 @@ def check(found: Mapping[str, Sequence[str]], run: type[Any], trainer: str) -> d
     check_values(config, types, f"the config {found['config'][-1]}: " if config else "")
     check_values({name: values[0] for name, values in found.items() if len(values) == 1}, types, "--")
     whole = {**config, **{name: values[-1] if values else "" for name, values in found.items()}}
-    for name, instead in INSTEAD.items():
+    for name, instead in (INSTEAD | INSTEAD_OF.get(trainer, {})).items():
         if whole.get(name) not in (None, ""):
             raise InputError(f"{name} would do nothing here: {instead}.")
     if not whole.get("model_name_or_path"):

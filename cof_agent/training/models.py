@@ -112,15 +112,18 @@ def lora(settings: Settings, config: Any) -> LoraConfig:
     model's."""
     asked, run, modules = settings.model, settings.run, families.of(config).modules
     language, tower = modules.language_targets(), modules.tower_targets()
-    projectors = None if run.freeze_projector else modules.projectors(config.vision_config)
-    in_tower = rf".*{re.escape(modules.tower)}\..*"  # where "all-linear" and names such as up_proj are found, too
+    projector = modules.projectors(config.vision_config)
+    projectors = None if run.freeze_projector else projector
+    # Where "all-linear" and names such as up_proj are found, too.
+    left = [rf".*{re.escape(modules.tower)}\..*"] if run.freeze_vision else []
+    left += [rf".*{re.escape(name)}(\..*)?" for name in projector] if run.freeze_projector else []
     return LoraConfig(
         r=asked.lora_r,
         lora_alpha=asked.lora_alpha,
         lora_dropout=asked.lora_dropout,
         target_modules=asked.lora_target_modules or (language if run.freeze_vision else f"({language}|{tower})"),
         target_parameters=asked.lora_target_parameters,
-        exclude_modules=in_tower if run.freeze_vision and asked.lora_target_modules else None,
+        exclude_modules="|".join(left) if left and asked.lora_target_modules else None,
         modules_to_save=asked.lora_modules_to_save or projectors,
         use_rslora=asked.use_rslora,
         use_dora=asked.use_dora,

@@ -53,7 +53,7 @@ DECIDES = {
     ),
     "model": (
         *("model_name_or_path", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
-        *("lora_modules_to_save", "use_rslora", "use_dora", "load_in_4bit", "load_in_8bit"),
+        *("lora_modules_to_save", "use_rslora", "use_dora", "load_in_4bit", "load_in_8bit", "lora_target_parameters"),
     ),
     "training": (
         *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_grad_norm", "seed"),
@@ -63,7 +63,12 @@ DECIDES = {
         *("importance_sampling_level", "top_entropy_quantile", "generation_batch_size"),
         *("shuffle_dataset", "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs", "entropy_coef"),
         *("sapo_temperature_neg", "sapo_temperature_pos", "off_policy_mask_threshold", "use_bias_correction_kl"),
-        *("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg", "use_adaptive_entropy"),
+        *("data_seed", "label_smoothing_factor", "neftune_noise_alpha", "optim_args", "dataloader_drop_last"),
+        *("router_aux_loss_coef", "cast_lm_head_to_fp32", "disable_dropout", "use_adaptive_entropy", "entropy_target"),
+        *("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta"),
+        *("vllm_importance_sampling_correction", "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max"),
+        *("vllm_importance_sampling_clip_min",),
+        *("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"),
     ),
 }
 """The settings, as `run.json` has them, that a training must keep to go on: what is trained, on what, and how."""

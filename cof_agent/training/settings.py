@@ -148,8 +148,7 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
         InputError: if the file cannot be read, a key or value is unknown, or what is asked for makes no sense.
     """
     found = keys.given(sys.argv[1:] if arguments is None else arguments)
-    if "help" not in found and "h" not in found:
-        keys.check(found, kinds[0], kinds[1].__name__)
+    whole = {} if {"help", "h"} & set(found) else keys.check(found, kinds[0], kinds[1].__name__)
     from transformers.utils import logging as transformers_logging
 
     from cof_agent.training.parser import KeyParser  # which imports TRL
@@ -161,6 +160,7 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
     if run.dialect is None and (recorded := beside(model.model_name_or_path or "")):
         run.dialect = str(recorded)
     _check(run, training)
+    _check_best(run, training, whole)
     training.remove_unused_columns = False
     if run.quiet:
         training.disable_tqdm = True
@@ -213,6 +213,25 @@ def _check(run: RunConfig, training: TrainingArguments) -> None:
             "are trained on together anyway."
         )
     _check_trackers(training.report_to)
+
+
+_BETTER = {"accuracy": True, "answered": True, "crop_gain": True, "malformed": False, "zooms": False}
+"""The figures of an evaluation, and whether more of them is better."""
+
+
+def _check_best(run: RunConfig, training: TrainingArguments, whole: Mapping[str, Any]) -> None:
+    """Refuses to choose the best checkpoint by what no evaluation tells, or the wrong way round. whole: what was given."""
+    metric = str(training.metric_for_best_model or "").removeprefix("eval_")
+    if not metric:
+        return
+    if whole.get("metric_for_best_model") is None:  # transformers chooses the loss, which is not measured
+        raise InputError(f"load_best_model_at_end needs metric_for_best_model: one of {', '.join(_BETTER)}.")
+    if metric not in _BETTER:
+        raise InputError(unknown("metric_for_best_model", metric, list(_BETTER)))
+    if metric == "crop_gain" and not run.eval_blank:
+        raise InputError("metric_for_best_model crop_gain needs eval_blank: the same questions with grey crops.")
+    if whole.get("greater_is_better") is None:
+        training.greater_is_better = _BETTER[metric]
 
 
 _PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "flyte": "flytekit"}

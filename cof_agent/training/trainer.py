@@ -173,6 +173,11 @@ class ZoomTrainer(Base):
         by_key = {trajectory.key: trajectory for trajectory in gathered}
         return [by_key[episode.key] for episode in wanted]
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As the Trainer's; an evaluation without the figure, as one in which nothing was zoomed on, is not the best."""
+        name = str(self.args.metric_for_best_model or "").removeprefix("eval_")
+        return (not name or f"eval_{name}" in metrics) and super()._determine_best_metric(metrics, trial)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
@@ -191,7 +196,10 @@ class ZoomTrainer(Base):
         if hasattr(model, "get_base_model") or self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
+        # What is trained is wider than what is frozen, see `_widen_what_is_trained`; it must not be rounded on the way.
+        kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+        widest = max(kinds, key=lambda kind: kind.itemsize)
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=widest)
         model.load_state_dict(saved.state_dict())
 
     def _load_best_model(self) -> None:

@@ -31,7 +31,8 @@ RUN: dict[str, Any] = {
 
 def words(given: dict[str, Any]) -> list[str]:
     """Settings as a command line."""
-    return [text for key, value in given.items() for text in (f"--{key}", str(value))]
+    lists = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
+    return [text for key, values in lists.items() for text in (f"--{key}", *map(str, values))]
 
 
 def trainer_of(folder: Path, **changes: Any) -> ZoomGRPOTrainer:

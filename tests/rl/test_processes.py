@@ -11,6 +11,7 @@ import pytest
 
 from cof_agent import scoring
 from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
+from rl.rewards import by_name
 from tests import processes
 from tests.rl.small import RUN, words
 from tests.scenes.shared import Scenes
@@ -24,6 +25,8 @@ CHANGES: dict[str, Any] = {
     "logging_steps": 1,
     "learning_rate": 1e-5,
     "beta": 0.04,
+    "rewards": ["accuracy", "format", "zoom_cost_by_success"],
+    "reward_weights": [1, 0.2, 0.1],
 }
 WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "stock": (1, {"vision_cache": 0}),
@@ -67,8 +70,11 @@ def check_groups(played: list[Trajectory]) -> None:
     """Rewards and advantages of each group, whichever process played it."""
     assert len(played) == STEPS * RUN["num_generations"] * CHANGES["gradient_accumulation_steps"]
     for one in played:
-        assert one.rewards == {"accuracy": scoring.accuracy(one), "format": scoring.well_formed(one)}
+        assert one.rewards is not None
+        assert one.rewards["accuracy"] == scoring.accuracy(one) and one.rewards["format"] == scoring.well_formed(one)
     for start in range(0, len(played), RUN["num_generations"]):
         group = played[start : start + RUN["num_generations"]]
         assert len({(one.sample.id, one.step, one.group) for one in group}) == 1
         assert sum(one.advantage or 0.0 for one in group) == pytest.approx(0, abs=1e-4)
+        alone = by_name("zoom_cost_by_success", len(group))(trajectory=group)  # as a process that has the whole group
+        assert [(one.rewards or {})["zoom_cost_by_success"] for one in group] == pytest.approx(alone)

@@ -19,7 +19,7 @@ import pytest
 import torch
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from cof_agent import scoring
+from cof_agent import protocol, scoring
 from cof_agent.agent import Agent
 from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.policy import LocalPolicy
@@ -30,10 +30,11 @@ from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
+from cof_agent.geometry import Box, Size, View
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.policy import ScriptedPolicy
 from cof_agent.training.trainer import policy_of
-from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl, to_json
+from cof_agent.trajectory import Observation, Sample, StopReason, Tokens, Trajectory, Turn, read_jsonl, to_json
 from rl import rewards
 from rl.rollout import Rollout, roll_out
 from rl.trainer import _CountsOn, loss_mask, micro_batches
@@ -308,6 +309,23 @@ def test_rewards_are_those_of_the_evaluation(trajectories: list[Trajectory]) -> 
     assert rewards.by_name("zoom_cost", 1)(trajectory=zoomed) == [-one.zooms for one in zoomed]
     right, wrong = (replace(zoomed[0], answer=answer) for answer in (zoomed[0].sample.answers[0], "none of them"))
     assert rewards.by_name("zoom_cost_if_right", 1)(trajectory=[right, wrong]) == [-right.zooms, 0]
+
+
+def test_a_box_within_a_crop_is_compared_where_it_lies_in_the_source() -> None:
+    size, shown = Size(1000, 1000), Size(100, 100)
+    whole, crop, inner = Box(0, 0, 1000, 1000), Box(200, 200, 400, 400), Box(200, 200, 300, 300)
+
+    def zoom(box: Box, image: int, region: Box) -> Turn:
+        text = protocol.write_zoom("Closer.", box, image)
+        seen = Observation(view=View(size, region, shown))
+        return Turn(text, protocol.parse(text), (seen,), Tokens(1, 1), 0.0)
+
+    turns = (zoom(Box(20, 20, 40, 40), 0, crop), zoom(Box(0, 0, 50, 50), 1, inner))
+    sample = Sample("one", "one.png", "?", boxes=(inner, Box(900, 900, 1000, 1000)))
+    played = Trajectory(sample, View(size, whole, shown), turns, StopReason.MAX_ZOOMS, settings={"system": "absolute"})
+    assert rewards.by_name("box_iou", 1)(trajectory=[played]) == [pytest.approx((1 + 0) / 2)]
+    without = replace(played, turns=turns[:1])
+    assert rewards.by_name("box_iou", 1)(trajectory=[without]) == [pytest.approx(0.25 / 2)]
 
 
 def test_every_reward_scores_or_says_that_it_cannot(

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from cof_agent.agent import Agent
@@ -109,6 +111,7 @@ def test_boxes_of_an_export_are_what_the_export_says(examples: list[Trajectory],
         assert [rows.row(index)["messages"] for index in range(len(rows))] == wanted
     to_parquet(examples, tmp_path / "absolute.parquet")
     rows = read_rows(Source(str(tmp_path / "absolute.parquet")), QWEN3, keep_images=tmp_path / "kept")
+    compared = 0
     for index, example in enumerate(examples):
         replies = [one["content"][0]["text"] for one in rows.row(index)["messages"] if one["role"] == "assistant"]
         for reply, turn in zip(replies, example.turns, strict=True):
@@ -118,6 +121,8 @@ def test_boxes_of_an_export_are_what_the_export_says(examples: list[Trajectory],
                 sides = (size.width, size.height) * 2
                 shares = [number * 1000 / side for number, side in zip(action.box, sides, strict=True)]
                 assert box.numbers == pytest.approx(shares, abs=0.51)
+                compared += 1
+    assert compared >= len([one for one in examples if one.zooms])
 
 
 def test_data_with_columns_and_images_of_its_own(folder: Path, examples: list[Trajectory], tmp_path: Path) -> None:
@@ -171,7 +176,8 @@ def test_a_trajectory_of_one_family_teaches_another(examples: list[Trajectory]) 
             assert found == turn.observations
             seen += [one.view for one in found if one.view is not None]
         back = reframe(there, QWEN25, environment)
-        assert [turn.text for turn in reframe(back, QWEN25, environment).turns] == [turn.text for turn in back.turns]
+        for old, new in zip(example.views, back.views, strict=True):
+            assert all(abs(first - second) <= 16 for first, second in zip(old.region, new.region, strict=True))
 
 
 def test_a_trajectory_of_the_same_frame_is_not_touched(examples: list[Trajectory]) -> None:
@@ -389,8 +395,9 @@ def quiet() -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_losses(folder: Path, tmp_path: Path) -> None:
-    arguments = SHORT | {"data": folder, "max_steps": 6, "save_steps": 2}
+@pytest.mark.parametrize("more", [{}, {"dtype": "bfloat16", "bf16": "true", "freeze_vision": "true"}])
+def test_a_killed_run_goes_on_with_the_same_losses(folder: Path, tmp_path: Path, more: dict[str, str]) -> None:
+    arguments = SHORT | more | {"data": folder, "max_steps": 6, "save_steps": 2}
     run(arguments | {"output_dir": tmp_path / "whole"})
     started = command(arguments | {"output_dir": tmp_path / "killed"})
     process = subprocess.Popen(
@@ -408,6 +415,11 @@ def test_a_killed_run_goes_on_with_the_same_losses(folder: Path, tmp_path: Path)
     shutil.rmtree(half)
     assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
     assert len(losses(tmp_path / "whole")) == 6
+    counts = [json.loads((tmp_path / name / "trainer_state.json").read_text()) for name in ("killed", "whole")]
+    assert len({state["log_history"][-2]["num_tokens"] for state in counts}) == 1
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    for name, weights in ours.items():  # what is trained in float32 beside a frozen tower is not rounded on the way
+        assert torch.allclose(weights, theirs[name], rtol=0, atol=1e-6), name
 
 
 @pytest.mark.slow

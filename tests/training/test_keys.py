@@ -185,6 +185,22 @@ def test_a_number_may_be_a_text(value: str, tmp_path: Path) -> None:
     keys.check(keys.given(["--config", str(path), *BASE]), rl.settings.RunConfig, "GRPOConfig")
 
 
+def test_the_best_checkpoint_is_chosen_by_a_figure_that_is_measured() -> None:
+    asked = [*BASE, "--eval-data", "tests", "--eval-strategy", "steps", "--save-steps", "500", "--report-to", "none"]
+    for given, sentence in (
+        (["--load-best-model-at-end", "true"], "needs metric_for_best_model: one of accuracy"),
+        (["--metric-for-best-model", "acuracy"], "did you mean accuracy"),
+        (["--metric-for-best-model", "loss"], "metric_for_best_model"),
+        (["--metric-for-best-model", "crop_gain"], "needs eval_blank"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            sft.settings.parse([*asked, *given])
+    for metric, more in (("eval_accuracy", True), ("malformed", False), ("zooms", False)):
+        assert sft.settings.parse([*asked, "--metric-for-best-model", metric]).training.greater_is_better is more
+    own = ["--metric-for-best-model", "zooms", "--greater-is-better", "true"]
+    assert sft.settings.parse([*asked, *own]).training.greater_is_better is True
+
+
 def test_held_out_samples_that_are_never_asked_about_are_refused() -> None:
     with pytest.raises(InputError, match="eval_data does nothing without eval_strategy"):
         rl.settings.parse([*BASE, "--eval-data", "tests", "--report-to", "none"])

@@ -21,7 +21,8 @@ at() { # NAME SCENES MODEL OPTION ...
   measure "$folder/$1" --data "$folder/$2" --model "${@:3}"
 }
 train() { # NAME OPTION ...
-  "$cof" rl --config rl/configs/nano-hard.yaml -o "outputs/nano-hard-$1" "${@:2}"
+  local options=("${@:2}")
+  "$cof" rl --config rl/configs/nano-hard.yaml -o "outputs/nano-hard-$1" "${options[@]}"
 }
 trained() { # NAME OPTION ...
   train "$@"

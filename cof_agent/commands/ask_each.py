@@ -27,7 +27,7 @@ def each(options: argparse.Namespace, pictures: Pictures) -> int:
     """Prints one line for each image, in order; exit code 3 if no question was answered."""
     _check(options)
     config = common.config_of(options)
-    asked = [Sample(path, path, options.question, choices=tuple(options.choice)) for path in pictures.paths]
+    asked = [Sample(_id(path), path, options.question, choices=tuple(options.choice)) for path in pictures.paths]
     samples = detected.filled(options, asked)
     common.warn_if_unknown_to_nano(config.model, samples, config.base_url)
     trajectories = _played(options, config, episodes(samples))
@@ -38,6 +38,11 @@ def each(options: argparse.Namespace, pictures: Pictures) -> int:
         print(for_terminal(line))
     common.report_errors(trajectories, "and have no answer")
     return 0 if any(one.stop is StopReason.ANSWERED for one in trajectories) else UNANSWERED
+
+
+def _id(path: str) -> str:
+    """The path as a record can hold it, by which the answer is found again; a name that is no UTF-8 in escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _check(options: argparse.Namespace) -> None:

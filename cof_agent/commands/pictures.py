@@ -15,7 +15,6 @@ from cof_agent.data.image_files import written_once
 from cof_agent.data.images import SUFFIXES, kind_of_image
 from cof_agent.errors import InputError
 from cof_agent.image import SLIDES, file_of, is_pdf, pages_of
-from cof_agent.output.files import is_text
 
 STDIN = "-"
 
@@ -45,12 +44,12 @@ def find(name: str) -> Pictures | None:
         found = sorted(map(str, _images_in(Path(name))))
         if not found:
             raise InputError(f"the folder {name} has no images.")
-        return _each(_named(found))
+        return _each(found)
     if glob.has_magic(name) and not is_address(name) and not os.path.exists(file_of(name)):
         found = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
         if not found:
             raise InputError(f"no file matches {name}.")
-        return _each(_named(found))
+        return _each(found)
     return None
 
 
@@ -67,20 +66,6 @@ def _images_in(folder: Path) -> list[Path]:
         return kept and re.fullmatch(r"[0-9a-f]{24}", path.stem) is not None
 
     return [path for path in found if not is_ours(path)]
-
-
-def _named(found: Sequence[str]) -> list[str]:
-    """Those whose names can be written into a record; the others are counted on stderr.
-
-    Raises:
-        InputError: if none can.
-    """
-    named = [path for path in found if is_text(path)]
-    if not named:
-        raise InputError("the names of all images are no UTF-8; rename them.")
-    if left := len(found) - len(named):
-        print(f"{left} image{'s' * (left > 1)} passed over, whose names are no UTF-8; rename them.", file=sys.stderr)
-    return named
 
 
 def _each(files: Sequence[str]) -> Pictures:

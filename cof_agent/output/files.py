@@ -78,15 +78,6 @@ def check_new(path: Path, content: str) -> None:
         raise InputError(f"{path} holds something else; use another output folder, or remove the file.")
 
 
-def is_text(path: str | Path) -> bool:
-    """Whether a name of a file is UTF-8, and so can be sent and written."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write a file whole: to a temporary name beside it, then renamed.
 

@@ -11,7 +11,6 @@ from cof_agent.data.images import SUFFIXES
 from cof_agent.errors import InputError
 from cof_agent.image import SLIDES, file_of
 from cof_agent.output.escape import for_terminal
-from cof_agent.output.files import is_text
 
 MOST_LISTED = 1_000
 """Files of one kind that are listed."""
@@ -66,7 +65,7 @@ class Folders:
         return self._listed(lambda path: path.suffix == ".jsonl" and path.stem.startswith(_RUNS))
 
     def _listed(self, wanted: Callable[[Path], bool]) -> list[str]:
-        found = (path for path in self._all() if wanted(path) and is_text(path) and self.contains(path))
+        found = (path for path in self._all() if wanted(path) and _is_text(path) and self.contains(path))
         return [str(path) for _, path in zip(range(MOST_LISTED), found, strict=False)]
 
     def _all(self) -> Iterator[Path]:
@@ -78,6 +77,15 @@ class Folders:
                 seen += len(names)
                 if seen >= _MOST_SEEN:
                     return
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a name of a file is UTF-8, and so can be sent."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def path_of(reference: str) -> str:

@@ -211,3 +211,5 @@ def test_a_name_that_is_no_text_is_written_all_the_same(
     rows = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert [Path(row["image"]).name for row in rows] == ["a.png", "caf\udce9.png"]
     assert "caf" in capsys.readouterr().out
+    main(["ask", str(tmp_path / "in"), "What?", "--model", model, "--max-tokens", "2", "-o", str(tmp_path / "out")])
+    assert len((tmp_path / "out" / "trajectories.jsonl").read_text().splitlines()) == 2  # none was asked again

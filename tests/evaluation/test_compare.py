@@ -236,8 +236,8 @@ def test_a_category_without_a_right_answer_has_its_bar() -> None:
         [Run("some", answered(questions(4), [True, False] * 2)), Run("none", answered(questions(4), [False] * 4))]
     )
     assert figure is not None
-    heights = [bar.get_height() for bar in figure.axes[0].patches if isinstance(bar, Rectangle)]
-    assert sorted(heights) == [0, 0, 0, 1]
+    lengths = [bar.get_width() for bar in figure.axes[0].patches if isinstance(bar, Rectangle)]
+    assert sorted(lengths) == [0, 0, 0, 1]
 
 
 def test_what_cannot_be_compared_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

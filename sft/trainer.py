@@ -30,7 +30,7 @@ class ZoomSFTTrainer(ZoomTrainer, SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         """As TRL's; `num_tokens` counts tokens without padding, and goes on where an interrupted run stopped."""
-        before = self._total_train_tokens
+        before = self._total_train_tokens  # type: ignore[has-type]
         if not before:
             logged = [entry["num_tokens"] for entry in self.state.log_history if "num_tokens" in entry]
             before = int(logged[-1]) if logged else 0

@@ -44,7 +44,6 @@ INSTEAD = {
     "model_init_kwargs": "set dtype and attn_implementation",
     "dataset_kwargs": "images are prepared as the agent's are",
     "truncation_mode": "what is longer than max_length is left out, since a cut would go through images",
-    "per_device_eval_batch_size": "at an evaluation the agent answers 16 questions at a time",
 }
 """Settings of TRL that would do nothing here, and what to do instead."""
 INSTEAD_OF = {

@@ -216,12 +216,12 @@ def test_several_images_and_the_history_after_a_reload(
         page.locator("input[type=file]").set_input_files([first, second])
         strip = page.get_by_role("group", name="Images")
         expect(strip.get_by_role("button", name=re.compile(r"^\d: "))).to_have_text(
-            [f"1: {Path(first).name}", f"2: {Path(second).name}"]
+            [f"0: {Path(first).name}", f"1: {Path(second).name}"]
         )
         choose(page, "or one of the server's", Path(scene.image).name)  # joins them
-        expect(strip.get_by_role("button", name=re.compile("^3: "))).to_have_attribute("aria-pressed", "true")
-        strip.get_by_role("button", name="Take away image 1").click()
-        names = [f"1: {Path(second).name}", f"2: {Path(scene.image).name}"]
+        expect(strip.get_by_role("button", name=re.compile("^2: "))).to_have_attribute("aria-pressed", "true")
+        strip.get_by_role("button", name="Take away image 0").click()
+        names = [f"0: {Path(second).name}", f"1: {Path(scene.image).name}"]
         expect(strip.get_by_role("button", name=re.compile(r"^\d: "))).to_have_text(names)
         loaded(page)
         page.get_by_label("Question").fill("Which is it?")
@@ -275,7 +275,7 @@ def test_pages_of_a_pdf_file(browser: Browser, address: str, tmp_path: Path) -> 
         choose(page, "or one of the server's", re.compile(r"book\.pdf"))
         expect(page.get_by_text("book.pdf has 2 pages.")).to_be_visible()
         pages.press("Enter")
-        expect(strip.get_by_role("button", name=re.compile("^3: "))).to_have_text("3: book.pdf, page 1")
+        expect(strip.get_by_role("button", name=re.compile("^2: "))).to_have_text("3: book.pdf, page 1")
 
 
 def test_a_run_of_the_servers_folders_shows_its_text_as_text(browser: Browser, address: str) -> None:

@@ -266,7 +266,7 @@ def test_pages_of_a_pdf_file(browser: Browser, address: str, tmp_path: Path) -> 
         pages.press("Enter")
         strip = page.get_by_role("group", name="Images")
         expect(strip.get_by_role("button", name=re.compile(r"^\d: "))).to_have_text(
-            ["1: report.pdf, page 3", "2: report.pdf, page 1"]
+            ["0: report.pdf, page 3", "1: report.pdf, page 1"]
         )
         loaded(page)
         page.get_by_label("Question").fill("What is written?")

@@ -275,7 +275,7 @@ def test_pages_of_a_pdf_file(browser: Browser, address: str, tmp_path: Path) -> 
         choose(page, "or one of the server's", re.compile(r"book\.pdf"))
         expect(page.get_by_text("book.pdf has 2 pages.")).to_be_visible()
         pages.press("Enter")
-        expect(strip.get_by_role("button", name=re.compile("^2: "))).to_have_text("3: book.pdf, page 1")
+        expect(strip.get_by_role("button", name=re.compile("^2: "))).to_have_text("2: book.pdf, page 1")
 
 
 def test_a_run_of_the_servers_folders_shows_its_text_as_text(browser: Browser, address: str) -> None:

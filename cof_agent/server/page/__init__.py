@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from cof_agent.server.service import Service
 from cof_agent.server.tiles import Tiles
 
 _RECONNECT = 30.0  # seconds that a page which lost its connection may take to come back: a phone that was put away
+_LISTED = 60.0  # seconds that the names of the server's files may take: disks of a network are slow
 
 
 def add_page(app: FastAPI, service: Service, tiles: Tiles, looks: Looks) -> None:
@@ -22,11 +24,12 @@ def add_page(app: FastAPI, service: Service, tiles: Tiles, looks: Looks) -> None
 
     histories = Histories()
 
-    @ui.page("/", title="Chain-of-Focus", dark=None)
-    def page(run: str = "", number: int = 0, id: str = "") -> None:
+    @ui.page("/", title="Chain-of-Focus", dark=None, response_timeout=_LISTED)
+    async def page(run: str = "", number: int = 0, id: str = "") -> None:
         ui.add_css(STYLE)
         desk = Desk(service, tiles, looks, histories)
-        desk.build()
+        folders = service.incoming.folders
+        desk.build(await asyncio.to_thread(folders.images), await asyncio.to_thread(folders.runs))
         if run:  # a link of a page of `cof view`, see `viewer.full_resolution`
             ui.timer(0, lambda: desk.open_recorded(run, number, id), once=True)
 

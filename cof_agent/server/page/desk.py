@@ -40,24 +40,24 @@ class Desk:
         self._task: asyncio.Task[None] | None = None
         self._left = False  # whether the reader has closed the page
 
-    def build(self) -> None:
-        """Draws the page."""
+    def build(self, images: Sequence[str], runs: Sequence[str]) -> None:
+        """Draws the page. images, runs: paths of the server's files that a reader may choose, see `Folders`."""
         self._client = ui.context.client
         self._client.on_delete(self._leave)
         self._head()
         with ui.element("main").classes("cof-columns"):
             with ui.column().classes("w-full gap-2 cof-images"):
-                self._sources = Sources(self._service, self._take)
+                self._sources = Sources(self._service, images, self._take)
                 self._strip = Strip(self._show, self._take_away)
                 self._viewer = Viewer(self._drawn)
             with ui.column().classes("w-full gap-2 cof-panel"):
                 with ui.tabs().classes("w-full").props("dense no-caps") as tabs:
-                    ask, runs, history = ui.tab("Ask"), ui.tab("Runs"), ui.tab("History")
+                    ask, recorded, history = ui.tab("Ask"), ui.tab("Runs"), ui.tab("History")
                 with ui.tab_panels(tabs, value=ask, animated=False).classes("w-full bg-transparent"):
                     with ui.tab_panel(ask).classes("p-0"):
                         self._question_form()
-                    with ui.tab_panel(runs).classes("p-0"):
-                        Runs(self._service.incoming.folders, self._open_run)
+                    with ui.tab_panel(recorded).classes("p-0"):
+                        Runs(self._service.incoming.folders, runs, self._open_run)
                     with ui.tab_panel(history).classes("p-0"):
                         self._history = History(self._histories, self._ask_again)
                 self._steps = Steps(self._looks, self._zoomed, self._look_at)

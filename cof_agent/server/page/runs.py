@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -28,10 +28,11 @@ _LONGEST = 90  # characters of a question in the list
 class Runs:
     """Two lists: files, and the trajectories of the chosen one. on_open: called with the chosen trajectory."""
 
-    def __init__(self, folders: Folders, on_open: Callable[[Trajectory], Awaitable[None]]) -> None:
+    def __init__(
+        self, folders: Folders, files: Sequence[str], on_open: Callable[[Trajectory], Awaitable[None]]
+    ) -> None:
         self._folders, self._on_open = folders, on_open
         self._read: list[Trajectory] = []
-        files = folders.runs()
         if not files:
             ui.label("There are no trajectories in the folders of --allow-images-from.").classes("cof-quiet")
             return

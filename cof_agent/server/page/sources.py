@@ -20,12 +20,15 @@ _LONGEST = 60  # characters of a file's name
 
 
 class Sources:
-    """Takes files and names of files. on_images: called with the paths of images, and whether they join those before.
+    """Takes files and names of files. listed: the server's files that are offered. on_images: called with the paths of images,
+    and whether they join those before.
 
     What the reader has sent is in use until `close`.
     """
 
-    def __init__(self, service: Service, on_images: Callable[[list[str], bool], Awaitable[None]]) -> None:
+    def __init__(
+        self, service: Service, listed: Sequence[str], on_images: Callable[[list[str], bool], Awaitable[None]]
+    ) -> None:
         self._pictures, self._folders = service.incoming.pictures, service.incoming.folders
         self._without_folders, self._most_bytes = service.incoming.without_folders, service.settings.most_bytes
         self._on_images = on_images
@@ -42,8 +45,8 @@ class Sources:
                 on_rejected=lambda: ui.notify(self._too_much, type="negative"),
             )
             self._upload.props("flat bordered text-color=on-primary").classes("cof-upload w-full sm:w-64 grow")
-            if files := self._folders.images():
-                names = {file: "/".join(Path(file).parts[-2:]) for file in files}
+            if listed:
+                names = {file: "/".join(Path(file).parts[-2:]) for file in listed}
                 choice = ui.select(names, label="or one of the server's", with_input=True)
                 choice.classes("w-full sm:w-64 grow").on_value_change(lambda event: self._chosen(event.value))
             self._several = ui.switch("Several images").props("dense")

@@ -89,7 +89,7 @@ class Agent:
         image: Picture | Sequence[Picture],
         question: str,
         *,
-        choices: Sequence[str] = (),
+        choices: Sequence[str | float] = (),
         regions: Sequence[Sequence[float]] = (),
         on_event: Callable[[Event], None] | None = None,
     ) -> Trajectory:
@@ -110,22 +110,22 @@ class Agent:
         image: Picture | Sequence[Picture],
         question: str,
         *,
-        choices: Sequence[str] = (),
+        choices: Sequence[str | float] = (),
         regions: Sequence[Sequence[float]] = (),
         on_event: Callable[[Event], None] | None = None,
     ) -> Trajectory:
         """As `ask`, for code that runs in an event loop."""
         if not question.strip():
             raise InputError("the question is empty.")
-        if isinstance(choices, str):
-            raise InputError(f"choices is a list of texts, not the text {choices!r}.")
+        if isinstance(choices, str) or not all(isinstance(one, str | int | float) for one in choices):
+            raise InputError(f"choices is a list of texts or numbers, not {choices!r}.")
         first, *others = await asyncio.to_thread(_paths_of, image)
         named = Path(first).name
         sample = Sample(
             named,
             first,
             question,
-            choices=tuple(choices),
+            choices=tuple(map(str, choices)),
             regions=tuple(map(to_box, regions)),
             more_images=tuple(others),
         )

@@ -102,12 +102,17 @@ def question_of(sample: Sample) -> str:
     return str(sample.metadata.get(QUESTION, sample.metadata.get(CYCLE_OF, sample.id)))
 
 
-def resolution_of(trajectory: Trajectory) -> int | None:
-    """The long side at which the picture was asked about or drawn, where it was at several; else that of the source, in
-    pixels, the longest of several; None where it was never opened."""
+def chosen_resolution(trajectory: Trajectory) -> int | None:
+    """The long side, in pixels, at which the picture was asked about or drawn, where somebody chose it."""
     if trajectory.resolution is not None:
         return trajectory.resolution
-    if isinstance(side := trajectory.sample.metadata.get(RESOLUTION), int):
+    return side if isinstance(side := trajectory.sample.metadata.get(RESOLUTION), int) else None
+
+
+def resolution_of(trajectory: Trajectory) -> int | None:
+    """As `chosen_resolution`; else the long side of the source, in pixels, the longest of several; None where it was never
+    opened."""
+    if (side := chosen_resolution(trajectory)) is not None:
         return side
     return max((view.source_size.long_side for view in trajectory.overviews), default=None)
 

@@ -44,6 +44,21 @@ def check_same_questions(wanted: Sequence[Episode], path: Path) -> None:
         )
 
 
+def check_same_samples(wanted: Iterable[Episode], held: Mapping[Key, Trajectory], where: str | Path) -> None:
+    """Refuses trajectories of other samples under the same keys. Regions may differ: a detector adds them.
+
+    Raises:
+        InputError: if one of them asks something else.
+    """
+    for episode in wanted:
+        if (one := held.get(episode.key)) is None:
+            continue
+        if field := _differs(replace(one.sample, regions=()), replace(episode.sample, regions=())):
+            raise InputError(
+                f"{where} holds a trajectory of another sample {one.sample.id!r}: its {field} differs; use another folder."
+            )
+
+
 async def rollout(
     wanted: Sequence[Episode],
     graph: Graph,

@@ -119,9 +119,10 @@ def main() -> None:
     if options.plots is not None and find_spec("matplotlib") is None:
         sys.exit('seeds_table.py: --plots needs matplotlib: pip install -e ".[plot]".')
     key = resolution if options.by == "resolution" else category
-    named = {
-        name: [read(folder) for folder in runs.split(",")] for name, _, runs in (r.partition("=") for r in options.rows)
-    }
+    rows = [one.partition("=") for one in options.rows]
+    if len({name for name, _, _ in rows}) < len(rows) or not all(runs for _, _, runs in rows):
+        sys.exit("seeds_table.py: each row is NAME=RUN[,RUN ...], with a name of its own.")
+    named = {name: [read(folder) for folder in runs.split(",")] for name, _, runs in rows}
     questions = {frozenset(run) for runs in named.values() for run in runs}
     if len(questions) > 1:
         sys.exit("seeds_table.py: the runs have not answered the same questions.")

@@ -17,6 +17,7 @@ from cof_agent import Agent, Box, Sample
 from cof_agent.config import AgentConfig
 from cof_agent.errors import InputError
 from cof_agent.policy import ScriptedPolicy
+from cof_agent.protocol import write_answer
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,8 @@ def test_a_value_of_another_type_is_refused(name: str, value: Any, sentence: str
     ("image", "question", "choices", "sentence"),
     [
         (None, " ", (), "the question is empty"),
-        (None, "Which?", "red", "choices is a list of texts, not the text 'red'"),
+        (None, "Which?", "red", "choices is a list of texts or numbers, not 'red'"),
+        (None, "Which?", [1, None], r"choices is a list of texts or numbers, not \[1, None\]"),
         (123, "Which?", (), "an image is a path or a picture of Pillow's, not int"),
     ],
 )
@@ -46,6 +48,11 @@ def test_what_is_no_question_is_refused(picture: Path, image: Any, question: str
     agent = Agent(policy=ScriptedPolicy([]))
     with pytest.raises(InputError, match=sentence):
         agent.ask(image or picture, question, choices=choices)
+
+
+def test_choices_may_be_numbers(picture: Path) -> None:
+    found = Agent(policy=ScriptedPolicy([write_answer("Two.", "2")])).ask(picture, "How many?", choices=[1, 2, 3.5])
+    assert found.sample.choices == ("1", "2", "3.5")
 
 
 def test_a_sample_takes_boxes_as_numbers_and_one_answer_as_text() -> None:

@@ -156,8 +156,9 @@ class Family:
 
     model_types: in the configurations of its checkpoints. served_as: patterns of which the name of a served model contains one
     (see `plain_name`). published: the same of zoom checkpoints whose names do not say their family. thinks: whether its chat
-    templates write a thought before each answer. remembers: as `served_as`, of models whose templates keep the thoughts before
-    the last message of the user; those of other models that think delete them.
+    templates write a thought before each answer; thinkers: as `served_as`, of models whose templates do in a family where others
+    do not. remembers: as `served_as`, of models whose templates keep the thoughts before the last message of the user; those of
+    other models that think delete them.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Family:
     modules: Modules
     published: tuple[str, ...] = ()
     thinks: bool = False
+    thinkers: tuple[str, ...] = ()
     remembers: tuple[str, ...] = ()
 
 
@@ -211,7 +213,7 @@ QWEN2_5_VL = Family(
     vision=Vision(CoordinateSystem.ABSOLUTE, patch=14),
     markers=_QWEN_MARKERS,
     modules=_QWEN_MODULES,
-    published=("chainoffocus", "deepeyes", "minio3", "pixelreasoner"),
+    published=("chainoffocus", r"cof(?:sft|rl)model", "deepeyes(?!v2)", "minio3", "pixelreasoner"),
 )
 QWEN3_VL = Family(
     "Qwen3-VL",
@@ -226,6 +228,7 @@ QWEN3_VL = Family(
         levels="deepstack_visual_indexes",
     ),
     published=("sensenovamars",),
+    thinkers=(r"qwen3vl.*thinking",),
 )
 
 # All experts of a layer are one parameter, so that LoRA adapts what stands beside them.
@@ -333,9 +336,11 @@ def served(model: str) -> Vision | None:
 
 
 def thoughts(model: str) -> tuple[bool, bool]:
-    """Whether the name of a served model is that of a family that thinks, and whether its template deletes earlier thoughts."""
+    """Whether the name of a served model is that of one that thinks, and whether its template deletes earlier thoughts."""
     plain = plain_name(model)
     found = [
-        family for family in FAMILIES if family.thinks and any(re.search(name, plain) for name in family.served_as)
+        family
+        for family in FAMILIES
+        if any(re.search(name, plain) for name in (family.served_as if family.thinks else family.thinkers))
     ]
     return bool(found), bool(found) and not any(re.search(name, plain) for one in found for name in one.remembers)

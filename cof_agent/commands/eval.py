@@ -96,16 +96,18 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"there are only {len(samples)} samples, so part {shard.number} of {shard.count} has none.")
     common.warn_if_unknown_to_nano(config.model, samples, config.base_url)
     resumed = common.check_settings(config, output)
-    if shard.count == 1:
-        from cof_agent.rollout import check_same_questions  # which imports LangGraph
+    from cof_agent.rollout import check_same_questions, check_same_samples  # which import LangGraph
 
+    every = _asked(samples, options)
+    if shard.count == 1:
         check_same_questions(taken, output / WHOLE)
+    else:
+        check_same_samples(every, shards.found(output, shard), output)
     if options.detector is not None:
         taken = _asked(detected.filled(options, share), options)
     with shards.part(output, shard) if shard.count > 1 else nullcontext(output / WHOLE) as part:
         own = trajectories = common.played(config, taken, part, options, resumed=resumed)
     if shard.count > 1:
-        every = [episode.key for episode in _asked(samples, options)]
         trajectories = shards.sum_up(output, shard, lambda found: _write_whole(found, every, output))
         if left := len(every) - len(trajectories):
             print(f"{for_terminal(part)}: done. {left} questions are left, of other shards.")
@@ -270,9 +272,16 @@ def _shard(options: argparse.Namespace) -> Shard:
     return shard
 
 
-def _write_whole(found: dict[Key, Trajectory], every: Sequence[Key], output: Path) -> list[Trajectory]:
-    """Those that were found of every question, in their order; written if none is missing."""
-    trajectories = [found[key] for key in every if key in found]
+def _write_whole(found: dict[Key, Trajectory], every: Sequence[Episode], output: Path) -> list[Trajectory]:
+    """Those that were found of every question, in their order; written if none is missing.
+
+    Raises:
+        InputError: if another part was asked about other samples.
+    """
+    from cof_agent.rollout import check_same_samples
+
+    check_same_samples(every, found, output)
+    trajectories = [found[episode.key] for episode in every if episode.key in found]
     if len(trajectories) == len(every):
         write_atomic(output / WHOLE, "".join(to_json(trajectory) + "\n" for trajectory in trajectories))
     return trajectories

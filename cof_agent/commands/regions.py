@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from cof_agent.commands.options import option
-from cof_agent.data.region_sets.build import BUILDERS, DRAWN, build, draw, no_builder
+from cof_agent.data.region_sets.build import ALL, BUILDERS, DRAWN, TRAIN, build, draw, no_builder
 from cof_agent.errors import InputError
 from cof_agent.output.escape import for_terminal
 
@@ -21,6 +21,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser, "data", metavar="FOLDER", help="the set as it is published, or scenes of `cof scenes`; drawn needs none"
     )
     option(parser, "images", help="folder with the images of the set (default: that of --data)")
+    option(
+        parser,
+        "split",
+        metavar="NAME",
+        help=f"of a set that says of which each sample is (default: {TRAIN}); {ALL} takes every one",
+    )
     scenes = f"scenes (default: {DRAWN_SAMPLES}), of several samples each"
     option(parser, "samples", help=f"only the first N samples (default: all); of {DRAWN} N {scenes}")
     option(parser, "seed", help="seed by which scenes are drawn (default: 0)")
@@ -34,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(f"drawn scenes are read from no folder; leave --data {options.data} out.")
         if options.images is not None:
             raise InputError(f"drawn scenes bring their images; leave --images {options.images} out.")
+        if options.split is not None:
+            raise InputError(f"drawn scenes have no splits; leave --split {options.split} out.")
         built = draw(output, count=options.samples or DRAWN_SAMPLES, seed=options.seed or 0)
     else:
         if options.builder not in BUILDERS:
@@ -43,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
         if options.seed is not None:
             raise InputError(f"nothing is drawn by chance for {options.builder}; leave --seed {options.seed} out.")
         folder = Path(options.data)
-        built = build(options.builder, folder, Path(options.images or folder), output, limit=options.samples)
+        images, split = Path(options.images or folder), options.split or TRAIN
+        built = build(options.builder, folder, images, output, split=split, limit=options.samples)
     for reason, count in [] if options.quiet else built.left_out.most_common():
         print(f"left out: {count} samples, because {for_terminal(reason)}")
     print(f"{built.samples} samples: {for_terminal(output / 'samples.jsonl')}")

@@ -15,7 +15,7 @@ from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any, Literal
 
-from cof_agent.data.choices import Choices
+from cof_agent.data.choices import Choices, text_of
 from cof_agent.data.nested import is_missing, unpacked
 from cof_agent.data.unusable import BAD_ANSWER, NOT_A_CHOICE, TWO_CHOICES, Unusable
 from cof_agent.protocol.boxed import last_boxed
@@ -68,7 +68,7 @@ def understood(
     ):
         return Truth(forms=[[str(list(box))]], box=box)
     if not choices and isinstance(raw, list | tuple) and len(raw) == 4 and _lists_numbers(raw):
-        return Truth([[", ".join(f"{one:g}" for one in raw)]])  # no box, as was just seen
+        return Truth([[", ".join(map(text_of, raw))]])  # no box, as was just seen
     forms, people = _forms(raw)
     if not choices or not forms:
         return Truth(forms, people=people)

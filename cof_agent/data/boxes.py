@@ -200,6 +200,15 @@ def may_be_sizes(boxes: Sequence[Written], form: Form) -> bool:
     return few and form.order == "xyxy" and all(_fits(one, form.unit, "xywh") for one in free)
 
 
+def may_be_thousandths(boxes: Sequence[Written], form: Form) -> bool:
+    """Whether boxes that are read as pixels lie within 1000 of larger images, and are so few that they may as well be in
+    0..1000."""
+    if form.unit != "pixels" or not boxes or not all(one.size for one in boxes):
+        return False
+    larger = [max(_sides(one.size)) > 1000 for one in boxes if one.size]
+    return max(max(one.numbers) for one in boxes) <= 1000 and sum(larger) > len(boxes) / 2 and len(set(boxes)) < MANY
+
+
 def _refused(where: str, what: str) -> InputError:
     return InputError(
         f"the boxes of {where} {what}; say what they are with --boxes, one of {', '.join(FORMS)}, or none."
@@ -256,6 +265,8 @@ def _order(boxes: Sequence[Written], unit: Unit, where: str, coco: bool) -> Orde
         return "xywh" if coco and not beyond else "xyxy"
     mostly, different = unordered >= count / 2, len({one.numbers for one in boxes})
     if beyond <= FEW * count:
+        if mostly and unit == "unit" and not coco and all(_fits(one, unit, "cxcywh") for one in boxes):
+            raise _refused(where, "have sizes, and may begin with a corner or, as YOLO writes them, with their middle")
         if mostly and (different >= ENOUGH or coco):
             return "xywh"
     elif not (mostly and all(_fits(one, unit, "cxcywh") for one in boxes)):

@@ -9,7 +9,9 @@ import gzip
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from cof_agent.data.folders import OURS, chosen, split_named, split_of
 from cof_agent.data.hub import hub_rows
@@ -45,8 +47,13 @@ class Container:
             yield from hub_rows(self.name, self.split)
         for path, kind in self.files:
             beside = _image_beside(path) if kind == "json" else None
-            for row in read_rows(path, kind):
-                yield row if beside is None else _with_image(row, beside)
+            rows = read_rows(path, kind)
+            if beside is None:
+                yield from rows
+                continue
+            first = [*islice(rows, 2)]  # the image is that of one row, not of a whole table's
+            yield from [_with_image(first[0], beside)] if len(first) == 1 else first
+            yield from rows
 
     def folders(self, images: Path | None) -> tuple[Path, ...]:
         """Where the paths of images are tried, in this order. images: the folder that a user says they are relative to."""
@@ -68,7 +75,16 @@ def _image_beside(path: Path) -> str | None:
 
 def _with_image(row: Row, image: str) -> Row:
     """A row about the image that lies beside its file, unless it says more about its image itself."""
-    return replace(row, values={"file": image} | row.values) if isinstance(row.values, dict) else row
+    if not isinstance(row.values, dict) or any(map(_names_image, row.values.values())):
+        return row
+    return replace(row, values={"file": image} | row.values)
+
+
+def _names_image(value: Any) -> bool:
+    return isinstance(value, str) and Path(value[-_LONGEST_SUFFIX:]).suffix.lower() in SUFFIXES
+
+
+_LONGEST_SUFFIX = 12
 
 
 def find(spec: str, split: str | None = None) -> Container:
@@ -110,6 +126,10 @@ def kind_of(path: Path) -> Kind:
     return _kind(head, path)
 
 
+_PACKED = (b"7z\xbc\xaf\x27\x1c", b"Rar!", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
+"""How archives of 7-Zip and RAR, and files of zstd, xz and bzip2 begin."""
+
+
 def _kind(head: bytes, path: Path) -> Kind:
     if head[:4] == b"PAR1":
         return "parquet"
@@ -117,7 +137,7 @@ def _kind(head: bytes, path: Path) -> Kind:
         return "arrow"
     if path.suffix.lower() in (".xlsx", ".ods"):
         raise InputError(f"{path} is a spreadsheet; save it as CSV.")
-    if head[:4] == b"PK\x03\x04":
+    if head[:4] == b"PK\x03\x04" or head[257:262] == b"ustar" or head.startswith(_PACKED):
         raise InputError(f"{path} is an archive; unpack it.")
     if head.startswith(LFS):
         raise InputError(f"{path} is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`.")

@@ -45,7 +45,9 @@ _OTHER_KINDS = {"video": VIDEO, "audio": AUDIO}
 """What a part of a message may hold that is not read, by the word in its type or key."""
 
 # What an assistant writes when it asks to see more, in the published sets, and how it marks its answer.
-_CALL = re.compile(r"<tool_call>|<code>|<grounding>|<function=|\"actions\W*\"\W*:?\s*\[\s*\{")
+_CALL = re.compile(
+    r"<tool_call>|<code>(?=\s*(?:```|import\b|from\b))|<grounding>|<function=|\"actions\W*\"\W*:?\s*\[\s*\{"
+)
 # The argument of the call that ends some agents' records.
 _ARGUMENT = re.compile(r""""answer"\s*:\s*("(?:\\.|[^"\\])*"|-?\d+(?:\.\d+)?)""")
 _ANSWERED = re.compile(r"<answer>|\\boxed\s*\{", re.IGNORECASE)

@@ -157,7 +157,8 @@ def _by_names(folder: Path, split: str | None) -> Chosen:
             raise InputError(f"{folder} has no split {split}; it has {known}.")
     asked, truths = without_truths(files)
     answers = [f"answers from {path.relative_to(folder)}" for path in truths]
-    other = [str(path.relative_to(folder)) for path in every if path not in files]
+    taken = set(files)
+    other = [str(path.relative_to(folder)) for path in every if path not in taken]
     names = f"{', '.join(other[:5])}{f' and {len(other) - 5} more' if len(other) > 5 else ''}"
     parents = sorted({str(path.parent.relative_to(folder)) for path in asked})
     together = [f"read together: files of {len(parents)} folders, {', '.join(parents[:5])}"] if len(parents) > 1 else []

@@ -14,7 +14,7 @@ from itertools import permutations
 from typing import Any
 
 from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes
-from cof_agent.data.choices import choice_columns, flags_of
+from cof_agent.data.choices import choice_columns, flags_of, text_of
 from cof_agent.data.columns import FLAGS, WEAK_ANSWERS, Columns, is_asked, is_named, is_unwanted, words
 from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_audio, is_video, references
@@ -254,7 +254,7 @@ class _Row:
         of_several = self.values.get("answers") is answer or len(set(answer)) < len(answer) if numbers else False
         if not numbers or of_several or len(answer) == 4:  # four may be a box
             return answer
-        return ", ".join(f"{one:g}" for one in answer)
+        return ", ".join(map(text_of, answer))
 
     def _draft(self, question: str, answer: Any, images: list[Reference], prompt: str = "") -> Draft:
         if any(has_placeholder(text) for text in (question, answer) if isinstance(text, str)):

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -47,8 +47,10 @@ class ImageFiles:
         self.keep = keep
         self.fetcher = fetcher
         self.moved = moved
+        self._known = frozenset(self.folders)
         self._listed: dict[str, list[Path]] | None = None
-        self._nearest: dict[Path, tuple[Path, ...]] = {}
+        self._by_parent: dict[str, dict[str, list[Path]]] = {}  # of files of one name
+        self._kept: dict[str, Path] | None = None  # by what their names begin with
 
     def take(self, ref: Reference, *, measure: bool = False, write: bool = True, row_in: Path | None = None) -> Taken:
         """The file of an image. measure: also its size. write: whether an image that the row holds is put into `keep`.
@@ -89,15 +91,18 @@ class ImageFiles:
             raise Unusable(IMAGE_MISSING, name)
         return str(found)
 
-    def _places(self, row_in: Path | None) -> tuple[Path, ...]:
-        """The folders, those first that are nearest to a file."""
-        if row_in is None:
-            return self.folders
-        folder = row_in.parent
-        if folder not in self._nearest:
-            near = (folder, folder / "images", folder / "imgs", *list(folder.parents)[:2])
-            self._nearest[folder] = tuple(dict.fromkeys([*(one for one in near if one in self.folders), *self.folders]))
-        return self._nearest[folder]
+    def _places(self, row_in: Path | None) -> Iterator[Path]:
+        """The folders, those first that are nearest to a file. There may be as many as rows, so that none is listed for each."""
+        near: tuple[Path, ...] = ()
+        if row_in is not None:
+            folder = row_in.parent
+            near = tuple(
+                one
+                for one in (folder, folder / "images", folder / "imgs", *list(folder.parents)[:2])
+                if one in self._known
+            )
+            yield from near
+        yield from (one for one in self.folders if one not in near)
 
     def _by_end(self, name: str) -> Path | None:
         """The one file below the folders whose path ends in `name`, which may lack the suffix."""
@@ -108,13 +113,27 @@ class ImageFiles:
         if self._listed is None:
             self._listed = _files_by_name(self.folders[:1])
         last = wanted[-1]
-        files = self._listed.get(last) or self._listed.get(f"{last}.") or self._listed.get(f"#{last}", [])
+        key = next((key for key in (last, f"{last}.", f"#{last}") if key in self._listed), None)
+        if key is None:
+            return None
         for start in range(len(wanted) if self.moved and plain.anchor else 1):
             end = wanted[start:-1]
+            files = self._below(key, end[-1]) if end else self._listed[key]
             found = [path for path in files if path.parts[-len(end) - 1 : -1] == end]
+            if len(found) > 1:
+                raise Unusable(IMAGE_MISSING, f"{name}, or there are several: {found[0]}, {found[1]}")
             if found:
-                return found[0] if len(found) == 1 else None
+                return found[0]
         return None
+
+    def _below(self, key: str, parent: str) -> list[Path]:
+        """The files that are listed under `key` in folders of this name: in some sets all images have one name."""
+        assert self._listed is not None
+        if key not in self._by_parent:
+            parents = self._by_parent[key] = {}
+            for path in self._listed[key]:
+                parents.setdefault(path.parent.name, []).append(path)
+        return self._by_parent[key].get(parent, [])
 
     def _not_fetched(self, ref: Reference) -> Taken:
         if self.fetcher is None:
@@ -127,8 +146,9 @@ class ImageFiles:
             raise Unusable(IMAGE_BY_URL, url)
         assert self.keep is not None
         stem = hashlib.sha256(url.encode()).hexdigest()[:24]
-        there = next(self.keep.glob(f"{stem}.*"), None)
-        if there is not None:
+        if self._kept is None:
+            self._kept = {path.stem: path for path in self.keep.iterdir()} if self.keep.is_dir() else {}
+        if (there := self._kept.get(stem)) is not None:
             return str(there.absolute())
         try:
             content = self.fetcher.get(url)
@@ -137,6 +157,7 @@ class ImageFiles:
             raise Unusable(reason, f"{url}: {error}") from None
         path = self.keep / f"{stem}.{_kind(content)}"
         write_atomic(path, content)
+        self._kept[stem] = path
         return str(path.absolute())
 
 

@@ -324,6 +324,16 @@ def is_audio(row: Mapping[str, Any]) -> bool:
 def _has(row: Mapping[str, Any], names: set[str]) -> bool:
     for name, value in row.items():
         parts = set(words(name))
-        if parts & names and not is_missing(value) and value is not False and not parts & _ABOUT_IMAGES:
+        if parts & names and not _says_none(value) and not parts & _ABOUT_IMAGES:
             return True
     return False
+
+
+def _says_none(value: Any) -> bool:
+    """Whether a value says that there is none of what its column is named for: `has_video: "no"`, `videos: [null]`."""
+    if isinstance(value, list | tuple):
+        return all(map(_says_none, value))
+    return is_missing(value) or value in (False, 0) or (isinstance(value, str) and value.strip().lower() in _NONE)
+
+
+_NONE = {"no", "false", "none", "0"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from cof_agent.data.columns import asks, is_named
 from cof_agent.data.conversations import is_conversation
-from cof_agent.data.images import holds_image
+from cof_agent.data.images import SUFFIXES, holds_image, images_in
 from cof_agent.data.truths import QUESTION_ID, joined, truths_of
 from cof_agent.errors import InputError
 
@@ -101,8 +101,10 @@ def _rows_by_key(top: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for key in next(iter(top.values())):
             yield {column: values[key] for column, values in top.items()}
         return
+    by_image = all(PurePath(key).suffix.lower() in SUFFIXES for key in top)
     for key, row in top.items():
-        yield {"id": key} | row
+        named = {"image": key} if by_image and not images_in(row) else {}
+        yield {"id": key} | named | row
 
 
 def _with_images(rows: list[Any], images: list[Any]) -> Iterator[Any]:

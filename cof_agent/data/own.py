@@ -29,6 +29,7 @@ from cof_agent.data.unusable import (
 from cof_agent.errors import InputError, unknown
 from cof_agent.geometry import Box
 from cof_agent.region_refs import check_regions
+from cof_agent.scoring.choice import RIGHT, SEVERAL
 from cof_agent.scoring.rules import RULES
 from cof_agent.trajectory import Sample
 
@@ -59,7 +60,7 @@ def sample_of(values: Any) -> Sample:
         id=str(values.get("id") if values.get("id") is not None else ""),
         image=images[0],
         question=question,
-        answers=_answers(answer, choices),
+        answers=_joined(answer, choices, metadata) if rule == SEVERAL else _answers(answer, choices),
         choices=choices,
         boxes=_boxes(values.get("boxes")),
         metadata=metadata,
@@ -97,14 +98,24 @@ def _choices(found: Any) -> tuple[str, ...]:
 
 def _answers(found: Any, choices: tuple[str, ...]) -> tuple[str, ...]:
     """The accepted texts; the letter of a choice stands for its text where it is no text of a choice itself."""
-    if is_missing(found):
-        return ()
-    texts = tuple(_text(one) for one in (found if isinstance(found, list | tuple) else [found]) if not is_missing(one))
+    texts = _texts(found)
     if not choices or not texts or any(text in choices for text in texts):
         return texts
     by_key = dict(zip(keys(len(choices)), choices, strict=True))
     truth = truths.understood(list(texts), by_key)
     return tuple(by_key[key] for key in truths.without_counting(truth))
+
+
+def _texts(found: Any) -> tuple[str, ...]:
+    return tuple(_text(one) for one in (found if isinstance(found, list | tuple) else [found]) if not is_missing(one))
+
+
+def _joined(found: Any, choices: tuple[str, ...], metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """The answers to a question with several right choices, as they stand; `right` in the metadata lists these."""
+    right = metadata.get(RIGHT)
+    if not isinstance(right, list) or not right or not {*map(str, right)} <= {*choices}:
+        raise Unusable(BAD_RULE, f"{SEVERAL} needs a list of right choices as metadata {RIGHT!r}, not {right!r}")
+    return _texts(found)
 
 
 def _text(value: Any) -> str:

@@ -254,6 +254,25 @@ def _without_label(text: str) -> tuple[str, str]:
     return text[found.end() :], hint
 
 
+def _asks(text: str) -> bool:
+    return "?" in text or "？" in text
+
+
+_MAY_ASK = re.compile(
+    r"[(\[*\s]*(?:please\b,?\s*|then,?\s+|now,?\s+)*(?:(?:output|return|give|provide|write|put|present|include|report|state)\b"
+    r"|(?:call|use|if)\b.*\btools?\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Sentences that may be what a picture is asked for: "Write the option that is highlighted."."""
+_TELLS_HOW = re.compile(
+    r"<\w+>|\\boxed|```|\bword or\b|\b(?:given|provided|available) tools?\b|\btools? (?:provided|available|if|when)\b"
+    r"|\b(?:your|only|letter|single|one|json|tags?|format|reasoning|directly|briefly|zoom|crop|call)\b"
+    r"|\b(?:short|final) (?:answer|phrase)\W*\Z",
+    re.IGNORECASE,
+)
+"""What only an instruction says."""
+
+
 def cut_instruction(text: str) -> tuple[str, str]:
     """A text without the sentences at its end that say how to answer, and these sentences. Something always stays."""
     if not _speaks_of_answering(text[-_LOOK_BACK:]):
@@ -261,8 +280,10 @@ def cut_instruction(text: str) -> tuple[str, str]:
     cut = len(text)
     for start, end in _boundaries(text):
         sentence = text[end:cut].strip()
-        if sentence and ("?" in sentence or "？" in sentence or not _is_instruction(sentence)):
+        if sentence and (_asks(sentence) or not _is_instruction(sentence)):
             break
+        if not _asks(text[:start]) and _MAY_ASK.match(sentence) and not _TELLS_HOW.search(sentence):
+            break  # nothing that stays asks anything, so that this may be what is asked
         cut = start
     return text[:cut].rstrip(), text[cut:].strip()
 

@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ Kind = Literal["json", "csv", "parquet", "arrow"]
 _LONGEST_FIELD = 2**31 - 1  # a TSV holds whole images in one field; csv stops at 128 KiB of its own accord
 _CHUNK = 1 << 20  # characters of a JSON list that are read at once
 _SEPARATORS = "\t,;|"
+_SAYS_SEPARATOR = re.compile(r"\ufeff?sep=(\t|[,;|])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,11 @@ def csv_rows(path: Path) -> Iterator[Any]:
     try:
         with opened(path, newline="") as file:
             header = file.readline()
-            file.seek(0)
-            separator = max(_SEPARATORS, key=header.count)
+            if said := _SAYS_SEPARATOR.fullmatch(header.strip()):  # the first line of Excel's tables
+                separator = said[1]
+            else:
+                file.seek(0)
+                separator = max(_SEPARATORS, key=header.count)
             lines: list[str] = []
             last: list[str] = []
             reader = csv.DictReader(_noted(file, lines), delimiter=separator)

@@ -86,9 +86,12 @@ def read_samples(
 
 
 def told(found: Reading) -> str:
-    """How many rows were left out, by reason, in one sentence."""
+    """How many rows were left out, by reason, in one sentence; a row may hold several questions."""
     reasons = "; ".join(f"{count} {reason}" for reason, count in found.tally.reasons.items())
-    return f"{found.name}: {len(found.tally.left_out)} of {found.tally.rows} rows are left out ({reasons})"
+    lost = found.tally.left_out
+    rows = len({(one.file, one.row) for one in lost})
+    what = f"{rows} of" if rows == len(lost) else f"{len(lost)} questions in {rows} of"
+    return f"{found.name}: {what} {found.tally.rows} rows are left out ({reasons})"
 
 
 def read(

@@ -98,7 +98,7 @@ def sum_up(output: Path, shard: Shard, write: Callable[[dict[Key, Trajectory]], 
     """
     while True:
         all_were_there = _finished(output, shard)
-        result = write(_trajectories(output, shard))
+        result = write(found(output, shard))
         if all_were_there or not _finished(output, shard):
             return result
 
@@ -111,6 +111,11 @@ def _finished(output: Path, shard: Shard) -> bool:
     return all(_done(one.path(output)).exists() for one in shard.all())
 
 
-def _trajectories(output: Path, shard: Shard) -> dict[Key, Trajectory]:
+def found(output: Path, shard: Shard) -> dict[Key, Trajectory]:
+    """The trajectories of all shards so far, by key; a later one of the same key counts.
+
+    Raises:
+        InputError: if the file of a shard cannot be read.
+    """
     files = [path for one in shard.all() if (path := one.path(output)).exists()]
     return {trajectory.key: trajectory for path in files for trajectory in read_jsonl(path, Trajectory)}

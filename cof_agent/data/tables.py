@@ -59,11 +59,23 @@ def arrow_rows(path: Path) -> Iterator[Values]:
 def batch_rows(batches: Iterable[Any], metadata: dict[bytes, bytes] | None) -> Iterator[Values]:
     """The rows of Arrow batches. Classes that `datasets` describes in the schema's `metadata` are replaced by their names."""
     classes = _classes(metadata or {})
-    for batch in batches:
+    for batch in map(_in_short_decimals, batches):
         rows = max(1, min(_MOST_ROWS, batch.num_rows * _BATCH_BYTES // max(1, batch.nbytes)))
         for start in range(0, batch.num_rows, rows):
             for values in batch.slice(start, rows).to_pylist():
                 yield _named(values, classes) if classes else values
+
+
+def _in_short_decimals(batch: Any) -> Any:
+    """A batch whose columns of small floats hold the numbers that were meant: 0.1, and not 0.10000000149011612."""
+    import pyarrow
+
+    small = (pyarrow.float16(), pyarrow.float32())
+    for place, column in enumerate(batch.schema):
+        if column.type in small:
+            exact = batch.column(place).cast(pyarrow.float32()).cast(pyarrow.string()).cast(pyarrow.float64())
+            batch = batch.set_column(place, column.name, exact)
+    return batch
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from cof_agent.data.answers import (
     right_keys,
     understood,
 )
-from cof_agent.data.boxes import Form, Written, in_pixels, may_be_sizes, recognised, written
+from cof_agent.data.boxes import Form, Written, in_pixels, may_be_sizes, may_be_thousandths, recognised, written
 from cof_agent.data.choices import Choices, are_numbered, choices_of
 from cof_agent.data.forms import LOCATE
 from cof_agent.data.items import Item
@@ -221,7 +221,11 @@ class _Set:
         self.form = form or (recognised(beside, where, coco=coco) if beside else None)
         self.answer_form = form or (recognised(answers, where, coco=coco) if answers else None)
         read = ((self.form, beside, "boxes"), (self.answer_form, answers, "boxes that are answers"))
-        self.unsure = [(what, one) for one, boxes, what in read if one and not form and may_be_sizes(boxes, one)]
+        guessed = [(what, one, boxes) for one, boxes, what in read if one and not form]
+        self.unsure = [(what, one, f"{one.unit}-xywh") for what, one, boxes in guessed if may_be_sizes(boxes, one)]
+        self.unsure += [
+            (what, one, f"thousand-{one.order}") for what, one, boxes in guessed if may_be_thousandths(boxes, one)
+        ]
 
     def sample(self, one: Understood) -> Sample:
         """Raises: Unusable: if it has no answer, where others have one, or its parts do not fit each other."""
@@ -301,8 +305,8 @@ class _Set:
                 "all answers are letters, and no choices are known; --column choices=NAME names them"
             )
         self.tally.notes.extend(
-            f"{what} are read as {form}; they are few, and --boxes {form.unit}-xywh would fit, too"
-            for what, form in self.unsure
+            f"{what} are read as {form}; they are few, and --boxes {other} would fit, too"
+            for what, form, other in self.unsure
         )
         if self.no_choices:
             self.tally.notes.append(

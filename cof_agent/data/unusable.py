@@ -50,7 +50,7 @@ DAMAGED_IMAGE = "damaged image"
 TOO_LARGE = "image too large"
 BAD_CHARACTERS = "text with half a surrogate pair, which is no character"
 BAD_METADATA = "metadata is no object"
-BAD_RULE = "scoring rule is not known"
+BAD_RULE = "scoring rule cannot be used"
 BAD_IMAGES = "images cannot be read"
 BAD_REGIONS = "question and regions do not fit"
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import re
+import unicodedata
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ SAMPLING = Sampling(max_tokens=2048)  # greedy; one word is asked for, but a mod
 
 _HEAD = 200  # characters in which the first word is looked for
 _VERDICT = re.compile(
-    r"\W*(?:(?:final\s+)?(?:answer|verdict|judge?ment)\W*[:\uff1a]\W*)?"
+    r"\W*(?:boxed\{\s*)?(?:(?:final\s+)?(?:answer|verdict|judge?ment|\u7b54\u6848)\W*[:-]\W*)?"
     r"(yes|no)(?![\w/|'\u2019-])(?!\s+(?:or|and)\s+(?:yes|no)\b)",
     re.IGNORECASE,
 )
@@ -147,7 +148,8 @@ class Judge:
 
 def read_verdict(text: str) -> bool | None:
     """What a reply says by its first word, yes or no; None for any other. Before it may stand a thought and `Answer:`."""
-    found = _VERDICT.match(protocol.without_tags(protocol.after_thought(text))[:_HEAD])
+    said = protocol.without_tags(protocol.after_thought(text))[:_HEAD]
+    found = _VERDICT.match(unicodedata.normalize("NFKC", said))
     return found[1].casefold() == "yes" if found else None
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cof_agent import scoring
-from cof_agent.episodes import PART_OF, question_of, resolution_of
+from cof_agent.episodes import PART_OF, chosen_resolution, question_of, resolution_of
 from cof_agent.geometry import Size, smart_resize
 from cof_agent.scoring.answer_match import says_yes, says_yes_as_pope
 from cof_agent.trajectory import StopReason, Trajectory, failures
@@ -92,9 +92,21 @@ def category(trajectory: Trajectory) -> str:
 
 
 def resolution(trajectory: Trajectory) -> str:
-    """As `episodes.resolution_of`, in words."""
-    side = resolution_of(trajectory)
-    return UNKNOWN if side is None else str(side)
+    """The resolution that was chosen; else "to 4096", the next power of two, for photographs have as many sizes as there are
+    of them."""
+    if (side := chosen_resolution(trajectory)) is not None:
+        return str(side)
+    own = resolution_of(trajectory)
+    return UNKNOWN if own is None else f"{_UP_TO}{max(_SMALLEST, 1 << (own - 1).bit_length())}"
+
+
+def pixels_of(row: str) -> int:
+    """The number in what `resolution` says of pictures that were opened."""
+    return int(row.removeprefix(_UP_TO))
+
+
+_UP_TO = "to "
+_SMALLEST = 512
 
 
 def figures(trajectories: Sequence[Trajectory], score: Score = scoring.score) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent.errors import InputError
-from cof_agent.evaluation.metrics import UNKNOWN, category, figures, grouped, number, over_parts, resolution
+from cof_agent.evaluation.metrics import UNKNOWN, category, figures, grouped, number, over_parts, pixels_of, resolution
 from cof_agent.output.files import json_object
-from cof_agent.trajectory import Trajectory, read_jsonl
+from cof_agent.trajectory import StopReason, Trajectory, read_jsonl
 
 Figures = Callable[[Sequence[Trajectory]], dict[str, Any]]
 
@@ -68,7 +68,7 @@ SIDE_BY_SIDE = "Accuracy, in brackets image tokens a question"
 def side_by_side(runs: Sequence[Run]) -> list[list[str]]:
     """All runs, each on all its own questions, at each resolution and together, as `SIDE_BY_SIDE` says; the accuracy over parts
     where a benchmark's authors average so; then zooms and seconds of generation a question. The first row has the headings."""
-    sides = sorted({side for run in runs for side in run.tables["by_resolution"]}, key=int)
+    sides = sorted({side for run in runs for side in run.tables["by_resolution"]}, key=pixels_of)
     averaged = [over_parts(run.trajectories) for run in runs]
     in_parts = any(one is not None for one in averaged)
     rows = [["", "n", *sides, "all", *(["over parts"] if in_parts else []), "zooms", "seconds"]]
@@ -116,6 +116,12 @@ def read_runs(paths: Sequence[Path], *, alone: bool = False) -> list[Run]:
         name = path.resolve().name if len(same) == 1 else str(path)
         if name in runs:
             raise InputError(f"{path} is named twice.")
-        trajectories = list(read_jsonl(file, Trajectory))
+        trajectories = _last_tries(list(read_jsonl(file, Trajectory)))
         runs[name] = Run(name, trajectories, file.parent, json_object(file.parent / "summary.json"), figures_of)
     return list(runs.values())
+
+
+def _last_tries(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Without failures that the same run has tried again later: they go only when it ends."""
+    last = {one.key: place for place, one in enumerate(trajectories)}
+    return [one for place, one in enumerate(trajectories) if one.stop is not StopReason.ERROR or last[one.key] == place]

@@ -37,6 +37,7 @@ from cof_agent.protocol.parse import (
     taken_apart,
     thought,
     well_formed,
+    with_opening,
     without_tags,
 )
 from cof_agent.protocol.prompt import (
@@ -104,6 +105,7 @@ __all__ = [
     "thought",
     "tool_schema",
     "well_formed",
+    "with_opening",
     "without_tags",
     "write_answer",
     "write_zoom",

@@ -20,6 +20,12 @@ def begins_anew(text: str) -> bool:
     return text.lstrip().startswith("<think>")
 
 
+def with_opening(text: str) -> str:
+    """A turn of a model whose chat template opens the thought, with the tag that opens it: servers return what follows."""
+    head, closing, _ = text.partition("</think>")
+    return f"<think>\n{text.lstrip()}" if closing and "<think>" not in head else text
+
+
 MOST_ACTIONS = 64
 """Tool calls of one turn that are read."""
 LONGEST_TURN = 100_000
@@ -220,7 +226,9 @@ def _answer(body: str, dialect: Dialect) -> Answer | Malformed | None:
     for way in dialect.end.answer:
         found = _ANSWERS[way](body, dialect)
         if found is not None:
-            return Answer(found) if found else Malformed("The answer is empty.")
+            marked = _MARKED.fullmatch(found)
+            said = marked[1].strip() if marked else found
+            return Answer(said) if said else Malformed("The answer is empty.")
     return None
 
 
@@ -235,6 +243,7 @@ def _plain(body: str, dialect: Dialect) -> str | None:
     return text if text and not has_call(body, dialect.call) else None
 
 
+_MARKED = re.compile(r"<\|begin_of_box\|>((?:(?!<\|).)*)<\|end_of_box\|>", re.DOTALL)  # as GLM marks an answer
 _ANSWERS = {"tag": _tagged, "boxed": lambda body, dialect: last_boxed(body), "plain": _plain}
 
 

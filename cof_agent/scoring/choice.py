@@ -17,6 +17,11 @@ SEVERAL, RIGHT = "several", "right"
 _MARKED = re.compile(r"\s*(?:[(\[]\s*[a-z]\s*[)\]]|[a-z]\s*[):])\s*")
 _LETTER_AND_TEXT = re.compile(r"\s*[(\[*]{0,3}([a-z])[)\]*]{0,3}(?:(?<![ai])\s|\s?[).:,-]\s?)\s?(?=\S)")
 _LETTERS = re.compile(r"[A-Z]{2,26}")
+_BETWEEN = re.compile(r"\s*[&+/]\s*")
+_SAID = re.compile(
+    r"(?:the )?(?:correct |final )?(?:answers?|options?|choices?|letters?)(?: is| are)?\s*:?\s*(?=\S)", re.I
+)
+_REASON = re.compile(r"\n|[.,;]?\s(?:because|since)\b", re.IGNORECASE)
 _SPACED = re.compile(r"[a-z](?:\s+[a-z]){1,25}")  # as XLRS-Bench asks for them
 
 
@@ -70,10 +75,11 @@ def _letter_and_text(answer: str, choices: Sequence[str]) -> set[int]:
 
 def all_chosen(answer: str, choices: Sequence[str], question: str = "") -> set[int]:
     """As `chosen_of`, for questions with several right choices: "AC" and "A C" name two."""
-    spaced = _SPACED.fullmatch(unwrapped(folded(answer)).strip(" \n."))
-    letters = "".join(sorted(spaced[0].upper().split())) if spaced else normalise(answer).upper()
+    bare = _REASON.split(_SAID.sub("", unwrapped(answer).strip(), count=1), maxsplit=1)[0].strip(" \n.")
+    spaced = _SPACED.fullmatch(_BETWEEN.sub(" ", folded(bare)))
+    letters = "".join(sorted(spaced[0].upper().split())) if spaced else normalise(bare).upper()
     ordered = sorted(set(letters)) == list(letters)
-    marked = len(set(letters)) == len(letters) and unwrapped(answer).strip(" \n.").isupper()  # BDA, which is no word
+    marked = len(set(letters)) == len(letters) and bare.isupper()  # BDA, which is no word
     run = letters if _LETTERS.fullmatch(letters) and (ordered or marked) else ""
     places = {ord(letter) - ord("A") for letter in run}
     if places and max(places) < len(choices) and _exact(answer, choices) is None:

@@ -88,8 +88,10 @@ def number_form(text: str) -> str:
 _TEX = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
 _TEX_SPACES = re.compile(r"\\(?:left|right)(?![a-z])|\\[,;!]")
 _TEX_DEGREES = re.compile(r"\s*(?:\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|\\degree)(?![a-z])")
-_TEX_ROOT = re.compile(r"\\sqrt\s*(?:\{([^{}]*)\})")
-_TEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_TERM = r"\s*(?:\{([^{}]*)\}|(\d|(?<=\s)[a-z]))"  # one digit or letter needs no braces
+_TEX_ROOT = re.compile(r"\\sqrt" + _TERM)
+_TEX_FRACTION = re.compile(r"\\[dt]?frac" + _TERM + _TERM)
+_TEX_POWER = re.compile(r"\^\{([+-]?\w+)\}")
 _TEX_MATHS = re.compile(r"(?<![\\$\w])\$(?=[^\s$])([^$\n]{0,199}[^\s$])\$(?![\d$])|(?<![\\$\w])\$([^\s$])\$(?![\d$])")
 _HEADING = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]+|[-*\u2022][ \t]+)", re.MULTILINE)
 
@@ -111,6 +113,7 @@ def unwrapped(text: str) -> str:
     if "\\" in text:
         text = _TEX.sub(r"\1", text.replace("\\%", "%").replace("\\$", "$"))
         text = re.sub(r"\\[()\[\]]", " ", _formula(text))
+    text = _TEX_POWER.sub(r"^\1", text)
     return _TEX_MATHS.sub(lambda found: found[1] or found[2], text).strip() if "$" in text else text.strip()
 
 
@@ -118,8 +121,13 @@ def _formula(text: str) -> str:
     """Fractions, roots and degrees of TeX as they are typed on a line."""
     text = _TEX_DEGREES.sub("°", _TEX_SPACES.sub("", text))
     text = re.sub(r"(?<=\d)(?=\\[dt]?frac)", " ", text)  # three and a half
-    text = _TEX_ROOT.sub(lambda found: "√" + _in_brackets(found[1]), text)
-    return _TEX_FRACTION.sub(lambda found: f"{_in_brackets(found[1])}/{_in_brackets(found[2])}", text)
+    text = _TEX_ROOT.sub(lambda found: "√" + _in_brackets(found[1] or found[2] or ""), text)
+    return _TEX_FRACTION.sub(_on_a_line, text)
+
+
+def _on_a_line(found: re.Match[str]) -> str:
+    above, below = found[1] or found[2] or "", found[3] or found[4] or ""
+    return f"{_in_brackets(above)}/{_in_brackets(below)}"
 
 
 def _in_brackets(term: str) -> str:

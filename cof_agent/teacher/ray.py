@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cof_agent.data import shards
 from cof_agent.data.shards import Shard
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode
@@ -50,9 +51,10 @@ def collect_on_ray(
         import ray
     except ImportError:
         raise InputError(f"--ray needs another package: {how_to_install('ray')}.") from None
+    shard = shard or Shard()
+    shards.check(output, shard)
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    shard = shard or Shard()
     describe = ray.remote(num_gpus=gpus)(lambda: collect.description(build(), wanted))
     made_with = ray.get(describe.remote())
     check_origin(output / collect.ORIGIN, made_with)

@@ -82,7 +82,7 @@ def together(runs: Sequence[Run], links: Links, title: str) -> Table:
     rows = []
     for number, (name, *texts) in enumerate(lines):
         cells = [
-            Text(text, links.of_run(number, resolution=heading) if heading.isdigit() and text != "-" else "")
+            Text(text, links.of_run(number, resolution=heading) if heading[-1].isdigit() and text != "-" else "")
             for heading, text in zip(headings[1:], texts, strict=True)
         ]
         rows.append(Row([[Text(name, links.of_run(number))], *([cell] for cell in cells)]))

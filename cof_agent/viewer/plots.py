@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from cof_agent.evaluation.metrics import pixels_of
 from cof_agent.evaluation.runs import Run
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
@@ -89,18 +90,18 @@ def _drawn(runs: Sequence[Run], theme: Mapping[str, Any], *, stacked: bool) -> d
 def by_resolution(runs: Sequence[Run], *, stacked: bool = False) -> Figure | None:
     """Accuracy, with its 95 % interval, and mean zooms against resolution; None if there is only one."""
     rows = {run.name: run.tables["by_resolution"] for run in runs}
-    sides = sorted({int(side) for found in rows.values() for side in found})
+    sides = sorted({side for found in rows.values() for side in found}, key=pixels_of)
     if len(sides) < 2:
         return None
     figure, (accuracy, zooms) = _figure(2, stacked=stacked)
     for place, (name, found) in enumerate(rows.items()):
-        known = sorted(int(side) for side in found)
-        rated = [side for side in known if found[str(side)]["accuracy"] is not None]
-        _with_intervals(accuracy, rated, [found[str(side)] for side in rated], place, name)
-        zooms.plot(known, [found[str(side)]["mean_zooms"] for side in known], **_style(place))
+        known = sorted(found, key=pixels_of)
+        rated = [side for side in known if found[side]["accuracy"] is not None]
+        _with_intervals(accuracy, [*map(pixels_of, rated)], [found[side] for side in rated], place, name)
+        zooms.plot([*map(pixels_of, known)], [found[side]["mean_zooms"] for side in known], **_style(place))
     for axes, label in ((accuracy, "accuracy"), (zooms, "zooms a question")):
         axes.set_xscale("log")
-        axes.set_xticks(sides, [str(side) for side in sides])
+        axes.set_xticks([*map(pixels_of, sides)], sides)
         axes.minorticks_off()
         axes.set_xlabel("long side of the overview or image, pixels")
         axes.set_ylabel(label)

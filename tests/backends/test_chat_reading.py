@@ -12,6 +12,7 @@ from cof_agent import protocol
 from cof_agent.backends.chat.connections import post
 from cof_agent.backends.chat.failures import of_error, of_status
 from cof_agent.backends.chat.own_server import _refused
+from cof_agent.backends.chat.providers import _completion as of_provider
 from cof_agent.backends.chat.reading import completion
 from cof_agent.errors import InputError
 from cof_agent.policy import CONTEXT, GREEDY, PolicyError
@@ -81,6 +82,20 @@ def test_an_address_without_v1() -> None:
     assert "knows no model m" in str(of_status(404, {"error": {"message": "no such model"}}, {}, "m", "http://x"))
 
 
+def test_what_gateways_say_of_a_question_that_no_endpoint_takes() -> None:
+    body = {"error": {"code": 404, "message": "No endpoints found that support image input"}}
+    refused = of_status(404, body, {}, "text-model", "http://x")
+    assert isinstance(refused, InputError)
+    assert str(refused).startswith("http://x has no endpoint for text-model that takes what it is asked: No endpoints")
+
+
+def test_a_question_that_moderation_holds_back_is_no_fault_of_the_key() -> None:
+    body = {"error": {"code": 403, "message": "Your chosen model requires moderation and your input was flagged"}}
+    held = of_status(403, body, {}, "m", "http://x")
+    assert isinstance(held, PolicyError) and str(held).startswith("content filter:") and not held.transient
+    assert "refuses the API key" in str(of_status(403, {"error": {"message": "Forbidden"}}, {}, "m", "http://x"))
+
+
 @pytest.mark.parametrize(
     ("reason", "cut"),
     [
@@ -113,6 +128,8 @@ def test_a_call_that_ends_within_its_box_is_not_carried_out(reason: str) -> None
         (400, {"error": {"message": "too long", "code": "context_length_exceeded"}}),
         (400, {"message": "This model's maximum context length is 4096 tokens."}),
         (500, {"error": "prompt too long; exceeded max context length"}),
+        (400, {"message": "The decoder prompt (length 42781) is longer than the maximum model length of 40960."}),
+        (400, {"error": {"message": "The input token count (9) exceeds the maximum number of tokens allowed (8)."}}),
     ],
 )
 def test_a_conversation_without_room_is_not_tried_again(status: int, body: Any) -> None:
@@ -154,3 +171,12 @@ def _asked(where: str) -> Exception:
     except Exception as error:  # as of a model
         return of_error(error, "m", where)
     return of_status(reply.status, "", reply.headers, "m", where)
+
+
+@pytest.mark.parametrize("told", [{"done_reason": "length"}, {"stopReason": "max_tokens"}, {"finish_reason": "length"}])
+def test_each_client_of_a_provider_says_in_its_own_way_that_a_reply_is_cut(told: dict[str, str]) -> None:
+    """Ollama's, Bedrock's, OpenAI's."""
+    messages = pytest.importorskip("langchain_core.messages")
+    assert of_provider(messages.AIMessage("half", response_metadata=told), "x", "").truncated
+    whole = dict.fromkeys(told, "stop")
+    assert not of_provider(messages.AIMessage("whole", response_metadata=whole), "x", "").truncated

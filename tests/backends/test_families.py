@@ -242,7 +242,10 @@ class TestLookups:
 
     def test_published_names(self) -> None:
         expected = {
-            CoordinateSystem.ABSOLUTE: ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen25-VL", "XiaomiMiMo/MiMo-VL-7B-RL-2508"),
+            CoordinateSystem.ABSOLUTE: (
+                *("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen25-VL", "XiaomiMiMo/MiMo-VL-7B-RL-2508"),
+                "xintongzhang/CoF-sft-model-7b",
+            ),
             CoordinateSystem.THOUSAND: (
                 *("Qwen/Qwen3.5-9B", "qwen3_6-27b", "Qwen3p8-VL", "Qwen/Qwen3.5-35B-A3B-FP8"),
                 *("Qwen/Qwen3-VL-30B-A3B-Instruct", "zai-org/GLM-4.6V-Flash", "THUDM/GLM-4.1V-9B-Thinking"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,22 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def asked_of_a_server(path: Path, model: str, *, apart: bool) -> list[Body]:
-    """apart: whether the server takes thoughts out of the text."""
+def asked_of_a_server(path: Path, model: str, *, apart: bool, begun: bool = False) -> list[Body]:
+    """apart: whether the server takes thoughts out of the text. begun: whether the template has written their first tag."""
 
     def answer(_: str, body: Body | None) -> Reply:
         if body is None:
             return 404, {}
         text = TURNS[sum(one["role"] == "assistant" for one in body["messages"])]
         thought, _, rest = text.removeprefix("<think>").partition("</think>")
-        message = {"reasoning": thought, "content": rest} if apart else {"content": text}
+        said = text.removeprefix("<think>") if begun else text
+        message = {"reasoning": thought, "content": rest} if apart else {"content": said}
         return 200, {"choices": [{"message": message, "finish_reason": "stop"}]}
 
     with loopback.serving(answer) as (url, asked):
-        assert Agent(model, base_url=f"{url}/v1").ask(path, "Which colour?").answer == "red"
+        found = Agent(model, base_url=f"{url}/v1").ask(path, "Which colour?")
+    assert found.answer == "red"
+    assert all(turn.text.startswith("<think>") and "</think>" in turn.text for turn in found.turns)
     return asked
 
 
@@ -85,17 +89,19 @@ def told_here(path: Path, template: str, policy: Any) -> list[str]:
 
 
 def test_no_thought_is_lost(path: Path) -> None:
-    for name, apart in (
-        ("qwen3_5_think", False),
-        ("qwen3_5_think", True),
-        ("qwen3_6", False),
-        ("qwen3_8", True),
+    for name, model, apart, begun in (
+        ("qwen3_5_think", "qwen3.5", False, False),
+        ("qwen3_5_think", "qwen3.5", False, True),
+        ("qwen3_5_think", "qwen3.5", True, False),
+        ("qwen3_5_think", "Qwen3-VL-8B-Thinking", False, True),  # with a template in the same manner
+        ("qwen3_6", "qwen3.6", False, False),
+        ("qwen3_8", "qwen3.8", True, False),
     ):
-        template, model = published_template(name), name.replace("_", ".").removesuffix(".think")
-        asked = asked_of_a_server(path, model, apart=apart)
+        template = published_template(name)
+        asked = asked_of_a_server(path, model, apart=apart, begun=begun)
         policy = Agent(model, base_url="http://127.0.0.1:9/v1").policy
         texts = [told_by(template, body["messages"]) for body in asked]
-        assert texts == told_here(path, template, policy), (name, apart)
+        assert texts == told_here(path, template, policy), (name, model, apart, begun)
         assert all(f"Thought{end}" in texts[-1] for end in (" 0.", ".", " 1."))
 
 
@@ -111,3 +117,25 @@ def test_the_template_beside_a_checkpoint_says_whether_it_deletes_thoughts(tmp_p
         (tmp_path / "chat_template.jinja").write_text(published_template(name))
         known = identify("served", [{"id": "served", "root": str(tmp_path)}])
         assert (known.thinks, known.forgets) == (True, forgets)
+
+
+def test_a_checkpoint_thinks_where_its_template_does(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    for name, thinks in (("qwen3_5_think", True), ("qwen3_vl", False)):
+        (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": published_template(name)}))
+        known = identify("served", [{"id": "served", "root": str(tmp_path)}])
+        assert (known.thinks, known.forgets) == (thinks, thinks)
+
+
+def test_a_thought_that_the_template_began_stays_in_a_row_of_training(path: Path) -> None:
+    turns = [text.removeprefix("<think>") for text in (ZOOMS[0], TURNS[-1])]
+    seen: list[list[Message]] = []
+
+    def line(messages: Sequence[Message]) -> str:
+        seen.append([*messages])
+        return turns[len(seen) - 1]
+
+    Agent(policy=ScriptedPolicy(line)).ask(path, "Which colour?")
+    processor = load_processor(str(WEIGHTS))
+    processor.chat_template = published_template("qwen3_5_think")
+    assert "Thought 0." in templated(processor, seen[-1], answering=True)

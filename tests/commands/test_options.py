@@ -21,7 +21,7 @@ OTHER: dict[str, set[str]] = {
     "--data": {"eval", "regions", "sft"},
     "--images": {"compare", "regions", "view"},  # pages look for images
     "--samples": {"regions", "scenes", "view"},
-    "--split": {"scenes"},
+    "--split": {"regions", "scenes"},
     "--tool": {"sft", "rl"},
     "--overview-pixels": {"data"},
     "--resolutions": {"collect", "scenes", "sft", "rl"},

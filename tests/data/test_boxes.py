@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cof_agent.data.boxes import FORMS, Form, Numbers, Written, corners, form_named, in_pixels, recognised, written
+from cof_agent.data.boxes import (
+    FORMS,
+    Form,
+    Numbers,
+    Written,
+    corners,
+    form_named,
+    in_pixels,
+    may_be_thousandths,
+    recognised,
+    written,
+)
 from cof_agent.data.unusable import Unusable
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size
@@ -20,6 +31,9 @@ SMALL = [
     (90.0, 380.0, 140.0, 410.0),
     (20.0, 30.0, 60.0, 90.0),
 ]
+
+
+AT_THE_EDGE = (2.0, 30.0, 60.0, 90.0)  # as a middle with a size it would lie outside
 
 
 def boxes(found: list[Numbers], size: Size | None = SIZE) -> list[Written]:
@@ -41,7 +55,7 @@ def scaled(found: list[Numbers], across: float, down: float) -> list[Numbers]:
         (SMALL, "pixels-xyxy"),
         (with_size(SMALL), "pixels-xywh"),
         (scaled(SMALL, 1 / 640, 1 / 420), "unit-xyxy"),
-        (with_size(scaled(SMALL, 1 / 640, 1 / 420)), "unit-xywh"),
+        (with_size(scaled([*SMALL, AT_THE_EDGE], 1 / 640, 1 / 420)), "unit-xywh"),
         (scaled(SMALL, 1000 / 640, 1000 / 420), "thousand-xyxy"),
         (SMALL[:1], "pixels-xyxy"),
         ([(640.0, 420.0, 10.0, 20.0)], "pixels-xyxy"),  # reversed: as width and height it lies outside, as a centre too
@@ -50,6 +64,22 @@ def scaled(found: list[Numbers], across: float, down: float) -> list[Numbers]:
 )
 def test_the_form_is_seen_from_all_boxes(found: list[Numbers], form: str) -> None:
     assert str(recognised(boxes(found), "rows.json")) == form
+
+
+def test_small_boxes_may_be_yolos() -> None:
+    with pytest.raises(
+        InputError, match="may begin with a corner or, as YOLO writes them, with their middle; say what"
+    ):
+        recognised(boxes(with_size(scaled(SMALL, 1 / 640, 1 / 420))), "rows.json")
+
+
+def test_few_boxes_within_1000_of_large_images_may_be_thousandths() -> None:
+    few = boxes([(100.0, 100.0, 200.0, 140.0), (700.0, 20.0, 900.0, 90.0)], Size(3840, 2160))
+    assert may_be_thousandths(few, recognised(few, "rows.json"))
+    far = [*few, *boxes([(1200.0, 20.0, 1300.0, 90.0)], Size(3840, 2160))]
+    assert not may_be_thousandths(far, recognised(far, "rows.json"))
+    small = boxes([(100.0, 100.0, 200.0, 140.0)])
+    assert not may_be_thousandths(small, recognised(small, "rows.json"))
 
 
 def test_a_box_in_cocos_form_stands_beside_cocos_columns() -> None:

@@ -99,6 +99,7 @@ def test_the_column_of_the_image(row: dict[str, Any], found: list[Any]) -> None:
 def test_videos() -> None:
     assert is_video({"video": "a.mp4"}) and is_video({"is_video": True}) and is_video({"videos": ["a"]})
     assert not is_video({"is_video": False, "video": None, "videos": [], "video_id": 3})
+    assert not is_video({"video": 0}) and not is_video({"videos": [None], "has_video": "no"})
 
 
 def taken(value: Any, files: ImageFiles, **how: Any) -> Path:

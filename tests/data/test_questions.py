@@ -29,8 +29,28 @@ ASKS = (
     "Two clocks hang there. State the correct time.",
     "Answer the question.",
     "Pick the largest flag. Which colour has it?",
+    "Look at the menu. Report the choices listed under 'Drinks'.",
+    "Look at the ballot. Output the choice that is ticked.",
+    "Find the person in red. If the person is holding a tool, name it.",
+    "Look at the workbench. Use the picture to find which tools are missing.",
+    "Look at the scoreboard. Give the final answer of the team in blue.",
+    "Look at the diagram. Present the short phrase below the arrow.",
     "Please provide the bounding box coordinate of the region this sentence describes: the red kite.",
 )
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "Give your answer as a number.",
+        "Write only the letter.",
+        "Output the answer in <answer></answer> tags.",
+        "Use the zoom tool when needed, then give the final answer.",
+        "Provide a short answer.",
+    ],
+)
+def test_an_instruction_behind_an_order_goes_where_it_can_be_nothing_else(instruction: str) -> None:
+    assert cut_instruction(f"Name the kite on the left. {instruction}") == ("Name the kite on the left.", instruction)
 
 
 @pytest.mark.parametrize("instruction", INSTRUCTIONS)

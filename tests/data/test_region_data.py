@@ -50,7 +50,7 @@ INSTANCES: dict[str, Any] = {
 
 
 def coco(folder: Path) -> None:
-    put(folder / "annotations" / "instances_val2017.json", INSTANCES)
+    put(folder / "annotations" / "instances_train2017.json", INSTANCES)
     picture(folder / "000000000009.jpg")
 
 
@@ -154,6 +154,21 @@ def test_what_is_built_can_be_read_shown_and_built_again(name: str, tmp_path: Pa
         ZoomEnvironment().reset(sample)
 
 
+def test_sentences_of_tests_are_not_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    SETS["refcoco"](tmp_path / "set")
+    test = [{**REFS[0], "split": "test", "sentences": [{"sent_id": 6, "sent": "of the test"}]}]
+    (tmp_path / "set" / "refs(unc).p").write_bytes(pickle.dumps(REFS + test, protocol=2))
+    google = [{**REFS[0], "sentences": [{"sent_id": 6, "sent": "of the test"}]}]
+    (tmp_path / "set" / "refs(google).p").write_bytes(pickle.dumps(google, protocol=2))
+    command = ["regions", "refcoco", "--data", str(tmp_path / "set"), "-o"]
+    for more, count in (([], 2), (["--split", "test"], 1), (["--split", "all"], 3)):
+        assert main([*command, str(tmp_path / str(count)), *more]) == 0
+        assert len(read_samples(tmp_path / str(count))) == count
+    assert "left out: 1 samples, because they are of the split test" in capsys.readouterr().out
+    assert main([*command, str(tmp_path / "val"), "--split", "val"]) == 2
+    assert "they are of the split train; name another one with --split" in capsys.readouterr().err
+
+
 def test_coco_names_the_largest_first_in_rounds(tmp_path: Path) -> None:
     (sample,) = built("coco", tmp_path)
     assert sample.regions == (Box(100, 50, 220, 200), Box(10.5, 20, 40.5, 60))
@@ -236,10 +251,10 @@ def cut(path: Path) -> None:
 
 
 BROKEN: list[tuple[str, str, Callable[[Path], Any], str]] = [
-    ("coco", "annotations/instances_val2017.json", cut, "is no JSON, or only a part of it"),
-    ("coco", "annotations/instances_val2017.json", Path.unlink, "has no annotations/instances_*.json"),
-    ("coco", "annotations/instances_val2017.json", lambda p: put(p, [1]), "holds no JSON object"),
-    ("coco", "annotations/instances_val2017.json", lambda p: put(p, {"images": []}), "has no field 'categories'"),
+    ("coco", "annotations/instances_train2017.json", cut, "is no JSON, or only a part of it"),
+    ("coco", "annotations/instances_train2017.json", Path.unlink, "has no annotations/instances_*.json"),
+    ("coco", "annotations/instances_train2017.json", lambda p: put(p, [1]), "holds no JSON object"),
+    ("coco", "annotations/instances_train2017.json", lambda p: put(p, {"images": []}), "has no field 'categories'"),
     (
         "coco",
         "000000000009.jpg",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from cof_agent.data.samples import read, read_samples
+from cof_agent.data.samples import read, read_samples, told
 from cof_agent.data.unusable import write_left_out
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
@@ -52,6 +54,23 @@ def test_our_own_comes_back_as_it_is(here: Path) -> None:
         (found,) = read_samples(spec)
         assert found.image == str(here / "a.png")
         assert to_json(found).replace(str(here / "a.png"), "a.png") == to_json(sample)
+
+
+def test_several_right_choices_come_back_as_they_are(here: Path) -> None:
+    layouts.as_lines(
+        here / "published.jsonl",
+        [
+            {"image": "a.png", "question": f"Which? {n}", "choices": ["red", "green", "blue"], "answer": a}
+            for n, a in enumerate("ABC")
+        ]
+        + [{"image": "a.png", "question": "Which two?", "choices": ["red", "green", "blue"], "answer": "A,C"}],
+    )
+    samples = read_samples(here / "published.jsonl")
+    assert samples[-1].answers == ("red; blue",)
+    (here / "samples.jsonl").write_text("".join(f"{to_json(one)}\n" for one in samples))
+    assert [replace(one, id="") for one in read_samples(here / "samples.jsonl")] == [
+        replace(one, id="") for one in samples
+    ]
 
 
 def test_our_own_written_by_hand(here: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -325,6 +344,86 @@ def test_notes_are_warnings(here: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert "answers are read as the number of a choice, counted from 1" in caplog.text
 
 
+def test_numbers_in_a_list_keep_their_digits(here: Path) -> None:
+    answers = ([1234567, 2], [20231115, 3.5], [1999.125, 2], [1234567, 2, 3, 4])
+    found = read_samples(
+        layouts.as_json(
+            here / "rows.json",
+            [{"image": "a.png", "question": f"Which numbers? {n}", "answer": one} for n, one in enumerate(answers)],
+        )
+    )
+    assert [one.answers for one in found] == [
+        ("1234567, 2",),
+        ("20231115, 3.5",),
+        ("1999.125, 2",),
+        ("1234567, 2, 3, 4",),
+    ]
+
+
+def test_small_floats_of_parquet_are_the_numbers_that_were_meant(here: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {"image": ["a.png"] * 2, "question": ["How much?", "How many?"]}
+    table = pyarrow.table({**columns, "answer": pyarrow.array([0.1, 12.35], pyarrow.float32())})
+    parquet.write_table(table, here / "rows.parquet")
+    assert [one.answers for one in read_samples(here / "rows.parquet")] == [("0.1",), ("12.35",)]
+
+
+def test_an_image_with_the_name_of_a_table_is_not_that_of_its_rows(here: Path) -> None:
+    Image.new("RGB", (60, 40), "blue").save(here / "train.png")
+    made = [
+        {"image_id": 42, "question": "What?", "answer": "x"},
+        {"file_name": "b.png", "question": "Which?", "answer": "y"},
+    ]
+    Image.new("RGB", (60, 40)).save(here / "000000000042.jpg")
+    found = read_samples(layouts.as_json(here / "train.json", made))
+    assert [Path(one.image).name for one in found] == ["000000000042.jpg", "b.png"]
+
+
+def test_an_object_by_names_of_images(here: Path) -> None:
+    made = {f"{name}.png": {"question": f"What is {name}?", "answer": name} for name in "ab"}
+    found = read_samples(layouts.as_json(here / "rows.json", made))
+    assert [(Path(one.image).name, one.answers) for one in found] == [("a.png", ("a",)), ("b.png", ("b",))]
+
+
+def test_a_table_that_names_its_separator(here: Path) -> None:
+    (here / "rows.csv").write_text("sep=;\nimage;question;answer\na.png;Which, then?;x,y\n")
+    (found,) = read_samples(here / "rows.csv")
+    assert (found.question, found.answers) == ("Which, then?", ("x,y",))
+
+
+def test_questions_that_are_left_out_are_no_rows(here: Path) -> None:
+    turns = [{"from": who, "value": f"{who} {n}"} for n in range(3) for who in ("human", "gpt")]
+    talk = {"image": "none.png", "conversations": turns}
+    found = read(layouts.as_json(here / "rows.json", [talk, row()]))
+    assert "3 questions in 1 of 2 rows are left out" in told(found)
+
+
+def test_a_reply_about_code_is_no_call(here: Path) -> None:
+    turns = [{"from": "human", "value": "<image>Which tag?"}, {"from": "gpt", "value": "It is <code>div</code>"}]
+    (found,) = read_samples(layouts.as_json(here / "rows.json", [{"image": "a.png", "conversations": turns}]))
+    assert found.answers == ("It is <code>div</code>",)
+
+
+def test_an_archive_is_to_be_unpacked(here: Path) -> None:
+    with tarfile.open(here / "shard.tar", "w") as archive:
+        archive.add(here / "a.png", "a.png")
+    with pytest.raises(InputError, match="is an archive; unpack it"):
+        read(here / "shard.tar")
+
+
+def test_images_of_one_name_are_told_by_their_folders(here: Path) -> None:
+    for name in ("s1", "s2"):
+        (here / "deep" / "er" / name).mkdir(parents=True)
+        Image.new("RGB", (60, 40)).save(here / "deep" / "er" / name / "rgb.png")
+    found = read_samples(rows(here, row(image="s1/rgb.png"), row(image="s2/rgb.png", question="And?")))
+    assert [Path(one.image).parent.name for one in found] == ["s1", "s2"]
+    unclear = read(rows(here, row(image="rgb.png"), row(question="And?")))
+    (lost,) = unclear.tally.left_out
+    assert "or there are several" in str(lost.detail)
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
@@ -371,7 +470,8 @@ def test_ids_are_those_of_the_set_and_different(here: Path) -> None:
     [
         ({"choices": "red"}, "choices cannot be read"),
         ({"metadata": [1]}, "metadata is no object"),
-        ({"metadata": {"scoring": "anlss"}}, "scoring rule is not known"),
+        ({"metadata": {"scoring": "anlss"}}, "scoring rule cannot be used"),
+        ({"metadata": {"scoring": "several"}}, "scoring rule cannot be used"),
     ],
 )
 def test_our_own_with_a_field_of_another_kind(here: Path, changed: dict[str, Any], reason: str) -> None:

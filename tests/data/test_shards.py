@@ -161,6 +161,23 @@ def test_the_summary_names_the_weights(run: Run, tmp_path: Path, checkpoint: Cal
     assert fingerprint("nobody/nothing") is None
 
 
+@pytest.mark.slow
+def test_parts_of_other_questions_are_not_put_together(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--samples", "4"]
+    assert run("parts", "--shard", "1/2", *options) == 0
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    changed = [{**one, "answers": ["another"]} for one in samples]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(one) + "\n" for one in changed))
+    assert run("parts", "--shard", "2/2", *options, "--data", str(tmp_path / "other.jsonl")) == 2
+    assert (
+        "parts holds a trajectory of another sample '0': its answers differs; use another folder."
+        in capsys.readouterr().err
+    )
+    assert run("parts", "--shard", "2/2", *options) == 0
+
+
 def test_parts_that_are_none(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("out", "--shard", "6/6") == 2
     assert "there are only 5 samples, so part 6 of 6 has none." in capsys.readouterr().err

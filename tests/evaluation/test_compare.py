@@ -64,6 +64,31 @@ def test_a_run_with_a_question_twice_is_refused() -> None:
         compare(run, [*run, *answered(questions(10), [False] * 10)])
 
 
+def test_a_failure_that_was_tried_again_does_not_count(tmp_path: Path) -> None:
+    run = answered(questions(3), [True] * 3)
+    failed = replace(run[1], answer=None, stop=StopReason.ERROR, error="The server is gone.")
+    for name, lines in (("whole", run), ("cut", [run[0], failed, *run[1:]])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trajectories.jsonl").write_text("".join(to_json(one) + "\n" for one in lines))
+    whole, cut = read_runs([tmp_path / "whole", tmp_path / "cut"])
+    assert cut.trajectories == whole.trajectories == run
+
+
+def test_pictures_of_many_sizes_are_put_together() -> None:
+    run = answered(questions(6), [True] * 6)
+    sizes = (600, 700, 1024, 1025, 3000, 4096)
+    views = [one.overviews[0] for one in run]
+    found = [
+        replace(one, overview=replace(view, source_size=Size(side, 10)))
+        for one, view, side in zip(run, views, sizes, strict=True)
+    ]
+    assert {row: part["n"] for row, part in compare(found, found)["by_resolution"].items()} == {
+        "to 1024": 3,
+        "to 2048": 1,
+        "to 4096": 2,
+    }
+
+
 def test_a_pair_that_cannot_be_scored_is_left_out() -> None:
     run = answered(questions(10), [True] * 10)
     without = replace(run[0], sample=replace(run[0].sample, metadata={"scoring": "iou"}))  # and no box
@@ -179,7 +204,7 @@ def test_pairs_are_found_by_id_and_grouped() -> None:
 def test_a_resolution_that_is_no_number_is_not_one() -> None:
     samples = [replace(one, metadata={"resolution": "4K"}) for one in questions(4)]
     run = answered(samples, [True] * 4)
-    assert set(compare(run, run)["by_resolution"]) == {"1000"}
+    assert set(compare(run, run)["by_resolution"]) == {"to 1024"}
 
 
 @pytest.mark.slow

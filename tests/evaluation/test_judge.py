@@ -203,6 +203,10 @@ def test_a_local_model_is_a_judge_as_well() -> None:
         ("<answer>yes</answer>", True),
         ("<think></think><answer>\nno\n</answer>", False),
         ('{"answer": "yes"}', True),
+        ("\\boxed{yes}", True),
+        ("\uff39\uff25\uff33", True),
+        ("\u7b54\u6848\uff1ano", False),
+        ("Final verdict - no", False),
         (":" * 10**6 + "yes", None),
     ],
 )

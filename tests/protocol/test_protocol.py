@@ -136,6 +136,7 @@ ACTIONS: list[tuple[str, list[Action]]] = [
     ("<think>look</think>\n<answer>red</answer>", [Answer("red")]),
     (CALL, [ZOOM]),
     ("<answer> 7 </answer>", [Answer("7")]),
+    ("<answer><|begin_of_box|>STOP<|end_of_box|></answer>", [Answer("STOP")]),
     # several calls
     (f"<think>a</think>{CALL}{OTHER}", [ZOOM, OTHER_ZOOM]),
     (f"<think>a</think>{CALL} and <think>b</think> {OTHER}", [ZOOM, OTHER_ZOOM]),

@@ -210,7 +210,7 @@ def test_figures_count_each_thing_once() -> None:
     summary = summarise(rows, tables={"by_answer": lambda one: str(one.answer)})
     assert summary["by_category"]["x"]["n"] == 3
     assert {row: found["n"] for row, found in summary["by_answer"].items()} == {"x": 1, "red": 2, "blue": 1}
-    assert summary["by_resolution"]["400"]["n"] == 4
+    assert summary["by_resolution"]["to 512"]["n"] == 4
 
 
 def test_image_tokens_are_counted_once_a_view_and_held_against_the_whole_picture() -> None:

@@ -344,6 +344,8 @@ def test_on_a_local_ray_with_two_workers(samples: list[Episode], tmp_path: Path)
     finally:
         ray.shutdown()
     assert written(tmp_path / "ray") == written(tmp_path / "here")
+    with pytest.raises(InputError, match="which is none of 2 parts"):  # before it asks Ray
+        collect_on_ray(samples, reading, tmp_path / "ray", workers=2, shard=Shard(1, 2))
 
 
 def reading() -> Search:

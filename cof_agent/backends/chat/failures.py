@@ -35,7 +35,7 @@ AWAY = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDO
 def of_status(status: int, body: Any, headers: Mapping[str, str], model: str, where: str) -> Exception:
     """A reply that is no success. body: its JSON, or its text."""
     words, code = _words(body), _code(body)
-    if code in FILTERED:
+    if code in FILTERED or (status == 403 and _FLAGGED.search(words)):
         return PolicyError(f"content filter: {words}", transient=False)
     if status in (401, 403):
         return InputError(f"{where} refuses the API key for {model}: {words}")
@@ -43,6 +43,8 @@ def of_status(status: int, body: Any, headers: Mapping[str, str], model: str, wh
         return InputError(f"{_PROXY} asks for a name and a password on the way to {where}.")
     if status == 402 or code == "insufficient_quota":
         return InputError(f"{where} asks for a payment: {words}")
+    if status == 404 and _NO_ENDPOINT.search(words):
+        return InputError(f"{where} has no endpoint for {model} that takes what it is asked: {words}")
     if (
         status == 404 and (_is_page(body) or not _is_about_model(words, model))
     ) or "unexpected endpoint" in words.lower():
@@ -73,10 +75,15 @@ def _is_about_model(words: str, model: str) -> bool:
     return "model" in said or model.lower() in said
 
 
+_FLAGGED = re.compile(r"moderation|flagged", re.IGNORECASE)  # OpenRouter has no other code for it than 403
+_NO_ENDPOINT = re.compile(r"no endpoints? (?:found|available)", re.IGNORECASE)
+"""How OpenRouter, and gateways in its manner, say with a 404 that a model takes no images, no tools, or that there is none."""
 _OVERLONG = re.compile(
-    r"context[ _](?:length|window|size)|maximum context|prompt (?:is )?too long|input is too long", re.IGNORECASE
+    r"context[ _](?:length|window|size)|maximum context|prompt (?:is )?too long|input is too long"
+    r"|longer than the maximum model length|exceeds the maximum number of tokens|max_tokens must be at least 1, got -",
+    re.IGNORECASE,
 )
-"""How servers say that a conversation has no room: vLLM, SGLang, LMDeploy, llama.cpp, Ollama, TGI, OpenAI."""
+"""How servers say that a conversation has no room: vLLM, SGLang, LMDeploy, llama.cpp, Ollama, TGI, OpenAI, Gemini."""
 
 
 def _is_page(body: Any) -> bool:

@@ -92,13 +92,15 @@ def _of_folder(name: str, parents: int = _PARENTS) -> Identity:
     found = Identity(dialect=beside(folder))
     family = next((one for one in families.FAMILIES if config.get("model_type") in one.model_types), None)
     if family is not None:
+        template = _template(folder)
+        thinks = family.thinks if template is None else "reasoning_content" in template
         return replace(
             found,
             vision=_vision(family.vision, config),
             own=_own(folder),
             phrases=_vocabulary(config) < _USUAL,
-            thinks=family.thinks,
-            forgets=family.thinks and not _remembers(folder),
+            thinks=thinks,
+            forgets=thinks and _KEEPS not in (template or ""),
         )
     base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(base, str) or not parents:
@@ -111,12 +113,18 @@ def _of_name(name: str) -> Identity:
     return Identity(families.served(name), thinks=thinks, forgets=forgets)
 
 
-def _remembers(folder: Path) -> bool:
-    """Whether the chat template of a checkpoint keeps all thoughts unless it is told otherwise."""
+_KEEPS = "preserve_thinking is undefined"
+"""In chat templates that keep all thoughts unless they are told otherwise."""
+
+
+def _template(folder: Path) -> str | None:
+    """The chat template of a checkpoint, in a file of its own or, of older ones, among others of its settings."""
     try:
-        return "preserve_thinking is undefined" in (folder / "chat_template.jinja").read_text("utf-8")
+        return (folder / "chat_template.jinja").read_text("utf-8")
     except (OSError, ValueError):
-        return False
+        files = ("chat_template.json", "tokenizer_config.json")
+        found = (_json(folder / name).get("chat_template") for name in files)
+        return next((text for text in found if isinstance(text, str)), None)
 
 
 def _folder(name: str) -> Path | None:

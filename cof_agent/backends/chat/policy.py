@@ -23,7 +23,7 @@ from cof_agent.cache import LRUCache
 from cof_agent.errors import InputError
 from cof_agent.geometry import CoordinateSystem, PixelLimits
 from cof_agent.policy import Completion, PolicyError, Sampling, begun
-from cof_agent.protocol import begins_anew
+from cof_agent.protocol import begins_anew, with_opening
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -117,6 +117,8 @@ class ChatPolicy:
         if self._sizes is not None:
             self._sizes.told(messages, images, completion.tokens.prompt)
         text = secrets.hidden(completion.text)
+        if not beginning and self._known.thinks:
+            text = with_opening(text)
         if beginning and begins_anew(text):
             raise InputError(
                 f"{self._client.where} begins a new reply where it should go on from the beginning of one, which this "

@@ -102,7 +102,8 @@ class Provider:
         kind = replace(sampling, seed=None, stop="")  # these go with the request; seeds differ by turn
         if kind not in self._clients:
             options = {**self._options, **self._reasoning.options}
-            options |= {"temperature": kind.temperature, "max_tokens": kind.max_tokens + self._reasoning.budget}
+            limit = _LIMIT.get(self._provider or "", "max_tokens")
+            options |= {"temperature": kind.temperature, limit: kind.max_tokens + self._reasoning.budget}
             if kind.top_p < 1:
                 options["top_p"] = kind.top_p
             if kind.logprobs:
@@ -119,6 +120,12 @@ class Provider:
         if name not in self.not_taken:
             self.not_taken |= {name}
             _log.warning("%s takes no %s: %s.", self.where, name, what)
+
+
+_REASONS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+"""Why a message ended, in the metadata of OpenAI's and Google's clients, of Anthropic's, of Bedrock's and of Ollama's."""
+_LIMIT = {"ollama": "num_predict"}
+"""The most tokens of a reply, where a provider's client does not call it `max_tokens`."""
 
 
 async def _in_client_loop(request: Coroutine[Any, Any, AIMessage]) -> AIMessage:
@@ -170,7 +177,7 @@ def _plain(messages: Sequence[Rendered]) -> list[Rendered]:
 
 def _completion(reply: AIMessage, where: str, stop: str) -> Completion:
     told = reply.response_metadata or {}
-    reason = told.get("finish_reason") or told.get("stop_reason")
+    reason = next((told[name] for name in _REASONS if told.get(name)), None)
     message = {
         "content": reply.content if isinstance(reply.content, str) else str(reply.text) or None,
         "refusal": reply.additional_kwargs.get("refusal"),

@@ -1,4 +1,4 @@
-"""Conversations with served models whose chat template writes a thought before each answer (Qwen3.5 and later).
+"""Conversations with served models whose chat template writes a thought before each answer: Qwen3.5 and later, Qwen3-VL-Thinking.
 
 Some of these templates delete the thoughts before the last message of the user. They take a message of the user for the result
 of a tool if it stands inside `<tool_response>`, and delete nothing before such a message. So what the model is shown goes back

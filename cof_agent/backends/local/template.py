@@ -63,7 +63,7 @@ def _plain(message: Message, *, apart: bool) -> Message:
 def _thoughtful(messages: Sequence[Message]) -> bool:
     """Whether the first turn of the assistant has a thought. By later ones earlier turns would change."""
     texts = ("".join(part["text"] for part in one["content"]) for one in messages if one["role"] == "assistant")
-    return protocol.begins_anew(next(texts, ""))
+    return bool(protocol.taken_apart(next(texts, ""))[0])
 
 
 def _as_results(messages: Sequence[Message]) -> list[Message]:

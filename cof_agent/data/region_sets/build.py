@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from cof_agent.data.region_sets import coco, drawn, flickr30k, refcoco, scenes, vcr, visual_genome
+from cof_agent.data.region_sets.read import SPLIT
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
 from cof_agent.image import open_source
@@ -29,6 +30,8 @@ BUILDERS: dict[str, Callable[[Path], Iterator[Sample]]] = {
 
 IN_PARTS = {"visual-genome": ("VG_100K", "VG_100K_2")}
 """Folders that a set's images are published in, below that which is named."""
+TRAIN, ALL = "train", "all"
+_OF_SPLIT = "they are of the split "
 DRAWN = "drawn"
 DRAWN_SIZE = Size(1344, 756)  # source pixels: three times the overview of 448
 
@@ -59,9 +62,12 @@ def samples_of(name: str, folder: Path) -> Iterator[Sample]:
     return BUILDERS[name](folder)
 
 
-def build(name: str, folder: Path, images: Path, output: Path, *, limit: int | None = None) -> Built:
+def build(
+    name: str, folder: Path, images: Path, output: Path, *, split: str = TRAIN, limit: int | None = None
+) -> Built:
     """Writes `samples.jsonl` into `output`, with absolute paths of images. Samples whose image is missing or cannot be
-    opened, or that have a region outside of it, are left out and counted. limit: of samples that are looked at.
+    opened, or that have a region outside of it, are left out and counted. split: of sets that say of which each sample is;
+    `ALL` takes every one. limit: of samples of the split that are looked at.
 
     Raises:
         InputError: as `samples_of`, and if nothing is left.
@@ -70,7 +76,7 @@ def build(name: str, folder: Path, images: Path, output: Path, *, limit: int | N
     left_out: Counter[str] = Counter()
     sizes: dict[str, Size | None] = {}
     parts = IN_PARTS.get(name, ())
-    for sample in islice(samples_of(name, folder), limit):
+    for sample in islice(_of_split(samples_of(name, folder), split, left_out), limit):
         placed = replace(sample, image=str(_found(sample.image, [images, *(images / part for part in parts)])))
         check_regions(placed)
         if placed.image not in sizes:
@@ -83,10 +89,24 @@ def build(name: str, folder: Path, images: Path, output: Path, *, limit: int | N
         else:
             lines.append(to_json(placed))
     if not lines:
-        why = f": {left_out.most_common(1)[0][0]}; name their folder with --images" if left_out else ""
-        raise InputError(f"nothing in {folder} can be used{why}.")
+        reason = left_out.most_common(1)[0][0] if left_out else None
+        hint = (
+            "name another one with --split"
+            if reason and reason.startswith(_OF_SPLIT)
+            else "name their folder with --images"
+        )
+        raise InputError(f"nothing in {folder} can be used{f': {reason}; {hint}' if reason else ''}.")
     _write(lines, output)
     return Built(len(lines), left_out)
+
+
+def _of_split(samples: Iterable[Sample], split: str, left_out: Counter[str]) -> Iterator[Sample]:
+    for sample in samples:
+        own = sample.metadata.get(SPLIT, split)
+        if split in (own, ALL):
+            yield sample
+        else:
+            left_out[f"{_OF_SPLIT}{own}"] += 1
 
 
 def _found(name: str, folders: Sequence[Path]) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cof_agent.data.region_sets.instructions import CATEGORY, in_rounds
-from cof_agent.data.region_sets.read import box_of, indexed, json_of, row
+from cof_agent.data.region_sets.read import SPLIT, box_of, indexed, json_of, row
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.region_refs import ROUNDS
@@ -26,7 +26,7 @@ def samples(folder: Path) -> Iterator[Sample]:
 
 
 def _samples(path: Path) -> Iterator[Sample]:
-    data = json_of(path, dict)
+    data, split = json_of(path, dict), path.stem.removeprefix("instances_").rstrip("0123456789")
     with row(path, "of the whole"):
         images, names = indexed(path, data["images"]), indexed(path, data["categories"])
         annotations = data["annotations"]
@@ -44,4 +44,5 @@ def _samples(path: Path) -> Iterator[Sample]:
         with row(path, f"of image {id}"):
             image = str(images[id]["file_name"])
         boxes = tuple(box for box, _ in found)
-        yield Sample(f"coco-{id}", image, question, (answer,), metadata={ROUNDS: further}, regions=boxes)
+        metadata = {ROUNDS: further, SPLIT: split}
+        yield Sample(f"coco-{id}", image, question, (answer,), metadata=metadata, regions=boxes)

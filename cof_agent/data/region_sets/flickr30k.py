@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 from cof_agent.data.region_sets.instructions import SCENE, drawn, listed
-from cof_agent.data.region_sets.read import box_of, row
+from cof_agent.data.region_sets.read import SPLIT, box_of, row
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 from cof_agent.trajectory import Sample
@@ -24,6 +25,7 @@ def samples(folder: Path) -> Iterator[Sample]:
     files = sorted((folder / "Sentences").glob("*.txt"))
     if not files:
         raise InputError(f"{folder} has no Sentences/*.txt, as Flickr30k Entities does.")
+    split_of = {id: split for split in ("train", "val", "test") for id in _listed_in(folder / f"{split}.txt")}
     for path in files:
         boxes = _boxes(folder / "Annotations" / f"{path.stem}.xml")
         try:
@@ -33,7 +35,18 @@ def samples(folder: Path) -> Iterator[Sample]:
         for number, line in enumerate(lines):
             made = _sample(f"flickr30k-{path.stem}-{number}", f"{path.stem}.jpg", line, boxes)
             if made is not None:
-                yield made
+                split = split_of.get(path.stem)
+                yield made if split is None else replace(made, metadata={SPLIT: split})
+
+
+def _listed_in(path: Path) -> list[str]:
+    """The ids of a split; none where the set has been published without its file."""
+    try:
+        return path.read_text("utf-8").split()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"cannot read {path}, or it is not UTF-8 text.") from None
 
 
 def _sample(name: str, image: str, line: str, boxes: dict[str, list[Box]]) -> Sample | None:

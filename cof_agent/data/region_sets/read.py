@@ -15,6 +15,9 @@ from typing import Any, NoReturn
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
 
+SPLIT = "split"
+"""The key in a sample's metadata of the split that it is of, where a set has several."""
+
 
 def json_of(path: Path, kind: type[Any]) -> Any:
     """The JSON value of a file, of this kind.

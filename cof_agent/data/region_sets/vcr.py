@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cof_agent.data.region_sets.instructions import WHY, drawn
-from cof_agent.data.region_sets.read import box_of, json_of, row
+from cof_agent.data.region_sets.read import SPLIT, box_of, json_of, row
 from cof_agent.data.rows import json_rows
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box
@@ -54,7 +54,7 @@ def _sample(folder: Path, path: Path, one: dict[str, Any]) -> Sample:
         f"{IMAGES}/{one['img_fn']}",
         question,
         (answer,),
-        metadata={ROUNDS: [[drawn(WHY, id), reason]]},
+        metadata={ROUNDS: [[drawn(WHY, id), reason]], SPLIT: path.stem},
         regions=tuple(box for box in boxes if box is not None),
     )
 

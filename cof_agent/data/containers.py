@@ -17,6 +17,7 @@ from cof_agent.data.folders import OURS, chosen, split_named, split_of
 from cof_agent.data.hub import hub_rows
 from cof_agent.data.image_files import LFS
 from cof_agent.data.images import SUFFIXES
+from cof_agent.data.own import KEYS, WRITTEN
 from cof_agent.data.rows import Kind, Row, read_rows
 from cof_agent.data.spec import is_local
 from cof_agent.data.truths import truths_of
@@ -103,10 +104,19 @@ def find(spec: str, split: str | None = None) -> Container:
             raise InputError(f"--split {split} chooses files of a folder or rows of the hub; {spec} is one file.")
         truths = truths_of(path)
         notes = (f"answers from {truths}",) if truths is not None else ()
-        return Container(spec, ((path, kind_of(path)),), path.parent, split, ours=path.name == OURS, notes=notes)
+        kind = kind_of(path)
+        ours = path.name == OURS or (kind == "json" and _is_ours(path))
+        return Container(spec, ((path, kind),), path.parent, split, ours=ours, notes=notes)
     if not _HUB_ID.fullmatch(spec) or is_local(spec):
         raise InputError(f"there is no file or folder {spec}, and a dataset of the hub is named like owner/name.")
     return Container(spec, (), None, split)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file of another name holds our own layout: a part of `samples.jsonl`, say."""
+    first = next(read_rows(path, "json"), None)
+    keys = set(first.values) if first is not None and isinstance(first.values, dict) else set()
+    return WRITTEN <= keys <= KEYS
 
 
 def kind_of(path: Path) -> Kind:

@@ -34,6 +34,8 @@ from cof_agent.scoring.rules import RULES
 from cof_agent.trajectory import Sample
 
 KEYS = {"id", "image", "images", "question", "answer", "answers", "choices", "boxes", "regions", "metadata"}
+WRITTEN = {"id", "question", "answers", "choices", "boxes", "regions", "metadata"}
+"""Keys that each row has which we write."""
 
 
 def sample_of(values: Any) -> Sample:

@@ -234,7 +234,7 @@ def test_eval_writes_what_it_prints_and_goes_on_where_it_stopped(
     assert keys | {"command", "versions", "seed"} <= set(summary)
     assert summary["n"] == 3
     assert set(summary["by_category"]) == {"direct_attributes", "relative_position", "nested"}
-    assert keys - {"by_category", "by_resolution", "by_zooms_needed"} <= set(summary["by_resolution"]["448"])
+    assert keys - {"by_category", "by_resolution", "by_zooms_needed"} <= set(summary["by_resolution"]["to 512"])
     assert main(["view", str(tmp_path / "trajectories.jsonl"), "-o", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").stat().st_size > 10_000
     assert "accuracy" in capsys.readouterr().out

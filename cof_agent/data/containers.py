@@ -98,23 +98,25 @@ def find(spec: str, split: str | None = None) -> Container:
     if path.is_dir():
         found = chosen(path, split)
         files = tuple((file, kind_of(file)) for file in found.files)
-        return Container(spec, files, path, split, ours=found.files[0].name == OURS, notes=found.notes)
+        ours = all(_is_ours(file, kind) for file, kind in files)
+        return Container(spec, files, path, split, ours=ours, notes=found.notes)
     if path.exists():
         if split is not None and split_of(Path(path.name)) != split_named(split):
             raise InputError(f"--split {split} chooses files of a folder or rows of the hub; {spec} is one file.")
         truths = truths_of(path)
         notes = (f"answers from {truths}",) if truths is not None else ()
         kind = kind_of(path)
-        ours = path.name == OURS or (kind == "json" and _is_ours(path))
-        return Container(spec, ((path, kind),), path.parent, split, ours=ours, notes=notes)
+        return Container(spec, ((path, kind),), path.parent, split, ours=_is_ours(path, kind), notes=notes)
     if not _HUB_ID.fullmatch(spec) or is_local(spec):
         raise InputError(f"there is no file or folder {spec}, and a dataset of the hub is named like owner/name.")
     return Container(spec, (), None, split)
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a file of another name holds our own layout: a part of `samples.jsonl`, say."""
-    first = next(read_rows(path, "json"), None)
+def _is_ours(path: Path, kind: Kind) -> bool:
+    """Whether a file holds our own layout: it is called so, or its first row has what each has that we write."""
+    if path.name == OURS or kind != "json":
+        return path.name == OURS
+    first = next(read_rows(path, kind), None)
     keys = set(first.values) if first is not None and isinstance(first.values, dict) else set()
     return WRITTEN <= keys <= KEYS
 

@@ -59,8 +59,9 @@ def test_our_own_comes_back_as_it_is(here: Path) -> None:
 def test_our_own_under_another_name_keeps_what_it_says(here: Path) -> None:
     sample = Sample("x", "a.png", "How much?", ("12",), metadata={"scoring": "relaxed", "question": "q", "looks": [1]})
     (here / "part.jsonl").write_text(to_json(sample) + "\n")
-    (found,) = read_samples(here / "part.jsonl")
-    assert (found.id, found.metadata) == ("x", sample.metadata)
+    for spec in (here / "part.jsonl", here):
+        (found,) = read_samples(spec)
+        assert (found.id, found.metadata) == ("x", sample.metadata)
 
 
 def test_several_right_choices_come_back_as_they_are(here: Path) -> None:

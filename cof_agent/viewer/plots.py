@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKS = "osD^vP"
+MARKS = "osD^vPX"
 LIGHT: Mapping[str, Any] = {
-    "axes.prop_cycle": ("#1b6ca8", "#d1495b", "#3c8d53", "#8d5fa8", "#b37610", "#4d4d4d"),
+    "axes.prop_cycle": ("#1b6ca8", "#d1495b", "#3c8d53", "#8d5fa8", "#b37610", "#4d4d4d", "#0b7d80"),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#ffffff"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), "#191a1c"),
 }
 DARK: Mapping[str, Any] = {
-    "axes.prop_cycle": ("#6fb5ea", "#ff8a97", "#7fd396", "#cf9fe8", "#f0bd6a", "#c9c9c9"),
+    "axes.prop_cycle": ("#6fb5ea", "#ff8a97", "#7fd396", "#cf9fe8", "#f0bd6a", "#c9c9c9", "#5fcfcf"),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#1c1d20"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), "#ececea"),
 }
@@ -200,7 +200,9 @@ def _spreads(parts: Sequence[dict[str, Any]]) -> list[list[float]]:
 
 
 def _style(place: int) -> dict[str, Any]:
-    return {"color": _colour(place), "marker": MARKS[place % len(MARKS)], "markersize": 4, "linewidth": 1.4}
+    """A colour and a mark; where the colours begin anew, the marks do not."""
+    again = place // len(_setting("axes.prop_cycle").by_key()["color"])
+    return {"color": _colour(place), "marker": MARKS[(place + again) % len(MARKS)], "markersize": 4, "linewidth": 1.4}
 
 
 def _colour(place: int) -> Any:

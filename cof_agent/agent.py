@@ -25,7 +25,7 @@ from cof_agent.config import AgentConfig
 from cof_agent.data.image_files import kept_image
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode, episodes
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, check_text
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.graphs.steps import Context, Event
 from cof_agent.image import png_of
@@ -115,10 +115,11 @@ class Agent:
         on_event: Callable[[Event], None] | None = None,
     ) -> Trajectory:
         """As `ask`, for code that runs in an event loop."""
-        if not question.strip():
-            raise InputError("the question is empty.")
+        check_text(question, "the question")
         if isinstance(choices, str) or not all(isinstance(one, str | int | float) for one in choices):
             raise InputError(f"choices is a list of texts or numbers, not {choices!r}.")
+        for choice in choices:
+            check_text(str(choice), "a choice")
         first, *others = await asyncio.to_thread(_paths_of, image)
         named = Path(first).name
         sample = Sample(

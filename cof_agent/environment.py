@@ -248,7 +248,7 @@ class ZoomEnvironment:
         Raises:
             InputError: if the image cannot be opened or decoded, or is not the one that the view was made for.
         """
-        key = (identity(_path(sample, view)), sample.id, view, self.settings.crop)
+        key = (identity(_path(sample, view)), sample.id, view, self.settings.crop, self.settings.rule.resample)
         shown = self._shown.get(key, lambda: self._pixels(sample, view), lambda image: image.width * image.height)
         return shown.copy()
 

@@ -13,6 +13,16 @@ class InputError(ValueError):
     """Bad input: what was wrong, where, and what to do, in one sentence that a person reads."""
 
 
+def check_text(text: object, what: str) -> None:
+    """Raises: InputError: if it is no text, says nothing, or holds bytes of another encoding than UTF-8."""
+    if not isinstance(text, str):
+        raise InputError(f"{what} is no text, but {type(text).__name__}.")
+    if not text.strip():
+        raise InputError(f"{what} is empty.")
+    if any("\ud800" <= one <= "\udfff" for one in text):
+        raise InputError(f"{what} is no UTF-8 text.")
+
+
 def said(error: BaseException) -> str:
     """What an error of a library says, in one line of at most 300 characters, for the sentence that is made of it; where it
     came from goes to the debug log."""

@@ -62,7 +62,8 @@ def measures(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         mine = [hit for hit, one in zip(right, trajectories, strict=True) if (one.zooms > 0) == zoomed]
         if mine:
             found[f"accuracy/{name}"] = share(mine)
-    for zooms in sorted({one.zooms for one in trajectories}):
+    most = max(max(one.zooms, (one.settings or {}).get("max_zooms", 0)) for one in trajectories)
+    for zooms in range(most + 1):  # also those that none has made: TRL averages what it is told
         found[f"zooms/{zooms}"] = share([one.zooms == zooms for one in trajectories])
     return found
 

@@ -238,12 +238,14 @@ def check_name(name: str) -> None:
 
 def neutral(rewards: Tensor, size: int) -> Tensor:
     """Rewards, [rollouts of whole groups, rewards], with the mean of its group in place of each that is NaN: a judge that failed
-    speaks neither for nor against an answer, and other rollouts keep theirs. Where a whole group has none, NaN stays.
+    speaks neither for nor against an answer, and other rollouts keep theirs. NaN stays where a whole group has none, and in a
+    rollout without any reward, which TRL leaves out of the group's mean and deviation.
 
     TRL adds up what is there, so that no reward would count as 0. Its `normalize_then_sum` has the same effect by itself.
     """
     groups = rewards.view(-1, size, rewards.shape[1])
-    return groups.where(~groups.isnan(), groups.nanmean(1, keepdim=True)).view_as(rewards)
+    kept = ~groups.isnan() | groups.isnan().all(2, keepdim=True)
+    return groups.where(kept, groups.nanmean(1, keepdim=True)).view_as(rewards)
 
 
 def total(rewards: Sequence[float | None], weights: Sequence[float]) -> float | None:

@@ -99,8 +99,14 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._forgive_cut_off, self.mask_truncated_completions = self.args.mask_truncated_completions, False
         self._redraws = redraws
         self._tower = TowerCache(vision_cache * 2**30, divided=is_deepspeed_zero3_enabled())
-        for model in (self.model, *([] if self.ref_model is None else [self.accelerator.unwrap_model(self.ref_model)])):
-            self._tower.attach(model)
+        self._tower.attach(self.model)
+        if self.ref_model is not None:
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            for own, other in zip(self.model.parameters(), reference.parameters(), strict=True):
+                other.requires_grad_(
+                    own.requires_grad
+                )  # nothing of it is trained; a tower is shared where it is frozen
+            self._tower.attach(reference)
         self._rows: list[dict[str, Any]] = []  # TRL's, of the generation under way
         self._episodes: list[Episode] = []
         self._gathered: list[Trajectory] = []  # of all processes, of the generation under way

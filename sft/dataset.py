@@ -37,6 +37,7 @@ from sft.frame import Frame, Outline, reframe
 REJECTED = "trajectory that was rejected"
 UNANSWERED = "trajectory without an answer"
 WRONG = "trajectory with a wrong answer"
+MALFORMED = "trajectory with a malformed turn"
 CHANGED = "image of another size than when it was recorded"
 
 
@@ -113,6 +114,8 @@ class TrajectoryRows:
             raise Unusable(UNANSWERED, trajectory.stop.value)
         if scoring.accuracy(trajectory) is False:
             raise Unusable(WRONG, trajectory.answer)
+        if scoring.malformed(trajectory):
+            raise Unusable(MALFORMED)
         try:
             trajectory = reframe(trajectory, self._frame, self._environment, self._dialect)
             shown = self._environment.overviews(trajectory.sample)

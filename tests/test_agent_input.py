@@ -39,12 +39,15 @@ def test_a_value_of_another_type_is_refused(name: str, value: Any, sentence: str
     ("image", "question", "choices", "sentence"),
     [
         (None, " ", (), "the question is empty"),
+        (None, 3, (), "the question is no text, but int"),
+        (None, "caf\udce9?", (), "the question is no UTF-8 text"),
+        (None, "Which?", ["caf\udce9"], "a choice is no UTF-8 text"),
         (None, "Which?", "red", "choices is a list of texts or numbers, not 'red'"),
         (None, "Which?", [1, None], r"choices is a list of texts or numbers, not \[1, None\]"),
         (123, "Which?", (), "an image is a path or a picture of Pillow's, not int"),
     ],
 )
-def test_what_is_no_question_is_refused(picture: Path, image: Any, question: str, choices: Any, sentence: str) -> None:
+def test_what_is_no_question_is_refused(picture: Path, image: Any, question: Any, choices: Any, sentence: str) -> None:
     agent = Agent(policy=ScriptedPolicy([]))
     with pytest.raises(InputError, match=sentence):
         agent.ask(image or picture, question, choices=choices)

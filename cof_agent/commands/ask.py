@@ -17,8 +17,8 @@ from cof_agent.commands.options import add_agent, option
 from cof_agent.config import AgentConfig
 from cof_agent.data.fetch import Fetcher
 from cof_agent.episodes import Episode
-from cof_agent.errors import InputError
-from cof_agent.image import Source, check_whole, open_source
+from cof_agent.errors import InputError, check_text
+from cof_agent.image import Source, check_whole, file_of, open_source
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import make_folder, write_atomic
 from cof_agent.region_refs import DETECTED, check_inside, check_regions, read_region
@@ -133,10 +133,22 @@ def _one(options: argparse.Namespace, images: Sequence[str]) -> int:
     return _close(trajectory, steps)
 
 
+_SAVED = ("trajectory.jsonl", "trajectory.png", "report.html")
+
+
+def _check_output(folder: Path, sample: Sample) -> None:
+    """Raises: InputError: if an image that is asked about would be overwritten."""
+    places = {(folder / name).resolve() for name in _SAVED}
+    if own := next((path for path in sample.images if Path(file_of(path)).resolve() in places), None):
+        raise InputError(f"{own} would be overwritten by what is saved; name another folder with -o.")
+
+
 def _check(sample: Sample, options: argparse.Namespace, config: AgentConfig) -> list[Source]:
     """The images; what is wrong is said before a model is loaded."""
-    if not sample.question.strip():
-        raise InputError("the question is empty.")
+    for text, what in ((sample.question, "the question"), *((choice, "a choice") for choice in sample.choices)):
+        check_text(text, what)
+    if options.output:
+        _check_output(Path(options.output), sample)
     sources = [open_source(path, max_source_pixels=options.max_source_pixels) for path in sample.images]
     for source in sources:
         if source.held == source.size.area:  # decoded as a whole, which takes far less time than to load a model
@@ -237,7 +249,7 @@ def _save(trajectory: Trajectory, options: argparse.Namespace, console: Console)
     from cof_agent.viewer.picture import annotate, undrawn
     from cof_agent.viewer.report import write_page
 
-    folder, names = Path(options.output), ("trajectory.jsonl", "trajectory.png", "report.html")
+    folder = Path(options.output)
     try:
         write_atomic(folder / "trajectory.jsonl", to_json(trajectory) + "\n")
         buffer, most = io.BytesIO(), options.max_source_pixels
@@ -247,7 +259,7 @@ def _save(trajectory: Trajectory, options: argparse.Namespace, console: Console)
         write_page([trajectory], folder / "report.html", title=trajectory.sample.question, score=scoring.accuracy)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}.") from None
-    for name in names:
+    for name in _SAVED:
         _line(console, "saved", str(folder / name), "dim")
     if lacking := undrawn(trajectory, options.font):
         words = f"trajectory.png has no letters for {lacking[:12]!r}; --font FILE names a font that has them"

@@ -14,7 +14,7 @@ from cof_agent.commands import common, detected
 from cof_agent.commands.pictures import Pictures
 from cof_agent.config import AgentConfig
 from cof_agent.episodes import Episode, episodes
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, check_text
 from cof_agent.image import file_of, open_source
 from cof_agent.output.escape import for_terminal
 from cof_agent.output.files import write_atomic
@@ -46,8 +46,7 @@ def _id(path: str) -> str:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if not options.question.strip():
-        raise InputError("the question is empty.")
+    check_text(options.question, "the question")
     if options.more_images:
         raise InputError("each image of a folder is a question of its own; leave --image out.")
     if options.region or options.region_crops:

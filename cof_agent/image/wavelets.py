@@ -73,6 +73,19 @@ class WaveletReader(Pyramid):
         self._lock = threading.Lock()  # GDAL's decoder has threads of its own
 
     def _pixels(self, level: int, region: Edges, by: int) -> Image.Image:
+        left, top, right, bottom = region
+        rows = max(1, _AT_ONCE // ((right - left) * by)) * by
+        bands = [
+            self._band(level, (left, start, right, min(start + rows, bottom)), by) for start in range(top, bottom, rows)
+        ]
+        if len(bands) == 1:
+            return bands[0]
+        whole = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+        for number, band in enumerate(bands):
+            whole.paste(band, (0, number * (rows // by)))
+        return whole
+
+    def _band(self, level: int, region: Edges, by: int) -> Image.Image:
         from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
@@ -86,6 +99,9 @@ class WaveletReader(Pyramid):
             raise InputError(f"cannot decode a region of {self.path}: it needs more memory than there is.") from None
         part = to_rgb(_image(values, self._mode))
         return part if by == 1 else part.reduce(by)
+
+
+_AT_ONCE = 1 << 24  # pixels that are decoded at once: a file without smaller copies is decoded whole for each overview
 
 
 def _opened(path: Path, **options: int) -> Any:

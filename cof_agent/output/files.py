@@ -25,6 +25,10 @@ _NO_HANDLES = {errno.EMFILE, errno.ENFILE}
 _BLOCK = 1 << 16  # bytes that are read at a time in search of the last line
 
 
+_UMASK = os.umask(0o022)  # it can be read only by setting it
+os.umask(_UMASK)
+
+
 def unwritable(path: str | Path, error: OSError) -> InputError:
     """The sentence for an output that cannot be written, with what helps."""
     if error.errno in _FULL:
@@ -93,7 +97,7 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, 0o666 & ~_UMASK)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)  # an interrupt may come just after the renaming

@@ -165,6 +165,8 @@ def _place(random: Random, pair: tuple[str, str], items: list[Item], style: Styl
     for _ in range(40):
         side = round(random.uniform(*style.side) * long_side)
         margin = side // 2 + 4
+        if 2 * margin > min(style.size.width, style.size.height):
+            continue
         x = random.randint(margin, style.size.width - margin)
         y = random.randint(margin, style.size.height - margin)
         gap = [max(abs(x - other.x), abs(y - other.y)) - (side + other.side) / 2 for other in items]

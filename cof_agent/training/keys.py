@@ -38,6 +38,8 @@ INSTEAD = {
     "max_tool_calling_iterations": "set max_zooms",
     "vllm_structured_outputs_regex": "a reply may have any form, and the reward format values the right one",
     "cache_implementation": "the engine has its own",
+    "auto_find_batch_size": "set per_device_train_batch_size; dry_run says how much memory it takes",
+    "assistant_only_loss": "what the model wrote is trained on, and nothing else",
     "completion_only_loss": "what the model wrote is trained on, and nothing else",
     "dataset_text_field": "set column",
     "do_eval": "set eval_strategy and eval_data",

@@ -33,15 +33,16 @@ def _exists(place: Path) -> bool:
 
 
 def _places(image: Path, folder: Path, images: Path | None) -> Iterator[Path]:
-    """Where the image may be; the surest place first."""
-    yield image
-    if not image.is_absolute():
-        yield folder / image
+    """Where the image may be; the surest place first. The folder that a command runs in now says least of a relative path."""
+    if image.is_absolute():
+        yield image
     if images is not None:
         if not image.is_absolute():
             yield images / image
         yield images / image.name
     yield from _above(image, folder.absolute())
+    if not image.is_absolute():
+        yield image
 
 
 def _above(image: Path, folder: Path) -> Iterator[Path]:

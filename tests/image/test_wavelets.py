@@ -10,7 +10,7 @@ from PIL import Image
 
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size, View
-from cof_agent.image import open_source, pyramid
+from cof_agent.image import open_source, pyramid, wavelets
 from tests.image.ramps import REGIONS, SMALL, picture
 
 pytest.importorskip("rasterio")
@@ -37,6 +37,14 @@ def test_an_overview_is_made_of_a_lower_resolution(tmp_path: Path, monkeypatch: 
     view = View(plain.size, Box(0, 0, 300, 200), Size(70, 42))
     one, other = (np.asarray(source.show(view), dtype=float) for source in (parts, plain))
     assert np.abs(one - other).mean() < 3
+
+
+def test_a_file_without_smaller_copies_is_decoded_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture().save(tmp_path / "a.jp2", num_resolutions=1, tile_size=(64, 64))
+    view = View(Size(300, 200), Box(0, 0, 300, 200), Size(70, 42))
+    whole = open_source(tmp_path / "a.jp2", max_source_pixels=SMALL).show(view)
+    monkeypatch.setattr(wavelets, "_AT_ONCE", 300 * 20)
+    assert open_source(tmp_path / "a.jp2", max_source_pixels=SMALL).show(view).tobytes() == whole.tobytes()
 
 
 def test_a_damaged_file_and_what_is_no_colour_are_refused(tmp_path: Path) -> None:

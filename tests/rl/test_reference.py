@@ -10,6 +10,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
+from cof_agent.training.tower import is_frozen
 from rl.trainer import ZoomGRPOTrainer
 from tests.rl.small import trainer_of
 from tests.scenes.shared import Scenes
@@ -37,6 +38,12 @@ def test_without_a_kl_term_there_is_no_reference(folder: Path) -> None:
     assert trainer.ref_model is None
     assert "ref_per_token_logps" not in played(trainer)
     assert trainer_of(folder, beta=0.04).ref_model is not None
+
+
+def test_the_reference_shares_a_frozen_tower(folder: Path) -> None:
+    trainer = trainer_of(folder, beta=0.04, freeze_vision="true", freeze_projector="true")
+    reference = trainer.accelerator.unwrap_model(trainer.ref_model)
+    assert is_frozen(trainer.model, projectors=True) and is_frozen(reference, projectors=True)
 
 
 def test_with_lora_the_reference_is_the_model_without_adapters(folder: Path) -> None:

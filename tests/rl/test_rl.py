@@ -247,6 +247,8 @@ def test_a_reward_that_is_missing_is_neither_good_nor_bad() -> None:
     found = rewards.neutral(torch.tensor([[nan, 1.0], [1.0, 1.0], [0.0, 1.0], [nan, 0.0], [nan, 1.0], [nan, 2.0]]), 3)
     assert found[:3].tolist() == [[0.5, 1.0], [1.0, 1.0], [0.0, 1.0]]
     assert found[3:, 0].isnan().all() and found[3:, 1].tolist() == [0.0, 1.0, 2.0]
+    alone = rewards.neutral(torch.tensor([[1.0], [0.0], [nan]]), 3)  # TRL leaves a rollout out that has none at all
+    assert alone[:2, 0].tolist() == [1.0, 0.0] and alone[2].isnan()
 
 
 def test_the_last_update_of_an_epoch_may_be_shorter() -> None:

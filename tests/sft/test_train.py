@@ -35,7 +35,7 @@ from cof_agent.protocol.published import boxes_in
 from cof_agent.scenes import oracle
 from cof_agent.training.command import explained
 from cof_agent.training.trainer import held_out_of
-from cof_agent.trajectory import StopReason, Trajectory, Zoom, read_jsonl, to_json
+from cof_agent.trajectory import Malformed, StopReason, Trajectory, Turn, Zoom, read_jsonl, to_json
 from sft.collate import IGNORED, AssistantCollator
 from sft.conversations.rows import DialogueRows
 from sft.dataset import Rows, TrajectoryRows, read_rows
@@ -208,6 +208,8 @@ def test_trajectories_that_are_no_examples_are_left_out_with_the_reason(
         "trajectory without an answer: max_zooms": replace(one, stop=StopReason.MAX_ZOOMS, answer=None),
         "trajectory that was rejected: no-truth": replace(one, error="no-truth"),
     }
+    garbage = Turn("<think>hm</think><zoom>somewhere</zoom>", (Malformed("neither a call nor an answer"),))
+    cases["trajectory with a malformed turn: "] = replace(one, turns=(garbage, *one.turns))
     for reason, trajectory in cases.items():
         assert left_out(TrajectoryRows([trajectory], QWEN25), processor) == reason
     gone = replace(one, sample=replace(one.sample, image="gone.png"))

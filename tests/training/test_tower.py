@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from cof_agent.backends import families
+from cof_agent.backends.local.budget import budget_of
+from cof_agent.backends.local.memory import FeatureCache, Picture
 from cof_agent.training.tower import TowerCache, is_frozen, key_of
+from cof_agent.training.trainer import _widen_what_is_trained
 from tests.checkpoints import write_checkpoint
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
@@ -142,3 +146,16 @@ def test_keys_tell_images_apart() -> None:
     keys = [key_of(one, (1, 4, 4)) for one in (image, nearly, turned, image.flip(1), halved)]
     assert len({*keys, key_of(image, (1, 2, 8))}) == 6
     assert key_of(torch.cat([nearly, image])[16:], [1, 4, 4]) == keys[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_agent_sees_with_a_projector_in_float32_behind_a_tower_in_bfloat16(family: str) -> None:
+    """As `ZoomTrainer` has both where a projector is trained in bfloat16 without DeepSpeed."""
+    model = fresh(family, projector=True).to(torch.bfloat16)
+    _widen_what_is_trained(model)
+    vision, (_, high, wide) = model.config.vision_config, GRIDS[0]
+    patches = torch.randn(high * wide, 3 * vision.temporal_patch_size * vision.patch_size**2).to(torch.bfloat16)
+    picture = Picture(b"a", GRIDS[0], Image.new("RGB", (1, 1)), lambda: patches)
+    with torch.inference_mode():
+        (features,) = FeatureCache(model, budget_of(model, 4)).of([picture]).pooler_output
+    assert features.shape[0] == high * wide // 4 and features.isfinite().all()

@@ -54,3 +54,15 @@ def test_a_page_of_a_file_is_found_beside_the_trajectories(played: list[Trajecto
     moved = replace(played[1], sample=replace(played[1].sample, image="b.pdf#page=2"))
     assert located(moved, tmp_path).sample.image == str(tmp_path / "b.pdf#page=2")
     assert located(moved, tmp_path / "elsewhere", tmp_path).sample.image == str(tmp_path / "b.pdf#page=2")
+
+
+def test_a_file_of_the_same_name_in_the_current_folder_is_another_picture(
+    played: list[Trajectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Image.new("RGB", (400, 300), "blue").save(elsewhere / "a.tif")
+    recorded = replace(played[0], sample=replace(played[0].sample, image="a.tif"))
+    monkeypatch.chdir(elsewhere)
+    assert located(recorded, tmp_path / "out").sample.image == str(tmp_path / "a.tif")
+    assert located(recorded, tmp_path / "out", elsewhere).sample.image == str(elsewhere / "a.tif")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cof_agent.backends import families
 from cof_agent.backends.local.budget import FEATURES, Budget
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class FeatureCache:
 
     def __init__(self, model: Any, budget: Budget) -> None:
         self._model, self._budget = model, budget
+        self._half = _half_of(model)
         self._kept: OrderedDict[bytes, tuple[Tensor, list[Tensor]]] = OrderedDict()
         self._one_at_a_time = threading.Lock()
 
@@ -61,14 +64,23 @@ class FeatureCache:
             self._kept.move_to_end(picture.key)
             return self._kept[picture.key]
         # Each image alone, so that its features do not depend on the others.
-        output = self._model.get_image_features(
-            picture.patches.to(self._model.device), torch.tensor([picture.grid], device=self._model.device)
-        )
+        with nullcontext() if self._half is None else torch.autocast(self._model.device.type, self._half):
+            output = self._model.get_image_features(
+                picture.patches.to(self._model.device), torch.tensor([picture.grid], device=self._model.device)
+            )
         result = output.pooler_output[0], [level[0] for level in getattr(output, "deepstack_features", None) or []]
         self._kept[picture.key] = result
         for _ in range(self._budget.surplus([_size(entry) for entry in self._kept.values()], FEATURES)):
             self._kept.popitem(last=False)
         return result
+
+
+def _half_of(model: Any) -> torch.dtype | None:
+    """The short numbers of a tower of which some weights are trained, and so in float32; its forward pass runs under autocast
+    then, as in the update. None for a tower in numbers of one kind."""
+    tower = model.get_submodule(families.of(model.config).modules.tower)
+    kinds = {parameter.dtype for parameter in tower.parameters() if parameter.is_floating_point()}
+    return next((kind for kind in kinds if kind != torch.float32), None) if len(kinds) > 1 else None
 
 
 def _size(entry: tuple[Tensor, list[Tensor]]) -> int:

@@ -46,7 +46,7 @@ WHOLE = "trajectories.jsonl"
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.usage = "cof eval (--data SPEC | --benchmark NAME) -o DIR [OPTION ...]\n       cof eval --benchmark list"
     parser.epilog = "example:\n  cof eval --data outputs/test --model nano -o outputs/eval"
-    what = "a folder, a JSON, JSONL or Parquet file, or a dataset of the hub; with --benchmark a copy of it"
+    what = "a file, a folder, or a dataset of the hub; with --benchmark a copy of it"
     samples = add_samples(parser, data={"required": False, "help": what})
     samples.add_argument(
         "--benchmark",

@@ -31,12 +31,18 @@ class Forward(argparse.Action):
         namespace.training = [*before, option_string, *map(str, words)]
 
 
+_EXAMPLES = {
+    "sft": "--data outputs/collected -o outputs/sft --learning-rate 1e-5",
+    "rl": "--data outputs/train -o outputs/tuned",
+}
+
+
 def add_options(parser: Parser, name: str) -> None:
     """The options of the training `name`: sft or rl."""
     parser.forwards = True
-    parser.usage = f"cof {name} --config FILE.yaml [--KEY VALUE ...] [OPTION ...]"
+    parser.usage = f"cof {name} [--config FILE.yaml] [--KEY VALUE ...] [OPTION ...]"
     parser.description = f"{parser.description} Every key of the YAML file is an option too."
-    parser.epilog = f"example:\n  cof {name} --config {name}/configs/nano.yaml --model nano -o outputs/nano-{name}"
+    parser.epilog = f"example:\n  cof {name} --config {name}/configs/nano.yaml --model nano {_EXAMPLES[name]}"
     parser.add_argument("--config", action=Forward, metavar="FILE", help="YAML file with the keys of the run")
     parser.add_argument(
         "--model", action=Forward, metavar="MODEL", help="model that is trained: nano, a folder, or a hub id"

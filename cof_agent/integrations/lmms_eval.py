@@ -3,7 +3,7 @@
     python -m lmms_eval --model cof --model_args model=DIR_OR_HUB_ID,max_zooms=6,output=outputs/lmms --tasks vstar_bench
 
 lmms-eval finds the model by the entry point `cof` of the group `lmms_eval.models` (see pyproject.toml). It is a chat model:
-the messages of a request become one question about one image. Of a task's generation settings, `temperature`,
+the messages of a request become one question about its images. Of a task's generation settings, `temperature`,
 `top_p`, `do_sample`, `until` and `max_new_tokens` count, the last only to raise ours (see `sampling`).
 """
 

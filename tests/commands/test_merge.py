@@ -311,6 +311,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 def refused(arguments: list[str], sentence: str, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()  # what making the adapter said, which may have been just now
     assert main(["merge", *arguments]) == 2
     shown = capfd.readouterr()
     assert shown.out == ""

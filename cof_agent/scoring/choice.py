@@ -19,7 +19,7 @@ _LETTER_AND_TEXT = re.compile(r"\s*[(\[*]{0,3}([a-z])[)\]*]{0,3}(?:(?<![ai])\s|\
 _LETTERS = re.compile(r"[A-Z]{2,26}")
 _BETWEEN = re.compile(r"\s*[&+/]\s*")
 _SAID = re.compile(
-    r"(?:the )?(?:correct |final )?(?:answers?|options?|choices?|letters?)(?: is| are)?\s*:?\s*(?=\S)", re.I
+    r"\A(?:the )?(?:correct |final )?(?:answers?|options?|choices?|letters?)(?: is| are)?\s*:?\s*(?=\S)", re.I
 )
 _REASON = re.compile(r"\n|[.,;]?\s(?:because|since)\b", re.IGNORECASE)
 _SPACED = re.compile(r"[a-z](?:\s+[a-z]){1,25}")  # as XLRS-Bench asks for them

@@ -102,10 +102,9 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         self._tower.attach(self.model)
         if self.ref_model is not None:
             reference = self.accelerator.unwrap_model(self.ref_model)
+            # Nothing of the reference is trained, but TRL does not say so; what is frozen in both is shared.
             for own, other in zip(self.model.parameters(), reference.parameters(), strict=True):
-                other.requires_grad_(
-                    own.requires_grad
-                )  # nothing of it is trained; a tower is shared where it is frozen
+                other.requires_grad_(own.requires_grad)
             self._tower.attach(reference)
         self._rows: list[dict[str, Any]] = []  # TRL's, of the generation under way
         self._episodes: list[Episode] = []

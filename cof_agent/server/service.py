@@ -13,7 +13,7 @@ from cof_agent.agent import Agent
 from cof_agent.config import AgentConfig
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
 from cof_agent.episodes import Episode
-from cof_agent.errors import InputError
+from cof_agent.errors import check_text
 from cof_agent.geometry import Box, Size, View
 from cof_agent.graphs.steps import Event
 from cof_agent.image import open_source
@@ -81,8 +81,7 @@ class Service:
         Raises:
             InputError: if an image cannot be opened, or the question and its regions do not belong together.
         """
-        if not question.text.strip():
-            raise InputError("the question is empty.")
+        check_text(question.text, "the question")
         sample = question.sample
         registry.check_images(self.config.strategy, self.config.spoken, [sample])
         check_regions(sample)

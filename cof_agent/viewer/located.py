@@ -33,7 +33,8 @@ def _exists(place: Path) -> bool:
 
 
 def _places(image: Path, folder: Path, images: Path | None) -> Iterator[Path]:
-    """Where the image may be; the surest place first. The folder that a command runs in now says least of a relative path."""
+    """Where the image may be; the surest place first. A relative path is tried in the folder that the command
+    runs in last: that may be another one than the run's."""
     if image.is_absolute():
         yield image
     if images is not None:

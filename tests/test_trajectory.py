@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -248,41 +249,38 @@ class TestBroken:
         assert read.turns[0].tokens == Tokens(None, None)
 
 
-@pytest.fixture
-def room() -> Iterator[Callable[[int | None], None]]:
-    """Sets how many bytes a file may have, as a disk that is full does; None for no limit."""
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """So many bytes a file may have, as on a disk that is full; no longer than the block, for pytest may write to a file, too."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int | None) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
-
-    yield limit
-    limit(None)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class TestFullDisk:
     line = to_json(SAMPLE).encode() + b"\n"
 
-    def test_an_append_without_room_leaves_the_file_whole(
-        self, tmp_path: Path, room: Callable[[int | None], None]
-    ) -> None:
+    def test_an_append_without_room_leaves_the_file_whole(self, tmp_path: Path) -> None:
         path = tmp_path / "s.jsonl"
         with JsonlAppender(path) as appender:
             appender.append(SAMPLE)
-            room(len(self.line) * 3 // 2)
-            with pytest.raises(InputError, match=r"cannot write .*s\.jsonl: File too large; make room there, and"):
+            with (
+                room(len(self.line) * 3 // 2),
+                pytest.raises(InputError, match=r"cannot write .*s\.jsonl: File too large; make room there, and"),
+            ):
                 appender.append(SAMPLE)
             assert path.read_bytes() == self.line
-            room(None)
             appender.append(SAMPLE)
         assert path.read_bytes() == self.line * 2
 
-    def test_what_is_written_whole_stays_as_it_was(self, tmp_path: Path, room: Callable[[int | None], None]) -> None:
+    def test_what_is_written_whole_stays_as_it_was(self, tmp_path: Path) -> None:
         path = tmp_path / "summary.json"
         write_atomic(path, "before")
-        room(10)
-        with pytest.raises(InputError, match="cannot write .*summary.json: File too large"):
+        with room(10), pytest.raises(InputError, match="cannot write .*summary.json: File too large"):
             write_atomic(path, "more than there is room for")
         assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 

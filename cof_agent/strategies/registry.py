@@ -95,6 +95,16 @@ _OF_ITS_OWN: dict[str, dict[str, float]] = {
 }
 
 
+def check_trainable(name: str) -> None:
+    """Refuses a strategy whose turns RL cannot train.
+
+    Raises:
+        InputError: if the model does not write all of them.
+    """
+    if name in _WRITE_TURNS:
+        raise InputError(f"the strategy {name} writes turns of its own, so that it cannot be trained by RL.")
+
+
 def check_model(name: str, model: str) -> None:
     """Refuses a model that cannot play the strategy of this name.
 
@@ -142,3 +152,4 @@ _STRATEGIES: dict[str, Strategy] = {
 
 _SEVERAL_IMAGES = ("focus", "direct")
 _ANY_DIALECT = ("focus", "direct")
+_WRITE_TURNS = ("always-zoom", "grid", "tree", "regions", "coroi")

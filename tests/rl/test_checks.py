@@ -45,6 +45,8 @@ def test_it_is_found_before_anything_is_loaded() -> None:
         ({"rewards": "math:pow"}, "the reward math:pow must be a function of a trajectory alone"),
         ({"lora_target_modules": "lm_head"}, "leave lm_head out"),
         ({"top_entropy_quantile": 0}, "top_entropy_quantile must be above 0"),
+        ({"strategy": "tree"}, "the strategy tree writes turns of its own, so that it cannot be trained by RL"),
+        ({"strategy": "coroi"}, "the strategy coroi writes turns of its own"),
         ({"num_iterations": 0}, "num_iterations must be at least 1"),
         ({"use_transformers_continuous_batching": "true"}, "takes no images"),
         ({"load_in_4bit": "true"}, "use_vllm takes no packed weights"),

@@ -28,6 +28,7 @@ from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.data.samples import read_samples
 from cof_agent.environment import FULL_DETAIL, ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import QUESTION
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, View
 from cof_agent.nano.build import FAMILY
@@ -57,7 +58,7 @@ FOLLOWED = 1  # of them beyond the first region: a crop takes as long as all the
 LONG_SIDES = (224, 448, 448, 448, 896)  # shown pixels of a full scene's overview, one drawn for each step
 SIMPLE = 0.2  # share of scenes that are simpler than those of the benchmark
 SHIFTED = 0.3  # share of windows that are cut a cell off, as the scorer's own will be
-HELD_OUT = 64  # samples; scenes: a quarter as many
+HELD_OUT = 64  # samples, of as many pictures at most, a tenth of all; drawn scenes: a quarter as many
 COVERED = 0.95  # of a thing, for a region to show it
 
 
@@ -305,12 +306,28 @@ def _lessons(
         held = SceneLessons(config, settings, f"held:{seed}", 0, 4, HELD_OUT // 16)
         return SceneLessons(config, settings, f"train:{seed}", 0, steps), list(held)
     samples = [sample for sample in read_samples(data) if sample.boxes]
-    if len(samples) < 2:
-        raise InputError(f"{data} has {len(samples)} samples with boxes; regions are learned from two or more.")
-    order = Random(seed).sample(samples, len(samples))
-    few = min(HELD_OUT, max(1, len(order) // 10))
-    held_out = SampleLessons(config, settings, f"held:{seed}", 0, 1, order[:few], few)
-    return SampleLessons(config, settings, f"train:{seed}", 0, steps, order[few:]), list(held_out)
+    if not samples:
+        raise InputError(f"{data} has no samples with boxes; regions are learned from them.")
+    apart, trained = _apart(samples, seed)
+    if not trained:
+        raise InputError(
+            f"{data} has {len(samples)} samples with boxes, of one picture; regions are learned from two or more."
+        )
+    held_out = SampleLessons(config, settings, f"held:{seed}", 0, 1, apart, HELD_OUT)
+    return SampleLessons(config, settings, f"train:{seed}", 0, steps, trained), list(held_out)
+
+
+def _apart(samples: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
+    """What is held out, and what is trained on: no picture is in both."""
+    pictures = sorted({_picture(sample) for sample in samples})
+    unseen = set(Random(seed).sample(pictures, min(HELD_OUT, max(1, len(pictures) // 10))))
+    apart = [sample for sample in samples if _picture(sample) in unseen]
+    return apart, [sample for sample in samples if _picture(sample) not in unseen]
+
+
+def _picture(sample: Sample) -> str:
+    """What a sample is about: its image, or the scene that several of its images show at different sizes."""
+    return str(sample.metadata.get(QUESTION, sample.image))
 
 
 def _with_checkpoint(folder: Path, output: Path) -> None:

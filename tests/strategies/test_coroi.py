@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from cof_agent import protocol
 from cof_agent.backends.checkpoint import load
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.environment import ZoomEnvironment, ZoomSettings
+from cof_agent.episodes import QUESTION
 from cof_agent.errors import InputError
 from cof_agent.evaluation import metrics as evaluate
 from cof_agent.geometry import Box, PixelLimits, Size, View
@@ -449,10 +451,27 @@ def arguments(monkeypatch: pytest.MonkeyPatch, *given: object) -> None:
     monkeypatch.setattr(sys, "argv", ["sft.papers.coroi", *map(str, given)])
 
 
+def test_no_picture_is_both_trained_on_and_held_out() -> None:
+    scenes = [
+        Sample(f"{k}@{side}", f"{k}-{side}.png", "?", metadata={QUESTION: str(k)})
+        for k in range(11)
+        for side in (448, 1024)
+    ]
+    photos = [Sample(f"{k}", f"{k % 11}.png", "?") for k in range(40)]
+    for samples in (scenes, photos):
+        apart, trained = coroi._apart(samples, seed=3)
+        of_both = {coroi._picture(one) for one in apart} & {coroi._picture(one) for one in trained}
+        assert apart and not of_both and len(apart) + len(trained) == len(samples)
+        assert not {one.image.partition("-")[0] for one in apart} & {one.image.partition("-")[0] for one in trained}
+
+
 def test_training_writes_a_model_that_can_be_used_and_is_done_once(
     sample: Sample, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = [replace(sample, id=str(k), boxes=(Box(k, 0, 90 + k, 80),)) for k in range(3)]
+    pictures = [shutil.copy(sample.image, tmp_path / f"{k}.png") for k in range(3)]
+    known = [
+        replace(sample, id=str(k), image=str(one), boxes=(Box(k, 0, 90 + k, 80),)) for k, one in enumerate(pictures)
+    ]
     data, output = tmp_path / "samples.jsonl", tmp_path / "out"
     data.write_text("".join(to_json(one) + "\n" for one in known))
     arguments(monkeypatch, "--model", "nano", "--output", output, "--data", data, "--steps", 2)
@@ -472,7 +491,7 @@ def test_training_writes_a_model_that_can_be_used_and_is_done_once(
 @pytest.mark.parametrize(
     ("rows", "model", "said"),
     [
-        ([{"id": "a", "image": "a.png", "question": "?"}], "nano", "has 0 samples with boxes"),
+        ([{"id": "a", "image": "a.png", "question": "?"}], "nano", "has no samples with boxes"),
         ([], "nowhere", "there is no model directory nowhere"),
     ],
 )

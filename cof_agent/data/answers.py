@@ -127,6 +127,10 @@ def without_counting(truth: Truth) -> tuple[str, ...]:
 
 def _forms(raw: Any) -> tuple[list[Forms], bool]:
     """Each accepted answer in its ways of writing, and whether they are those of VQA's people."""
+    if isinstance(raw, str) and "<AND>" in raw:
+        raise Unusable(BAD_ANSWER, "several parts that must all be said (<AND>)")
+    if isinstance(raw, str) and "<OR>" in raw:  # both as in MM-Vet
+        raw = raw.split("<OR>")
     if isinstance(raw, str):
         held = unpacked(unwrapped(raw))
         is_list = isinstance(held, list) and held and all(isinstance(one, str | dict) for one in held)

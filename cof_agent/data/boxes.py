@@ -1,7 +1,8 @@
 """Boxes of public sets in source pixels: which numbers they are written in is recognised over all boxes of a set.
 
-A box may be in pixels, in 0..1 or in 0..1000, as two corners, as a corner with width and height, or as a centre with both.
-The boxes of a set decide together; where they cannot, the set is refused with the option that says it.
+A box may be in pixels, in 0..1 (of the image, or of the square around it) or in 0..1000, as two corners, as a corner with width
+and height, or as a centre with both. The boxes of a set decide together; where they cannot, the set is refused with the option
+that says it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cof_agent.errors import InputError
 from cof_agent.geometry import Box, Size
 
 Numbers = tuple[float, float, float, float]
-Unit = Literal["pixels", "unit", "thousand"]
+Unit = Literal["pixels", "unit", "thousand", "padded"]
 Order = Literal["xyxy", "xywh", "cxcywh"]
 
 FEW = 0.02  # of a set's boxes that may contradict what the others say
@@ -34,7 +35,7 @@ FORMS = tuple(f"{unit}-{order}" for unit in get_args(Unit) for order in get_args
 @dataclass(frozen=True, slots=True)
 class Form:
     """What the four numbers of a box mean. xyxy: two corners; xywh: the upper left corner, width and height; cxcywh: the centre,
-    width and height."""
+    width and height. padded: 0..1 of the square around the image, which lies in its middle; never recognised."""
 
     unit: Unit = "pixels"
     order: Order = "xyxy"
@@ -286,7 +287,7 @@ def _fits(one: Written, unit: Unit, order: Order) -> bool:
 def _frame(unit: Unit, size: Size | None) -> tuple[float, float]:
     if unit == "pixels" and size is not None:
         return _sides(size)
-    return (1.0, 1.0) if unit == "unit" else (1000.0, 1000.0)
+    return (1000.0, 1000.0) if unit == "thousand" else (1.0, 1.0)
 
 
 def corners(numbers: Numbers, order: Order) -> Numbers:
@@ -324,8 +325,19 @@ def in_pixels(one: Written, form: Form) -> Box | None:
             raise Unusable(BAD_BOX, "the size of the image is not known")
         box = Box(*found)
         return box if box.area else None
-    across, down = (side / frame for side, frame in zip(_sides(one.size), _frame(form.unit, one.size), strict=True))
+    (across, down), (left, top) = _placing(form.unit, one.size)
     x0, y0, x1, y1 = found
-    pixels = Box(*(round(value, 3) for value in (x0 * across, y0 * down, x1 * across, y1 * down)))
+    edges = (x0 * across - left, y0 * down - top, x1 * across - left, y1 * down - top)
+    pixels = Box(*(round(value, 3) for value in edges))
     box = pixels.clipped(one.size)
     return box if box.area else None
+
+
+def _placing(unit: Unit, size: Size) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Source pixels for each unit, across and down; and where the image begins in its frame, in source pixels."""
+    width, height = _sides(size)
+    if unit == "padded":
+        long = max(width, height)
+        return (long, long), ((long - width) / 2, (long - height) / 2)
+    across, down = _frame(unit, size)
+    return (width / across, height / down), (0.0, 0.0)

@@ -29,6 +29,9 @@ _REFERS_TO_OTHERS = re.compile(
 )
 
 
+_BULLET = r"(?:[-*•][^\S\n]+)?"
+
+
 def options_in(text: str) -> tuple[str, dict[str, str]]:
     """What stands before option A, and the text of each option by its letter: "(A) red", "A. red", "a) red" or "A: red".
 
@@ -50,7 +53,7 @@ def _places(text: str, letters: str) -> list[tuple[int, int]]:
     for letter in letters:
         begin = places[-1][1] if places else 0
         mark = rf"\(?{letter}[.):]"
-        found = re.compile(rf"^[^\S\n]*{mark}", re.MULTILINE).search(text, begin)
+        found = re.compile(rf"^[^\S\n]*{_BULLET}{mark}", re.MULTILINE).search(text, begin)
         found = found or re.compile(rf"(?<=[\s;]){mark}(?=\s)").search(text, begin)
         if found is None:
             break
@@ -58,22 +61,46 @@ def _places(text: str, letters: str) -> list[tuple[int, int]]:
     return places
 
 
-_OWN_MARK = re.compile(r"\(?([A-Z])[.):]\s+(.*)", re.DOTALL)
+_OWN_MARK = re.compile(_BULLET + r"(?:[(\[]([A-Za-z])[)\]]|([A-Z])[.):]|([a-z])\))\s+(.*)", re.DOTALL)
+_NO_CHOICE = re.compile(r"\W*|[^\W\d_][\w ]{2,40}:")  # "-", "Options:"
 
 
 def listed(options: Iterable[Any]) -> Choices:
     """Choices by letter from a list in order, without their own marks ("(A) red") where all have one. Choices that are marked
-    with numbers ("1. red") have these for keys."""
+    with numbers ("1. red") have these for keys.
+
+    Raises:
+        Unusable: if some are marked with letters that are not those of their places.
+    """
     texts = [text_of(option) for option in options]
-    own = [_OWN_MARK.fullmatch(text) for text in texts]
-    letters = [found[1] for found in own if found]
-    if len(letters) == len(texts) == len(set(letters)) and letters != keys(len(letters)):
-        return {found[1]: found[2].strip() or found[1] for found in own if found}  # some left out, or in another order
+    marked = [_own_mark(text) for text in texts]
+    if any(marked) and (own := _by_own_marks(texts, marked)):
+        return own
     for marks, behind in ((ascii_uppercase, r"\s*"), (_NUMBERS, r"\s+")):
         bare = [re.sub(rf"^\(?{mark}[.):]{behind}", "", text) for mark, text in zip(marks, texts, strict=False)]
         if len(bare) == len(texts) and all(bare[n] != texts[n] for n in range(len(texts))):
             return {mark: text or mark for mark, text in zip(marks, bare, strict=False)}
     return dict(zip(keys(len(texts)), texts, strict=True))
+
+
+def _own_mark(text: str) -> tuple[str, str] | None:
+    """The letter that a choice is marked with, in upper case, and its text."""
+    found = _OWN_MARK.fullmatch(text)
+    return None if found is None else ((found[1] or found[2] or found[3]).upper(), found[4].strip())
+
+
+def _by_own_marks(texts: Sequence[str], marked: Sequence[tuple[str, str] | None]) -> Choices:
+    """Choices by their own letters, where all that may be choices have one; empty where letters may be part of the texts."""
+    found = [one for one in marked if one is not None]
+    letters = [letter for letter, _ in found]
+    if len(set(letters)) < len(letters):
+        return {}
+    if all(one or _NO_CHOICE.fullmatch(text) for one, text in zip(marked, texts, strict=True)):
+        return {letter: text or letter for letter, text in found}
+    in_place = all(one is None or one[0] == key for one, key in zip(marked, keys(len(texts)), strict=True))
+    if sorted(letters) == keys(len(letters)) and len(letters) > 1 and not in_place:
+        raise Unusable(BAD_CHOICES, f"the marks {', '.join(letters)} are not those of their places")
+    return {}
 
 
 def keys(count: int) -> list[str]:
@@ -138,7 +165,9 @@ def _without_holes(found: Sequence[Any]) -> Choices:
     """The choices of a list by the letters of their places, of which some may be empty."""
     if not any(map(is_missing, found)):
         return listed(found)
-    return {key: text_of(one) for key, one in zip(keys(len(found)), found, strict=True) if not is_missing(one)}
+    texts = {key: text_of(one) for key, one in zip(keys(len(found)), found, strict=True) if not is_missing(one)}
+    marked = {key: _own_mark(text) for key, text in texts.items()}
+    return {key: own[1] if (own := marked[key]) and own[0] == key else text for key, text in texts.items()}
 
 
 def flags_of(found: Any) -> list[bool] | None:
@@ -232,7 +261,7 @@ def _mark(style: str, letter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """The mark of one choice at the start of a line, and within a line."""
     mark = style.format(letter)
     inside = rf"(?<=[\s,;]){mark}" if style.startswith((r"\(", "（")) else rf"(?<=[\s,;]){mark}(?=\s)"
-    return re.compile(rf"^[^\S\n]*(?:[-*•][^\S\n]+)?{mark}", re.MULTILINE), re.compile(inside)
+    return re.compile(rf"^[^\S\n]*{_BULLET}{mark}", re.MULTILINE), re.compile(inside)
 
 
 def are_numbered(questions: Sequence[str]) -> bool:

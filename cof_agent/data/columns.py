@@ -44,6 +44,7 @@ NAMES: dict[str, tuple[Words, ...]] = {
             "instruction",
             "input",
             "user prompt",
+            "question string",
         ),
         *("stem", "questiontext", "user", "human"),
     ),
@@ -76,7 +77,7 @@ NAMES: dict[str, tuple[Words, ...]] = {
         "gold",
         "gold answer",
         "expected answer",
-        *("answer letter", "answer key", "correct", "correct letter", "correct index", "correctanswer"),
+        *("answer letter", "answer label", "answer key", "correct", "correct letter", "correct index", "correctanswer"),
         "assistant",
     ),
     "flags": _words("labels", "is correct"),
@@ -87,6 +88,11 @@ NAMES: dict[str, tuple[Words, ...]] = {
     "dataset": _words("dataset", "data source"),
     "hint": _words("hint"),
     "expression": _words("expression", "referring expression", "sentence", "phrase", "ref"),
+    "expressions": _words("expressions", "referring expressions", "sentences", "phrases", "captions", "refs"),
+    "wrong choices": _words(
+        *("distractors", "distractor", "incorrect answers", "incorrect answer", "wrong answers", "wrong answer"),
+        *("incorrect options", "wrong options", "incorrect choices", "wrong choices", "multiple choices"),
+    ),
     "outline": _words("polygon", "polygons", "segmentation", "segmentations", "points"),
 }
 """By preference. The truth of verl's rows, `reward_model.ground_truth`, comes before all other answers."""
@@ -113,6 +119,13 @@ _OTHERWISE = {
     "ocr",
 }
 """Words of columns that hold something else than the question that is asked and its truth."""
+
+
+@cache
+def wrong_choices(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns that hold the wrong choices of a question, numbered ones (`distractor1`) included."""
+    bare = {name: tuple(word for word in words(name) if not word.isdecimal()) for name in names}
+    return tuple(name for name in names if bare[name] in NAMES["wrong choices"])
 
 
 @cache
@@ -178,6 +191,10 @@ class Columns:
         self.given = dict(given)
         self._places: dict[Shape, dict[str, list[Place]]] = {}
 
+    def holds_choices(self, name: str) -> bool:
+        """Whether a column of this name holds the choices of a question."""
+        return self.given.get("choices") == name or is_named(name, "choices")
+
     def misspelt(self) -> list[tuple[str, str]]:
         """Columns that nothing is read from, of all rows so far, each with the name that it nearly has and no column of its rows
         has; but for names that other sets use for something else."""
@@ -187,7 +204,11 @@ class Columns:
                 if field not in self.given and not places.get(field):
                     known = [name[0] for name in NAMES[field] if len(name) == 1 and len(name[0]) > 4]
                     for name in top:
-                        alone = len(words(name)) == 1 and not any(is_named(name, one) for one in NAMES)
+                        alone = (
+                            name not in self.given.values()
+                            and len(words(name)) == 1
+                            and not any(is_named(name, one) for one in NAMES)
+                        )
                         near = get_close_matches(name.lower(), known, 1, _NEARLY) if alone else []
                         found |= {name: near[0]} if near else {}
         return list(found.items())

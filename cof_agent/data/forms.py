@@ -11,11 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import permutations
+from random import Random
 from typing import Any
 
-from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes
-from cof_agent.data.choices import choice_columns, flags_of, text_of
-from cof_agent.data.columns import FLAGS, WEAK_ANSWERS, Columns, is_asked, is_named, is_unwanted, words
+from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes, written
+from cof_agent.data.choices import choice_columns, flags_of, keys, text_of
+from cof_agent.data.columns import (
+    FLAGS,
+    WEAK_ANSWERS,
+    Columns,
+    is_asked,
+    is_named,
+    is_unwanted,
+    words,
+    wrong_choices,
+)
 from cof_agent.data.conversations import Turn, is_conversation, is_search, prompt_of, questions_in, turns_of
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_audio, is_video, references
 from cof_agent.data.nested import is_missing, is_nan, unpacked, with_objects
@@ -48,7 +58,7 @@ _PLACEHOLDER = re.compile(
     r"<(?:(?:bbox|ref-object|quad|mask|bbox_?location|box_?location)_?\d*|region(?:_\d+)?)>(?!\s*[\[(\d])",
     re.IGNORECASE,
 )
-_COCO = {"file_name", "segmentation", "iscrowd", "category_id"}
+_COCO = {"segmentation", "iscrowd", "category_id"}
 
 Values = dict[str, Any]
 
@@ -85,7 +95,7 @@ def drafts(values: Any, columns: Columns) -> list[Draft]:
     if isinstance(values.get("sample"), dict) and "turns" in values:  # a trajectory of ours
         values = values["sample"]
     values = _lifted(with_objects(values, lambda name: is_named(name, "answer")))
-    return [draft for one in _single(values) for draft in _drafts(one, columns)]
+    return [draft for one in _single(values, columns) for draft in _drafts(one, columns)]
 
 
 def _lifted(values: Values) -> Values:
@@ -106,14 +116,18 @@ def _holds_question(inside: Values) -> bool:
     )
 
 
-def _single(values: Values) -> Iterator[Values]:
-    """The row for each of its questions, where one column lists several with their answers, or two columns do so in parallel."""
+def _single(values: Values, columns: Columns) -> Iterator[Values]:
+    """The row for each of its questions, where one column lists several with their answers, or two columns do so in parallel;
+    but not where the row asks one itself and answers it: the others are a history, steps, or words that can be read."""
     lists = {name: found for name, value in values.items() if (found := _as_list(value))}
-    for name, value in lists.items():
-        if _is_list_of_questions(value):
-            rest = {key: other for key, other in values.items() if key != name}
-            yield from (rest | one for one in value)
-            return
+    listed = {
+        name: value for name, value in lists.items() if not columns.holds_choices(name) and _is_list_of_questions(value)
+    }
+    if listed and not _asks_itself(values, columns):
+        name, rows = next(iter(listed.items()))
+        rest = {key: other for key, other in values.items() if key != name}
+        yield from (rest | one for one in rows)
+        return
     question = next((name for name in lists if _names(name, "question") and _are_texts(lists[name])), None)
     answer = next(
         (name for name in lists if is_named(name.removesuffix("s"), "answer") or is_named(name, "answer")), None
@@ -122,7 +136,37 @@ def _single(values: Values) -> Iterator[Values]:
         pairs = zip(lists[question], lists[answer], strict=True)
         yield from (values | {question: None, answer: None, "question": q, "answer": a} for q, a in pairs)
         return
-    yield values
+    said = [text for name, value in lists.items() if is_named(name, "expressions") for text in _said(value)]
+    yield from (values | {"expression": one} for one in said) if said and _names_a_box(values, columns) else [values]
+
+
+def _said(expressions: list[Any]) -> list[str]:
+    """The texts of a list of referring expressions, which may be objects."""
+    texts = [
+        next((one[name] for name in ("sent", "raw", "text") if name in one), None) if isinstance(one, dict) else one
+        for one in expressions
+    ]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _names_a_box(values: Values, columns: Columns) -> bool:
+    """Whether a row has no question, and one box."""
+    fields = Columns(columns.given).of(values)
+    try:
+        boxes = written(fields.find("boxes", holds_boxes) or [])
+    except Unusable:
+        return False
+    return len(boxes) == 1 and fields.find("question", _is_text) is None
+
+
+def _asks_itself(values: Values, columns: Columns) -> bool:
+    """Whether a row has a question beside the lists in it, with an answer."""
+    fields = Columns(columns.given).of(values)  # of a row that is not read as it stands, nothing is told
+    asked = any(
+        "question" in columns.given or _says_question(path, text)
+        for path, text in fields.candidates("question", _is_text)
+    )
+    return asked and fields.find("answer", _is_no_conversation) is not None
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -138,7 +182,15 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _is_list_of_questions(value: list[Any]) -> bool:
-    return isinstance(value[0], dict) and all(isinstance(one, dict) and _has_question(tuple(one)) for one in value)
+    if not all(isinstance(one, dict) and _has_question(tuple(one)) for one in value):
+        return False
+    return any(_says_question(name, text) for one in value for name, text in one.items() if isinstance(text, str))
+
+
+def _says_question(path: str, text: str) -> bool:
+    """Whether a column holds a question, and no text of another kind, such as a choice or a word that can be read."""
+    name = path.rpartition(".")[2]
+    return is_named(name, "question") and (words(name) != ("text",) or "?" in text)
 
 
 @cache
@@ -262,7 +314,9 @@ class _Row:
         if isinstance(answer, str) and marks(answer) and not without_marks(answer):
             raise Unusable(BAD_ANSWER, "an image")
         id = self._find("id", _is_plain)
-        choices = self.choices or self._listed() or self._answers_to_choose_from(answer)
+        choices = self.choices or self._with_wrong_ones(answer) or self._listed()
+        if choices is None:
+            choices, answer = self._answers_to_choose_from(answer)
         if answer is None and choices is not None:
             answer = flags_of(choices) or self._find("flags", lambda value: isinstance(value, list))
         texts = {name: self._text(name) for name in ("category", "subcategory", "dataset")}
@@ -295,6 +349,17 @@ class _Row:
         """What the images are called where they are listed by their marks: `{"<image_00>": path}`."""
         return [str(key) for value in self.values.values() if isinstance(value, dict) for key in value]
 
+    def _with_wrong_ones(self, answer: Any) -> list[str] | None:
+        """The right answer among the wrong ones, which some rows list by themselves; in an order drawn by the question."""
+        wrong = [text_of(one) for name in wrong_choices(tuple(self.values)) for one in _each(self.values[name])]
+        if not wrong or not isinstance(answer, str | int | float) or is_missing(answer):
+            return None
+        right = text_of(answer)
+        if right in wrong or right in keys(len(wrong)):  # they are all choices
+            return None
+        Random(f"choices:{self._text('question')}:{right}").shuffle(all_of_them := sorted({right, *wrong}))
+        return all_of_them
+
     def _listed(self) -> Any:
         """What a column of choices holds; None where there is none.
 
@@ -308,14 +373,20 @@ class _Row:
                 raise Unusable(BAD_CHOICES, value)
         return None
 
-    def _answers_to_choose_from(self, answer: Any) -> list[Any] | None:
-        """A column of answers that another column chooses the right one from."""
+    def _answers_to_choose_from(self, answer: Any) -> tuple[list[Any] | None, Any]:
+        """A column of answers that another column chooses the right one from, by its text, its number or its letter; and which
+        that is."""
         found = self.values.get("answers")
-        if not isinstance(found, list) or len(found) < 2 or found is answer or answer not in found:
-            return None
+        if not isinstance(found, list) or len(found) < 2 or "answer" in self.fields.given:
+            return None, answer
         texts = [str(one).casefold() for one in found]
-        apart = len(set(texts)) == len(texts) and not any(one in other for one, other in permutations(texts, 2))
-        return found if apart else None  # else they are ways to say the same
+        if len(set(texts)) < len(texts) or any(one in other for one, other in permutations(texts, 2)):
+            return None, answer  # ways to say the same
+        if answer is not found:
+            return (found if answer in found else None), answer
+        others = (value for _, value in self.fields.candidates("answer") if value is not found)
+        chosen = next((one for one in others if _chooses(one, texts)), None)
+        return (None, answer) if chosen is None else (found, chosen)
 
     def _find(self, field: str, accept: Any = None) -> Any:
         return self.fields.find(field, accept)
@@ -408,6 +479,20 @@ def _marked(found: list[Reference], different: list[Reference], texts: Sequence[
     if asked == len(different) or (asked and (first or sum(counts) == len(different))):
         return different[:asked]
     raise Unusable(OTHER_MARKS, f"{len(different)} images, {asked} marks")
+
+
+def _each(value: Any) -> list[Any]:
+    value = unpacked(value)
+    return [one for one in (value if isinstance(value, list) else [value]) if not (is_missing(one) or is_nan(one))]
+
+
+def _chooses(value: Any, texts: Sequence[str]) -> bool:
+    """Whether a value is the number or the letter of one of these texts, and none of them itself."""
+    if isinstance(value, bool) or str(value).casefold() in texts:
+        return False
+    if isinstance(value, int):
+        return 0 <= value <= len(texts)
+    return isinstance(value, str) and value in keys(len(texts))
 
 
 def texts_in(value: Any) -> list[str]:

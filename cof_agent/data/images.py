@@ -166,7 +166,7 @@ def decoded(text: str) -> bytes | None:
 # Columns with an image ----------------------------------------------------------------------------------------------------------
 
 _WHOLE_NAMES = {"image": 0, "images": 0, "img": 0, "imgs": 0, "picture": 1, "photo": 1, "bytes": 1, "image bytes": 1}
-_PATH_NAMES = {"file name", "filename", "file path", "filepath", "path", "file"}
+_PATH_NAMES = {"file name", "file names", "filename", "file path", "filepath", "path", "file"}
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "figure", "screenshot"} | {
     *("imagepath", "imgpath", "imagename", "imgname", "imagefile", "imageurl"),
 }
@@ -214,7 +214,7 @@ def _rank(name: str) -> int | None:
     """How likely a column of this name is to hold the image: the lower the likelier; None if it holds something about it."""
     parts = words(name)
     bare = tuple(part for part in parts if not part.isdecimal())
-    if not bare or _ABOUT_IMAGES & set(bare[-1:]):
+    if not bare or (bare[-1] in _ABOUT_IMAGES and bare[-2:] != ("file", "names")):
         return None
     rank = _WHOLE_NAMES.get(
         " ".join(bare), 2 if _IMAGE_WORDS & set(bare) else 3 if " ".join(bare) in _PATH_NAMES else 4

@@ -37,6 +37,9 @@ def rows_in(top: Any, path: Path) -> Iterator[Any]:
         return
     rows = {name: value for name, value in lists.items() if name not in _TABLES_BESIDE}
     rows = _with_truths(rows) or {name: value for name, value in lists.items() if asks(value[0])} or rows or lists
+    if len(rows) > 1 and all(map(_is_image_name, top)):
+        yield from ({"image": image} | row for image, inside in rows.items() for row in inside)
+        return
     if len(rows) > 1:
         raise InputError(
             f"{path} holds several lists of rows ({', '.join(rows)}); write the one that is meant to a file."
@@ -101,10 +104,14 @@ def _rows_by_key(top: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for key in next(iter(top.values())):
             yield {column: values[key] for column, values in top.items()}
         return
-    by_image = all(PurePath(key).suffix.lower() in SUFFIXES for key in top)
+    by_image = all(map(_is_image_name, top))
     for key, row in top.items():
         named = {"image": key} if by_image and not images_in(row) else {}
         yield {"id": key} | named | row
+
+
+def _is_image_name(key: str) -> bool:
+    return PurePath(key).suffix.lower() in SUFFIXES
 
 
 def _with_images(rows: list[Any], images: list[Any]) -> Iterator[Any]:

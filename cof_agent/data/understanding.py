@@ -83,12 +83,18 @@ def understand(
         InputError: if it cannot be told what the boxes are, naming `where`.
     """
     items = _as_expressions(items)
+    if with_boxes and _name_things(items):
+        tally.notes.append("no question has an answer, and each has one box: what is asked for is that box")
+        items = [replace(item, draft=replace(item.draft, question=LOCATE + item.draft.question)) for item in items]
     instruction = common_instruction([item.draft.question for item in items])
     numbered = are_numbered([item.draft.question for item in items if not is_missing(item.draft.answer)])
     boxes = with_boxes and bool(items) and all(is_four_numbers(item.draft.answer) for item in items)
     reads = partial(_understood, instruction=instruction, numbered=numbered, boxes=boxes, with_boxes=with_boxes)
     parts = [_attempt(tally, item, partial(reads, item)) for item in items]
     found = [part for part in parts if part is not None]
+    if _are_yes_or_no(found):
+        tally.notes.append("the answers 0 and 1 are read as no and yes")
+        found = [_as_yes_or_no(one) for one in found]
     made = _Set(found, where, box_form, with_boxes, tally)
     samples = [_attempt(tally, one.item, partial(made.sample, one)) for one in found if one.item.wanted]
     made.tell()
@@ -117,6 +123,15 @@ def _as_expressions(items: Sequence[Item]) -> list[Item]:
     if len(asked) != 1 or not one_box_each or not _SPEAKS_OF_MARK.search(asked.pop()):
         return list(items)
     return [made for item in items for made in _expressions(item)]
+
+
+def _name_things(items: Sequence[Item]) -> bool:
+    """Whether a set says different things of its images, asks nothing, and has a box for each: what to click on, or to find."""
+    texts = {item.draft.question for item in items}
+    one_each = all(len(item.boxes) == len(item.images) == 1 for item in items)
+    unanswered = all(is_missing(item.draft.answer) and item.draft.choices is None for item in items)
+    asking = any("?" in text or _asks_for_box(text) for text in texts)
+    return one_each and unanswered and not asking and len(texts) > len(items) / 2
 
 
 def _expressions(item: Item) -> list[Item]:
@@ -164,6 +179,26 @@ def _understood(item: Item, *, instruction: str, numbered: bool, boxes: bool, wi
         question = replace(question, text=LOCATE + question.text)
     box = None if truth.box is None else written(list(truth.box), item.images[0].size)[0]
     return Understood(item, question, choices, truth, box, bool(question.choices) and not choices)
+
+
+_OPENS_YES_OR_NO = re.compile(
+    r"(?:is|are|was|were|do|does|did|can|could|has|have|had|will|would|should)\b", re.IGNORECASE
+)
+_COUNTS = re.compile(r"\bhow (?:many|much)\b|\bnumber of\b", re.IGNORECASE)
+
+
+def _are_yes_or_no(found: Sequence[Understood]) -> bool:
+    """Whether all answers of a set are 0 or 1, and most of its questions ask for yes or no, as in HallusionBench."""
+    asking = sum(_OPENS_YES_OR_NO.match(one.question.text) is not None for one in found)
+    answers = {one.truth.texts for one in found}
+    return answers == {("0",), ("1",)} and 2 * asking > len(found) and not any(one.choices for one in found)
+
+
+def _as_yes_or_no(one: Understood) -> Understood:
+    if _COUNTS.search(one.question.text):
+        return one
+    said = ["1", "yes", "true"] if one.truth.texts == ("1",) else ["0", "no", "false"]
+    return replace(one, truth=replace(one.truth, forms=[said]))
 
 
 def _asks_for_box(text: str) -> bool:
@@ -219,7 +254,8 @@ class _Set:
         beside = [box for item in alone for box in item.boxes] if with_boxes else []
         answers = [one.answer_box for one in found if one.answer_box is not None]
         self.form = form or (recognised(beside, where, coco=coco) if beside else None)
-        self.answer_form = form or (recognised(answers, where, coco=coco) if answers else None)
+        coco_too = coco and all(one.answer_box in one.item.boxes for one in found if one.answer_box)
+        self.answer_form = form or (recognised(answers, where, coco=coco_too) if answers else None)
         read = ((self.form, beside, "boxes"), (self.answer_form, answers, "boxes that are answers"))
         guessed = [(what, one, boxes) for one, boxes, what in read if one and not form]
         self.unsure = [(what, one, f"{one.unit}-xywh") for what, one, boxes in guessed if may_be_sizes(boxes, one)]

@@ -153,7 +153,7 @@ BOXES = st.tuples(EDGES, EDGES, st.integers(2, 60), st.integers(2, 60)).map(
 @given(BOXES, st.sampled_from(FORMS))
 def test_a_box_comes_back_from_every_form(box: Box, name: str) -> None:
     form, size = form_named(name), Size(660, 660)
-    scale = {"pixels": 1.0, "unit": 1 / 660, "thousand": 1000 / 660}[form.unit]
+    scale = {"pixels": 1.0, "unit": 1 / 660, "padded": 1 / 660, "thousand": 1000 / 660}[form.unit]
     x0, y0, x1, y1 = (edge * scale for edge in box)
     numbers = {
         "xyxy": (x0, y0, x1, y1),

@@ -534,3 +534,136 @@ def test_an_empty_box_does_not_decide_the_unit(folder: Path) -> None:
     rows = [{"image": "a.png", "question": f"Which {n}?", "answer": "x", "bbox": box} for n, box in enumerate(boxes)]
     found = of(rows, folder).samples
     assert len(found) == 30 and sum(len(one.boxes) for one in found) == 27
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"choices": {"text": ["red", "blue"], "label": ["A", "B"]}, "answerKey": "B"},  # ARC
+        {"choices": [{"label": "A", "text": "red"}, {"label": "B", "text": "blue"}], "answerKey": "B"},
+        {"options": [{"text": "red", "correct": False}, {"text": "blue", "correct": True}]},
+        {"options": ["-", "A) red", "B) blue"], "label": "B"},
+        {"options": ["Options:", "A) red", "B) blue"], "label": "B"},
+        {"options": ["- A) red", "- B) blue"], "label": "B"},
+        {"options": ["[A] red", "[B] blue"], "label": "B"},
+        {"options": ["a) red", "b) blue"], "label": "B"},
+        {"options": "- A: red\n- B: blue", "label": "B"},
+        {"options": ["A) red", "B) blue", ""], "label": "B"},
+        {"answers": ["red", "blue"], "answer": "B"},
+        {"answers": ["red", "blue"], "correct_index": 1},
+        {"answer_choices": ["red", "blue"], "answer_label": 1},  # VCR
+    ],
+)
+def test_what_the_choices_of_a_row_are(beside: dict[str, Any], folder: Path) -> None:
+    zero = {"answers": ["one", "two"], "correct_index": 0, "image": "b.png", "question": "How many?"}
+    _, found = of([zero, {"image": "a.png", "question": "Which?"} | beside], folder).samples
+    assert (found.question, found.choices, found.answers) == ("Which?", ("red", "blue"), ("blue",))
+
+
+def test_marks_at_other_places_than_their_own_are_refused(folder: Path) -> None:
+    row = {"image": "a.png", "question": "Which?", "options": ["B) red", "none of them", "A) blue"], "answer": "B"}
+    with pytest.raises(InputError, match="the marks B, A are not those of their places"):
+        of([row], folder)
+
+
+@pytest.mark.parametrize(
+    ("beside", "choices"),
+    [
+        ({"correct_answer": "0", "distractor1": "1", "distractor2": "2"}, {"0", "1", "2"}),  # SciQ
+        ({"answer": "0", "incorrect_answers": ["1", "2"]}, {"0", "1", "2"}),
+        ({"answer": "0", "multiple_choices": ["1", "2", "3"]}, {"0", "1", "2", "3"}),  # Visual7W
+        ({"answer": "0", "multiple_choices": ["1", "0", "3"]}, {"0", "1", "3"}),  # VQA's first version
+    ],
+)
+def test_the_right_answer_is_one_of_the_choices(beside: dict[str, Any], choices: set[str], folder: Path) -> None:
+    _, found, answers = read_one({"image": "a.png", "question": "How many?"} | beside, folder)
+    assert set(found) == choices and len(found) == len(choices) and answers == ("0",)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"history": [{"question": "old?", "answer": "dog"}]},
+        {"history": [{"query": "old?", "response": "dog"}]},
+        {"sub_questions": [{"question": "first?", "answer": "dog"}, {"question": "then?", "answer": "cow"}]},
+        {
+            "form": [{"text": "Name:", "label": "question", "id": 1}, {"text": "Bo", "label": "answer", "id": 2}]
+        },  # FUNSD
+    ],
+)
+def test_a_row_that_asks_itself_has_one_question(beside: dict[str, Any], folder: Path) -> None:
+    (found,) = of([{"image": "a.png", "question": "Main?", "answer": "cat"} | beside], folder).samples
+    assert (found.question, found.answers) == ("Main?", ("cat",))
+
+
+def test_0_and_1_are_no_and_yes_where_questions_ask_for_them(folder: Path) -> None:
+    rows = [("Is it round?", "1"), ("Are they?", "0"), ("Does it, too?", "1"), ("How many?", "1")]
+    found = of([{"image": "a.png", "question": q, "gt_answer": a} for q, a in rows], folder)  # HallusionBench
+    assert [one.answers[1:2] for one in found.samples] == [("yes",), ("no",), ("yes",), ()]
+    assert found.tally.notes == ["the answers 0 and 1 are read as no and yes"]
+
+
+def test_one_of_several_answers_and_all_of_them(folder: Path) -> None:
+    rows = [{"image": "a.png", "question": "What?", "answer": one} for one in ("2<OR>3", "-1<AND>-5")]  # MM-Vet
+    found = of(rows, folder)
+    assert [one.answers for one in found.samples] == [("2", "3")]
+    assert "<AND>" in found.tally.left_out[0].detail
+
+
+class TestWhatBoxesAre:
+    def test_the_name_of_a_file_says_nothing_about_boxes(self, folder: Path) -> None:
+        rows = [
+            {"file_name": "a.png", "question": f"What {n}?", "answer": "x", "bbox": [10 + n, 20, 110, 120]}
+            for n in range(6)
+        ]
+        assert tuple(of(rows, folder).samples[0].boxes[0]) == (10, 20, 110, 120)
+
+    def test_answers_beside_cocos_columns_are_corners(self, folder: Path) -> None:
+        rows = [
+            {
+                "image": "a.png",
+                "iscrowd": 0,
+                "category_id": 1,
+                "problem": f"Find {n} by its bounding box.",
+                "solution": box,
+            }
+            for n, box in enumerate([10 + n, 20, 110, 220] for n in range(6))
+        ]  # VLM-R1
+        assert tuple(of(rows, folder).samples[0].boxes[0]) == (10, 20, 110, 220)
+
+    def test_a_box_in_the_square_around_its_image(self, folder: Path) -> None:
+        row = {"image": "a.png", "question": "What?", "answer": "x", "bbox": [0.25, 0.25, 0.5, 0.75]}
+        (found,) = of([row], folder, boxes="padded-xyxy").samples
+        assert tuple(found.boxes[0]) == (160, 80, 320, 400)  # 640 x 480: 80 rows above it are none of the image
+
+    @pytest.mark.parametrize(
+        "beside", [{"captions": ["the dog", "left dog"]}, {"sentences": [{"sent": "the dog"}, {"sent": "left dog"}]}]
+    )
+    def test_each_expression_for_a_box_is_a_question(self, beside: dict[str, Any], folder: Path) -> None:
+        found = of([{"image": "a.png", "bbox": [10, 20, 110, 120]} | beside], folder).samples
+        assert [one.question.rpartition(": ")[2] for one in found] == ["the dog", "left dog"]
+        assert all(one.metadata["scoring"] == "iou" for one in found)
+
+    def test_what_to_click_on_is_asked_for_as_a_box(self, folder: Path) -> None:
+        rows = [
+            {"img_filename": "a.png", "instruction": f"open menu {n}", "bbox": [10 + n, 20, 110, 120]} for n in range(6)
+        ]
+        found = of(rows, folder)  # ScreenSpot
+        assert found.samples[0].question == "Give the bounding box of this: open menu 0"
+        assert found.samples[0].answers == ("[10, 20, 110, 120]",)
+        asking = [row | {"instruction": f"{row['instruction']}?"} for row in rows]
+        assert not of(asking, folder).samples[0].answers
+
+
+def test_questions_listed_by_image(folder: Path) -> None:
+    top = {f"{name}.png": [{"question": "What?", "answer": name}, {"question": "Who?", "answer": "x"}] for name in "ab"}
+    (folder / "by_image.json").write_text(json.dumps(top))
+    found = read(str(folder / "by_image.json")).samples
+    assert [(Path(one.image).name, one.answers[0]) for one in found] == [
+        *(("a.png", "a"), ("a.png", "x"), ("b.png", "b"), ("b.png", "x"))
+    ]
+
+
+def test_several_files_of_one_row(folder: Path) -> None:
+    (found,) = of([{"file_names": ["a.png", "b.png"], "question_string": "What?", "answer": "x"}], folder).samples
+    assert [Path(one).name for one in found.images] == ["a.png", "b.png"]

@@ -33,7 +33,17 @@ TABLES = {
         needs="outputs/nano-rl, of scripts/train_nano.sh",
     ),
     "strategies": Table(
-        "strategies.sh", "not measured with its trainings", "strategies-val/compared", "cof_agent/strategies/README.md"
+        "strategies.sh",
+        "about three hours a seed, the sum of its commands on one of two cores",
+        "strategies-val/compared",
+        "cof_agent/strategies/README.md",
+    ),
+    "spot-labels": Table(
+        "spot_labels.sh",
+        "not measured",
+        "spot-labels/compared",
+        "scripts/EXPERIMENTS.md",
+        needs="outputs/nano-points, of strategies.sh",
     ),
     "adaptive": Table(
         "adaptive.sh",
@@ -47,7 +57,12 @@ TABLES = {
         "coroi-val",
         "cof_agent/strategies/coroi/README.md",
     ),
-    "hard": Table("hard.sh", "not measured", "hard-val/compared", "scripts/EXPERIMENTS.md"),
+    "hard": Table(
+        "hard.sh",
+        "seven trainings of 47 to 70 minutes, each on one of two cores, and the evaluations",
+        "hard-val/compared",
+        "scripts/EXPERIMENTS.md",
+    ),
     "stable": Table("stable.sh", "not measured", "stable-val/compared", "scripts/EXPERIMENTS.md"),
     "distill": Table(
         "distill.sh",

@@ -7,14 +7,13 @@ about one image, a referring expression with a box, a trajectory of ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import permutations
 from random import Random
 from typing import Any
 
-from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes, written
+from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes
 from cof_agent.data.choices import choice_columns, flags_of, keys, text_of
 from cof_agent.data.columns import (
     FLAGS,
@@ -30,6 +29,7 @@ from cof_agent.data.conversations import Turn, is_conversation, is_search, promp
 from cof_agent.data.images import VIDEO_SUFFIXES, Reference, images_in, is_audio, is_video, references
 from cof_agent.data.nested import is_missing, is_nan, unpacked, with_objects
 from cof_agent.data.questions import counts_from_nought, has_numbered_marks, marks, without_marks
+from cof_agent.data.several import Values, each_question, lifted
 from cof_agent.data.unusable import (
     AUDIO,
     BAD_ANSWER,
@@ -59,8 +59,6 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _COCO = {"segmentation", "iscrowd", "category_id"}
-
-Values = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -94,116 +92,8 @@ def drafts(values: Any, columns: Columns) -> list[Draft]:
         raise Unusable(NO_OBJECT, values)
     if isinstance(values.get("sample"), dict) and "turns" in values:  # a trajectory of ours
         values = values["sample"]
-    values = _lifted(with_objects(values, lambda name: is_named(name, "answer")))
-    return [draft for one in _single(values, columns) for draft in _drafts(one, columns)]
-
-
-def _lifted(values: Values) -> Values:
-    """The row, with what stands in its one object that holds a conversation or, in an object of its own, a question."""
-    if any(is_named(name, "question") or is_conversation(value) for name, value in values.items()):
-        return values
-    objects = [name for name, value in values.items() if isinstance(value, dict) and _holds_question(value)]
-    if len(objects) != 1:
-        return values
-    inside: Values = values[objects[0]]
-    return {name: value for name, value in values.items() if name != objects[0]} | inside
-
-
-def _holds_question(inside: Values) -> bool:
-    return any(
-        is_conversation(value) or (isinstance(value, dict) and any(is_named(name, "question") for name in value))
-        for value in inside.values()
-    )
-
-
-def _single(values: Values, columns: Columns) -> Iterator[Values]:
-    """The row for each of its questions, where one column lists several with their answers, or two columns do so in parallel;
-    but not where the row asks one itself and answers it: the others are a history, steps, or words that can be read."""
-    lists = {name: found for name, value in values.items() if (found := _as_list(value))}
-    listed = {
-        name: value for name, value in lists.items() if not columns.holds_choices(name) and _is_list_of_questions(value)
-    }
-    if listed and not _asks_itself(values, columns):
-        name, rows = next(iter(listed.items()))
-        rest = {key: other for key, other in values.items() if key != name}
-        yield from (rest | one for one in rows)
-        return
-    question = next((name for name in lists if _names(name, "question") and _are_texts(lists[name])), None)
-    answer = next(
-        (name for name in lists if is_named(name.removesuffix("s"), "answer") or is_named(name, "answer")), None
-    )
-    if question and answer and len(lists[question]) == len(lists[answer]):
-        pairs = zip(lists[question], lists[answer], strict=True)
-        yield from (values | {question: None, answer: None, "question": q, "answer": a} for q, a in pairs)
-        return
-    said = [text for name, value in lists.items() if is_named(name, "expressions") for text in _said(value)]
-    yield from (values | {"expression": one} for one in said) if said and _names_a_box(values, columns) else [values]
-
-
-def _said(expressions: list[Any]) -> list[str]:
-    """The texts of a list of referring expressions, which may be objects."""
-    texts = [
-        next((one[name] for name in ("sent", "raw", "text") if name in one), None) if isinstance(one, dict) else one
-        for one in expressions
-    ]
-    return [text for text in texts if isinstance(text, str)]
-
-
-def _names_a_box(values: Values, columns: Columns) -> bool:
-    """Whether a row has no question, and one box."""
-    fields = Columns(columns.given).of(values)
-    try:
-        boxes = written(fields.find("boxes", holds_boxes) or [])
-    except Unusable:
-        return False
-    return len(boxes) == 1 and fields.find("question", _is_text) is None
-
-
-def _asks_itself(values: Values, columns: Columns) -> bool:
-    """Whether a row has a question beside the lists in it, with an answer."""
-    fields = Columns(columns.given).of(values)  # of a row that is not read as it stands, nothing is told
-    asked = any(
-        "question" in columns.given or _says_question(path, text)
-        for path, text in fields.candidates("question", _is_text)
-    )
-    return asked and fields.find("answer", _is_no_conversation) is not None
-
-
-def _as_list(value: Any) -> list[Any]:
-    """A list, also one of questions whose columns are lists in an object; empty for any other value."""
-    if isinstance(value, list):
-        return value
-    if not isinstance(value, dict) or not value or not _has_question(tuple(value)):
-        return []
-    columns = list(value.values())
-    if not all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns):
-        return []
-    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _is_list_of_questions(value: list[Any]) -> bool:
-    if not all(isinstance(one, dict) and _has_question(tuple(one)) for one in value):
-        return False
-    return any(_says_question(name, text) for one in value for name, text in one.items() if isinstance(text, str))
-
-
-def _says_question(path: str, text: str) -> bool:
-    """Whether a column holds a question, and no text of another kind, such as a choice or a word that can be read."""
-    name = path.rpartition(".")[2]
-    return is_named(name, "question") and (words(name) != ("text",) or "?" in text)
-
-
-@cache
-def _has_question(names: tuple[str, ...]) -> bool:
-    return all(any(is_named(name, field) for name in names) for field in ("question", "answer"))
-
-
-def _names(name: str, field: str) -> bool:
-    return is_named(name, field) or is_named(name.removesuffix("s"), field)
-
-
-def _are_texts(value: list[Any]) -> bool:
-    return all(isinstance(one, str) for one in value)
+    values = lifted(with_objects(values, lambda name: is_named(name, "answer")))
+    return [draft for one in each_question(values, columns) for draft in _drafts(one, columns)]
 
 
 def _drafts(values: Values, columns: Columns) -> list[Draft]:

@@ -12,9 +12,11 @@ from langgraph.runtime import Runtime
 from cof_agent.agent import Agent
 from cof_agent.config import AgentConfig
 from cof_agent.episodes import Episode
-from cof_agent.errors import InputError
+from cof_agent.errors import InputError, check_text
 from cof_agent.graphs import focus
 from cof_agent.graphs.state import progress
+from cof_agent.region_refs import check_regions
+from cof_agent.strategies.registry import check_images
 
 MOST_ZOOMS = 1000
 """LangGraph is told how many steps a run may have before it is known how many zooms the configuration allows."""
@@ -39,8 +41,11 @@ def _configured(node: focus.Node) -> focus.Node:
             raise InputError(
                 f"this graph is the strategy {AgentConfig.strategy}, not {config.strategy}; see `cof ask --strategy`."
             )
-        agent = await asyncio.to_thread(loaded, config)
-        context = agent.context(Episode(progress(dict(state)).sample))
+        sample = progress(dict(state)).sample
+        check_text(sample.question, "the question")
+        check_regions(sample)
+        check_images(config.strategy, config.spoken, [sample])
+        context = (await asyncio.to_thread(loaded, config)).context(Episode(sample))
         given: Any = runtime  # its context becomes another type
         return await node(state, given.override(context=context))
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,16 @@ def test_studio_runs_the_graph_from_plain_values(checkpoint: Callable[[str], Pat
     with pytest.raises(InputError, match="nosuch"):  # a list, as JSON has it
         asyncio.run(studio.graph.ainvoke(start, context=context | {"tools": ["cof_agent.tools:nosuch"]}))  # type: ignore[call-overload]
     assert state["turns"][0]["tokens"]["completion"] == 8
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"question": " "}, "the question is empty"),
+        ({"question": "What is in <region1>?"}, "no region is given"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_a_model_is_loaded(told: dict[str, Any], said: str, sample: Sample) -> None:
+    start = {"sample": {"image": sample.image} | told}
+    with pytest.raises(InputError, match=said):
+        asyncio.run(studio.graph.ainvoke(start, context={"model": "nowhere"}))  # type: ignore[call-overload]

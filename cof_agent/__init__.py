@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cof_agent.data.samples import read_samples
     from cof_agent.errors import InputError
     from cof_agent.geometry import Box
+    from cof_agent.graphs.steps import Looked, Saw, Spoke
     from cof_agent.trajectory import Sample, StopReason, Trajectory, read_jsonl
 
 __version__ = "0.2.0"
@@ -23,7 +24,10 @@ __all__ = [
     "AgentConfig",
     "Box",
     "InputError",
+    "Looked",
     "Sample",
+    "Saw",
+    "Spoke",
     "StopReason",
     "Trajectory",
     "read_jsonl",
@@ -35,7 +39,10 @@ _HOMES = {
     "AgentConfig": "config",
     "Box": "geometry",
     "InputError": "errors",
+    "Looked": "graphs.steps",
     "Sample": "trajectory",
+    "Saw": "graphs.steps",
+    "Spoke": "graphs.steps",
     "StopReason": "trajectory",
     "Trajectory": "agent",  # with which a trajectory shows itself in a notebook
     "read_jsonl": "trajectory",

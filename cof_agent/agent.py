@@ -13,19 +13,19 @@ import tempfile
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from cof_agent.backends.load import check as check_model
 from cof_agent.backends.load import is_served, load, split_spec
-from cof_agent.backends.scenes_only import UnknownPicture, warning_for, warning_of
+from cof_agent.backends.scenes_only import IN_PYTHON, UnknownPicture, warning_for, warning_of
 from cof_agent.config import AgentConfig
 from cof_agent.data.image_files import kept_image
 from cof_agent.environment import ZoomEnvironment
 from cof_agent.episodes import Episode, episodes
-from cof_agent.errors import InputError, check_text
+from cof_agent.errors import InputError, check_text, unknown
 from cof_agent.geometry import CoordinateSystem
 from cof_agent.graphs.steps import Context, Event
 from cof_agent.image import png_of
@@ -63,6 +63,9 @@ class Agent:
         environment: ZoomEnvironment | None = None,
         **overrides: Any,
     ) -> None:
+        settings = [one.name for one in fields(AgentConfig)]
+        if wrong := next((name for name in overrides if name not in settings), None):
+            raise InputError(unknown("setting", wrong, settings))
         config = model if isinstance(model, AgentConfig) else AgentConfig(model=str(model))
         self.config = replace(config, **overrides)
         check(self.config)
@@ -101,7 +104,8 @@ class Agent:
 
         Raises:
             InputError: if the question and its regions do not belong to each other, the strategy does not take several
-                images, or a served model refuses the key.
+                images, or a served model refuses the key. What else fails, such as an image that cannot be opened, is on the
+                record (`stop`, `error`).
         """
         return _run(self.aask(image, question, choices=choices, regions=regions, on_event=on_event))
 
@@ -159,8 +163,8 @@ class Agent:
         and which the same call completes after an interruption. retry_errors: play those of `output` again that failed.
 
         Raises:
-            InputError: as `rollout`, or if a sample has several images, and the strategy looks at one or the
-                dialect names one.
+            InputError: as `rollout`, or if something is no sample, or has several images, and the strategy looks at one or
+                the dialect names one.
         """
         return _run(
             self.aask_many(
@@ -184,6 +188,9 @@ class Agent:
         on_done: Done | None = None,
     ) -> list[Trajectory]:
         """As `ask_many`, for code that runs in an event loop."""
+        samples = list(samples)
+        if other := next((one for one in samples if not isinstance(one, Sample | Episode)), None):
+            raise InputError(f"a question of many is a Sample(id, image, question), not {type(other).__name__}.")
         wanted = [one if isinstance(one, Episode) else episodes([one])[0] for one in samples]
         samples_of = [episode.sample for episode in wanted]
         registry.check_images(self.config.strategy, self.config.spoken, samples_of)
@@ -202,7 +209,7 @@ class Agent:
     def _warn(self, samples: Sequence[Sample]) -> None:
         """Warns where nano is asked about pictures that it does not know; the records are marked, too."""
         if (sentence := warning_for(self.policy.name, samples)) is not None:
-            warnings.warn(sentence, UnknownPicture, stacklevel=2)
+            warnings.warn(f"{sentence} {IN_PYTHON}", UnknownPicture, stacklevel=2)
 
     def context(self, episode: Episode) -> Context:
         """What a run of this episode needs beside its state."""

@@ -32,7 +32,7 @@ SETTINGS = {
     "sft.papers.gpt4roi": "sft.papers.gpt4roi",
 }
 """Where the `RunConfig` of each training command is."""
-OTHERS = ("pip", "vllm", "pytest", ".venv/bin/pre-commit")  # programs whose options are not ours
+OTHERS = ("pip", "vllm", "langgraph", "pytest", ".venv/bin/pre-commit")  # programs whose options are not ours
 MODULES_OF_OTHERS = ("pytest", "lmms_eval")
 COMMANDS = (
     *("ask", "collect", "compare", "data", "eval", "mcp", "merge"),

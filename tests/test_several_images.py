@@ -16,7 +16,7 @@ from PIL import Image
 
 from cof_agent import protocol
 from cof_agent.agent import Agent
-from cof_agent.backends.scenes_only import INSTEAD, ONE_IMAGE, warning_for, warning_of
+from cof_agent.backends.scenes_only import ONE_IMAGE, warning_for, warning_of
 from cof_agent.environment import ZoomEnvironment, ZoomSettings, opened
 from cof_agent.errors import InputError
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
@@ -252,8 +252,8 @@ class TestWhoRefuses:
     def test_nano_says_that_it_was_taught_with_one_image(self, sample: Sample) -> None:
         assert warning_of(NANO, sample) == warning_for(NANO, [sample]) == ONE_IMAGE
         assert warning_for(NANO, [sample, replace(sample, more_images=())]) == (
-            "nano was taught with one image a question, but 1 of these 2 questions have several. nano knows only the scenes "
-            "that `cof scenes` draws, and nothing says that 1 of these 2 pictures are among them; of others its answers mean "
-            f"nothing. {INSTEAD}"
+            "nano was taught with one image a question, but 1 of these 2 questions have several. nano can only answer about the "
+            "scenes that `cof scenes` draws. Of these 2 pictures 1 are not known to be among them; about any others, its answers "
+            "mean nothing."
         )
         assert warning_of("other", sample) is None

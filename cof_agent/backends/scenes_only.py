@@ -16,16 +16,18 @@ from cof_agent.trajectory import Sample
 SCENE_KEYS = ("looks", "thought")
 """Keys of the metadata that only drawn scenes have (`scenes.write`, `data.region_sets.drawn`)."""
 
-KNOWS = "nano knows only the scenes that `cof scenes` draws"
+KNOWS = "nano can only answer about the scenes that `cof scenes` draws"
 INSTEAD = (
     f"Ask another model: --model {EXAMPLE} (about 16 GB, downloaded from the hub when it is first used), or "
     "--model openai:NAME --base-url URL for a model that is served."
 )
+"""What to do about it, at the command line."""
+IN_PYTHON = f'Ask another model: Agent("{EXAMPLE}"), or Agent("openai:NAME", base_url=URL) for a model that is served.'
 IN_TRAINING = f"{NANO} in training"
 """What a policy is called that training began as nano."""
 
-ONE_IMAGE = f"nano was taught with one image a question, so that its answer about several means nothing. {INSTEAD}"
-UNRELIABLE = f"{KNOWS}, and nothing says that this picture is one; of any other its answer means nothing. {INSTEAD}"
+ONE_IMAGE = "nano was taught with one image a question, so that its answer about several means nothing."
+UNRELIABLE = f"{KNOWS}. This picture is not known to be one; about any other, its answer means nothing."
 
 
 class UnknownPicture(UserWarning):
@@ -40,7 +42,7 @@ def warning_of(policy: str, sample: Sample) -> str | None:
 
 
 def warning_for(policy: str, samples: Sequence[Sample]) -> str | None:
-    """As `warning_of`, for many samples at once."""
+    """As `warning_of`, for many samples at once; what to do about it stands in `INSTEAD` and `IN_PYTHON`."""
     found, total = Counter(warning_of(policy, sample) for sample in samples), len(samples)
     if total == 1:
         return next(iter(found))
@@ -49,9 +51,9 @@ def warning_for(policy: str, samples: Sequence[Sample]) -> str | None:
         which = "all of these" if several == total else f"{several:,} of these {total:,}"
         said.append(f"nano was taught with one image a question, but {which} questions have several.")
     if unknown := found[UNRELIABLE]:
-        which = "these pictures are" if unknown == total else f"{unknown:,} of these {total:,} pictures are"
-        said.append(f"{KNOWS}, and nothing says that {which} among them; of others its answers mean nothing.")
-    return " ".join([*said, INSTEAD]) if said else None
+        which = "These pictures are" if unknown == total else f"Of these {total:,} pictures {unknown:,} are"
+        said.append(f"{KNOWS}. {which} not known to be among them; about any others, its answers mean nothing.")
+    return " ".join(said) or None
 
 
 def is_scene(sample: Sample) -> bool:

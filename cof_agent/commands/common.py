@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cof_agent.backends import load
 from cof_agent.backends.fingerprint import fingerprint, weight_files
-from cof_agent.backends.scenes_only import UnknownPicture, warning_for
+from cof_agent.backends.scenes_only import INSTEAD, UnknownPicture, warning_for
 from cof_agent.backends.secrets import hidden_addresses
 from cof_agent.config import AgentConfig, read_prompt
 from cof_agent.data.source import Source
@@ -227,5 +227,5 @@ def warn_if_unknown_to_nano(model: str, samples: Sequence[Sample], base_url: str
     """One line on stderr where nano, and no server, is asked about pictures that are no scenes of ours; `Agent` need not say it
     again."""
     if base_url is None and (sentence := warning_for(model, samples)) is not None:
-        print(f"cof: {sentence}", file=sys.stderr)
+        print(f"cof: {sentence} {INSTEAD}", file=sys.stderr)
         warnings.simplefilter("ignore", UnknownPicture)

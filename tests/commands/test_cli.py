@@ -128,9 +128,9 @@ def test_an_answer_about_a_picture_that_nano_does_not_know_is_marked(
     main(["ask", picture(tmp_path), "Is it red?", "-o", str(tmp_path / "out")])
     shown = capsys.readouterr()
     (said,) = (line for line in shown.err.splitlines() if line.startswith("cof: "))
-    for words in ("nano knows only the scenes", "--model Qwen/", "downloaded from the hub", "--base-url"):
+    for words in ("nano can only answer about the scenes", "--model Qwen/", "downloaded from the hub", "--base-url"):
         assert words in said
-    assert shown.out.count("unreliable nano knows only the scenes") == 1
+    assert shown.out.count("unreliable nano can only answer about the scenes") == 1
     (trajectory,) = read_jsonl(tmp_path / "out" / "trajectory.jsonl", Trajectory)
     assert trajectory.warning is not None and trajectory.warning in said
     assert trajectory.warning in (tmp_path / "out" / "report.html").read_text()
@@ -171,7 +171,7 @@ def test_samples_of_ones_own_are_marked_one_by_one(
     output = tmp_path / "out"
     options = ["--plays", "2"] if command == "rollout" else []
     assert main([command, "--data", str(data), "-o", str(output), *options]) in (0, 1)
-    assert "nothing says that 1 of these 2 pictures are among them" in capsys.readouterr().err
+    assert "Of these 2 pictures 1 are not known to be among them" in capsys.readouterr().err
     names = ["trajectories.jsonl", "rejected.jsonl"] if command == "collect" else ["trajectories.jsonl"]
     found = [one for name in names for one in read_jsonl(output / name, Trajectory)]
     assert {one.sample.id: one.warning is not None for one in found} == {"scene": False, "own": True}
@@ -181,10 +181,10 @@ def test_samples_of_ones_own_are_marked_one_by_one(
 
 def test_the_python_agent_warns_and_marks(scenes: Path, tmp_path: Path) -> None:
     agent = Agent("nano", max_tokens=2)
-    with pytest.warns(UnknownPicture, match="nano knows only"):
+    with pytest.warns(UnknownPicture, match="nano can only answer"):
         found = agent.ask(picture(tmp_path), "Is it red?")
-    assert found.warning is not None and "Unreliable: nano knows" in notebook_html(found)
-    with pytest.warns(UnknownPicture, match="1 of these 4 pictures"):
+    assert found.warning is not None and "Unreliable: nano can only" in notebook_html(found)
+    with pytest.warns(UnknownPicture, match="Of these 4 pictures 1"):
         agent.ask_many([*read_samples(scenes), found.sample], progress=False)
     with warnings.catch_warnings(action="error", category=UnknownPicture):
         agent.ask_many(read_samples(scenes), progress=False)

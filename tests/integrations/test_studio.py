@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,18 @@ def test_what_cannot_be_asked_is_said_before_a_model_is_loaded(told: dict[str, A
     start = {"sample": {"image": sample.image} | told}
     with pytest.raises(InputError, match=said):
         asyncio.run(studio.graph.ainvoke(start, context={"model": "nowhere"}))  # type: ignore[call-overload]
+
+
+def test_a_configuration_is_checked_outside_the_event_loop(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`langgraph dev` ends runs that read files within the loop."""
+    threads, check = [], AgentConfig.__post_init__
+
+    def told(config: AgentConfig) -> None:
+        threads.append(threading.get_ident())
+        check(config)
+
+    monkeypatch.setattr(AgentConfig, "__post_init__", told)
+    start = {"sample": {"image": sample.image, "question": sample.question}}
+    with pytest.raises(InputError, match="max_zooms must be 0 or more"):
+        asyncio.run(studio.graph.ainvoke(start, context={"max_zooms": -1}))  # type: ignore[call-overload]
+    assert threads and threading.get_ident() not in threads

@@ -398,7 +398,7 @@ def test_samples_of_a_dataset_are_read_as_elsewhere(
     settings = parse(["--model", NANO, "--use-cpu", "true", "--bf16", "false", *given])
     wanted = episodes_of(settings, tmp_path / "out")
     assert len(wanted) == 8
-    assert "nano knows only" in caplog.text  # it is asked about pictures that are no scenes
+    assert "nano can only answer" in caplog.text  # it is asked about pictures that are no scenes
     assert {Path(one.sample.image).parent for one in wanted} == {tmp_path / "out" / "images"}
     assert Path(wanted[0].sample.image).read_bytes() == picture.read_bytes()
 

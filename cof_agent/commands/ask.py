@@ -284,4 +284,4 @@ def _show_choice(console: Console, answer: str, choices: Sequence[str]) -> None:
         letters = {text: letter for letter, text in protocol.lettered(choices)}
         _line(console, "choice", f"{letters[choice]}. {choice}", "dim")
     elif choice is None and choices:
-        _line(console, "choice", f"none: the answer is not one of the {len(choices)} choices", "yellow")
+        _line(console, "choice", f"none: the answer is none of the {len(choices)} choices", "yellow")

@@ -171,10 +171,11 @@ def _list() -> int:
 
     table = Table(title="Published benchmarks", title_justify="left")
     for heading in ("name", "questions about", "scored by", "questions", "from", "also"):
-        table.add_column(heading, justify="right" if heading == "questions" else "left", overflow="fold")
+        right, whole = heading == "questions", heading in ("name", "from")  # names can be copied
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=whole)
     for name, one in BENCHMARKS.items():
         size = f"{one.size:,}" if one.size else "-"
-        table.add_row(name, one.what, RULES[one.scoring], size, ", ".join(one.hub) or "-", one.remarks)
+        table.add_row(name, one.what, RULES[one.scoring], size, "\n".join(one.hub) or "-", one.remarks)
     common.console().print(table)
     return 0
 

@@ -154,7 +154,7 @@ def test_an_answer_that_is_none_of_the_choices_is_said_to_be_none(
     assert main([*asked, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)["answer"]
     assert main([*asked, "--choice", "a spoon", "--choice", "a fork"]) == 0
-    assert "none: the answer is not one of the 2 choices" in capsys.readouterr().out
+    assert "none: the answer is none of the 2 choices" in capsys.readouterr().out
     assert main([*asked, "--choice", "a spoon", "--choice", answer]) == 0
     assert "none:" not in capsys.readouterr().out
 

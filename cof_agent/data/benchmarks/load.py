@@ -205,7 +205,8 @@ def _download(name: str, benchmark: Benchmark) -> tuple[Path, ...]:
         )
     except Exception as error:  # what a connection, a proxy or the hub can do wrong is not limited
         raise InputError(
-            f"cannot download {benchmark.title} ({', '.join(benchmark.hub)}) from the hub: {said(error)}; give a local copy."
+            f"cannot download {benchmark.title} ({', '.join(benchmark.hub)}) from the hub: {said(error).rstrip('.')}; give a "
+            "local copy with --data."
         ) from None
 
 

@@ -356,9 +356,9 @@ def test_all_benchmarks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cof(["eval", "--benchmark", "list"]) == 0
     shown = "".join(capsys.readouterr().out.split())
     for name, benchmark in BENCHMARKS.items():
-        assert name in shown and "".join(RULES[benchmark.scoring].split()) in shown
+        assert name in shown and all(word in shown for word in RULES[benchmark.scoring].split())
         assert benchmark.source and benchmark.what
-    for remark in ("515", "needs--judge", "4rotations", "meanoverthe"):
+    for remark in ("515", "--judge", "rotations"):
         assert remark in shown
 
 

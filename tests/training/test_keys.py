@@ -63,11 +63,13 @@ def test_the_agent_is_described_as_everywhere() -> None:
     assert {one.name for one in fields(Source)} <= {one.name for one in fields(RunConfig)}
 
 
-@pytest.mark.parametrize("parse", [sft.settings.parse, rl.settings.parse], ids=["sft", "rl"])
-def test_training_has_the_agents_options(parse: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("parse", "strategy"), [(sft.settings.parse, "always-zoom"), (rl.settings.parse, "focus")], ids=["sft", "rl"]
+)
+def test_training_has_the_agents_options(parse: Any, strategy: str, tmp_path: Path) -> None:
     (tmp_path / "system.txt").write_text("Look closely.")
     given = (
-        "--enlarge 3 --max-zooms 4 --min-side 56 --zoom-scale 1.5 --max-tokens 99 --strategy always-zoom --timeout 5"
+        f"--enlarge 3 --max-zooms 4 --min-side 56 --zoom-scale 1.5 --max-tokens 99 --strategy {strategy} --timeout 5"
     )
     given += f" --overview-pixels 50176 --zoom_pixels 12544 --system-prompt {tmp_path}/system.txt --resolutions 224,448"
     settings = parse([*BASE, *given.split(), "-o", str(tmp_path), "--attn", "sdpa"])
@@ -77,7 +79,7 @@ def test_training_has_the_agents_options(parse: Any, tmp_path: Path) -> None:
         min_side=56,
         zoom_scale=1.5,
         max_tokens=99,
-        strategy="always-zoom",
+        strategy=strategy,
         timeout=5,
         overview_pixels=50176,
         zoom_pixels=12544,

@@ -89,9 +89,6 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
             super().__init__(*arguments, **options)
         if self.is_fsdp_enabled:
             raise InputError(NO_FSDP)
-        # Images come in the model's own sizes. If TRL's processor resized one after all, its features would no longer
-        # match its tokens, and TRL would then train the whole batch without any image, without a word.
-        self.processing_class.image_processor.do_resize = False
         # What makes TRL take the images that came up during the conversation, and the mask; no tool is ever called by it.
         self.tools = [dict[str, Any]()]
         self._standalone_tools: list[Any] = []
@@ -180,7 +177,8 @@ class ZoomGRPOTrainer(ZoomTrainer, GRPOTrainer):
         started = time.perf_counter()
         self._tower.forget()
         self._rows, self._episodes = inputs, [from_json(row["episode"], Episode) for row in inputs]
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        with unresized(self.processing_class.image_processor):
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         self._check_sampler(output)
         self._record_played()
         self._elsewhere = time.perf_counter() - started
@@ -391,6 +389,20 @@ class _CountsOn(TrainerCallback):
                 "are played once for several; take it away, and the training goes on from the one before."
             )
         self._trainer._step = done
+
+
+@contextmanager
+def unresized(images: Any) -> Iterator[None]:
+    """An image processor that leaves the sizes of images as they are, and is afterwards as it was: it is saved with the model.
+
+    Images come in the model's own sizes. If TRL's processor resized one after all, its features would no longer match its
+    tokens, and TRL would then train the whole batch without any image, without a word.
+    """
+    before, images.do_resize = images.do_resize, False
+    try:
+        yield
+    finally:
+        images.do_resize = before
 
 
 def micro_batches(updates: int, epoch: int, update: int) -> int:

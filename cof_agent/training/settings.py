@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -185,8 +186,20 @@ def _check_left_out(training: TrainingArguments, model: ModelConfig) -> None:
             "resume_from_checkpoint: leave it out; a run goes on from the newest checkpoint of its output_dir. To begin with the "
             "weights of another: --model CHECKPOINT, and an output_dir of its own."
         )
+    if training.push_to_hub:
+        raise InputError(
+            "push_to_hub: leave it out, since it publishes the whole output_dir, with images, rollouts, verdicts and paths of "
+            f"this machine; when the run has finished, give: {upload_of(str(training.output_dir))}"
+        )
     if not getattr(training, "ds3_gather_for_generation", True):
         raise InputError("ds3_gather_for_generation: the agent always plays with gathered weights; leave it out.")
+
+
+def upload_of(output: str) -> str:
+    """The command that uploads the model of an output folder: its weights, configurations, tokenizer, templates and dialect."""
+    files = ("*.safetensors*", "*config.json", "token*", "*.jinja", "dialect.yaml")
+    wanted = " ".join(f"--include {shlex.quote(name)}" for name in files)
+    return f"hf upload REPO {shlex.quote(output)} . {wanted} --exclude 'checkpoint-*'"
 
 
 def _check(run: RunConfig, training: TrainingArguments) -> None:

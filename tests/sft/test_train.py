@@ -245,6 +245,7 @@ def run(arguments: dict[str, Any]) -> None:
         ({"resume_from_checkpoint": "run/checkpoint-5"}, "resume_from_checkpoint: leave it out"),
         ({"chat_template_path": "x.jinja"}, "chat_template_path would do nothing here: put the template"),
         ({"data": "curriculum"}, "how many rows"),
+        ({"push_to_hub": "true"}, "push_to_hub: leave it out"),
     ],
 )
 def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:

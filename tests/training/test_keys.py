@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 from transformers import TrainingArguments
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
@@ -16,6 +18,7 @@ import sft.settings
 from cof_agent.config import AgentConfig
 from cof_agent.data.source import Source
 from cof_agent.errors import InputError
+from cof_agent.nano import WEIGHTS
 from cof_agent.training import keys
 from cof_agent.training.settings import RunConfig
 from sft.papers import gpt4roi
@@ -201,6 +204,33 @@ def test_the_best_checkpoint_is_chosen_by_a_figure_that_is_measured() -> None:
         assert sft.settings.parse([*asked, "--metric-for-best-model", metric]).training.greater_is_better is more
     own = ["--metric-for-best-model", "zooms", "--greater-is-better", "true"]
     assert sft.settings.parse([*asked, *own]).training.greater_is_better is True
+
+
+@pytest.mark.parametrize("parse", [sft.settings.parse, rl.settings.parse], ids=["sft", "rl"])
+def test_a_run_is_not_published_with_its_data(parse: Any, tmp_path: Path) -> None:
+    """The sentence tells a command that uploads the model and nothing else."""
+    asked = [*BASE, "--report-to", "none", "-o", str(tmp_path / "a run")]
+    with pytest.raises(
+        InputError, match="push_to_hub: leave it out, since it publishes the whole output_dir"
+    ) as caught:
+        parse([*asked, "--push-to-hub", "true"])
+    parse([*asked, "--push-to-hub", "false"])
+    words = shlex.split(str(caught.value).partition("give: ")[2].removesuffix("."))
+    assert words[:5] == ["hf", "upload", "REPO", str(tmp_path / "a run"), "."]
+    include, exclude = (
+        [words[at + 1] for at, word in enumerate(words) if word == f"--{kind}clude"] for kind in ("in", "ex")
+    )
+    model = {
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "adapter_model.safetensors",
+        "dialect.yaml",
+    }
+    model |= {path.name for path in WEIGHTS.iterdir()} | {"adapter_config.json", "processor_config.json"}
+    private = {"run.json", "trajectories.jsonl", "left_out.jsonl", "eval/step-5.jsonl", "judge/0.jsonl", "images/a.png"}
+    private |= {"trainer_state.json", "training_args.bin", "checkpoint-5/config.json", "checkpoint-5/model.safetensors"}
+    uploaded = filter_repo_objects(sorted(model | private), allow_patterns=include, ignore_patterns=exclude)
+    assert set(uploaded) == model
 
 
 def test_held_out_samples_that_are_never_asked_about_are_refused() -> None:

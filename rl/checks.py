@@ -68,6 +68,36 @@ def check_devices(training: GRPOConfig) -> None:
         )
 
 
+def check_epochs(training: GRPOConfig, samples: int) -> None:
+    """Refuses checkpoints that a training could not go on from: after an epoch whose last update is a short one, updates and
+    what is played for them no longer begin together where `save_steps` has them do so.
+
+    Raises:
+        InputError: if there would be such checkpoints with so many samples.
+    """
+    played, update = _played_for(training), training.gradient_accumulation_steps
+    epoch = samples // (training.generation_batch_size // training.num_generations) * played
+    updates = math.ceil(epoch / update)
+    longer = training.max_steps > updates if training.max_steps > 0 else training.num_train_epochs > 1
+    if training.save_strategy != "no" and _updates_between(training) > 1 and epoch % update and longer:
+        raise InputError(
+            f"an epoch of {samples} samples has {epoch} micro-batches, no multiple of gradient_accumulation_steps {update}, so "
+            "that the training could not go on from checkpoints of later epochs: leave steps_per_generation and "
+            "generation_batch_size out, or set save_strategy to no."
+        )
+
+
+def _played_for(training: GRPOConfig) -> int:
+    """Micro-batches that are trained on what is played at once."""
+    return int(training.steps_per_generation * training.num_iterations)
+
+
+def _updates_between(training: GRPOConfig) -> int:
+    """Updates until one begins together with what is played for it."""
+    played = _played_for(training)
+    return max(1, played) // math.gcd(played, training.gradient_accumulation_steps)
+
+
 def _of_the_reference(training: GRPOConfig, model: ModelConfig) -> list[tuple[bool, str]]:
     synchronised = bool(training.sync_ref_model)
     return [
@@ -94,10 +124,7 @@ def _of_the_reference(training: GRPOConfig, model: ModelConfig) -> list[tuple[bo
 def _of_the_rest(training: GRPOConfig) -> list[tuple[bool, str]]:
     mode = training.vllm_importance_sampling_mode
     vespo = training.loss_type == "vespo" and training.use_vllm and training.vllm_importance_sampling_correction
-    played_for, update = training.steps_per_generation * training.num_iterations, training.gradient_accumulation_steps
-    between = max(1, played_for) // math.gcd(
-        played_for, update
-    )  # updates until a generation and an update begin together
+    between = _updates_between(training)
     steps = training.save_strategy == "steps" and training.save_steps >= 1
     saves = training.save_strategy != "no" and between > 1
     fused = (training.liger_kernel_config or {}).get("fused_linear_cross_entropy")

@@ -32,7 +32,7 @@ from cof_agent.training.resume import check_continues, check_data, last_whole_ch
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import to_json
 from rl import record, rewards
-from rl.checks import check_devices
+from rl.checks import check_devices, check_epochs
 from rl.engines.fleet import first_there
 from rl.engines.options import options_of, precision_of
 from rl.measures import columns
@@ -126,7 +126,8 @@ def episodes_of(settings: Settings, output: Path) -> list[Episode]:
     and for the list of rows that are left out.
 
     Raises:
-        InputError: if they cannot be read, or there are fewer than are played at once, of which TRL would play none.
+        InputError: if they cannot be read, there are fewer than are played at once, of which TRL would play none, or checkpoints
+            of later epochs would lie between the updates on what is played once.
     """
     run, training = settings.run, settings.training
     config = run.agent_config()
@@ -140,6 +141,7 @@ def episodes_of(settings: Settings, output: Path) -> list[Episode]:
             f"{run.data} has {len(samples)} samples with a known answer, but {prompts} are played at once, each "
             f"{training.num_generations} times; take more samples, or lower gradient_accumulation_steps."
         )
+    check_epochs(training, len(samples))
     from_nano = settings.model_path == str(WEIGHTS)
     if from_nano and training.process_index == 0 and (sentence := warning_for(NANO, samples)):
         _log.warning("%s", sentence)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from trl import GRPOConfig
 
 from cof_agent.errors import InputError
-from rl.checks import CHOICES, check_devices
+from rl.checks import CHOICES, check_devices, check_epochs
 from rl.settings import parse
+from rl.trainer import micro_batches
 
 
 def settings(**changes: Any) -> Any:
@@ -68,6 +72,57 @@ def test_the_choices_are_those_that_trl_names() -> None:
         described = text.partition(f"{name} (`")[2].partition(" (`")[0]
         for value in known:
             assert f'"{value}"' in described, (name, value)
+
+
+def refused(training: Any, samples: int) -> str:
+    """Why checkpoints of later epochs are refused; empty if they are not."""
+    try:
+        check_epochs(training, samples)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_a_training_can_go_on_from_checkpoints_of_later_epochs() -> None:
+    """Whatever is accepted saves only where the next samples are played."""
+    count = 0
+    for steps, update, times, generations, most in product(
+        (1, 2, 3, 4, 6), (1, 2, 3, 4, 6), (1, 2), (1, 5, 6), (-1, 2, 30)
+    ):
+        training: Any = SimpleNamespace(
+            steps_per_generation=steps,
+            gradient_accumulation_steps=update,
+            num_iterations=times,
+            generation_batch_size=4,
+            num_generations=2,
+            save_strategy="steps",
+            max_steps=most,
+            num_train_epochs=4,
+        )
+        played, samples = steps * times, 2 * generations + 1  # one of which fills no generation
+        epoch, every = generations * played, math.lcm(played, update) // update
+        if sentence := refused(training, samples):
+            count += 1
+            told = (
+                f"{samples} samples has {epoch} micro-batches, no multiple of gradient_accumulation_steps {update}, so"
+            )
+            assert told in sentence
+            training.save_strategy = "no"
+            assert not refused(training, samples)
+            continue
+        last = most if most > 0 else 4 * math.ceil(epoch / update)
+        assert not any(micro_batches(one, epoch, update) % played for one in range(every, last + 1, every)), training
+    assert 0 < count < 100
+
+
+def test_one_epoch_may_end_with_a_short_update() -> None:
+    """As the shipped configurations may."""
+    training = settings(
+        steps_per_generation=3, gradient_accumulation_steps=2, save_steps=3, num_train_epochs=1
+    ).training
+    assert not refused(training, 5 * training.generation_batch_size)
+    training.num_train_epochs = 2
+    assert "leave steps_per_generation and generation_batch_size out" in refused(training, 5)
 
 
 def test_a_run_is_divided_among_its_processes() -> None:

@@ -16,6 +16,13 @@ from typing import Any
 
 from cof_agent.errors import InputError, said
 
+_MAKE_OBJECTS = (
+    inspect.isclass,
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
+"""Whether calling it makes an object, which is no value or has yet to be run."""
 _SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -48,13 +55,15 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
 
 
 def check_takes_one(function: Callable[..., Any], name: str, what: str) -> None:
-    """Refuses a function that cannot be called with one value alone, before it is called for the first time.
+    """Refuses a function that cannot be called with one value alone, or then returns no value, before its first call.
 
     name: how the error names it. what: the value.
 
     Raises:
         InputError: if it cannot.
     """
+    if any(makes_object(part) for part in (function, type(function).__call__) for makes_object in _MAKE_OBJECTS):
+        raise InputError(f"{name} must be a plain function of {what} alone, no class, and without async and yield.")
     try:
         inspect.signature(function).bind(None)
     except TypeError as error:

@@ -6,6 +6,7 @@ run's configuration.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -222,6 +223,8 @@ _IN_GROUPS: dict[str, Rule] = {
 NAMES = (*_PLAIN, *_IN_GROUPS, JUDGE)
 NEED_MORE = (*_IN_GROUPS, JUDGE)
 """Rewards that need more than one trajectory."""
+_OF_TRL = ("prompts", "completions", "completion_ids")
+"""What a reward that is written for TRL calls its first parameter."""
 
 
 def check_name(name: str) -> None:
@@ -229,11 +232,24 @@ def check_name(name: str) -> None:
     InputError: if there is no reward of this name, or the function that it names cannot be loaded.
     """
     if is_plugin(name):
-        check_takes_one(load_function(name, "reward"), f"the reward {name}", "a trajectory")
+        function = load_function(name, "reward")
+        if (first := _first_parameter(function)) in _OF_TRL:
+            raise InputError(
+                f"the reward {name} is written for TRL, which hands it lists ({first}); here a reward takes one Trajectory and "
+                "returns a number, or None: see rl/README.md."
+            )
+        check_takes_one(function, f"the reward {name}", "a trajectory")
     elif name not in NAMES:
         raise InputError(
             f"there is no reward {name}; the rewards are {', '.join(NAMES)}, or module:function for your own."
         )
+
+
+def _first_parameter(function: Callable[..., Any]) -> str:
+    try:
+        return next(iter(inspect.signature(function).parameters), "")
+    except ValueError:  # of functions in C, which say nothing of themselves
+        return ""
 
 
 def neutral(rewards: Tensor, size: int) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cof_agent.errors import InputError
-from cof_agent.plugins import is_plugin, load_function
+from cof_agent.plugins import check_takes_one, is_plugin, load_function
 
 
 def test_a_name_has_a_module_and_a_function() -> None:
@@ -57,3 +61,39 @@ def test_a_module_that_cannot_be_imported_is_named_with_the_reason(
     }.items():
         with pytest.raises(InputError, match=f"^cannot import the module {module} of the tool {module}:f: .*{reason}"):
             load_function(f"{module}:f", "tool")
+
+
+class Plain:
+    def __init__(self, one: object) -> None: ...
+
+    def __call__(self, one: object) -> float:
+        return 1.0
+
+
+class Late:
+    async def __call__(self, one: object) -> float:
+        return 1.0
+
+
+async def late(one: object) -> float:
+    return 1.0
+
+
+def stepwise(one: object) -> Iterator[float]:
+    yield 1.0
+
+
+async def both(one: object) -> AsyncIterator[float]:
+    yield 1.0
+
+
+def test_a_function_of_one_value_returns_its_value_when_it_is_called() -> None:
+    wrong: tuple[Callable[..., Any], ...] = (late, stepwise, both, partial(late), Plain, Late())
+    for function in wrong:
+        with pytest.raises(InputError, match=r"^mine must be a plain function of a trajectory alone, no class"):
+            check_takes_one(function, "mine", "a trajectory")
+    right: tuple[Callable[..., Any], ...] = (Plain(None), Plain(None).__call__, lambda one, more=0: 1.0, math.sqrt)
+    for function in right:
+        check_takes_one(function, "mine", "a trajectory")
+    with pytest.raises(InputError, match="must be a function of a trajectory alone: missing a required argument"):
+        check_takes_one(math.pow, "mine", "a trajectory")

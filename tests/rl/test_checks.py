@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +64,23 @@ def test_it_is_found_before_anything_is_loaded() -> None:
         with pytest.raises(InputError, match=sentence):
             settings(**changes)
     settings(sync_ref_model="true", beta=0.1, scale_rewards="none", save_strategy="no")
+
+
+def test_a_reward_written_for_trl_is_refused_with_what_one_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    heads = ("completions, **more", "prompts, completions, **more", "completion_ids=None, **more", "*, trajectory")
+    (tmp_path / "own_part_11.py").write_text(
+        "".join(f"def reward{number}({head}): return 1.0\n" for number, head in enumerate(heads))
+    )
+    for number, first in enumerate(("completions", "prompts", "completion_ids")):
+        with pytest.raises(
+            InputError, match=rf"written for TRL, which hands it lists \({first}\); here a reward takes one"
+        ):
+            settings(rewards=f"own_part_11:reward{number}")
+    with pytest.raises(InputError, match="must be a function of a trajectory alone"):
+        settings(rewards="own_part_11:reward3")
 
 
 def test_the_choices_are_those_that_trl_names() -> None:

@@ -5,7 +5,6 @@ What RL says too is in `cof_agent.training.plan`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from cof_agent.training import memory, plan
 from cof_agent.training.models import read_checkpoint
+from cof_agent.training.rows import batches_of
 from sft import measure
 from sft.conversations.ruler import Measure
 from sft.frame import Frame, frame_of
@@ -77,8 +77,7 @@ def _data(measured: Sequence[Measure], samples: int) -> Data:
 
 def steps_of(training: Any, samples: int) -> plan.Steps:
     """The optimiser's steps, counted as transformers' `Trainer` does."""
-    share = training.per_device_train_batch_size * training.world_size
-    return plan.steps_of(training, samples // share if training.dataloader_drop_last else math.ceil(samples / share))
+    return plan.steps_of(training, batches_of(training, samples))
 
 
 def _run_table(settings: Settings, data: Data) -> Table:

@@ -21,6 +21,7 @@ from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
 from cof_agent.training.progress import GRADIENT, PACE, RATE, Column, progress
 from cof_agent.training.resume import check_continues, says_finished, train_and_save
+from cof_agent.training.rows import batches_of
 from cof_agent.training.settings import record
 from cof_agent.training.trainer import held_out_of
 from sft import measure
@@ -67,6 +68,7 @@ def build_trainer(settings: Settings) -> ZoomSFTTrainer:
     config, processor = read_checkpoint(settings)
     frame = frame_of(config, processor)
     rows, measured = measure.read_data(settings, processor, frame)
+    batches_of(training, len(measured.kept))  # refuses too few of them before the weights are read
     held_out = held_out_of(settings)
     return ZoomSFTTrainer(
         model=load_model(settings),

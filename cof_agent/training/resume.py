@@ -186,6 +186,9 @@ def train_and_save(trainer: ZoomTrainer, settings: Settings) -> None:
     """Trains from where an earlier run was interrupted, if it was, and writes the model with its record and card.
 
     An interruption may come between the last checkpoint and the model: then no step is trained any more.
+
+    Raises:
+        InputError: if the samples are others than before, or not a single step was trained.
     """
     training = trainer.args
     output = Path(str(training.output_dir))
@@ -202,6 +205,11 @@ def train_and_save(trainer: ZoomTrainer, settings: Settings) -> None:
     except _Reached:
         if training.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
             trainer._load_best_model()
+    if not trainer.state.global_step:
+        raise InputError(
+            f"nothing was trained, so that no model is written to {output}: the data or num_train_epochs are too little for a "
+            "single step; train on more, or for longer."
+        )
     trainer.save_model()
     trainer.save_state()  # `trainer_state.json`, with the log of the whole run
     trainer.create_model_card()

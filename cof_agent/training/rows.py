@@ -1,12 +1,32 @@
-"""Rows of like length stand together, so that little of a micro-batch is padding."""
+"""Rows of a batch: how many batches they fill, and those of like length together, so that little of a micro-batch is padding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import gcd
+from math import ceil, gcd
 from typing import Any
 
 from torch.utils.data import Sampler
+
+from cof_agent.errors import InputError
+
+
+def batches_of(training: Any, rows: int) -> int:
+    """Batches of an epoch on each process, counted as transformers' `Trainer` does.
+
+    Raises:
+        InputError: if there are none, for then the `Trainer` trains nothing, and says nothing of it.
+    """
+    batch, processes = int(training.per_device_train_batch_size), int(training.world_size)
+    if not training.dataloader_drop_last:
+        return ceil(rows / (batch * processes))
+    if rows < batch * processes:
+        raise InputError(
+            f"dataloader_drop_last leaves out all of the {rows} rows, which fill no batch of {batch * processes} "
+            f"(per_device_train_batch_size {batch} x {processes} process{'es' * (processes > 1)}): set it to false, or train "
+            "on more rows."
+        )
+    return rows // (batch * processes)
 
 
 def by_length(lengths: Sequence[int], window: int) -> list[int]:

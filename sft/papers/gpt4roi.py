@@ -41,6 +41,7 @@ from cof_agent.training.command import explained
 from cof_agent.training.models import freeze, load_model, read_checkpoint
 from cof_agent.training.progress import progress
 from cof_agent.training.resume import check_continues, says_finished, train_and_save
+from cof_agent.training.rows import batches_of
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import Sample
 from sft.collate import AssistantCollator
@@ -247,6 +248,7 @@ def build_trainer(given: Settings) -> ZoomSFTTrainer:
     limits = limits_of(config, processor, run.overview_pixels, None)
     environment = ZoomEnvironment(ZoomSettings(CoordinateSystem.ABSOLUTE, limits), source_cache=0)
     rows, kept = _rows(given, environment)
+    batches_of(training, len(kept))  # refuses too few of them
     return ZoomSFTTrainer(
         model=model,
         args=training,

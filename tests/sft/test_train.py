@@ -256,6 +256,23 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, changes: dict[s
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("dry", ["false", "true"])
+def test_rows_that_fill_no_batch_are_refused_before_weights_are_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry: str
+) -> None:
+    monkeypatch.setattr("sft.train.load_model", None)
+    arguments = {"model_name_or_path": "nano", "data": folder, "output_dir": tmp_path / "run", "samples": 3}
+    with pytest.raises(InputError, match=r"leaves out all of the 3 rows, which fill no batch of 8 \("):
+        run(arguments | {"dataloader_drop_last": "true", "dry_run": dry})
+
+
+def test_a_training_without_a_step_writes_no_model(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(InputError, match=f"nothing was trained, so that no model is written to {output}: "):
+        run(SHORT | {"data": folder, "samples": 3, "num_train_epochs": 0, "max_steps": -1, "output_dir": output})
+    assert not {"finished.json", "model.safetensors"} & {path.name for path in output.iterdir()}
+
+
 def test_an_unknown_column_and_an_adapter_are_one_sentence(folder: Path, tmp_path: Path) -> None:
     import pyarrow as arrow
     import pyarrow.parquet as parquet

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
 from accelerate import skip_first_batches
 from accelerate.data_loader import SeedableRandomSampler, prepare_data_loader
 from torch.utils.data import DataLoader
 
-from cof_agent.training.rows import EvenSampler, by_length, window_of
+from cof_agent.errors import InputError
+from cof_agent.training.rows import EvenSampler, batches_of, by_length, window_of
 
 LENGTHS = [37 * row % 101 for row in range(48)]
 STEP = 12  # rows: of two processes, three micro-batches of two
@@ -16,6 +20,24 @@ def test_rows_stay_in_their_windows() -> None:
     assert by_length([3, 9, 1, 7, 5, 5, 8], 3) == [1, 0, 2, 3, 4, 5, 6]
     assert by_length([1, 2, 3], 1) == [0, 1, 2]
     assert [window_of(*sizes) for sizes in ((4, 4, 2), (8, 4, 2), (2, 4, 3), (4, 3, 5))] == [8, 8, 6, 5]
+
+
+@pytest.mark.parametrize(("rows", "processes"), [(1, 1), (7, 1), (8, 1), (15, 2), (16, 2), (49, 3)])
+def test_batches_are_counted_as_the_trainer_makes_them(rows: int, processes: int) -> None:
+    def training(drop: bool) -> SimpleNamespace:
+        return SimpleNamespace(per_device_train_batch_size=8, world_size=processes, dataloader_drop_last=drop)
+
+    def made(drop: bool) -> int:
+        batches: DataLoader[int] = DataLoader(list(range(rows)), batch_size=8, drop_last=drop)  # type: ignore[arg-type]
+        return len(prepare_data_loader(batches, num_processes=processes, process_index=0, put_on_device=False))
+
+    assert batches_of(training(False), rows) == made(False)
+    if made(True):
+        assert batches_of(training(True), rows) == made(True)
+        return
+    sentence = rf"dataloader_drop_last leaves out all of the {rows} rows, which fill no batch of {8 * processes} \("
+    with pytest.raises(InputError, match=sentence):
+        batches_of(training(True), rows)
 
 
 def loader(process: int, processes: int, *, even: bool) -> DataLoader[int]:

@@ -186,19 +186,24 @@ def _weighted(settings: Settings) -> list[tuple[str, float]]:
 
 def warnings(settings: Settings, longest: Conversation, limits: PixelLimits) -> list[str]:
     """What would end conversations early, in sentences."""
-    training, agent = settings.training, settings.run.agent_config()
-    wanted = (agent.zooms + 1) * agent.turn_tokens + agent.zooms * _crop_tokens(limits)
-    found = []
-    if wanted > training.max_completion_length:
-        found.append(
-            f"turns and crops may need {wanted:,} tokens, more than max_completion_length {longest.trained:,}, which "
-            "then ends the conversation."
-        )
+    training, found = settings.training, too_short(settings, limits)
     if training.use_vllm and (training.vllm_max_model_length or longest.tokens) < longest.tokens:
         found.append(
             f"vllm_max_model_length {training.vllm_max_model_length:,} is less than the longest conversation; raise it."
         )
     return found
+
+
+def too_short(settings: Settings, limits: PixelLimits) -> list[str]:
+    """The sentence about a `max_completion_length` that does not hold all turns and crops."""
+    agent, most = settings.run.agent_config(), settings.training.max_completion_length or 0
+    wanted = (agent.zooms + 1) * agent.turn_tokens + agent.zooms * _crop_tokens(limits)
+    if wanted <= most:
+        return []
+    return [
+        f"turns and crops may need {wanted:,} tokens, more than max_completion_length {most:,}, which then ends the "
+        "conversation; raise it, or lower max_zooms, max_tokens or zoom_pixels."
+    ]
 
 
 def reference(settings: Settings, model: plan.Model) -> list[Row]:

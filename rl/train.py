@@ -17,21 +17,24 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.import_utils import is_vllm_available
 
 from cof_agent.backends.load import load, split_spec
+from cof_agent.backends.local.reader import limits_of
 from cof_agent.backends.scenes_only import warning_for
 from cof_agent.episodes import Episode, digest, drawn
 from cof_agent.errors import InputError
 from cof_agent.evaluation.judge import Judge
+from cof_agent.geometry import PixelLimits
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.output.install import how_to_install
 from cof_agent.strategies.registry import takes_several_images
 from cof_agent.training import settings as shared
 from cof_agent.training.command import explained
 from cof_agent.training.models import load_model, lora, read_checkpoint
+from cof_agent.training.plan import differing
 from cof_agent.training.progress import progress
 from cof_agent.training.resume import check_continues, check_data, last_whole_checkpoint, says_finished, train_and_save
 from cof_agent.training.trainer import held_out_of
 from cof_agent.trajectory import to_json
-from rl import record, rewards
+from rl import plan, record, rewards
 from rl.checks import check_devices, check_epochs
 from rl.engines.fleet import first_there
 from rl.engines.options import options_of, precision_of
@@ -46,8 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(arguments)
     check_continues(settings)
     if settings.run.dry_run:
-        from rl import plan
-
         with TemporaryDirectory() as folder:  # images that rows hold are measured, and not kept
             plan.show(settings, episodes_of(settings, Path(folder)))
         return
@@ -78,6 +79,8 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         torch.set_num_threads(run.threads)
     set_seed(training.seed)
     config, processor = read_checkpoint(settings)
+    if training.process_index == 0:
+        _warn_of_length(settings, limits_of(config, processor, *run.agent_config().areas))
     wanted = episodes_of(settings, Path(str(settings.training.output_dir)))
     held_out, judge = held_out_of(settings), _judge(settings)
     model = load_model(settings)
@@ -104,6 +107,14 @@ def build_trainer(settings: Settings) -> ZoomGRPOTrainer:
         blank_control=run.eval_blank,
         record=shared.record(settings) | {"data": {"samples": len(wanted), "digest": digest(wanted)}},
     )
+
+
+def _warn_of_length(settings: Settings, limits: PixelLimits) -> None:
+    """Warns of TRL's default of `max_completion_length`, which knows of no crops. A length that was chosen is left to the dry
+    run: few conversations need room for all zooms."""
+    if "max_completion_length" not in differing(settings.training):
+        for sentence in plan.too_short(settings, limits):
+            _log.warning("%s", sentence)
 
 
 def _judge(settings: Settings) -> Judge | None:

@@ -186,6 +186,19 @@ def test_the_longest_conversation_and_what_cuts_it_off() -> None:
     assert plan.conversation_of(settings_of(*options, "20"), plan.Prompt(9, 9), limits).image_tokens == 29
 
 
+def test_a_run_warns_of_trls_length_which_holds_no_crops(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sentence = (
+        "turns and crops may need [0-9,]+ tokens, more than max_completion_length 512, which then ends .*; raise it"
+    )
+    for options, said in (([], True), (["--max_completion_length", "500"], False), (["--max_zooms", "0"], False)):
+        caplog.clear()
+        fixed = ["--data", str(data), "--output_dir", str(tmp_path), "--bf16", "false", "--max_tokens", "99"]
+        build_trainer(settings_of(*fixed, *options))
+        assert bool(re.search(sentence, caplog.text)) == ("which then ends" in caplog.text) == said, options
+
+
 ALL = [Part(LANGUAGE, 1000, 1000, 2000, 2000)]
 LORA = [Part(LANGUAGE, 1000, 0, 2000, 0), Part(ADAPTERS, 100, 100, 400, 400)]
 

@@ -45,6 +45,17 @@ INSTEAD = {
     "do_eval": "set eval_strategy and eval_data",
     "model_init_kwargs": "set dtype and attn_implementation",
     "dataset_kwargs": "images are prepared as the agent's are",
+    "remove_unused_columns": "all columns are kept",
+    "eval_packing": "rows are never packed, since packing does not work with images",
+    "num_generations_eval": "the agent answers each held-out sample once",
+    "lora_task_type": "an adapter is always one of a language model",
+    "per_device_eval_batch_size": "the agent answers up to 16 held-out samples at once",
+    "bf16_full_eval": "the agent answers as precisely as it is trained",
+    "fp16_full_eval": "the agent answers as precisely as it is trained",
+    "prediction_loss_only": "an evaluation has the agent's answers, and no loss",
+    "eval_accumulation_steps": "an evaluation keeps the agent's answers, and no logits",
+    "eval_do_concat_batches": "an evaluation keeps the agent's answers, and no logits",
+    "include_for_metrics": "the figures of an evaluation are those of the agent's answers",
     "truncation_mode": "what is longer than max_length is left out, since a cut would go through images",
 }
 """Settings of TRL that would do nothing here, and what to do instead."""

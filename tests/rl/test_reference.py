@@ -83,7 +83,7 @@ def held() -> int:
 @pytest.mark.slow
 def test_an_evaluation_leaves_nothing_behind(folder: Path) -> None:
     held_out = {"eval_data": folder / "scenes", "eval_strategy": "steps", "eval_steps": 1, "eval_samples": 2}
-    trainer = trainer_of(folder, per_device_eval_batch_size=4, **held_out)
+    trainer = trainer_of(folder, **held_out)
     trainer.evaluate()  # which makes the policy
     before = held()
     metrics = trainer.evaluate()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import shlex
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
-from transformers import TrainingArguments
-from trl import GRPOConfig, ModelConfig, SFTConfig
+from transformers import Trainer, TrainingArguments
+from trl import GRPOConfig, GRPOTrainer, ModelConfig, SFTConfig, SFTTrainer
 
 import rl.settings
 import sft.settings
@@ -124,6 +127,18 @@ def test_columns_are_given_one_by_one_or_together() -> None:
         (["--lora-rank", "8"], None, "there is no setting lora_rank; did you mean lora_r?"),
         (["--dataset-name", "x"], None, "there is no setting dataset_name; did you mean data?"),
         (["--do-eval", "true"], None, "do_eval would do nothing here: set eval_strategy"),
+        (["--eval-packing", "true"], None, "eval_packing would do nothing here: rows are never packed"),
+        (
+            ["--remove-unused-columns", "true"],
+            None,
+            "remove_unused_columns would do nothing here: all columns are kept",
+        ),
+        (
+            ["--bf16-full-eval", "true"],
+            None,
+            "bf16_full_eval would do nothing here: the agent answers as precisely",
+        ),
+        (["--lora-task-type", "SEQ_CLS"], None, "lora_task_type would do nothing here: an adapter is always one of a"),
         ([], "learning-rat: 1", "there is no setting learning_rat; did you mean learning_rate?"),
         ([], "- a\n- b", "must be keys with values"),
         ([], "a: [", "is no YAML"),
@@ -141,6 +156,20 @@ def test_what_is_wrong_is_one_sentence(arguments: list[str], config: str | None,
         sft.settings.parse(arguments)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_of_an_evaluation_that_is_not_trls_are_refused() -> None:
+    """What only its own loop reads."""
+    reads: dict[str, set[str]] = {}
+    for trainer in (Trainer, GRPOTrainer, SFTTrainer):
+        for function in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(trainer)))):
+            if isinstance(function, ast.FunctionDef):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("args"):
+                        reads.setdefault(node.attr, set()).add(function.name)
+    settings = keys.fields_of("GRPOConfig").keys() | keys.fields_of("SFTConfig").keys()
+    unread = {name for name in settings & reads.keys() if reads[name] <= {"evaluation_loop", "prediction_step"}}
+    assert "eval_accumulation_steps" in unread and unread - {"torch_compile"} <= set(keys.INSTEAD)
 
 
 def test_local_places_are_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from cof_agent.data.unusable import LeftOut
 from cof_agent.errors import InputError
 from cof_agent.nano import NANO, WEIGHTS
 from cof_agent.output.files import json_object, write_atomic
 from cof_agent.training.settings import Settings, record, write_record
+from cof_agent.trajectory import read_jsonl
 
 if TYPE_CHECKING:
     from transformers import TrainerState, TrainingArguments
@@ -128,8 +130,17 @@ def check_data(output: Path, data: Mapping[str, Any]) -> None:
         counts = f"{before.get('samples')} then, {data.get('samples')} now"
         raise InputError(
             f"{output} was trained on other samples ({counts}), though the data have the same name: give those back to go on, or "
-            "name another output_dir."
+            f"name another output_dir{_unusable(output)}."
         )
+
+
+def _unusable(output: Path) -> str:
+    """The first rows that could not be used when the samples were read, in words; empty if all could."""
+    path = output / "left_out.jsonl"
+    rows = list(read_jsonl(path, LeftOut)) if path.exists() else []
+    told = [f"row {one.row} of {one.file} ({one.reason} {one.detail})".replace(" )", ")") for one in rows[:3]]
+    more = f", and {len(rows) - 3} more in {path}" if len(rows) > 3 else ""
+    return f"; what could not be used: {', '.join(told)}{more}" if rows else ""
 
 
 def _earlier(output: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 import rl.settings
 import sft.settings
+from cof_agent.data.unusable import IMAGE_MISSING, LeftOut, write_left_out
 from cof_agent.errors import InputError
 from cof_agent.training.resume import FINISHED, check_continues, check_data
 from cof_agent.training.settings import write_record
@@ -102,5 +103,14 @@ def test_other_samples_under_the_same_name_are_refused(begun: Path) -> None:
     check_data(begun, data)  # of an older version, which kept no figures
     write_record(settings, data)
     check_data(begun, data)
-    with pytest.raises(InputError, match=r"was trained on other samples \(4 then, 7 now\)"):
+    with pytest.raises(
+        InputError, match=r"was trained on other samples \(4 then, 7 now\), .* name another output_dir\.$"
+    ):
         check_data(begun, {"samples": 7, "digest": 2})
+    lost = [LeftOut(IMAGE_MISSING, row, "samples.jsonl", f"images/{row}.png") for row in range(1, 6)]
+    told = "what could not be used: row 1 of samples.jsonl (image file not found images/1.png), row 2 of samples.jsonl (image "
+    for count, end in ((2, "images/2.png)."), (5, f"images/3.png), and 2 more in {begun}/left_out.jsonl.")):
+        write_left_out(begun / "left_out.jsonl", lost[:count])
+        with pytest.raises(InputError, match=r"\(4 then, 3 now\)") as caught:
+            check_data(begun, {"samples": 3, "digest": 2})
+        assert told in str(caught.value) and str(caught.value).endswith(end)

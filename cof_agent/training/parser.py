@@ -54,6 +54,15 @@ class KeyParser(TrlParser):
             raise
         except Exception as error:  # values that exclude each other
             if "use_cpu" in str(error):
+                if _asks_for_plan(arguments):  # which a machine without a GPU can make, such as a cluster's login node
+                    return self.read([*arguments, "--use_cpu", "true"])
                 raise InputError("there is no GPU here; to train on the CPU, add --use-cpu true.") from None
             raise InputError(f"the configuration is not right: {said(error)}") from None
         return run, training, model
+
+
+def _asks_for_plan(arguments: Sequence[str]) -> bool:
+    """Whether the arguments hold `--dry-run`, or `--dry-run true`."""
+    given = [part for word in arguments for part in word.replace("-", "_").lower().split("=")]
+    said = given[given.index("__dry_run") + 1 :] if "__dry_run" in given else ["false"]
+    return said[:1] != ["false"]

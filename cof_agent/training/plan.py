@@ -79,7 +79,7 @@ def show_setup(console: Console, settings: Settings, model: Model, **resolved: A
 def show_memory(console: Console, settings: Settings, model: Model, found: memory.Estimate) -> None:
     """Prints from where the run would go on, the estimate, and what speaks against the run."""
     if (checkpoint := last_whole_checkpoint(Path(str(settings.training.output_dir)))) is not None:
-        console.print(f"It would go on from {checkpoint}.")
+        console.print(f"It would go on from {checkpoint}, or do nothing where the run has finished.")
     console.print(memory.table(found, model.sharding))
     console.print(f"This is an estimate. It leaves out {memory.LEFT_OUT}.")
     if names := memory.rounded_away(model.parts, model.sharding):

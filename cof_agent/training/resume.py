@@ -227,6 +227,7 @@ def train_and_save(trainer: ZoomTrainer, settings: Settings) -> None:
     if trainer.is_world_process_zero():
         done = {"global_step": trainer.state.global_step, "epoch": trainer.state.epoch}
         write_atomic(output / FINISHED, json.dumps(done) + "\n")
+        print(f"written: {output}" + (", an adapter; `cof merge` makes a model of it" * bool(settings.model.use_peft)))
 
 
 def _reached(state: Mapping[str, Any], training: TrainingArguments) -> bool:

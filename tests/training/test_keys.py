@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 from transformers import Trainer, TrainingArguments
@@ -267,3 +268,14 @@ def test_held_out_samples_that_are_never_asked_about_are_refused() -> None:
         rl.settings.parse([*BASE, "--eval-data", "tests", "--report-to", "none"])
     with pytest.raises(InputError, match="samples must be at least 0, not -5"):
         rl.settings.parse([*BASE, "--samples", "-5", "--report-to", "none"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_machine_without_a_gpu_can_plan_for_one() -> None:
+    given = ["--config", "rl/configs/qwen2.5-vl-7b-8gpu.yaml", "--data", "tests"]
+    with pytest.raises(InputError, match="there is no GPU here"):
+        rl.settings.parse(given)
+    for asked in (["--dry_run", "true"], ["--dry-run"], ["--dry_run=True"]):
+        assert rl.settings.parse([*given, *asked]).training.use_cpu
+    with pytest.raises(InputError, match="there is no GPU here"):
+        rl.settings.parse([*given, "--dry_run", "false"])

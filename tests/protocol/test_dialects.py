@@ -284,6 +284,15 @@ def test_an_image_in_another_spelling_or_beside_the_arguments() -> None:
 
 
 class TestFiles:
+    def test_a_file_that_is_called_ours_is_ours(self, tmp_path: Path) -> None:
+        """Records hold the name alone, so that another dialect of this name would be read back as ours."""
+        path = tmp_path / "mine.yaml"
+        path.write_text(shipped.to_yaml(shipped.ours()))
+        assert shipped.dialect(str(path)) == shipped.ours()
+        path.write_text(shipped.to_yaml(replace(shipped.ours(), temperature=0.7)))
+        with pytest.raises(InputError, match=r"mine\.yaml is called ours, but differs .* give it another name"):
+            shipped.dialect(str(path))
+
     def test_words_are_read_from_a_clone_and_not_executed(self, tmp_path: Path) -> None:
         clone = tmp_path / "clone"
         place = clone / "eval/vstar"

@@ -58,7 +58,10 @@ def described(spec: str) -> Dialect:
     path = Path(spec)
     if not path.is_file():
         raise InputError(f"there is no dialect {spec}: it is neither a file nor one of {', '.join(names())}.")
-    return _read(path)
+    made = _read(path)
+    if made.name == OURS and made != ours():  # of ours records hold the name alone
+        raise InputError(f"{path} is called {OURS}, but differs from the dialect of that name; give it another name.")
+    return made
 
 
 def beside(folder: str | Path) -> Path | None:

@@ -60,14 +60,14 @@ def _inside(raw: str, syntax: Syntax) -> list[Call | Malformed]:
         return [Malformed(_form(syntax)) if box is None else Call(None, {syntax.box: box})]
     if not any(isinstance(value, dict) for value in values):
         return [Malformed(_form(syntax))]
-    return [_call(value, syntax) if isinstance(value, dict) else Malformed(_form(syntax)) for value in values]
+    return [call_of(value, syntax) if isinstance(value, dict) else Malformed(_form(syntax)) for value in values]
 
 
 def untagged_calls(text: str, syntax: Syntax) -> list[Call | Malformed]:
     """The calls in a text that has no tags of a call: the JSON of each, alone or between words. The mark of another model's call
     is one that cannot be read."""
     values = (value_at(text, at.start()) for at in islice(_OBJECT.finditer(text), _MOST_OBJECTS))
-    found = [_call(value, syntax) for value in values if _is_call(value, syntax)] or [*_spoken(text, syntax)]
+    found = [call_of(value, syntax) for value in values if _is_call(value, syntax)] or [*_spoken(text, syntax)]
     foreign = _FOREIGN.search(text)
     if foreign and not found:
         return [Malformed(f"A call is not marked by {foreign[0]} here. {_form(syntax)}")]
@@ -123,7 +123,7 @@ def _form(syntax: Syntax) -> str:
     return f'The tool call is not JSON of the form {{"name": ..., "arguments": {{"{syntax.box}": [...]}}}}.'
 
 
-def _call(value: dict[str, Any], syntax: Syntax) -> Call | Malformed:
+def call_of(value: dict[str, Any], syntax: Syntax) -> Call | Malformed:
     """A call that was written as JSON; OpenAI's wrapper around a function is taken off."""
     if isinstance(value.get("function"), dict):
         value = value["function"]

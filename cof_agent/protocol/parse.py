@@ -303,7 +303,7 @@ def _action(call: Call, tools: Collection[str], system: CoordinateSystem, dialec
         return image
     if known:
         return _use(str(name), arguments, image, dialect)
-    if unknown := _other_image(arguments, dialect):
+    if unknown := other_image(arguments, dialect):
         return Malformed(unknown)
     value = next((arguments[key] for key in (dialect.call.box, *_BOX_KEYS) if key in arguments), None)
     if isinstance(value, list) and len(value) > 1 and all(isinstance(part, list) and len(part) == 4 for part in value):
@@ -331,19 +331,20 @@ _OTHER_IMAGE_KEYS = ("index", "source")
 """What may name an image, too, as `image_id` and its like do, but counting from which number is not known."""
 
 
-def _other_image(arguments: dict[str, Any], dialect: Dialect) -> str | None:
+def other_image(arguments: dict[str, Any], dialect: Dialect) -> str | None:
     """Why an argument that seems to name another image than the first is not read; None where there is none."""
     if dialect.call.always_first:
         return None
     known = {spelt(key) for key in (dialect.call.image, dialect.call.box, *_IMAGE_KEYS, *_BOX_KEYS)}
     unknown = next(
-        (key for key, value in arguments.items() if value and spelt(key) not in known and _names_image(key)), None
+        (key for key, value in arguments.items() if value and spelt(key) not in known and may_name_image(key)), None
     )
     wanted = f': name the image as "{dialect.call.image}"' if dialect.call.image else ""
     return unknown and f'"{unknown}" is no argument of the tool{wanted}.'
 
 
-def _names_image(key: object) -> bool:
+def may_name_image(key: object) -> bool:
+    """Whether the argument of a call with this name may say which image is meant."""
     return spelt(key) in _OTHER_IMAGE_KEYS or names_image(key)
 
 

@@ -9,9 +9,14 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from cof_agent.protocol.apart import put_together
+from cof_agent.protocol.calls import Call, call_of, calls_in
+from cof_agent.protocol.dialects import ours
+from cof_agent.protocol.parse import image_named, may_name_image, other_image
+from cof_agent.protocol.values import objects_around
 
 _NUMBER = r"(-?\d{1,6}(?:\.\d{1,17})?)"
 _GAP = r"\s{0,60}"  # of lists over several lines; a bound keeps long blank texts fast
@@ -29,18 +34,28 @@ _SIDES = re.compile(
         for axis, end in (("x", "min|1|0"), ("y", "min|1|0"), ("x", "max|2|1"), ("y", "max|2|1"))
     )
 )
-_LEADS_TO_BOX = re.compile(
-    r"""(?:\\?["'](?:bbox\w*|box\w*|bounding_box\w*|region)\\?["']\s*:\s*\\?["']?|<(?:box|bbox|parameter=bbox\w*)>)\s*\Z""",
+_KEY = r"""\\?["'](?:bbox\w*|box\w*|bounding_box\w*|region)\\?["']\s*:\s*"""
+_TAG = r"(?:<(?:box|bbox|parameter=bbox\w*)>|<arg_key>bbox\w*</arg_key>\s*<arg_value>)"
+_LEADS_TO_BOX = re.compile(rf"""(?:{_KEY}(?:\\?["'])?|{_TAG})\s*\Z""", re.IGNORECASE)
+_QUOTE = r"""(?:\\?["'])"""
+_APART = rf"{_QUOTE}?(?:{_COMMA}|\s{{1,60}}){_QUOTE}?"
+_WITHIN = rf"(?:[\[(\])\s]|{_QUOTE}){{0,9}}+"  # brackets and quotes before and behind numbers
+_KEYED = re.compile(
+    rf"(?:{_KEY}(?:[\[(]|{_QUOTE})|{_TAG}){_WITHIN}"
+    rf"{_APART.join([_NUMBER] * 4)}"
+    rf"(?=\s{{0,20}}(?:[\])]|{_QUOTE}|</)){_WITHIN}(?!,?{_WITHIN}[-+.\d])",
     re.IGNORECASE,
 )
+"""The same behind the key or the tag of a box, also with quotes around each number, or blanks between them."""
+_KEYED_NUMBERS = re.compile(rf"(?:{_KEY}|{_TAG}){_WITHIN}([-+.]{{0,2}}\d[-+\d.,;e\s\[\]()]*)", re.IGNORECASE)
 _CLOSES = re.compile(r"""\s{0,20}(?:\\?["']|</)""")  # what four numbers without brackets stand in
 _BETWEEN = re.compile(r"[\s,\[\]()]{0,60}")
-_FROM_ONE = re.compile(r"""\\?["']target_image\\?["']\s*:\s*(\d{1,4})|<parameter=target_image>\s*(\d{1,4})""")
+_FROM_ONE = re.compile(r"""\\?["']target_image\\?["']\s*:\s*(?:\\?["'])?(\d{1,4})""")
 _FROM_NOUGHT = re.compile(
-    r"""\\?["'](?:image|img_idx|image_idx|image_index)\\?["']\s*:\s*(\d{1,4})"""
-    r"|<parameter=(?:image|img_idx|image_idx|image_index)>\s*(\d{1,4})"
-    r"""|\\?["']source\\?["']\s*:\s*\\?["']observation_(\d{1,4})\\?["']"""  # of Mini-o3, behind `original_image`
+    r"""\\?["'](?:image|img_idx|image_idx|image_index)\\?["']\s*:\s*(?:\\?["'])?(\d{1,4})"""
+    r"""|\\?["']source\\?["']\s*:\s*\\?["']observation_(\d{1,4})\\?["']"""
 )
+_SOURCE = re.compile(r"(?:original_image|observation_(\d{1,4}))")  # of Mini-o3
 _LOOK_BACK = 60  # characters in which the key of a box stands
 _AROUND = 2_000  # characters on either side in which the call around a box stands
 _LEVELS = 4  # objects within each other that are looked at for the image of a box
@@ -52,29 +67,39 @@ _SIZE = re.compile(r"(?<![\d.])(\d{1,5})(\s*[x×*]\s*)(\d{1,5})(?![\d.])")
 @dataclass(frozen=True, slots=True)
 class TextBox:
     """Four numbers of a text that are a box. spans: where each number stands. image: the number of the image that the box lies
-    in, from 0; the first where the text does not say."""
+    in, from 0; the first where the text does not say, None where it names one in a way that `parse` refuses."""
 
     numbers: tuple[float, float, float, float]
     spans: tuple[tuple[int, int], ...]
-    image: int = 0
+    image: int | None = 0
 
 
 def boxes_in(text: str) -> list[TextBox]:
     """The boxes of a text: four numbers under a key such as `bbox_2d` or within `<box>`, the numbers of `x1` to `y2`, and numbers
     in brackets that are all that the text or an `<answer>` is."""
-    if "," not in text:
-        return []
-    found = [_box(one, text) for one, is_box in _fours(text) if is_box]
-    return sorted([*found, *(_box(one, text) for one in _SIDES.finditer(text))], key=lambda one: one.spans)
+    plain = [one for one, is_box in _fours(text) if is_box]
+    found = {_spans(one)[0]: one for one in (*_KEYED.finditer(text), *_SIDES.finditer(text), *plain)}
+    return [_box(found[first], text) for first in sorted(found)]
 
 
 def loose_lists(text: str) -> int:
-    """How many lists of four numbers a text has that may be anything."""
-    return sum(not is_box and (one["open"] != "" or _is_all(one, text)) for one, is_box in _fours(text))
+    """How many lists of four numbers a text has that may be anything, and keys of boxes whose numbers cannot be read."""
+    boxes = {box.spans[0][0] for box in boxes_in(text)}
+    unread = [one.span(1) for one in _KEYED_NUMBERS.finditer(text) if one.start(1) not in boxes]
+    lists = [_spans(one)[0][0] for one, is_box in _fours(text) if not is_box and (one["open"] or _is_all(one, text))]
+    others = [one for one in lists if one not in boxes and not any(start <= one < end for start, end in unread)]
+    return len(unread) + len(others)
+
+
+def _spans(one: re.Match[str]) -> list[tuple[int, int]]:
+    """Where each of four numbers stands."""
+    return [one.span(group) for group in range(1, one.re.groups + 1) if group not in one.re.groupindex.values()]
 
 
 def _fours(text: str) -> Iterator[tuple[re.Match[str], bool]]:
     """Four numbers each, and whether they are a box."""
+    if "," not in text:
+        return
     last: re.Match[str] | None = None  # the box before, which others in its list follow
     for one in _FOUR.finditer(text):
         before = text[max(0, one.start() - _LOOK_BACK) : one.start()]
@@ -99,26 +124,55 @@ def _is_all(one: re.Match[str], text: str) -> bool:
 
 
 def _box(one: re.Match[str], text: str) -> TextBox:
-    spans = [one.span(group) for group in range(1, one.re.groups + 1) if group not in one.re.groupindex.values()]
+    spans = _spans(one)
     x0, y0, x1, y1 = (float(text[start:end]) for start, end in spans)
     return TextBox((x0, y0, x1, y1), tuple(spans), _image_of(spans[0][0], text))
 
 
-def _image_of(place: int, text: str) -> int:
-    """The image that the call around a box names: `target_image` counts from 1, all others from 0."""
-    for around in (_function_around(place, text), *_objects_around(place, text)):
-        if found := _FROM_ONE.search(around):
-            return max(0, int(found[1] or found[2]) - 1)
-        if found := _FROM_NOUGHT.search(around):
-            return int(found[1] or found[2] or found[3])
-    return 0
+def _image_of(place: int, text: str) -> int | None:
+    """The image that the call around a box names: as `parse` reads it, or as patterns find it where nothing can be read."""
+    calls = [*_calls_around(place, text)]
+    if not calls:
+        return _image_found(place, text)
+    named = (given for given in calls if any(value is not None and may_name_image(key) for key, value in given.items()))
+    return next(map(_image_in, named), 0)
 
 
-def _function_around(place: int, text: str) -> str:
+def _calls_around(place: int, text: str) -> Iterator[dict[str, Any]]:
+    """The arguments of the calls around a place, and the objects, from the innermost on."""
+    tagged = [*calls_in(_tags_around(place, text), ours().call)]
+    objects = (call_of(value, ours().call) for value in islice(objects_around(text, place), _LEVELS))
+    for call in (*(tagged if len(tagged) == 1 else ()), *objects):
+        if isinstance(call, Call):
+            yield call.arguments
+
+
+def _tags_around(place: int, text: str) -> str:
     """The call in XML around a place, without what stands around it; empty where there is none."""
-    begin = text.rfind("<function", max(0, place - _AROUND), place)
-    end = text.find("</function", place, place + _AROUND)
-    return text[begin:end] if 0 <= begin < end and "</function" not in text[begin:place] else ""
+    for opening, closing in (("<function=", "</function>"), ("<tool_call>", "</tool_call>")):
+        begin = text.rfind(opening, max(0, place - _AROUND), place)
+        end = text.find(closing, place, place + _AROUND)
+        if 0 <= begin < end and closing not in text[begin:place]:
+            return text[begin : end + len(closing)]
+    return ""
+
+
+def _image_in(arguments: dict[str, Any]) -> int | None:
+    """The image that the arguments of a call name: `target_image` counts from 1, all others from 0."""
+    if by_source := _SOURCE.fullmatch(str(arguments.get("source"))):
+        return int(by_source[1] or 0)
+    image = image_named(arguments, ours())
+    return image if isinstance(image, int) and not other_image(arguments, ours()) else None
+
+
+def _image_found(place: int, text: str) -> int:
+    """The same in JSON that cannot be read."""
+    for around in _objects_around(place, text):
+        if found := _FROM_ONE.search(around):
+            return max(0, int(found[1]) - 1)
+        if found := _FROM_NOUGHT.search(around):
+            return int(found[1] or found[2])
+    return 0
 
 
 def _objects_around(place: int, text: str) -> Iterator[str]:

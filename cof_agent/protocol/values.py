@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 LONGEST = 4_000
@@ -56,6 +58,27 @@ def value_in(raw: str, brackets: str = "{}") -> Any:
 def value_at(text: str, start: int) -> Any:
     """The object that begins at `start`, read as leniently; None if unreadable. What follows it is not looked at."""
     return _first(text[start : start + LONGEST], 0)[0]
+
+
+def objects_around(text: str, place: int) -> Iterator[dict[str, Any]]:
+    """The objects that can be read around a place, from the innermost on, of those that begin up to `LONGEST` before it."""
+    start = place
+    for _ in range(_MOST_TRIED):
+        start = text.rfind("{", max(0, place - LONGEST), start)
+        if start < 0:
+            return
+        value, length = _beginning(text[start : start + LONGEST])
+        if isinstance(value, dict) and start + length > place:
+            yield value
+
+
+_MOST_TRIED = 64
+
+
+@lru_cache(maxsize=4 * _MOST_TRIED)
+def _beginning(text: str) -> tuple[Any, int]:
+    """`_first` of a text, remembered: the boxes of a list ask for the same objects before them."""
+    return _first(text, 0)
 
 
 def _first(raw: str, start: int) -> tuple[Any, int]:

@@ -30,8 +30,8 @@ class Evidence:
 
     outside: how many go beyond their images. beyond: how many beyond 1000. unsure: how many lie in images of more than 1000
     pixels a side, so that 0..1000 would not show. moved: how many lie in images that the model is shown otherwise, so that
-    pixels would become other numbers. loose: lists of four numbers that may be anything. points: of `point_2d`, which
-    stay as they are.
+    pixels would become other numbers. loose: lists of numbers that may be anything, and boxes that cannot be read.
+    points: of `point_2d`, which stay as they are.
     """
 
     boxes: int = 0
@@ -47,8 +47,9 @@ class Evidence:
             self.loose += loose_lists(text)
             self.points += text.count('"point_2d"')
             for box in boxes_in(text):
-                if max(map(abs, box.numbers)) > 1 and box.image < len(sizes):
-                    self._count(box, sizes[box.image], frame)
+                image = _image_of(box, len(sizes))
+                if max(map(abs, box.numbers)) > 1 and image is not None and image < len(sizes):
+                    self._count(box, sizes[image], frame)
 
     def _count(self, box: TextBox, size: Size, frame: Frame) -> None:
         across, down = max(box.numbers[::2]), max(box.numbers[1::2])
@@ -84,7 +85,7 @@ class Evidence:
         elif self.moved:
             said.append("the numbers of boxes in the texts are shares of an image and stay as they are")
         if self.loose:
-            said.append(f"{self.loose} {'other ' if said else ''}lists of four numbers stay as they are")
+            said.append(f"{self.loose} {'other ' if said else ''}lists of numbers stay as they are")
         if self.points:
             said.append(f"{self.points} points (point_2d) stay as they are")
         return "; ".join(said)
@@ -147,10 +148,13 @@ def _moved(box: TextBox, views: Sequence[View], frame: Frame, form: Form, *, wit
     """within: whether a box beyond its image is refused."""
     if max(map(abs, box.numbers)) <= 1:
         return box.numbers
-    if box.image >= len(views):
-        raise Unusable(BAD_BOX, f"a box in image {box.image}, but there are {len(views)}")
+    image = _image_of(box, len(views))
+    if image is None:
+        raise Unusable(BAD_BOX, f"{list(box.numbers)} is in one of {len(views)} images, but it is not clear in which")
+    if image >= len(views):
+        raise Unusable(BAD_BOX, f"a box in image {image}, but there are {len(views)}")
     found = box.numbers if form.order == "xyxy" else corners(box.numbers, form.order)
-    view = views[box.image]
+    view = views[image]
     if within and _goes_beyond(max(found[::2]), max(found[1::2]), view.source_size):
         raise Unusable(BOX_BEYOND, f"{list(box.numbers)} in pixels, in an image of {view.source_size}")
     x0, y0, x1, y1 = _inside(view.from_source(Box(*found), frame.system), frame.system.frame(view.shown_size))
@@ -158,6 +162,11 @@ def _moved(box: TextBox, views: Sequence[View], frame: Frame, form: Form, *, wit
         return x0, y0, x1, y1
     width, height = x1 - x0, y1 - y0
     return (x0, y0, width, height) if form.order == "xywh" else (x0 + width / 2, y0 + height / 2, width, height)
+
+
+def _image_of(box: TextBox, images: int) -> int | None:
+    """The number of the image that a box lies in: of a single image, whatever the text calls it."""
+    return 0 if box.image is None and images == 1 else box.image
 
 
 def _goes_beyond(across: float, down: float, size: Size) -> bool:

@@ -9,7 +9,7 @@ from cof_agent.protocol.published import boxes_in, called, holds_results, loose_
 CALL = '<tool_call>\n{"name": "crop", "arguments": {"bbox_2d": [10, 20, 30.5, 40], "target_image": 2}}\n</tool_call>'
 
 
-def found(text: str) -> list[tuple[tuple[float, ...], int]]:
+def found(text: str) -> list[tuple[tuple[float, ...], int | None]]:
     return [(box.numbers, box.image) for box in boxes_in(text)]
 
 

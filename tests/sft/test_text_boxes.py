@@ -69,6 +69,14 @@ HALVED = (  # of a box from (560, 280) to (1120, 560)
     '{"x1": 560, "y1": 280, "x2": 1120, "y2": 560}',
     '{"xmin": 560, "ymin": 280, "xmax": 1120, "ymax": 560}',
     "<parameter=bbox_2d>[560, 280, 1120, 560]</parameter><parameter=label>a</parameter>",
+    "<arg_key>bbox_2d</arg_key>\n<arg_value>[560, 280, 1120, 560]</arg_value>",
+    '{"bbox_2d": ["560", "280", "1120", "560"]}',
+    "{'bbox_2d': ['560', '280', '1120', '560'], 'image': 0}",
+    '"{\\"bbox_2d\\": [\\"560\\", \\"280\\", \\"1120\\", \\"560\\"]}"',
+    '{"bbox_2d": ["560, 280, 1120, 560"]}',
+    '{"bbox_2d": "560 280 1120 560"}',
+    '{"bbox_2d": [560 280 1120 560]}',
+    "<box>560 280 1120 560</box>",
 )
 KEPT = (  # and how many lists each is, of which it is not known what they mean
     ("<answer>560, 280, 1120, 560</answer>", 1),
@@ -77,7 +85,13 @@ KEPT = (  # and how many lists each is, of which it is not known what they mean
     ('"bbox_2d": [[560, 280], [1120, 560], [7, 8]]', 1),
     ("The corners are (560, 280, 1120, 560).", 1),
     ("It has 560, 280, 1120, 560 and 7 rows.", 0),
-    ('"bbox_2d": [560, 280, 1120, 560, 7]', 0),
+    ('"bbox_2d": [560, 280, 1120, 560, 7]', 1),
+    ('"bbox_2d": ["560", "280", "1120", "560", "7"]', 1),
+    ('"bbox_2d": "560 280 1120"', 1),
+    ('"bbox_2d": [+560, 280, 1120, 560]', 1),
+    ('"bbox_2d": [5.6e2, 280, 1120, 560]', 1),
+    ('"bbox_2d": [["560", "280", "1120", "560"], ["1", "2", "3", "4"]]', 1),
+    ('"bbox_2d": {"type": "array"}, "region": "left", "box": "[x1, y1, x2, y2]"', 0),
 )
 
 
@@ -132,6 +146,39 @@ def test_a_box_lies_in_the_image_that_the_object_around_it_names() -> None:
         assert [box.image for box in boxes_in(text)] == images, text
 
 
+@pytest.mark.parametrize(
+    ("said", "image"),
+    [
+        *((f'"{key}": "1"', 1) for key in ("image", "img_idx", "image_index")),
+        ('"imageIndex": 1', 1),
+        ('"Image": 1.0', 1),
+        ('"target_image": "2"', 1),
+        ('"label": "a { b", "image": 1', 1),
+        ('"label": "\\"image\\": 3, image: 3"', 0),
+        ('"label": "the "red" sign", "image": "1"', 1),  # cannot be read as JSON
+        ('"source": "observation_1"', 1),
+        ('"source": "original_image"', 0),
+        ('"image_id": 1', None),
+        ('"image": "the second"', None),
+    ],
+)
+def test_the_image_of_a_box_is_read_as_that_of_a_call(said: str, image: int | None) -> None:
+    for text in (
+        f'{{"bbox_2d": [560, 280, 600, 300], {said}}}',
+        f'<tool_call>{{"name": "zoom", "arguments": {{"bbox_2d": [560, 280, 600, 300], {said}}}}}</tool_call>',
+        json.dumps({"name": "zoom", "arguments": f'{{{said}, "bbox_2d": [560, 280, 600, 300]}}'}),
+    ):
+        assert [box.image for box in boxes_in(text)] == [image], text
+
+
+def test_a_box_of_an_image_that_cannot_be_told_is_left_out_but_of_a_single_image() -> None:
+    text = '{"bbox_2d": [560, 280, 1120, 560], "image_id": 1}'
+    form, big = form_of("pixels-xyxy", Evidence(), "set"), Size(1120, 560)
+    assert shown(moved(reply(text), [big], QWEN25, form)) == ['{"bbox_2d": [196, 98, 392, 196], "image_id": 1}']
+    with pytest.raises(Unusable, match="not clear in which"):
+        moved(reply(text), [big, big], QWEN25, form)
+
+
 @pytest.mark.parametrize("text", ["a, b" + " " * 100_000 + "x", "[ " * 50_000, "(1,2)," * 50_000, "{" * 50_000])
 def test_texts_of_any_length_are_read_at_once(text: str) -> None:
     assert boxes_in(text) == []
@@ -140,6 +187,7 @@ def test_texts_of_any_length_are_read_at_once(text: str) -> None:
 def test_a_call_in_xml_names_its_image_too() -> None:
     head = "<function=zoom><parameter=bbox_2d>[200, 140, 400, 280]</parameter>"
     text = head + "<parameter=img_idx>1</parameter></function>"
+    assert [box.image for box in boxes_in(f"{head}<parameter=imageIndex>1</parameter></function>")] == [1]
     form = form_of("pixels-xyxy", Evidence(), "set")
     found = shown(moved(reply(text), [Size(1120, 560), Size(400, 280)], QWEN25, form))
     shown_size = QWEN25.fitted(Size(400, 280))
@@ -171,7 +219,7 @@ def test_what_is_not_moved_is_counted() -> None:
     made = Evidence()
     text = 'The sign is at [1200, 340, 1500, 620], its middle at {"point_2d": [1350, 480]}.'
     made.add([{"role": "assistant", "content": [{"type": "text", "text": text}]}], [Size(4000, 3000)], QWEN25)
-    assert made.note(None) == "1 lists of four numbers stay as they are; 1 points (point_2d) stay as they are"
+    assert made.note(None) == "1 lists of numbers stay as they are; 1 points (point_2d) stay as they are"
 
 
 def test_numbers_that_may_be_either_are_refused_where_it_matters() -> None:

@@ -116,7 +116,7 @@ def test_boxes_of_an_export_are_what_the_export_says(examples: list[Trajectory],
         replies = [one["content"][0]["text"] for one in rows.row(index)["messages"] if one["role"] == "assistant"]
         for reply, turn in zip(replies, example.turns, strict=True):
             for box, action in zip(boxes_in(reply), turn.actions, strict=False):
-                assert isinstance(action, Zoom)
+                assert isinstance(action, Zoom) and box.image is not None
                 size = example.views[box.image].shown_size  # which the export holds, and all numbers are shares of
                 sides = (size.width, size.height) * 2
                 shares = [number * 1000 / side for number, side in zip(action.box, sides, strict=True)]

@@ -16,6 +16,7 @@ from cof_agent.backends.chat.providers import _completion as of_provider
 from cof_agent.backends.chat.reading import completion
 from cof_agent.errors import InputError
 from cof_agent.policy import CONTEXT, GREEDY, PolicyError
+from cof_agent.protocol.dialects import dialect
 from cof_agent.trajectory import Malformed, Zoom
 from tests.loopback import serving
 from tests.ports import free_port
@@ -50,6 +51,50 @@ def test_arguments_that_are_no_text() -> None:
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     text = completion({"choices": [{"message": message}]}, "m", "http://x").text
     assert json.dumps({"bbox_2d": [1, 2, 3, 4]}) in text
+
+
+NAME, BOX = "image_zoom_in_tool", {"bbox_2d": [1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize("content", ["I will zoom in.", "", None])
+@pytest.mark.parametrize(
+    "called",
+    [
+        {"tool_calls": [{"id": "a", "name": NAME, "arguments": BOX}]},
+        {"tool_calls": [{"function": {"name": NAME, "parameters": BOX}}]},
+        {"function_call": {"name": NAME, "arguments": json.dumps(BOX)}},
+        {"tool_calls": [], "function_call": {"name": NAME, "arguments": BOX}},
+    ],
+)
+def test_calls_in_every_form_in_which_servers_send_them(called: dict[str, Any], content: str | None) -> None:
+    choice = {"message": {"content": content, **called}, "finish_reason": "tool_calls"}
+    text = completion({"choices": [choice]}, "m", "http://x").text
+    assert protocol.parse(text, dialect=dialect("native")) == (Zoom((1, 2, 3, 4)),)
+
+
+@pytest.mark.parametrize("given", [None, [BOX], 7, ""])
+def test_arguments_that_are_no_object_stay_in_their_place(given: Any) -> None:
+    calls = [{"function": {"name": NAME, "arguments": one}} for one in (json.dumps(BOX), given)]
+    choice = {"message": {"content": "I will zoom in.", "tool_calls": calls}, "finish_reason": "tool_calls"}
+    text = completion({"choices": [choice]}, "m", "http://x").text
+    zoom, refused = protocol.parse(text, dialect=dialect("native"))
+    assert zoom == Zoom((1, 2, 3, 4)) and isinstance(refused, Malformed)
+
+
+def test_a_call_that_the_server_has_lost_is_no_answer() -> None:
+    def said(content: str, reason: str) -> str:
+        return completion(
+            {"choices": [{"message": {"content": content}, "finish_reason": reason}]}, "m", "http://x"
+        ).text
+
+    for reason in ("tool_calls", "function_call"):
+        with pytest.raises(PolicyError, match="it has no call") as found:
+            said("I will zoom in.", reason)
+        assert found.value.transient
+    call = json.dumps({"name": NAME, "arguments": BOX})
+    for content in (f"<tool_call>{call}</tool_call>", call, "<answer>red</answer>"):
+        assert said(content, "tool_calls") == content
+    assert said("red", "stop") == "red"
 
 
 def test_calls_that_the_text_still_has_are_made_once() -> None:
@@ -99,7 +144,7 @@ def test_a_question_that_moderation_holds_back_is_no_fault_of_the_key() -> None:
 @pytest.mark.parametrize(
     ("reason", "cut"),
     [
-        *((reason, False) for reason in ("stop", "STOP", "tool_calls", "eos_token", "end_turn", None)),
+        *((reason, False) for reason in ("stop", "STOP", "eos_token", "end_turn", "", None)),
         *(
             (reason, True)
             for reason in ("length", "LENGTH", "max_output_tokens", "model_context_window_exceeded", "repetition")
@@ -108,6 +153,15 @@ def test_a_question_that_moderation_holds_back_is_no_fault_of_the_key() -> None:
 )
 def test_a_reason_that_is_no_end_has_cut_the_message_off(reason: Any, cut: bool) -> None:
     assert completion(replied(reason), "m", "http://x").truncated is cut
+
+
+@pytest.mark.parametrize("message", [{}, {"content": None}, {"content": []}, {"content": None, "tool_calls": []}])
+def test_a_message_that_was_cut_off_before_its_first_word(message: dict[str, Any]) -> None:
+    for reason in ("length", "MAX_TOKENS"):
+        found = completion({"choices": [{"message": message, "finish_reason": reason}]}, "m", "http://x")
+        assert found.truncated and found.text == ""
+    with pytest.raises(PolicyError, match="holds no text"):
+        completion({"choices": [{"message": message, "finish_reason": "stop"}]}, "m", "http://x")
 
 
 @pytest.mark.parametrize("reason", ["length", "tool_calls"])

@@ -9,10 +9,13 @@ from typing import Any
 from cof_agent import protocol
 from cof_agent.backends.chat.failures import of_status, unreadable
 from cof_agent.policy import Completion, PolicyError
-from cof_agent.trajectory import Tokens
+from cof_agent.protocol.dialects import dialect, ours
+from cof_agent.trajectory import Answer, Tokens
 
+CALLED = ("tool_calls", "tool_call", "function_call", "tool_use")
+"""Why a message ends that calls a tool, in lower case."""
 WHOLE = (
-    *("stop", "tool_calls", "tool_call", "function_call", "tool_use", "end_turn", "stop_sequence", "eos", "eos_token"),
+    *("stop", *CALLED, "end_turn", "stop_sequence", "eos", "eos_token"),
     *("complete", "completed", "finished", "done", "unload", "normal"),
 )
 """Why a message ends that is whole, in lower case; it may also not be said. Any other reason has cut it off, as `length` has."""
@@ -30,7 +33,7 @@ LEAST_LOGPROB = 1e9  # below zero; servers write -9999 for minus infinity
 
 def is_cut(reason: Any) -> bool:
     """Whether a message that ended for this reason, as the server or provider names it, lacks its end."""
-    return reason is not None and str(reason).lower() not in WHOLE
+    return reason not in (None, "") and str(reason).lower() not in WHOLE
 
 
 def completion(reply: Any, model: str, where: str, stop: str = "") -> Completion:
@@ -75,7 +78,11 @@ def message_text(message: dict[str, Any], reason: Any, where: str) -> str:
         raise PolicyError(f"refused: {str(refusal or 'the model declines to answer')[:300]}", transient=False)
     if str(reason).lower() in FILTERED:
         raise PolicyError(f"content filter: {where} held the answer back.", transient=False)
-    text, calls = text_of(message.get("content")), _calls(message.get("tool_calls"))
+    text, calls = text_of(message.get("content")), _calls(message)
+    if text is None and is_cut(reason):
+        text = ""  # it was cut off before its first word
+    if str(reason).lower() in CALLED and not calls and _only_speaks(text or ""):
+        raise unreadable(f"it ended with {reason!r}, but it has no call", where)
     if calls and text is not None and protocol.repeats(text, calls):
         calls = []
     thought = "" if protocol.begins_anew(text or "") else _thought(message)
@@ -94,9 +101,14 @@ def message_text(message: dict[str, Any], reason: Any, where: str) -> str:
     return whole.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
 
 
+def _only_speaks(text: str) -> bool:
+    """Whether a text has words, but neither a call, in tags or without, nor a marked answer."""
+    return protocol.says_nothing(text, ours()) and isinstance(protocol.read(text, dialect("native"))[0], Answer)
+
+
 def _ends_within(message: dict[str, Any]) -> bool:
     """Whether the last call that a server has taken out of a message ends within its arguments: vLLM says `tool_calls` then."""
-    calls = _calls(message.get("tool_calls"))
+    calls = _calls(message)
     return bool(calls) and calls[-1][1].count("[") > calls[-1][1].count("]")
 
 
@@ -155,12 +167,19 @@ def _thought(message: dict[str, Any]) -> str:
     return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
 
 
-def _calls(calls: Any) -> list[tuple[str, str]]:
-    """Name and arguments of each call that a server has read out of the text."""
-    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    found = [(one.get("name"), one.get("arguments")) for one in functions if isinstance(one, dict)]
-    written = [(name, json.dumps(given) if isinstance(given, dict) else given) for name, given in found]
-    return [(name, given) for name, given in written if isinstance(name, str) and isinstance(given, str)]
+def _calls(message: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and arguments of each call that a server has read out of the text; of the older `function_call` there is one."""
+    calls = message.get("tool_calls") or [message.get("function_call")]
+    functions = (
+        [call.get("function", call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    )
+    named = [one for one in functions if isinstance(one, dict) and isinstance(one.get("name"), str)]
+    return [(one["name"], _arguments(one.get("arguments", one.get("parameters")))) for one in named]
+
+
+def _arguments(given: Any) -> str:
+    """The arguments of a call as JSON; those that are no object stay in their place, where the model is told of them."""
+    return given if isinstance(given, str) else json.dumps(given)
 
 
 def _of_error_inside(reply: dict[str, Any], model: str, where: str) -> Exception:

@@ -64,14 +64,36 @@ def _inside(raw: str, syntax: Syntax) -> list[Call | Malformed]:
 
 
 def untagged_calls(text: str, syntax: Syntax) -> list[Call | Malformed]:
-    """The calls in a text that has no tags of a call: the JSON of each, alone or between words. The mark of another model's call
-    is one that cannot be read."""
+    """The calls in a text that has no tags of a call: the JSON of each, alone or between words. A call in the form of another
+    model is one that cannot be read."""
     values = (value_at(text, at.start()) for at in islice(_OBJECT.finditer(text), _MOST_OBJECTS))
     found = [call_of(value, syntax) for value in values if _is_call(value, syntax)] or [*_spoken(text, syntax)]
-    foreign = _FOREIGN.search(text)
-    if foreign and not found:
-        return [Malformed(f"A call is not marked by {foreign[0]} here. {_form(syntax)}")]
-    return found
+    if found:
+        return found
+    if foreign := _foreign(syntax.names).search(text):
+        return [Malformed(f"A call is not marked by {foreign[0].strip()} here. {_form(syntax)}")]
+    return [Malformed(_form(syntax))] if _names_tool(text, syntax) else []
+
+
+def _names_tool(text: str, syntax: Syntax) -> bool:
+    """Whether a text is one JSON value, in a fence or not, that names the tool and holds a box: as LangChain, the tools of
+    ChatGPT and others write a call."""
+    body = _FENCE.sub("", text).strip()
+    whole = body[:1] in ("{", "[") and body[-1:] in ("}", "]") and bool(objects_in(body))
+    return whole and bool(_quoted(syntax.names).search(body)) and bool(_quoted((syntax.box,)).search(body))
+
+
+_FENCE = re.compile(r"\A\s*```\w*|```\s*\Z")
+
+
+@lru_cache(maxsize=32)
+def _quoted(names: tuple[str, ...]) -> re.Pattern[str]:
+    """A name as a key or a value of JSON, also within a namespace."""
+    return re.compile(rf"""["'](?:functions\.)?(?:{_any_of(names)})["']""")
+
+
+def _any_of(names: tuple[str, ...]) -> str:
+    return "|".join(re.escape(name) for name in names)
 
 
 def _spoken(text: str, syntax: Syntax) -> Iterator[Call]:
@@ -88,8 +110,7 @@ def _spoken(text: str, syntax: Syntax) -> Iterator[Call]:
 @lru_cache(maxsize=32)
 def _named(names: tuple[str, ...]) -> re.Pattern[str]:
     """A tool's name at the start of a line, behind the marks that some models put before it."""
-    known = "|".join(re.escape(name) for name in names)
-    return re.compile(rf"^[^\S\n]*(?:<\|tool_call>)?(?:call:|\[|print\()?({known})\s*[({{]", re.MULTILINE)
+    return re.compile(rf"^[^\S\n]*(?:<\|tool_call>)?(?:call:|\[|print\()?({_any_of(names)})\s*[({{]", re.MULTILINE)
 
 
 _NOTHING_MORE = re.compile(r"[\])]?(?:<tool_call\|>|```|[;\s])*(?:$|\Z)", re.MULTILINE)
@@ -106,10 +127,17 @@ def _is_call(value: Any, syntax: Syntax) -> bool:
 
 _OBJECT = re.compile(r"""\{(?=\s*["']?(?:name|type|function|tool|tool_name|arguments|parameters)["']?\s*:)""")
 _MOST_OBJECTS = 64  # of one text that are looked at
-_FOREIGN = re.compile(
+_FOREIGN = (
     r"<\|tool_calls?(?:_section)?_begin\|>|<｜tool▁calls?▁begin｜>|\[TOOL_CALLS\]|<\|python_tag\|>|<function_call>|<tool_code>"
-    r"|```tool_code|<\|tool_call>"
+    r"|```tool_code|<\|tool_call>|<invoke name=|<｜DSML｜|<arg_key>|<\|START_ACTION\|>"
 )
+
+
+@lru_cache(maxsize=32)
+def _foreign(names: tuple[str, ...]) -> re.Pattern[str]:
+    """The mark of another model's call: a token, the tool's name as a tag, or the line of an action."""
+    known = _any_of(names)
+    return re.compile(rf"{_FOREIGN}|<(?:{known})>|^[^\S\n]*\**Action\**:\**\s*(?:{known})\b", re.MULTILINE)
 
 
 _XML = "The tool call is not of the form <function=name><parameter=argument>value</parameter></function>."

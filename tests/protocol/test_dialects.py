@@ -182,10 +182,40 @@ def test_calls_as_other_families_write_them(call: str) -> None:
     assert protocol.parse(call, dialect=dialects.spoken("native")) == (Zoom((1, 2, 3, 4)),)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        '<invoke name="image_zoom_in_tool"><parameter name="bbox_2d">[1, 2, 3, 4]</parameter></invoke>',
+        '<｜DSML｜invoke name="image_zoom_in_tool"></｜DSML｜invoke>',
+        "image_zoom_in_tool\n<arg_key>bbox_2d</arg_key>\n<arg_value>[1, 2, 3, 4]</arg_value>\n</tool_call>",
+        '<image_zoom_in_tool>{"bbox_2d": [1, 2, 3, 4]}</image_zoom_in_tool>',
+        '<|START_ACTION|>[{"tool_call_id": "0"}]<|END_ACTION|>',
+        '{"action": "image_zoom_in_tool", "action_input": {"bbox_2d": [1, 2, 3, 4]}}',
+        '{"recipient_name": "functions.image_zoom_in_tool", "arguments_of": {"bbox_2d": [1, 2, 3, 4]}}',
+        '```json\n{"function_name": "image_zoom_in_tool", "input": {"bbox_2d": [1, 2, 3, 4]}}\n```',
+        '{"image_zoom_in_tool": {"bbox_2d": [1, 2, 3, 4]}}',
+        '[{"image_zoom_in_tool": {"bbox_2d": [1, 2, 3, 4]}}]',
+        'Thought: I look closer.\n**Action:** image_zoom_in_tool\n**Action Input:** {"bbox_2d": [1, 2, 3, 4]}',
+        'I look closer.\nAction: image_zoom_in_tool\nAction Input: {"bbox_2d": [1, 2, 3, 4]}',
+    ],
+)
+def test_a_call_in_the_markup_of_another_family_is_no_answer(call: str) -> None:
+    for text in (call, f"<think>Too small.</think>\n{call}"):
+        (found,) = protocol.parse(text, dialect=dialects.spoken("native"))
+        assert isinstance(found, Malformed) and '{"name": ..., "arguments"' in found.reason
+
+
 def test_a_sentence_about_the_tool_is_no_call() -> None:
     native, call = dialects.spoken("native"), "image_zoom_in_tool(bbox_2d=[1, 2, 3, 4])"
     for text in (f"Using {call} I saw red.", "I did not need image_zoom_in_tool().", f"<think>I could use {call}"):
         assert isinstance(protocol.parse(text, dialect=native)[0], Answer), text
+    for text in (
+        "The action: image_zoom_in_tool was of no use.",
+        '{"answer": "red", "bbox_2d": [1, 2, 3, 4]}',
+        '{"answer": "red", "how": "image_zoom_in_tool"}',
+        'I called "image_zoom_in_tool" with "bbox_2d" and saw red.',
+    ):
+        assert protocol.parse(text, dialect=native) == (Answer(text),)
     labelled = call.replace("])", '], label="the man (left)")')
     for text in (f"I look closer.\n{call}", labelled):
         assert protocol.parse(text, dialect=native) == (Zoom((1, 2, 3, 4)),)

@@ -7,6 +7,7 @@ test. What a single checkpoint decides for itself (its grid, its pixel limits, i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -286,9 +287,13 @@ FAMILIES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE, 
 ONLY_SERVED = (
     ("InternVL3.5", (r"internvl3\.5",), Vision(CoordinateSystem.THOUSAND, patch=14)),
     ("GLM-V", (r"glm4\.[156]v",), Vision(CoordinateSystem.THOUSAND, patch=14)),
-    # A picture of any size becomes 16 x 16 tokens.
-    ("Gemma 3", (r"gemma3(?!n)",), Vision(CoordinateSystem.THOUSAND_YX, patch=14, merge=4, overview_cells=256)),
-    ("Gemma 4", ("gemma4",), Vision(CoordinateSystem.THOUSAND_YX, patch=16, merge=3, overview_cells=280)),
+    # A picture of any size becomes 16 x 16 tokens. A digit before `b` is a size: `medgemma-4b` is no Gemma 4.
+    (
+        "Gemma 3",
+        (r"gemma3(?![nb])", "medgemma", "translategemma"),
+        Vision(CoordinateSystem.THOUSAND_YX, patch=14, merge=4, overview_cells=256),
+    ),
+    ("Gemma 4", ("gemma4(?!b)",), Vision(CoordinateSystem.THOUSAND_YX, patch=16, merge=3, overview_cells=280)),
     ("LLaVA-OneVision", (r"llavaonevision(?!\d)",), Vision(CoordinateSystem.UNIT, patch=14)),
 )
 """Families that no record describes for this process: name, patterns of a served model's name, and what such a model is shown.
@@ -325,19 +330,34 @@ def plain_name(model: str) -> str:
 
 
 def served(model: str) -> Vision | None:
-    """What the name of a served model says of it; None where it says nothing."""
-    plain = plain_name(model)
+    """What the name of a served model says of it; None where it says nothing, or names families whose boxes differ."""
+    found = _named(_telling_part(model))
+    return found[0] if len({vision.coordinates for vision in found}) == 1 else None
+
+
+def _telling_part(model: str) -> str:
+    """The plain name of the last part of a path that names a family: folders above it may be named after other models."""
+    parts = [plain_name(part) for part in re.split(r"[/\\]", model)]
+    return next((part for part in reversed(parts) if _named(part)), plain_name(model))
+
+
+def _named(plain: str) -> list[Vision]:
+    """What the families are shown that a plain name contains; a zoom checkpoint's own name counts where it contains none."""
     known = [
         *((family.served_as, family.vision) for family in FAMILIES),
         *((patterns, vision) for _, patterns, vision in ONLY_SERVED),
-        *((family.published, family.vision) for family in FAMILIES),
     ]
-    return next((vision for names, vision in known if any(re.search(name, plain) for name in names)), None)
+    published = [(family.published, family.vision) for family in FAMILIES]
+    return _matching(known, plain) or _matching(published, plain)
+
+
+def _matching(known: Sequence[tuple[tuple[str, ...], Vision]], plain: str) -> list[Vision]:
+    return [vision for names, vision in known if any(re.search(name, plain) for name in names)]
 
 
 def thoughts(model: str) -> tuple[bool, bool]:
     """Whether the name of a served model is that of one that thinks, and whether its template deletes earlier thoughts."""
-    plain = plain_name(model)
+    plain = _telling_part(model)
     found = [
         family
         for family in FAMILIES

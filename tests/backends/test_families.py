@@ -32,7 +32,7 @@ from cof_agent.agent import Agent
 from cof_agent.backends import families
 from cof_agent.backends.chat import connect
 from cof_agent.backends.checkpoint import load
-from cof_agent.backends.families import FAMILIES, Family, Markers, Vision
+from cof_agent.backends.families import FAMILIES, QWEN2_5_VL, QWEN3_VL, Family, Markers, Vision
 from cof_agent.backends.local.decode import Generated, Prompt
 from cof_agent.backends.local.policy import LocalPolicy
 from cof_agent.backends.local.processor import load_processor
@@ -236,9 +236,25 @@ class TestLookups:
             "Qwen3-8B",
             "gemma-3n-E4B-it",
             "LLaVA-OneVision-1.5-8B",
+            "google/paligemma-3b-pt-448",
+            "Qwen3-VL-8B-distill-Qwen2.5-VL-72B",
             "Kimi-K2.5",
         ):
             assert families.served(name) is None
+
+    def test_the_last_part_of_a_path_that_names_a_family_tells_it(self) -> None:
+        for path, family in (
+            ("/data/qwen2.5-vl-exp/Qwen3-VL-8B-Instruct", QWEN3_VL),
+            ("/mnt/qwen2_vl_finetune/output/qwen2_5_vl_7b", QWEN2_5_VL),
+            ("/data/gemma3/Qwen3-VL-8B-distill/checkpoint-500", QWEN3_VL),
+        ):
+            assert families.served(path) == family.vision
+        assert families.thoughts("/data/qwen3.5-runs/Qwen2.5-VL-7B") == (False, False)
+
+    def test_a_size_is_no_version_of_gemma(self) -> None:
+        for name in ("medgemma-4b-it", "medgemma-1.5-4b-it", "translategemma-4b-it", "gemma-3-4b-it", "gemma3:4b"):
+            assert families.served(name) == families.served("gemma-3-27b-it"), name
+        assert families.served("gemma-4-31b-it") != families.served("gemma-3-27b-it")
 
     def test_published_names(self) -> None:
         expected = {
@@ -251,7 +267,7 @@ class TestLookups:
                 *("Qwen/Qwen3-VL-30B-A3B-Instruct", "zai-org/GLM-4.6V-Flash", "THUDM/GLM-4.1V-9B-Thinking"),
                 *("OpenGVLab/InternVL3_5-8B-HF", "qwen2-vl-7b"),
             ),
-            CoordinateSystem.THOUSAND_YX: ("google/gemma-3-27b-it", "gemma-4-31b-it"),
+            CoordinateSystem.THOUSAND_YX: ("google/gemma-3-27b-it", "gemma-4-31b-it", "google/medgemma-4b-it"),
             CoordinateSystem.UNIT: ("llava-hf/llava-onevision-qwen2-7b-ov-hf",),
         }
         for coordinates, names in expected.items():

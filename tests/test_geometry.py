@@ -176,6 +176,22 @@ class TestClip:
         # A box that touches 1.0 is no box in pixels.
         assert clip_to_view(Box(0.5, 0.5, 1.0, 1.0), self.view, CoordinateSystem.UNIT) == Box(0.5, 0.5, 1, 1)
 
+    @pytest.mark.parametrize("system", [CoordinateSystem.UNIT, CoordinateSystem.PADDED])
+    def test_pixels_are_no_shares(self, system: CoordinateSystem) -> None:
+        for box in (Box(0, 0, 400, 300), Box(0.1, 0.1, 50, 60), Box(0, 0, 1, 1000)):
+            with pytest.raises(BoxError, match="numbers of a box go from 0 to 1"):
+                clip_to_view(box, self.view, system)
+        assert clip_to_view(Box(0.1, 0.3, 1.2, 0.7), self.view, system) == Box(0.1, 0.3, 1, 0.7)  # carelessly rounded
+
+    def test_numbers_of_0_to_1_are_no_pixels(self) -> None:
+        for system in (CoordinateSystem.ABSOLUTE, CoordinateSystem.SOURCE):
+            for box in (Box(0, 0.2, 1, 0.6), Box(0, 0, 1, 1), Box(0.5, 0, 1, 1)):
+                with pytest.raises(BoxError, match="^The box is a point at the corner of the image"):
+                    clip_to_view(box, self.view, system)
+            assert clip_to_view(Box(0, 0, 1, 2), self.view, system) == Box(0, 0, 1, 2)
+        pixel = View(Size(1, 1), Box(0, 0, 1, 1), Size(28, 28))
+        assert clip_to_view(Box(0, 0, 1, 1), pixel, CoordinateSystem.SOURCE) == Box(0, 0, 1, 1)
+
     @pytest.mark.parametrize("system", [CoordinateSystem.THOUSAND, CoordinateSystem.THOUSAND_YX])
     def test_numbers_of_0_to_1_are_none_of_1000(self, system: CoordinateSystem) -> None:
         for box in (Box(0.4, 0.5, 0.6, 0.7), Box(0, 0, 1, 1)):

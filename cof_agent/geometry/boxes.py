@@ -8,6 +8,9 @@ from typing import Any
 
 from cof_agent.geometry.frames import Box, CoordinateSystem, Size, View
 
+_SHARES = (CoordinateSystem.UNIT, CoordinateSystem.PADDED)
+_SURELY_NO_SHARE = 1.5
+"""A number beyond it is no rounded edge of 0..1, but a pixel or a thousandth."""
 _THOUSANDS = (CoordinateSystem.THOUSAND, CoordinateSystem.THOUSAND_YX)
 
 
@@ -58,17 +61,21 @@ def clip_to_view(box: Box, view: View, system: CoordinateSystem) -> Box:
     """The part of a model's box inside the view it names, in the model's coordinates.
 
     Raises:
-        BoxError: if nothing of it lies inside, it holds no whole pixel, or its numbers go to 1 where they should go to 1000.
+        BoxError: if nothing of it lies inside, it holds no whole pixel, or its numbers go to 1 where they should go beyond, or
+            beyond 1 where they should not.
     """
     frame = view.frame(system, box)
     inside = Box(max(box.x0, frame.x0), max(box.y0, frame.y0), min(box.x1, frame.x1), min(box.y1, frame.y1))
     if not (inside.x1 > inside.x0 and inside.y1 > inside.y0):
         raise BoxError(f"The box lies outside the image, which is {system.describe(view.shown_size)}.")
+    if system in _SHARES and max(box) > _SURELY_NO_SHARE:
+        raise BoxError("The box goes beyond the image: the numbers of a box go from 0 to 1.")
     if system is CoordinateSystem.ABSOLUTE and inside.width < 1 and inside.height < 1:
         raise BoxError(
             f"The box holds no whole pixel: boxes are in pixels of the image, which is {view.shown_size} pixels."
         )
-    if system in _THOUSANDS and inside.x1 <= 1 and inside.y1 <= 1:
+    beyond_one = system in (CoordinateSystem.ABSOLUTE, CoordinateSystem.SOURCE, *_THOUSANDS)
+    if beyond_one and inside.x1 <= 1 and inside.y1 <= 1 and inside != frame:  # a source may be one pixel
         raise BoxError(f"The box is a point at the corner of the image, which is {system.describe(view.shown_size)}.")
     return inside
 

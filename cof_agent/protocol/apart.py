@@ -10,7 +10,7 @@ from typing import Any
 
 from cof_agent.protocol.calls import Call, calls_in, placed_calls
 from cof_agent.protocol.dialects import ours
-from cof_agent.protocol.parse import begins_anew, taken_apart
+from cof_agent.protocol.parse import begins_anew, closed_thoughts, taken_apart
 
 FOLLOWS = "The image follows."
 """A result that is an image alone, where images stand in another message."""
@@ -67,13 +67,12 @@ def _json(text: str) -> Any:
 
 def in_parts(turn: str, *, thought: bool) -> Parts:
     """The parts of a literal turn. thought: whether its thought is one of them; else it stays in the text."""
-    head, closing, rest = turn.partition("</think>")
-    begun = closing and (begins_anew(head) or "<think>" not in head)
-    before, body = (head + closing, rest) if begun else ("", turn)
+    begin = _end_of_thought(turn)
+    before, body = turn[:begin], turn[begin:]
     calls: list[tuple[str, str] | None] = []
     kept: list[str] = []
     end = 0
-    for start, stop, found in placed_calls(body, ours().call):
+    for start, stop, found in placed_calls(_without_thoughts(body), ours().call):
         read = [_written(call) for call in found]
         calls += read
         if None not in read:
@@ -83,6 +82,21 @@ def in_parts(turn: str, *, thought: bool) -> Parts:
     if thought:
         return Parts(*taken_apart(before + text), tuple(calls))
     return Parts("", before + text, tuple(calls))
+
+
+def _end_of_thought(turn: str) -> int:
+    """Where the thought ends that a turn begins with; 0 without one."""
+    head, closing, _ = turn.partition("</think>")
+    if closing and "<think>" not in head:
+        return len(head + closing)
+    return next((end for _, end in closed_thoughts(turn)), 0) if begins_anew(turn) else 0
+
+
+def _without_thoughts(text: str) -> str:
+    """A text of the same length with blanks for its closed thoughts, in which `parse` looks for no calls."""
+    for begin, end in closed_thoughts(text):
+        text = f"{text[:begin]}{' ' * (end - begin)}{text[end:]}"
+    return text
 
 
 def _written(call: Any) -> tuple[str, str] | None:

@@ -255,15 +255,29 @@ def _outside_thought(text: str, dialect: Dialect) -> str:
     acts = has_call(tail, dialect.call) or "<answer>" in tail or dialect.end.answer != ("tag",)
     if closing and "<think>" not in head and acts:
         text = tail
-    first, *pieces = text.split("<think>")
-    kept, unclosed = [first], []
-    for piece in pieces:
-        unclosed.append(piece)
-        _, closing, after = piece.partition("</think>")
-        if closing:
-            kept.append(after)
-            unclosed = []
-    return "".join(kept + unclosed).replace("</think>", "")
+    kept, place = [], 0
+    for begin, end in closed_thoughts(text):
+        kept.append(text[place:begin])
+        place = end
+    return _THINK_TAG.sub("", "".join([*kept, text[place:]]))
+
+
+_THINK_TAG = re.compile(r"</?think>")
+
+
+def closed_thoughts(text: str) -> list[tuple[int, int]]:
+    """Where the closed thoughts of a text begin and end, with their tags. A closing tag closes the innermost thought; if closing
+    tags are missing, the last one ends the whole."""
+    found, depth, begin, end = [], 0, 0, 0
+    for tag in _THINK_TAG.finditer(text):
+        if tag[0] == "<think>":
+            begin = begin if depth else tag.start()
+            depth += 1
+        elif depth:
+            depth, end = depth - 1, tag.end()
+            if depth == 0:
+                found.append((begin, end))
+    return [*found, (begin, end)] if depth and end > begin else found
 
 
 _NUMBERS = re.compile(r"\s*" + r"\s*,\s*".join([r"(-?\d{1,6}(?:\.\d{1,6})?)"] * 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from cof_agent import protocol
@@ -22,6 +23,16 @@ def test_a_turn_comes_back_to_the_letter() -> None:
                 parts = protocol.in_parts(turn, thought=True)
                 assert (parts.thought, parts.text, parts.calls) == (thought, text, calls)
                 assert protocol.put_together(parts.thought, parts.text, [c for c in parts.calls if c]) == turn
+
+
+def test_a_server_gets_as_many_calls_as_a_turn_makes() -> None:
+    """A tool's result is shown for each: one call more, in a thought, and a crop would answer the wrong one."""
+    native = dialect("native")
+    for pieces in itertools.product(("<think>", "</think>", CALL, OTHER, " so "), repeat=5):
+        turn = "".join(pieces)
+        made = [call for call in protocol.read(turn, native) if isinstance(call, protocol.Call)]
+        for thought in (True, False):
+            assert len(protocol.in_parts(turn, thought=thought).calls) == len(made), turn
 
 
 def test_a_thought_of_a_server_ends_where_the_server_says() -> None:

@@ -221,6 +221,18 @@ def test_a_sentence_about_the_tool_is_no_call() -> None:
         assert protocol.parse(text, dialect=native) == (Zoom((1, 2, 3, 4)),)
 
 
+def test_thoughts_within_thoughts() -> None:
+    native = dialects.spoken("native")
+    other = CALL.replace("[1, 2, 3, 4]", "[5, 6, 7, 8]")
+    assert protocol.parse(f"<think>a <think>b</think> draft {other}</think>{CALL}") == (Zoom((1, 2, 3, 4)),)
+    for text in (
+        "<think>a <think>b</think> c</think>\nx",
+        "<think>\n<think>b</think>x",
+        "<think>a</think>x<think></think>",
+    ):
+        assert protocol.parse(text, dialect=native) == (Answer("x"),), text
+
+
 def test_marks_of_other_families_around_a_thought() -> None:
     native = dialects.spoken("native")
     for text in ("◁think▷hm, 4?◁/think▷It is 5.", "<|channel>thought\nhm, 4?<channel|>It is 5."):

@@ -341,7 +341,7 @@ def _use(name: str, arguments: dict[str, Any], image: int, dialect: Dialect) -> 
 
 _IMAGE_KEYS = {"image": 0, "img_idx": 0, "image_idx": 0, "image_index": 0, "target_image": 1}
 """What the number of an image is called in the calls of known checkpoints, each with the number of the first one."""
-_OTHER_IMAGE_KEYS = ("index", "source")
+_OTHER_IMAGE_KEYS = ("index", "source", "observation", "frame", "view", "picture", "crop")
 """What may name an image, too, as `image_id` and its like do, but counting from which number is not known."""
 
 

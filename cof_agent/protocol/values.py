@@ -202,7 +202,9 @@ def box_of(value: Any) -> list[Any] | None:
     return value
 
 
-_IMAGE_NAMED = re.compile(r"(?:target|source)?(?:image|img)(?:id|idx|index|no|num|number|nr)?")
+_IMAGE_NAMED = re.compile(
+    r"(?:target|source)?(?:image|img)s?(?:ids?|idx|index|indices|no|num|number|nr|ref|path|url|name)?"
+)
 
 
 def spelt(key: object) -> str:
@@ -211,7 +213,7 @@ def spelt(key: object) -> str:
 
 
 def names_image(key: object) -> bool:
-    """Whether a key says by its name that its value is the number of an image."""
+    """Whether a key says by its name that its value is the number of an image, or another name of it."""
     return _IMAGE_NAMED.fullmatch(spelt(key)) is not None
 
 

@@ -308,7 +308,10 @@ def test_images_are_named_in_the_words_of_the_dialect() -> None:
 
 
 def test_an_image_under_another_name_is_refused() -> None:
-    for key in ("image_id", "img_id", "index", "source", "image_num", "imageNumber"):
+    for key in (
+        *("image_id", "img_id", "index", "source", "image_num", "imageNumber", "images", "image_ids", "image_ref"),
+        *("image_path", "image_url", "image_name", "observation", "frame", "view", "picture", "crop"),
+    ):
         (found,) = protocol.parse(CALL.replace('"bbox_2d"', f'"{key}": 1, "bbox_2d"'))
         assert (
             isinstance(found, Malformed)

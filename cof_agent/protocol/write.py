@@ -103,4 +103,5 @@ def rewrite(
         return write_zoom(thought(turn.text), move(action.box, action.image), action.image, target)
     if target == spoken or not isinstance(action, Answer):
         return turn.text
-    return write_answer(thought(turn.text), action.text, target)
+    said = thought(turn.text)
+    return write_answer("" if said == action.text else said, action.text, target)  # a plain answer is no thought

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cof_agent import protocol
 from cof_agent.geometry import Box, CoordinateSystem, Size, View
 from cof_agent.protocol import parse, thought, well_formed, write_answer, write_zoom
+from cof_agent.protocol.dialects import dialect, ours
 from cof_agent.trajectory import Action, Answer, Malformed, Observation, Sample, StopReason, Trajectory, Turn, Zoom
 from tests.computing import timed
 
@@ -321,6 +322,16 @@ class TestWriting:
         for text in (f"<think>a</think>{CALL}{OTHER}", CALL, "red"):
             with pytest.raises(ValueError, match="is not one thought and one action"):
                 rewritten(text)
+
+    def test_a_plain_answer_becomes_no_thought(self) -> None:
+        native = dialect("native")
+
+        def rewritten(text: str) -> str:
+            turn = Turn(text, parse(text, dialect=native))
+            return protocol.rewrite(turn, lambda box, image: Box(*box), native, ours())
+
+        assert rewritten("Blue.") == write_answer("", "Blue.")
+        assert rewritten("<think>A bag.</think>\nBlue.") == write_answer("A bag.", "Blue.")
 
     def test_well_formed(self) -> None:
         for text in (

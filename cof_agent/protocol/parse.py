@@ -7,7 +7,7 @@ from collections.abc import Collection
 from itertools import islice, zip_longest
 from typing import Any
 
-from cof_agent.geometry import Box, CoordinateSystem
+from cof_agent.geometry import Box, BoxError, CoordinateSystem, read_box
 from cof_agent.protocol.boxed import last_boxed
 from cof_agent.protocol.calls import Call, calls_in, has_call, untagged_calls
 from cof_agent.protocol.dialects import Dialect, ours
@@ -88,7 +88,7 @@ def without_tags(text: str) -> str:
 
 
 def well_formed(text: str, tools: Collection[str] = (), dialect: Dialect | None = None) -> bool:
-    """Whether a turn has exactly the form of its dialect: one thought, then calls that parse or one answer, and nothing else.
+    """Whether a turn has exactly the form of its dialect: one thought, then calls with boxes or one answer, and nothing else.
 
     tools: as for `parse`.
     """
@@ -107,7 +107,15 @@ def well_formed(text: str, tools: Collection[str] = (), dialect: Dialect | None 
         return False
     actions = parse(text, tools, dialect=spoken)
     tagged = isinstance(actions[-1], Answer) or has_call(rest, spoken.call)
-    return tagged and not any(isinstance(action, Malformed) for action in actions)
+    return tagged and not any(isinstance(action, Malformed) or _has_no_box(action) for action in actions)
+
+
+def _has_no_box(action: Action) -> bool:
+    """Whether an action is a zoom into what is no box, which is refused once it is carried out."""
+    try:
+        return isinstance(action, Zoom) and not read_box(action.box)
+    except BoxError:
+        return True
 
 
 def _parts(rest: str, dialect: Dialect) -> list[str] | None:

@@ -301,7 +301,16 @@ class TestWriting:
     def test_a_zoom_round_trips(self, said: str, edges: list[int], image: int) -> None:
         text = write_zoom(said, Box(*edges), image)
         assert parse(text) == (Zoom(tuple(edges), image),)
-        assert well_formed(text) and thought(text) == said
+        assert well_formed(text) is (edges[0] != edges[2] and edges[1] != edges[3])  # else the box is refused
+        assert thought(text) == said
+
+    @pytest.mark.parametrize(
+        "box",
+        ["[]", "[1, 2, 3]", '["a", "b", "c", "d"]', "[1, null, 3, 4]", "[1, 2, 3, 4, 5, 6, 7, 8]", "[1, 2, 1, 4]"],
+    )
+    def test_a_call_without_a_box_that_can_be_used_is_not_well_formed(self, box: str) -> None:
+        assert not well_formed("<think>a</think>" + call('{"bbox_2d": ' + box + "}"))
+        assert well_formed("<think>a</think>" + call('{"bbox_2d": [3, 4, 1, 2]}'))
 
     @given(plain_text, plain_text.filter(bool))
     def test_an_answer_round_trips(self, said: str, answer: str) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cof_agent.errors import InputError
-from cof_agent.strategies.registry import check_trainable
 from cof_agent.training import settings
 from rl import checks, rewards
 
@@ -144,6 +143,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 
 
 def _check_play(run: RunConfig, training: GRPOConfig) -> None:
+    from cof_agent.strategies.registry import check_trainable  # which imports LangGraph
+
     check_trainable(run.strategy)
     weights = training.reward_weights
     if weights is not None and len(weights) != len(run.rewards):

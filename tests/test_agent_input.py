@@ -53,6 +53,13 @@ def test_what_is_no_question_is_refused(picture: Path, image: Any, question: Any
         agent.ask(image or picture, question, choices=choices)
 
 
+def test_a_setting_or_a_sample_that_is_none_is_named(picture: Path) -> None:
+    with pytest.raises(InputError, match="there is no setting max_zoom; did you mean max_zooms"):
+        Agent(policy=ScriptedPolicy([]), max_zoom=3)
+    with pytest.raises(InputError, match="a question of many is a Sample.* not str"):
+        Agent(policy=ScriptedPolicy([])).ask_many([str(picture)])  # type: ignore[list-item]
+
+
 def test_choices_may_be_numbers(picture: Path) -> None:
     found = Agent(policy=ScriptedPolicy([write_answer("Two.", "2")])).ask(picture, "How many?", choices=[1, 2, 3.5])
     assert found.sample.choices == ("1", "2", "3.5")

@@ -69,7 +69,7 @@ def test_the_grammar_reaches_every_kind_of_action() -> None:
     """Else the texts would be hostile to the first lines of the parser only."""
     kinds = {
         (action.kind, protocol.well_formed(text))
-        for text in (texts.text_of(0, number) for number in range(1_000))
+        for text in (texts.text_of(0, number) for number in range(5_000))
         for action in protocol.parse(text, texts.TOOLS)
     }
     assert {

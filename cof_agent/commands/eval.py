@@ -306,14 +306,15 @@ def _asked(samples: Sequence[Sample], options: argparse.Namespace) -> list[Episo
 
 
 def _print(summary: dict[str, Any], output: Path, *, quiet: bool) -> None:
-    from cof_agent.evaluation.metrics import HEADINGS, cells, number
+    from cof_agent.evaluation.metrics import HEADINGS, UNKNOWN, cells, number
 
     sections = [[["all", *cells(summary)]]]
     for name in () if quiet else ("by_play", "by_category", "by_resolution", "by_zooms_needed"):
-        part = name.removeprefix("by_").replace("_", " ")
-        sections.append([[f"{part} {row}", *cells(figures)] for row, figures in summary.get(name, {}).items()])
+        part, rows = name.removeprefix("by_").replace("_", " "), summary.get(name, {})
+        if set(rows) != {UNKNOWN}:  # which would say the same as "all"
+            sections.append([[f"{part} {row}", *cells(figures)] for row, figures in rows.items()])
     console = common.console()
-    title = f"{summary['policy']}, {summary['strategy']}, on {summary['n']} samples"
+    title = f"{summary['policy']}, {summary['strategy']}, on {summary['n']} sample{'s' * (summary['n'] != 1)}"
     console.print(figures_table(title, HEADINGS, sections, console.width), crop=False)
     if "accuracy_over_parts" in summary:
         common.console().print(f"accuracy over parts, as the authors average it: {summary['accuracy_over_parts']:.3f}")

@@ -13,6 +13,7 @@ from itertools import permutations
 from random import Random
 from typing import Any
 
+from cof_agent.data.answers import understood, unwrapped
 from cof_agent.data.boxes import around_outlines, edges_of, holds_boxes
 from cof_agent.data.choices import choice_columns, flags_of, keys, text_of
 from cof_agent.data.columns import (
@@ -65,7 +66,8 @@ _COCO = {"segmentation", "iscrowd", "category_id"}
 class Draft:
     """One question as its row has it. prompt: all that the set's own prompt says, where it has one beside the question. boxes: as
     they are written. coco: whether COCO's other columns stand beside the box. from_nought: whether marks count images from 0.
-    earlier: how many of the images were shown before the question. by_number: whether the answer is the number of a choice."""
+    earlier: how many of the images were shown before the question. by_number: whether the answer is the number of a choice.
+    from_wrong: whether the right answer was put among wrong choices."""
 
     id: str
     question: str
@@ -80,6 +82,7 @@ class Draft:
     from_nought: bool = False
     earlier: int = 0
     by_number: bool = False
+    from_wrong: bool = False
 
 
 def drafts(values: Any, columns: Columns) -> list[Draft]:
@@ -204,7 +207,8 @@ class _Row:
         if isinstance(answer, str) and marks(answer) and not without_marks(answer):
             raise Unusable(BAD_ANSWER, "an image")
         id = self._find("id", _is_plain)
-        choices = self.choices or self._with_wrong_ones(answer) or self._listed()
+        among_wrong = None if self.choices else self._with_wrong_ones(answer)
+        choices = self.choices or among_wrong or self._listed()
         if choices is None:
             choices, answer = self._answers_to_choose_from(answer)
         if answer is None and choices is not None:
@@ -225,6 +229,7 @@ class _Row:
             metadata=metadata,
             coco=not _COCO.isdisjoint(self.values),
             by_number=self._is_index(answer),
+            from_wrong=among_wrong is not None,
             from_nought=counts_from_nought((question, prompt, *texts_in(choices), *self._image_names())),
         )
 
@@ -241,12 +246,13 @@ class _Row:
 
     def _with_wrong_ones(self, answer: Any) -> list[str] | None:
         """The right answer among the wrong ones, which some rows list by themselves; in an order drawn by the question."""
-        wrong = [text_of(one) for name in wrong_choices(tuple(self.values)) for one in _each(self.values[name])]
+        names = wrong_choices(tuple(self.values))
+        wrong = [text_of(one) for name in names for one in _each(self.values[name])]
         if not wrong or not isinstance(answer, str | int | float) or is_missing(answer):
             return None
-        right = text_of(answer)
-        if right in wrong or right in keys(len(wrong)):  # they are all choices
+        if _names_one(answer, wrong, surely_wrong=not any("multiple" in words(name) for name in names)):
             return None
+        right = unwrapped(text_of(answer))
         Random(f"choices:{self._text('question')}:{right}").shuffle(all_of_them := sorted({right, *wrong}))
         return all_of_them
 
@@ -374,6 +380,17 @@ def _marked(found: list[Reference], different: list[Reference], texts: Sequence[
 def _each(value: Any) -> list[Any]:
     value = unpacked(value)
     return [one for one in (value if isinstance(value, list) else [value]) if not (is_missing(one) or is_nan(one))]
+
+
+def _names_one(answer: Any, listed: Sequence[str], *, surely_wrong: bool) -> bool:
+    """Whether an answer is one of the choices that are listed, so that these are all. surely_wrong: whether their column says
+    that they are wrong; else the answer may also be the letter of one, or its number where none is a number itself."""
+    try:
+        picks = understood(answer, dict(zip(keys(len(listed)), listed, strict=True))).picks
+    except Unusable:
+        return False
+    numbers = any(text.isdecimal() for text in listed)
+    return "text" in picks or (not surely_wrong and ("letter" in picks or not numbers))
 
 
 def _chooses(value: Any, texts: Sequence[str]) -> bool:

@@ -248,6 +248,7 @@ class _Set:
         self.letters_alone = letters and not any(one.choices for one in found)
         self.counted: set[Reading] = set()
         self.dropped = self.in_one_of_several = 0
+        self.from_wrong = sum(one.item.draft.from_wrong for one in found)
         self.no_choices = sum(one.no_choices for one in found)
         coco = self.asked and all(one.item.draft.coco for one in found)
         alone = [one.item for one in found if one.answer_box is None and len(one.item.images) == 1]
@@ -344,6 +345,10 @@ class _Set:
             f"{what} are read as {form}; they are few, and --boxes {other} would fit, too"
             for what, form, other in self.unsure
         )
+        if self.from_wrong:
+            self.tally.notes.append(
+                f"{self.from_wrong} questions list wrong choices alone; the answer is put among them"
+            )
         if self.no_choices:
             self.tally.notes.append(
                 f"what looks like choices in {self.no_choices} questions stays in the question: their answers are none of them"

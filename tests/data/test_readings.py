@@ -573,11 +573,21 @@ def test_marks_at_other_places_than_their_own_are_refused(folder: Path) -> None:
         ({"answer": "0", "incorrect_answers": ["1", "2"]}, {"0", "1", "2"}),
         ({"answer": "0", "multiple_choices": ["1", "2", "3"]}, {"0", "1", "2", "3"}),  # Visual7W
         ({"answer": "0", "multiple_choices": ["1", "0", "3"]}, {"0", "1", "3"}),  # VQA's first version
+        ({"answer": "<answer>0</answer>", "wrong_answers": ["1"]}, {"0", "1"}),
     ],
 )
 def test_the_right_answer_is_one_of_the_choices(beside: dict[str, Any], choices: set[str], folder: Path) -> None:
     _, found, answers = read_one({"image": "a.png", "question": "How many?"} | beside, folder)
     assert set(found) == choices and len(found) == len(choices) and answers == ("0",)
+
+
+@pytest.mark.parametrize("answer", ["Blue", "B", "(B)", "B. blue", 1])
+def test_a_choice_that_is_named_is_not_added_to_them(answer: Any, folder: Path) -> None:
+    rows = [{"multiple_choices": ["red", "blue"], "answer": one} for one in (answer, 0)]
+    found = of([{"image": "a.png", "question": f"Which {n}?"} | row for n, row in enumerate(rows)], folder)
+    assert found.samples[0].choices == ("red", "blue") and found.samples[0].answers == ("blue",)
+    said = of([{"image": "a.png", "question": "Which?", "answer": "red", "distractors": ["blue"]}], folder).tally.notes
+    assert said == ["1 questions list wrong choices alone; the answer is put among them"]
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,9 @@ class KeyParser(TrlParser):
         unknown: list[str] = super().set_defaults_with_config(**named)
         return unknown
 
-    def read(self, arguments: Sequence[str]) -> tuple[Any, Any, ModelConfig]:
-        """The three parts of `--config FILE [--key value ...]`.
+    def read(self, arguments: Sequence[str], *, planned: bool = False) -> tuple[Any, Any, ModelConfig]:
+        """The three parts of `--config FILE [--key value ...]`. planned: for a dry run, which a machine without a GPU can make,
+        too, such as a cluster's login node.
 
         Raises:
             InputError: if a value is wrong, or values exclude each other.
@@ -54,15 +55,8 @@ class KeyParser(TrlParser):
             raise
         except Exception as error:  # values that exclude each other
             if "use_cpu" in str(error):
-                if _asks_for_plan(arguments):  # which a machine without a GPU can make, such as a cluster's login node
+                if planned:
                     return self.read([*arguments, "--use_cpu", "true"])
                 raise InputError("there is no GPU here; to train on the CPU, add --use-cpu true.") from None
             raise InputError(f"the configuration is not right: {said(error)}") from None
         return run, training, model
-
-
-def _asks_for_plan(arguments: Sequence[str]) -> bool:
-    """Whether the arguments hold `--dry-run`, or `--dry-run true`."""
-    given = [part for word in arguments for part in word.replace("-", "_").lower().split("=")]
-    said = given[given.index("__dry_run") + 1 :] if "__dry_run" in given else ["false"]
-    return said[:1] != ["false"]

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from cof_agent.output.terminal import console
 from cof_agent.training import memory
-from cof_agent.training.resume import last_whole_checkpoint
+from cof_agent.training.resume import last_whole_checkpoint, step_of_finished
 from cof_agent.training.settings import Settings
 
 HIDDEN = (  # settings that `parse` decides, or that transformers and TRL fill in by themselves
@@ -78,8 +78,10 @@ def show_setup(console: Console, settings: Settings, model: Model, **resolved: A
 
 def show_memory(console: Console, settings: Settings, model: Model, found: memory.Estimate) -> None:
     """Prints from where the run would go on, the estimate, and what speaks against the run."""
-    if (checkpoint := last_whole_checkpoint(Path(str(settings.training.output_dir)))) is not None:
-        console.print(f"It would go on from {checkpoint}, or do nothing where the run has finished.")
+    if (done := step_of_finished(settings.training)) is not None:
+        console.print(f"It would do nothing: the run has finished with step {done}.")
+    elif (checkpoint := last_whole_checkpoint(Path(str(settings.training.output_dir)))) is not None:
+        console.print(f"It would go on from {checkpoint}.")
     console.print(memory.table(found, model.sharding))
     console.print(f"This is an estimate. It leaves out {memory.LEFT_OUT}.")
     if names := memory.rounded_away(model.parts, model.sharding):

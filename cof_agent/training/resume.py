@@ -168,16 +168,19 @@ def _shown(value: Any) -> str:
 
 def says_finished(training: TrainingArguments) -> bool:
     """Whether an earlier run has trained as far as these settings ask for, of which a sentence is printed then."""
-    output = Path(str(training.output_dir))
-    found = _read(output / FINISHED)
-    if found is None or not _reached(found, training):
-        return False
-    if training.process_index == 0:
+    done = step_of_finished(training)
+    if done is not None and training.process_index == 0:
         print(
-            f"finished already: {output} holds the model of step {found['global_step']}. Raise max_steps or num_train_epochs "
-            "to train on, or name another output_dir."
+            f"finished already: {training.output_dir} holds the model of step {done}. Raise max_steps or num_train_epochs to "
+            "train on, or name another output_dir."
         )
-    return True
+    return done is not None
+
+
+def step_of_finished(training: TrainingArguments) -> int | None:
+    """The last step of an earlier run that has trained as far as these settings ask for; None without one."""
+    found = _read(Path(str(training.output_dir)) / FINISHED)
+    return int(found["global_step"]) if found is not None and _reached(found, training) else None
 
 
 class _Reached(Exception):

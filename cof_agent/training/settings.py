@@ -154,7 +154,8 @@ def parse(kinds: tuple[type[Any], type[Any]], arguments: Sequence[str] | None = 
 
     from cof_agent.training.parser import KeyParser  # which imports TRL
 
-    run, training, model = KeyParser(*kinds).read(keys.arguments_of(found))
+    planned = str(whole.get("dry_run", False)).lower() not in ("false", "no", "0")
+    run, training, model = KeyParser(*kinds).read(keys.arguments_of(found), planned=planned)
     _check_left_out(training, model)
     if model.model_name_or_path == NANO:
         model.model_name_or_path = str(WEIGHTS)

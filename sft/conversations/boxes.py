@@ -107,6 +107,10 @@ def form_of(boxes: str | None, evidence: Evidence, where: str) -> Form | None:
     if boxes is None:
         return evidence.form(where)
     form = None if boxes == NO_BOXES else form_named(boxes)
+    if form is not None and form.unit == "padded":
+        raise InputError(
+            f"boxes in the texts of {where} cannot be rewritten from {boxes}; none leaves them as they are."
+        )
     return form if form is not None and form.unit == "pixels" else None
 
 

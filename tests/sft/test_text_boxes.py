@@ -231,6 +231,8 @@ def test_numbers_that_may_be_either_are_refused_where_it_matters() -> None:
     with pytest.raises(InputError, match="lie outside their images in 2 of 4 cases, and go beyond 1000"):
         form_of(None, evidence(([100, 100, 1200, 90], whole), ([100, 100, 1900, 900], large)), "set")
     assert form_of("thousand-xyxy", evidence(([100, 100, 900, 900], large)), "set") is None
+    with pytest.raises(InputError, match="cannot be rewritten from padded-xyxy"):
+        form_of("padded-xyxy", evidence(([100, 100, 900, 900], large)), "set")
     assert form_of("none", evidence(([100, 100, 900, 900], large)), "set") is None
     assert str(form_of("pixels-xywh", evidence(([100, 100, 900, 900], large)), "set")) == "pixels-xywh"
     assert form_of(None, evidence(([100, 100, 200, 200], whole)), "set") is None  # no number would change
